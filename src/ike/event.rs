@@ -1,0 +1,289 @@
+//! What goes into and comes out of an [`Endpoint`](super::Endpoint): commands, events, datagrams to send, status.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::ipsec::pad::{Identity, Peer};
+use crate::ipsec::suite::{EspSuite, IkeSuite};
+use crate::ipsec::{Path, SadUpdate, Spi, TrafficSelector};
+use crate::wire::ike::header::IkeSpi;
+use crate::wire::ike::numbers::NotifyType;
+
+/// A datagram to send: the IKE message alone; the non-ESP marker is added where the path says UDP encapsulation.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// From where to where.
+    pub path: Path,
+    /// The IKE message.
+    pub payload: Vec<u8>,
+}
+
+/// What the operator, through the daemon, wants.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Makes a peer known. One of the same name is replaced; its SAs stay if nothing that they depend on changed.
+    AddPeer(Arc<Peer>),
+    /// Deletes the SAs of a peer (sending DELETE) and forgets it once they are gone.
+    RemovePeer {
+        /// The peer's name.
+        peer: Arc<str>,
+    },
+    /// Begins an IKE SA with a peer, or brings up what is missing under the one there is.
+    Initiate {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// From where to where IKE_SA_INIT goes.
+        path: Path,
+    },
+    /// Replaces the IKE SA (RFC 7296 §1.3.2).
+    RekeyIke {
+        /// The peer's name.
+        peer: Arc<str>,
+    },
+    /// Replaces every CHILD_SA of a peer (RFC 7296 §1.3.3).
+    RekeyChildren {
+        /// The peer's name.
+        peer: Arc<str>,
+    },
+    /// Deletes the SAs of a peer (sending DELETE); the peer stays known.
+    Terminate {
+        /// The peer's name.
+        peer: Arc<str>,
+    },
+    /// Deletes every SA; for the end of the daemon.
+    TerminateAll,
+}
+
+/// Why a command was not taken.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum CommandError {
+    /// No peer of that name.
+    #[error("no peer named {0}")]
+    NoSuchPeer(Arc<str>),
+    /// The peer has no established SA to do this with.
+    #[error("{0} has no established SA")]
+    NotEstablished(Arc<str>),
+    /// A limit was reached.
+    #[error("{0}")]
+    Limit(&'static str),
+}
+
+/// What happened. To be applied in the order in which they come.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An exchange towards an IKE SA with this peer began or ended well.
+    Progress {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// What began or ended.
+        phase: Phase,
+    },
+    /// An IKE SA is established (also by rekey: `rekeyed_from`).
+    IkeSaEstablished {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// Our description of it.
+        status: Box<SaStatus>,
+        /// SPIs of the IKE SA that this one replaces.
+        rekeyed_from: Option<(IkeSpi, IkeSpi)>,
+    },
+    /// An IKE SA, or an attempt at one, is gone, and its CHILD_SAs with it. Not emitted for one that was rekeyed.
+    IkeSaClosed {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A CHILD_SA is installed in both directions (also by rekey: `rekeyed`).
+    ChildSaEstablished {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// Our description of it.
+        child: Box<ChildStatus>,
+        /// Whether it replaces another.
+        rekeyed: bool,
+    },
+    /// A CHILD_SA is gone. Not emitted for one that was rekeyed.
+    ChildSaClosed {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// The child policy's name.
+        child: Arc<str>,
+        /// Inbound SPI.
+        spi: Spi,
+    },
+    /// A CHILD_SA could not be made, while the IKE SA stays.
+    ChildSaFailed {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// The child policy's name.
+        child: Arc<str>,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A change for the SAD.
+    Sad(SadUpdate),
+}
+
+/// A step towards an established IKE SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// IKE_SA_INIT sent (or answered, as responder).
+    IkeSaInit,
+    /// The peer asked for a COOKIE and gets it.
+    Cookie,
+    /// The peer wants another key exchange group; IKE_SA_INIT is repeated.
+    InvalidKe,
+    /// IKE_AUTH sent.
+    IkeAuth,
+    /// IKE_AUTH done: the peer is who it says.
+    Authenticated,
+    /// CREATE_CHILD_SA sent.
+    CreateChildSa,
+    /// A request was sent again: no answer yet.
+    Retransmit {
+        /// How many times by now.
+        tries: u32,
+    },
+}
+
+/// Why an IKE SA, or the attempt at one, ended; or why a CHILD_SA could not be made.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum CloseReason {
+    /// We could not verify the peer's AUTH payload: another PSK.
+    #[error("the peer did not prove to hold the pre-shared key")]
+    AuthenticationOfPeer,
+    /// The peer could not verify ours, or does not know our identity: AUTHENTICATION_FAILED.
+    #[error("the peer refused our authentication (AUTHENTICATION_FAILED)")]
+    AuthenticationRefused,
+    /// The peer proved to be somebody else.
+    #[error("the peer's identity is {got}, and {expected} was expected")]
+    IdentityMismatch {
+        /// As configured.
+        expected: Identity,
+        /// As received.
+        got: Identity,
+    },
+    /// The peer has none of our proposals: NO_PROPOSAL_CHOSEN, for the IKE SA or the CHILD_SA.
+    #[error("no common proposal for the {0}")]
+    NoProposal(&'static str),
+    /// The peer has no policy for our selectors: TS_UNACCEPTABLE.
+    #[error("the peer has no common traffic selectors (TS_UNACCEPTABLE)")]
+    TrafficSelectors,
+    /// No answer to any retransmission.
+    #[error("no answer to {exchange} after {tries} tries")]
+    Unreachable {
+        /// The exchange.
+        exchange: &'static str,
+        /// How often it was sent.
+        tries: u32,
+    },
+    /// A NAT is between the peers and the configuration forbids encapsulation.
+    #[error("a NAT was detected, and UDP encapsulation is not allowed")]
+    NatForbidden,
+    /// The peer deleted it.
+    #[error("deleted by the peer")]
+    DeletedByPeer,
+    /// The operator ended it.
+    #[error("ended by the operator")]
+    Operator,
+    /// Its lifetime is over.
+    #[error("lifetime ended")]
+    Lifetime,
+    /// Replaced: the same peer established another (INITIAL_CONTACT, or uniqueness).
+    #[error("replaced by a newer IKE_SA of the same peer")]
+    Replaced,
+    /// The peer sent an error notify that has no words of its own here.
+    #[error("the peer answered {0}")]
+    PeerNotify(NotifyType),
+    /// The peer broke a rule.
+    #[error("the peer broke the protocol: {0}")]
+    PeerMisbehaved(&'static str),
+    /// A limit of ours.
+    #[error("limit reached: {0}")]
+    Limit(&'static str),
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TimerKind {
+    /// A half-open IKE SA as responder gives up.
+    HalfOpen,
+    /// A request is sent again, or given up.
+    Retransmit,
+    /// The peer is asked whether it lives.
+    Liveness,
+    /// A NAT keepalive (RFC 3948 §4).
+    Keepalive,
+    /// An IKE SA or CHILD_SA is rekeyed.
+    Rekey,
+    /// An IKE SA or CHILD_SA ends.
+    Expire,
+    /// A task that met TEMPORARY_FAILURE tries again (RFC 7296 §2.25).
+    Retry,
+    /// What a rekeyed or deleted SA leaves behind is dropped.
+    Linger,
+    /// The cookie secret changes.
+    CookieSecret,
+}
+
+/// An IKE SA, for status.
+#[derive(Clone, Debug)]
+pub struct SaStatus {
+    /// The peer's name.
+    pub peer: Arc<str>,
+    /// `"CONNECTING"`, `"ESTABLISHED"`, `"REKEYING"` or `"DELETING"`.
+    pub state: &'static str,
+    /// Whether we are the original initiator.
+    pub initiator: bool,
+    /// Initiator's SPI.
+    pub spi_i: IkeSpi,
+    /// Responder's SPI.
+    pub spi_r: IkeSpi,
+    /// Our identity.
+    pub local_id: Identity,
+    /// The peer's identity, once authenticated.
+    pub peer_id: Option<Identity>,
+    /// Where it is.
+    pub path: Path,
+    /// Whether a NAT is in front of us.
+    pub nat_local: bool,
+    /// Whether a NAT is in front of the peer.
+    pub nat_peer: bool,
+    /// Algorithms, once chosen.
+    pub suite: Option<IkeSuite>,
+    /// Age.
+    pub established: Option<Duration>,
+    /// Time to the next rekey.
+    pub rekey_in: Option<Duration>,
+    /// Its CHILD_SAs.
+    pub children: Vec<ChildStatus>,
+}
+
+/// A CHILD_SA, for status. Counters are the datapath's.
+#[derive(Clone, Debug)]
+pub struct ChildStatus {
+    /// The child policy's name.
+    pub name: Arc<str>,
+    /// `"INSTALLED"`, `"REKEYING"` or `"DELETING"`.
+    pub state: &'static str,
+    /// Our SPI.
+    pub spi_inbound: Spi,
+    /// The peer's SPI.
+    pub spi_outbound: Spi,
+    /// Algorithms.
+    pub suite: EspSuite,
+    /// Selectors of our side.
+    pub ts_local: Arc<[TrafficSelector]>,
+    /// Selectors of the peer's side.
+    pub ts_peer: Arc<[TrafficSelector]>,
+    /// Where its packets travel.
+    pub path: Path,
+    /// Age.
+    pub established: Duration,
+    /// Time to the next rekey.
+    pub rekey_in: Option<Duration>,
+}

@@ -1,0 +1,17 @@
+//! RFC 4301's own nouns: SPI, selectors, replay window, lifetime, the databases SAD, SPD and PAD (§4.4), and ESP itself
+//! for one packet (RFC 4303).
+//!
+//! Pure: time and randomness come in as arguments. Who moves the packets is `datapath`, who negotiates is `ike`.
+
+pub mod pad;
+pub mod sa;
+pub mod spi;
+pub mod suite;
+pub mod update;
+
+pub use pad::PolicyId;
+pub use sa::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, SaParams};
+pub use spi::Spi;
+pub use update::{Flow, Notice, SadUpdate};
+
+pub use crate::wire::ike::ts::TrafficSelector;

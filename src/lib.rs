@@ -1,0 +1,21 @@
+//! ipsecd: an IPsec gateway in user space.
+//!
+//! The layers, each using only those before it:
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`wire`] | formats: IP, UDP, ICMP, ESP, IKEv2 messages |
+//! | [`crypto`] | primitives, each from a kept library |
+//! | [`ipsec`] | RFC 4301's nouns: SPI, selectors, SAD, SPD, PAD, replay window, ESP for one packet |
+//! | [`datapath`] | the way of a packet, in batches |
+//! | [`ike`] | IKEv2 without I/O |
+//! | [`config`] | configuration files, checked |
+
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod crypto;
+pub mod datapath;
+pub mod ike;
+pub mod ipsec;
+pub mod wire;
