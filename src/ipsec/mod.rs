@@ -9,6 +9,7 @@ pub mod lifetime;
 pub mod pad;
 pub mod replay;
 pub mod sa;
+pub mod sad;
 pub mod selector;
 pub mod spd;
 pub mod spi;
