@@ -90,7 +90,7 @@ impl Budget {
 
     /// Whether one more may be said in this second, after which it counts as said.
     pub fn take(&self, now: u64, per_second: u32) -> bool {
-        let second = now / 1000 << 32;
+        let second = (now / 1000) << 32;
         let spend = |spent: u64| {
             let spent = if spent & !0xffff_ffff == second { spent } else { second };
             (spent & 0xffff_ffff < per_second.into()).then_some(spent + 1)

@@ -19,7 +19,14 @@ pub(super) struct Transform {
 #[derive(Debug)]
 enum Algorithms {
     Aead(Aead),
-    CbcHmac { cipher: Cbc, integ: Integ },
+    CbcHmac(Box<CbcHmac>),
+}
+
+/// Encrypted, then authenticated.
+#[derive(Debug)]
+struct CbcHmac {
+    cipher: Cbc,
+    integ: Integ,
 }
 
 impl Transform {
@@ -31,10 +38,10 @@ impl Transform {
             }
             Algorithms::Aead(Aead::new(suite.encr, encr_key.expose())?)
         } else {
-            Algorithms::CbcHmac {
+            Algorithms::CbcHmac(Box::new(CbcHmac {
                 cipher: Cbc::new(suite.encr, encr_key.expose())?,
                 integ: Integ::new(suite.integ, integ_key.expose())?,
-            }
+            }))
         };
         Some(Self { layout, algorithms })
     }
@@ -58,7 +65,7 @@ impl Transform {
     pub(super) const fn takes(&self, encrypted: usize) -> bool {
         match self.algorithms {
             Algorithms::Aead(_) => true,
-            Algorithms::CbcHmac { .. } => encrypted.is_multiple_of(Cbc::BLOCK_LEN),
+            Algorithms::CbcHmac(_) => encrypted.is_multiple_of(Cbc::BLOCK_LEN),
         }
     }
 
@@ -80,7 +87,8 @@ impl Transform {
                 let aad = Aad::new(header, esn, sequence);
                 icv.copy_from_slice(&aead.seal(&nonce, aad.as_slice(), data));
             }
-            Algorithms::CbcHmac { cipher, integ } => {
+            Algorithms::CbcHmac(both) => {
+                let CbcHmac { cipher, integ } = &**both;
                 // RFC 3602 §3: unpredictable. A counter encrypted under the same key is (SP 800-38A, appendix C).
                 let mut block = [0; Cbc::BLOCK_LEN];
                 block[8..].copy_from_slice(&sequence.to_be_bytes());
@@ -114,9 +122,9 @@ impl Transform {
                     Err(_) => Err(DropReason::IcvMismatch),
                 }
             }
-            Algorithms::CbcHmac { integ, .. } => {
+            Algorithms::CbcHmac(both) => {
                 let high = high_bits(sequence);
-                if integ.verify(&[header, iv, data, if esn { &high } else { &[] }], icv) {
+                if both.integ.verify(&[header, iv, data, if esn { &high } else { &[] }], icv) {
                     Ok(IcvVerified::new())
                 } else {
                     Err(DropReason::IcvMismatch)
@@ -129,10 +137,10 @@ impl Transform {
     pub(super) fn decrypt(&self, iv: &[u8], data: &mut [u8]) {
         match &self.algorithms {
             Algorithms::Aead(_) => {}
-            Algorithms::CbcHmac { cipher, .. } => {
+            Algorithms::CbcHmac(both) => {
                 let mut block = [0; Cbc::BLOCK_LEN];
                 block.copy_from_slice(iv);
-                cipher.decrypt(&block, data);
+                both.cipher.decrypt(&block, data);
             }
         }
     }
