@@ -241,9 +241,7 @@ fn read_control(header: &libc::msghdr, entry: &mut Received) {
             let data = libc::CMSG_DATA(cmsg);
             let len = message.cmsg_len - (data as usize - cmsg as usize);
             match (message.cmsg_level, message.cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO)
-                    if len >= size_of::<libc::in_pktinfo>() =>
-                {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= size_of::<libc::in_pktinfo>() => {
                     let info = data.cast::<libc::in_pktinfo>().read_unaligned();
                     entry.local = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
                 }
