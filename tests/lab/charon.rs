@@ -207,3 +207,19 @@ impl<'a> Charon<'a> {
         self.dir.with_file_name("charon-messages.log")
     }
 }
+
+/// The bytes of a dump in charon's log, as hex digits; `lines` begins with its first.
+pub(crate) fn dump(lines: &[&str]) -> String {
+    let mut hex = String::new();
+    for line in lines {
+        // TIME THREAD[GROUP] <name|1>   16: 42 EC 8F ...  B..
+        let Some((offset, bytes)) = line.split_once(": ") else { break };
+        let Some(offset) = offset.split_whitespace().last() else { break };
+        if offset.parse() != Ok(hex.len() / 2) {
+            break;
+        }
+        let digits = bytes.split("  ").next().unwrap_or_default();
+        hex.extend(digits.chars().filter(char::is_ascii_hexdigit));
+    }
+    hex
+}

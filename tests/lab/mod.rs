@@ -13,9 +13,12 @@ pub(crate) mod capture;
 pub(crate) mod charon;
 pub(crate) mod netns;
 pub(crate) mod process;
+pub(crate) mod readers;
+pub(crate) mod relay;
+pub(crate) mod stream;
 pub(crate) mod topology;
 pub(crate) mod traffic;
 pub(crate) mod wait;
 
 pub(crate) use charon::Charon;
-pub(crate) use topology::{Lab, Need, Side};
+pub(crate) use topology::{Lab, Need};

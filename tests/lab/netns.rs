@@ -72,10 +72,10 @@ impl Netns {
     /// Does `work` in a thread that is in here: a socket made there stays in here wherever it is used.
     #[track_caller]
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(Path::new(NAMES).join(&self.name)).expect("the namespace has a name");
+        let enter = entrance(&self.name);
         thread::scope(|scope| {
             let inside = scope.spawn(move || {
-                setns(file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
+                enter();
                 work()
             });
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -103,6 +103,13 @@ impl Drop for Netns {
     }
 }
 
+/// What brings the thread that calls it into a namespace, for good.
+#[track_caller]
+pub(crate) fn entrance(name: &str) -> impl FnOnce() + Send + use<> {
+    let file = File::open(Path::new(NAMES).join(name)).expect("the namespace has a name");
+    move || setns(file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace")
+}
+
 /// Ends what runs in a namespace, and removes it.
 fn remove(name: &str) {
     let inside = || -> Vec<Pid> {
@@ -112,8 +119,10 @@ fn remove(name: &str) {
     };
     let empty = wait::within(Duration::from_secs(5), || {
         let pids = inside();
-        // A process may have ended in between: nothing to be done then.
-        pids.iter().for_each(|pid| drop(kill(*pid, Signal::SIGKILL)));
+        for pid in &pids {
+            // It may have ended in between: nothing to be done then.
+            let _gone = kill(*pid, Signal::SIGKILL);
+        }
         pids.is_empty().then_some(())
     });
     if empty.is_none() {

@@ -46,16 +46,23 @@ impl Stopwatch {
     }
 }
 
-/// Calls `tick` `count` times at a steady `rate` a second, with the call's number.
-pub(crate) fn steady(rate: u32, count: u64, mut tick: impl FnMut(u64) -> bool) {
-    let start = Instant::now();
-    for number in 0..count {
-        let due = start + Duration::from_nanos(number * 1_000_000_000 / u64::from(rate));
-        if let Some(early) = due.checked_duration_since(Instant::now()) {
-            sleep(early);
+/// Calls `tick` at a steady `rate` a second, with the call's number, until it gives `false`. After a stall it goes on
+/// at that rate and does not catch up.
+pub(crate) fn steady(rate: u32, mut tick: impl FnMut(u64) -> bool) {
+    let period = Duration::from_secs(1) / rate;
+    let (mut due, mut number) = (Instant::now(), 0);
+    loop {
+        let now = Instant::now();
+        match due.checked_duration_since(now) {
+            Some(early) => sleep(early),
+            // A burst of a few makes up for the coarseness of sleep, no more.
+            None if now - due > period * 16 => due = now,
+            None => (),
         }
         if !tick(number) {
             return;
         }
+        number += 1;
+        due += period;
     }
 }
