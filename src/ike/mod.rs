@@ -4,6 +4,7 @@
 
 pub mod endpoint;
 pub mod event;
+pub mod keymat;
 
 pub use endpoint::{Endpoint, EndpointConfig, Env};
 pub use event::{
