@@ -1,0 +1,3 @@
+//! The harness that tests, benches and fuzz targets share (feature `testing`).
+
+pub mod fuzz;
