@@ -111,7 +111,8 @@ fn check_fields(at: &str, payload: &Payload, recorded: &Value) {
                     let transform_type = number::<u8>(&recorded["type"]);
                     assert_eq!(transform.transform_type.0, transform_type, "{at}");
                     assert_eq!(transform.id, number::<u16>(&recorded["id"]), "{at}");
-                    let bits = recorded["key_bits"].as_u64().map(|bits| bits.try_into().unwrap());
+                    let bits =
+                        recorded["key_bits"].as_u64().map(|bits| bits.try_into().expect("16 bits"));
                     assert_eq!(transform.key_length, bits, "{at}");
                     assert!(!transform.unknown_attribute, "{at}");
                 }

@@ -251,7 +251,11 @@ fn delete() -> impl Strategy<Value = Sample> {
             .prop_flat_map(|(protocol, size, count)| {
                 (Just(protocol), Just(size), vec(bytes(size), count))
             })
-            .prop_map(|(protocol, size, spis)| (protocol, u8::try_from(size).unwrap(), spis)),
+            .prop_map(|(protocol, size, spis)| (
+                protocol,
+                u8::try_from(size).expect("short"),
+                spis
+            )),
     ];
     spis.prop_map(|(protocol, size, spis)| {
         let count = u16::try_from(spis.len()).expect("few").to_be_bytes();
