@@ -43,8 +43,7 @@ enum Method {
 /// Why a message gave no payloads.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum OpenError {
-    /// Forged, damaged, or protected with other keys. Says nothing about the peer: ignore it (RFC
-    /// 7296 §2.21).
+    /// Forged, damaged, or protected with other keys. Says nothing about the peer: ignore it.
     #[error("integrity check of the encrypted payload failed")]
     BadIcv,
     /// Not a message that ends in an SK payload. Says nothing about the peer either.
