@@ -17,6 +17,8 @@ pub mod config;
 #[cfg(feature = "daemon")]
 pub mod control;
 pub mod crypto;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod datapath;
 pub mod ike;
 #[cfg(feature = "daemon")]

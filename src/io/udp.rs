@@ -127,6 +127,14 @@ impl Socket {
         sys::send_batch(self.as_fd(), messages)
     }
 
+    /// The same UDP socket for tokio to wait on, within its runtime.
+    ///
+    /// # Errors
+    /// Those of dup(2) and epoll(7).
+    pub fn watched(&self) -> io::Result<tokio::net::UdpSocket> {
+        tokio::net::UdpSocket::from_std(self.inner.try_clone()?.into())
+    }
+
     /// Drops whatever would be received.
     pub(super) fn receive_nothing(&self) -> io::Result<()> {
         self.inner.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
@@ -136,12 +144,6 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for Socket {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.inner.as_raw_fd()
     }
 }
 
