@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::ipsec::lifetime::Usage;
+use crate::ipsec::sad::{InboundEntry, OutboundEntry, Traffic};
 use crate::ipsec::suite::EspSuite;
-use crate::ipsec::{DropReason, Path, PolicyId, Spi};
+use crate::ipsec::{DropCounters, DropReason, Path, PolicyId, SaParams, Spi};
 
 /// What the datapath has done since it was made. Counters are read one after the other while workers go on.
 #[derive(Clone, Debug, Default)]
@@ -62,4 +64,47 @@ pub struct SaStats {
     pub mtu: usize,
     /// Packets dropped under this SA, by reason.
     pub drops: Vec<(DropReason, u64)>,
+}
+
+impl PolicyStats {
+    pub(super) fn of(policy: PolicyId, traffic: &Traffic) -> Self {
+        let (inbound_packets, inbound_bytes) = traffic.inbound();
+        let (outbound_packets, outbound_bytes) = traffic.outbound();
+        Self { policy, inbound_packets, inbound_bytes, outbound_packets, outbound_bytes }
+    }
+}
+
+impl SaStats {
+    pub(super) fn of_inbound(entry: &InboundEntry) -> Self {
+        let sa = &entry.sa;
+        Self::of(sa.params(), entry.path, entry.mtu, sa.usage(), sa.sequence(), &sa.drops)
+    }
+
+    pub(super) fn of_outbound(entry: &OutboundEntry) -> Self {
+        let sa = &entry.sa;
+        Self::of(sa.params(), entry.path, entry.mtu, sa.usage(), sa.sequence(), &sa.drops)
+    }
+
+    fn of(
+        params: &SaParams,
+        path: Path,
+        mtu: usize,
+        usage: &Usage,
+        sequence: u64,
+        drops: &DropCounters,
+    ) -> Self {
+        Self {
+            spi: params.spi,
+            other_spi: params.other_spi,
+            policy: params.policy,
+            peer: Arc::clone(&params.peer),
+            suite: params.suite,
+            path,
+            packets: usage.packets(),
+            bytes: usage.bytes(),
+            sequence,
+            mtu,
+            drops: drops.nonzero(),
+        }
+    }
 }

@@ -5,7 +5,11 @@
 
 pub mod buffer;
 pub mod drop;
+pub mod esp;
+pub mod inner;
 pub mod lifetime;
+pub mod mtu;
+pub mod pace;
 pub mod pad;
 pub mod replay;
 pub mod sa;

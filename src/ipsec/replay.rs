@@ -30,7 +30,7 @@ pub enum Arrival {
 /// The sequence numbers that were received, as far back as the window reaches.
 #[derive(Clone, Debug)]
 pub struct ReplayWindow {
-    /// Size in packets, a multiple of 64; 0: no check for replays.
+    /// Size in packets; 0: no check for replays.
     size: u32,
     /// Whether sequence numbers have 64 bits, of which the low 32 are on the wire.
     esn: bool,
@@ -48,7 +48,7 @@ impl ReplayWindow {
     /// The window by which the high bits of extended sequence numbers are inferred if replays are not checked.
     const INFERENCE: u32 = 64;
 
-    /// A window of `size` packets, rounded up to a multiple of 64 and at most [`MAX`](Self::MAX); 0 checks nothing.
+    /// A window of `size` packets, at most [`MAX`](Self::MAX); 0 checks nothing.
     #[must_use]
     pub fn new(size: u32, esn: bool) -> Self {
         Self::starting_at(size, esn, 0)
@@ -58,8 +58,8 @@ impl ReplayWindow {
     /// taken over while it runs. Sequence numbers up to `top` are duplicates.
     #[must_use]
     pub fn starting_at(size: u32, esn: bool, top: u64) -> Self {
-        let size = size.min(Self::MAX).next_multiple_of(u64::BITS);
-        let count = if size == 0 { 0 } else { (size / u64::BITS + 1).next_power_of_two() };
+        let size = size.min(Self::MAX);
+        let count = if size == 0 { 0 } else { (size.div_ceil(u64::BITS) + 1).next_power_of_two() };
         // What a running SA received is unknown: everything up to `top` counts as received.
         let received = if top == 0 { 0 } else { u64::MAX };
         let mut window =
@@ -113,20 +113,19 @@ impl ReplayWindow {
     /// RFC 4303 Appendix A2.2: the sequence number with these low bits that is nearest to the window.
     fn infer(&self, low: u32) -> Result<u64, DropReason> {
         let window = if self.size == 0 { Self::INFERENCE } else { self.size };
-        let [high, top_low] = [(self.top >> 32), self.top & 0xffff_ffff];
-        // The low half of a 64-bit number fits.
-        let bottom = u32::try_from(top_low).unwrap_or(u32::MAX).wrapping_sub(window - 1);
-        let high = if top_low >= u64::from(window - 1) {
+        let [h0, h1, h2, h3, l0, l1, l2, l3] = self.top.to_be_bytes();
+        let high = u32::from_be_bytes([h0, h1, h2, h3]);
+        let top_low = u32::from_be_bytes([l0, l1, l2, l3]);
+        let bottom = top_low.wrapping_sub(window - 1);
+        let high = if top_low >= window - 1 {
             // Case A: the window lies in one subspace.
             if low >= bottom { Some(high) } else { high.checked_add(1) }
         } else {
             // Case B: the window began in the subspace before this one; before the first there is none.
             if low >= bottom { high.checked_sub(1) } else { Some(high) }
         };
-        match high {
-            Some(high) if high <= u64::from(u32::MAX) => Ok(high << 32 | u64::from(low)),
-            _ => Err(DropReason::ReplayOld),
-        }
+        let high = high.ok_or(DropReason::ReplayOld)?;
+        Ok(u64::from(high) << 32 | u64::from(low))
     }
 
     fn judge(&self, seq: u64) -> Result<(), DropReason> {
@@ -158,7 +157,6 @@ impl ReplayWindow {
     }
 
     /// Where the bit of `seq` lies in the ring.
-    #[expect(clippy::cast_possible_truncation, reason = "masked to the length of the ring")]
     const fn block(&self, seq: u64) -> Option<usize> {
         match self.blocks.len().checked_sub(1) {
             Some(mask) => Some((seq / 64) as usize & mask),

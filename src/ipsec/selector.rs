@@ -4,17 +4,8 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::inner::protocol;
 use super::{Flow, TrafficSelector};
-
-/// IP protocols whose selectors have fields beyond the protocol.
-mod protocol {
-    pub(super) const ICMP: u8 = 1;
-    pub(super) const TCP: u8 = 6;
-    pub(super) const UDP: u8 = 17;
-    pub(super) const ICMPV6: u8 = 58;
-    pub(super) const SCTP: u8 = 132;
-    pub(super) const MOBILITY: u8 = 135;
-}
 
 impl TrafficSelector {
     /// Every packet to or from the addresses of a prefix: protocol and ports ANY. Host bits are ignored.
@@ -104,12 +95,6 @@ impl TrafficSelector {
             }
     }
 
-    /// Whether a packet from here to `peer`'s side matches this selector and that one.
-    #[must_use]
-    pub fn pair_contains(&self, peer: &Self, flow: &Flow) -> bool {
-        self.contains_src(flow) && peer.contains_dst(flow)
-    }
-
     const fn contains_protocol(&self, protocol: u8) -> bool {
         self.protocol == 0 || self.protocol == protocol
     }
@@ -189,6 +174,12 @@ impl TrafficSelector {
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => Vec::new(),
         }
     }
+}
+
+/// Whether `flow` goes from any of one list to any of the other.
+#[must_use]
+pub fn matches_pair(from: &[TrafficSelector], to: &[TrafficSelector], flow: &Flow) -> bool {
+    from.iter().any(|ts| ts.contains_src(flow)) && to.iter().any(|ts| ts.contains_dst(flow))
 }
 
 /// The fewest prefixes over `start..=end` in a space of `width` bits.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::selector::matches_pair;
 use super::{Flow, PolicyId, TrafficSelector};
 
 /// What becomes of matching traffic (RFC 4301 §4.4.1).
@@ -45,11 +46,9 @@ impl Spd {
     /// What is to be done with an outbound packet; `None` if no entry matches, which means DISCARD (RFC 4301 §5.1).
     #[must_use]
     pub fn lookup_out(&self, flow: &Flow) -> Option<Action> {
-        let matching = |entry: &&SpdEntry| {
-            entry.ts_local.iter().any(|ts| ts.contains_src(flow))
-                && entry.ts_peer.iter().any(|ts| ts.contains_dst(flow))
-        };
-        self.entries.iter().find(matching).map(|entry| entry.action)
+        let mut entries = self.entries.iter();
+        let entry = entries.find(|entry| matches_pair(&entry.ts_local, &entry.ts_peer, flow))?;
+        Some(entry.action)
     }
 
     /// The entries, in order.
