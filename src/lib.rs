@@ -13,6 +13,8 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "daemon")]
+pub mod cli;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod control;

@@ -40,6 +40,7 @@ use crate::io::lock::NamespaceLock;
 use crate::io::privs::{self, PrivsError};
 use crate::io::resolve;
 use crate::io::route::Netlink;
+use crate::io::secrets::FsSecrets;
 use crate::io::sys::Received;
 use crate::io::udp::{self, Socket};
 use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
@@ -62,6 +63,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Configuration files to load at the start.
     pub files: Vec<PathBuf>,
+    /// The directory of systemd credentials.
+    pub credentials: Option<PathBuf>,
     /// End with the last peer: for a daemon that `up` started.
     pub exit_when_empty: bool,
     /// Whether `[log] level` of a peer may change what is logged: not if the command line said.
@@ -253,15 +256,23 @@ pub(super) struct Driver {
 impl Driver {
     /// Loads the files that it was started with.
     async fn load_files(&mut self) -> Result<(), DaemonError> {
-        let mut configs = Vec::new();
-        for file in &self.options.files {
-            configs.push(load(file)?);
-        }
-        for config in configs {
+        for config in self.load_all(&self.options.files)? {
             self.add_peer(config).await?;
         }
         self.turn(clock::now()).await;
         Ok(())
+    }
+
+    /// Reads files, each checked beside all others and the peers there are.
+    fn load_all(&self, files: &[PathBuf]) -> Result<Vec<Config>, LoadError> {
+        let secrets = FsSecrets::new(self.options.credentials.clone());
+        let mut configs: Vec<Config> = Vec::new();
+        for file in files {
+            let others = self.peers.values().map(|entry| &entry.config).chain(&configs);
+            let config = load(file, &secrets, others)?;
+            configs.push(config);
+        }
+        Ok(configs)
     }
 
     /// Serves until the end: SIGTERM, `shutdown`, or the last peer's leaving.

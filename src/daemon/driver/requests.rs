@@ -24,16 +24,13 @@ impl Driver {
             answer(&reply, error(Code::Stopped, "the daemon is ending".to_owned()));
             return;
         }
-        let mut configs = Vec::new();
-        for file in &files {
-            match load(file) {
-                Ok(config) => configs.push(config),
-                Err(cause) => {
-                    answer(&reply, error(Code::Config, cause.to_string()));
-                    return;
-                }
+        let configs = match self.load_all(&files) {
+            Ok(configs) => configs,
+            Err(cause) => {
+                answer(&reply, error(Code::Config, cause.to_string()));
+                return;
             }
-        }
+        };
         let now = clock::now();
         self.next_job += 1;
         let id = self.next_job;
