@@ -103,8 +103,7 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
             result
         }));
     });
-    let asked = asking
-        .map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_panic| Err(CliError::Reported)));
+    let asked = asking.map_or(Ok(()), |thread| thread.join().unwrap_or(Err(CliError::Reported)));
     ran?;
     asked
 }

@@ -7,12 +7,12 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::config::{render_esp, render_ike};
 use crate::control::protocol::{Code, Failure, UpPhase};
 use crate::ike::CloseReason;
 use crate::io::route::prefixes;
 use crate::ipsec::TrafficSelector;
-use crate::ipsec::pad::{Identity, Peer, PeerAddress};
-use crate::ipsec::suite::{EspProposal, IkeProposal};
+use crate::ipsec::pad::{Peer, PeerAddress};
 
 /// Why an IKE SA or CHILD_SA of `peer` ended or did not come to be.
 #[must_use]
@@ -181,9 +181,12 @@ fn no_proposal(peer: &Peer, what: &str) -> String {
     let name = &peer.name;
     let (section, ours) = if what.contains("CHILD") {
         let proposals = peer.children.iter().flat_map(|child| &child.proposals);
-        ("[esp] proposals", proposals.map(esp).collect::<Vec<_>>().join(", "))
+        ("[esp] proposals", proposals.map(render_esp).collect::<Vec<_>>().join(", "))
     } else {
-        ("[ike] proposals", peer.ike.proposals.iter().map(ike).collect::<Vec<_>>().join(", "))
+        (
+            "[ike] proposals",
+            peer.ike.proposals.iter().map(render_ike).collect::<Vec<_>>().join(", "),
+        )
     };
     format!(
         "{name} has none of our proposals for the {what}: ours are {ours}; compare {section} with the peer's"
@@ -200,24 +203,6 @@ fn subnets(
     nets.join(", ")
 }
 
-fn ike(proposal: &IkeProposal) -> String {
-    let IkeProposal { encr, integ, prf, ke } = proposal;
-    joined(&[&list(encr), &list(integ), &list(prf), &list(ke)])
-}
-
-fn esp(proposal: &EspProposal) -> String {
-    let EspProposal { encr, integ, ke, .. } = proposal;
-    joined(&[&list(encr), &list(integ), &list(ke)])
-}
-
-fn list<T: Display>(items: &[T]) -> String {
-    items.iter().map(T::to_string).collect::<Vec<_>>().join("|")
-}
-
-fn joined(parts: &[&str]) -> String {
-    parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/")
-}
-
 fn address(address: &PeerAddress) -> String {
     match address {
         PeerAddress::Any => "anywhere".to_owned(),
@@ -226,18 +211,12 @@ fn address(address: &PeerAddress) -> String {
     }
 }
 
-/// An identity for status: empty for none.
-#[must_use]
-pub fn identity(id: &Identity) -> String {
-    id.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::crypto::Secret;
-    use crate::ipsec::pad::{Auth, ChildPolicy, EncapPolicy, IkePolicy, StartPolicy};
-    use crate::ipsec::suite::Encr;
+    use crate::ipsec::pad::{Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, StartPolicy};
+    use crate::ipsec::suite::{Encr, EspProposal, IkeProposal};
     use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode, PolicyId};
     use crate::wire::ike::numbers::{EncrId, EsnId, KeId, NotifyType, PrfId};
 
@@ -252,7 +231,7 @@ mod tests {
     }
 
     fn site_b() -> Peer {
-        let gcm = Encr { id: EncrId::AES_GCM_16, key_bits: Some(256) };
+        let gcm = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
         Peer {
             name: "site-b".into(),
             local_addr: None,
@@ -264,7 +243,7 @@ mod tests {
                 proposals: vec![IkeProposal {
                     encr: vec![gcm],
                     integ: vec![],
-                    prf: vec![PrfId::HMAC_SHA2_384],
+                    prf: vec![PrfId::PRF_HMAC_SHA2_384],
                     ke: vec![KeId::CURVE25519],
                 }],
                 encap: EncapPolicy::Auto,
@@ -360,9 +339,9 @@ mod tests {
     #[test]
     fn no_common_proposal_lists_ours() {
         let ike = CloseReason::NoProposal("IKE_SA");
-        says(&ike, Code::Proposal, &["AES_GCM_16-256", "HMAC_SHA2_384", "[ike] proposals"]);
+        says(&ike, Code::Proposal, &["aes256gcm16-prfsha384-x25519", "[ike] proposals"]);
         let child = CloseReason::NoProposal("CHILD_SA");
-        says(&child, Code::Proposal, &["AES_GCM_16-256", "[esp] proposals"]);
+        says(&child, Code::Proposal, &["aes256gcm16", "[esp] proposals"]);
     }
 
     #[test]

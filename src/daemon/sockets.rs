@@ -125,9 +125,11 @@ fn is_missing(cause: &io::Error) -> bool {
 }
 
 fn hint(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::AddrInUse => " (another IKE daemon runs here: stop it first)",
-        io::ErrorKind::PermissionDenied => " (run it as root)",
-        _ => "",
+    if cause.kind() == io::ErrorKind::AddrInUse {
+        " (another IKE daemon runs here: stop it first)"
+    } else if cause.kind() == io::ErrorKind::PermissionDenied {
+        " (run it as root)"
+    } else {
+        ""
     }
 }
