@@ -166,7 +166,7 @@ pub(super) struct Report {
     file: PathBuf,
     source: Arc<str>,
     list: Vec<Diagnostic>,
-    /// First and last byte of each line with a syntax error: what else is found there is only its echo.
+    /// The bytes of each line with a syntax error: what else is found there is only its echo.
     broken: Vec<Range<usize>>,
 }
 
@@ -219,6 +219,11 @@ impl Report {
         let line = line_of(&self.source, span.start);
         self.broken.push(line.start..line.end + 1);
         Some(self.add(Severity::Error, Some(span), message.into()))
+    }
+
+    /// From this byte on, what is found is an echo of a syntax error.
+    pub(super) fn unreadable_from(&mut self, start: usize) {
+        self.broken.push(start..usize::MAX);
     }
 
     /// Whether the text was not TOML: what is missing may then be there.

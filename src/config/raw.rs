@@ -126,7 +126,12 @@ impl<'a> Raw<'a> {
 
     /// Whether it is no use to report this key (or section, with an empty name) as missing.
     pub(super) fn excused(&self, section: &str, name: &str) -> bool {
-        self.misspelt.contains(section) || self.misspelt.contains(&format!("{section}.{name}"))
+        self.misspelt.contains(section)
+            || if name.is_empty() {
+                self.misspelt.iter().any(|key| key.split('.').next() == Some(section))
+            } else {
+                self.misspelt.contains(&format!("{section}.{name}"))
+            }
     }
 }
 
@@ -230,12 +235,24 @@ impl Walk<'_> {
     }
 
     fn wrong_type(&mut self, section: &str, name: &str, span: Range<usize>, found: &str) {
+        self.wrong_type_of(section, name, span, found, found);
+    }
+
+    /// `found` is what stands for the key, `here` what stands at the place.
+    fn wrong_type_of(
+        &mut self,
+        section: &str,
+        name: &str,
+        span: Range<usize>,
+        found: &str,
+        here: &str,
+    ) {
         let Some(key) = keys::find(section, name) else { return };
         let of = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
         let message = format!("`{name}`{of} must be {}, not {found}", key.expects);
         self.report
             .error(span, message)
-            .label(format!("this is {found}"))
+            .label(format!("this is {here}"))
             .help(format!("for example: {}", key.example));
         // It is there, if wrongly.
         self.misspelt.insert(format!("{section}.{name}"));
@@ -307,8 +324,9 @@ impl Walk<'_> {
                         Some(text) => items.push(Spanned::new(item.span(), text)),
                         None => {
                             whole = false;
-                            let found = format!("a list with {} in it", kind(item.get_ref()));
-                            self.wrong_type(section.name, name, item.span(), &found);
+                            let here = kind(item.get_ref());
+                            let found = format!("a list with {here} in it");
+                            self.wrong_type_of(section.name, name, item.span(), &found, here);
                         }
                     }
                 }
