@@ -12,6 +12,7 @@ use ipsecd::ipsec::{
     DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, SaParams, SadUpdate, Spd, Spi,
 };
 use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId};
+use ipsecd::wire::ip::NextHeader;
 use serde_json::Value;
 
 use crate::support::{Gateway, POLICY, buf, prefix, suite};
@@ -220,7 +221,12 @@ fn an_sa_opens_what_the_kernel_opened_and_seals_what_it_sealed() {
             let opened = inbound.open(&mut packet);
             match verdict {
                 "ok" => {
-                    assert_eq!(opened.unwrap().next_header, layer["next_header"], "{}", case.name);
+                    assert_eq!(
+                        opened.unwrap().next_header.0,
+                        layer["next_header"],
+                        "{}",
+                        case.name
+                    );
                     assert!(inbound.sequence() >= layer["seq"].as_u64().unwrap());
                 }
                 "replay-dup" => {
@@ -237,7 +243,7 @@ fn an_sa_opens_what_the_kernel_opened_and_seals_what_it_sealed() {
                 continue;
             }
             let next_header = u8::try_from(layer["next_header"].as_u64().unwrap()).unwrap();
-            let _ = outbound.seal(&mut packet, next_header).unwrap();
+            let _ = outbound.seal(&mut packet, NextHeader(next_header)).unwrap();
             assert_eq!(packet.len(), wire.payload.len(), "{}", case.name);
             assert_eq!(packet[..8], wire.payload[..8], "{}: SPI and sequence number", case.name);
         }
