@@ -14,8 +14,12 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+#[cfg(feature = "daemon")]
+pub mod control;
 pub mod crypto;
 pub mod datapath;
 pub mod ike;
+#[cfg(feature = "daemon")]
+pub mod io;
 pub mod ipsec;
 pub mod wire;
