@@ -21,7 +21,7 @@ test:          ## everything that CI runs; installs what it needs
 lab:           ## two sites to play with, until Enter is pressed (root)
 	tests/lab/install.sh
 	cargo build --locked --bins
-	cargo test --locked --quiet --test e2e -- --ignored --exact --nocapture playground::two_sites
+	@trap '' INT; cargo test --locked --quiet --test e2e -- --ignored --exact --nocapture playground::two_sites
 
 lint:          ## format, clippy, the core alone
 	.ci/run fmt core clippy
