@@ -33,7 +33,7 @@ doc:           ## the library's documentation, in target/doc
 	.ci/run doc
 
 fuzz:          ## every fuzz target for T seconds (make fuzz T=60)
-	tests/fuzz.sh $(T)
+	fuzz/run.sh $(T)
 
 install:       ## into PREFIX (/usr/local): the binary, its man pages and completions
 	install -D -m 755 target/release/ipsecd $(DESTDIR)$(PREFIX)/sbin/ipsecd
