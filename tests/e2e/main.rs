@@ -6,4 +6,11 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod errors;
+mod lifecycle;
+mod playground;
 mod proof;
+mod rekey;
+mod strongswan;
+mod tunnel;
+mod wire;
