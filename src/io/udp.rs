@@ -70,7 +70,10 @@ impl Socket {
         }
         let fd = inner.as_fd();
         if v6 {
-            inner.set_only_v6(true)?;
+            // A raw socket of IPv6 never has IPv4, and refuses the option.
+            if kind == Type::DGRAM {
+                inner.set_only_v6(true)?;
+            }
             sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
             sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
             let discover = match fragment {
