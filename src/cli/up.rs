@@ -52,7 +52,13 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<(), CliError> {
         return in_foreground(global, args, files);
     }
     let client = spawn::connect_or_start(global)?;
-    ask(client, args, files)
+    match ask(client, args, files.clone()) {
+        // We met a daemon that was about to end, and it did not begin with what we asked.
+        Err(CliError::Client(ClientError::Ended)) => {
+            ask(spawn::connect_or_start(global)?, args, files)
+        }
+        other => other,
+    }
 }
 
 /// Asks for the peers and shows what happens.
