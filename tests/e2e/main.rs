@@ -9,6 +9,7 @@
 mod lab;
 
 mod errors;
+mod examples;
 mod lifecycle;
 mod playground;
 mod proof;
