@@ -98,11 +98,17 @@ impl<'a> Charon<'a> {
     /// As [`Charon::start`], with further lines for the section `charon` of strongswan.conf.
     #[track_caller]
     pub(crate) fn start_with(side: &'a Side, connection: &Connection, extra: &str) -> Self {
+        Self::start_conf(side, &connection.to_conf(), extra)
+    }
+
+    /// As [`Charon::start_with`], with a swanctl.conf as it is.
+    #[track_caller]
+    pub(crate) fn start_conf(side: &'a Side, swanctl_conf: &str, extra: &str) -> Self {
         let dir = side.dir.join("charon");
         for sub in ["x509", "x509ca", "private", "rsa", "ecdsa", "pkcs8", "pubkey", "pkcs12"] {
             fs::create_dir_all(dir.join(sub)).expect("directory is made");
         }
-        fs::write(dir.join("swanctl.conf"), connection.to_conf()).expect("file is written");
+        fs::write(dir.join("swanctl.conf"), swanctl_conf).expect("file is written");
         let (log, vici) = (side.dir.join("charon-messages.log"), dir.join("vici"));
         let _none = fs::remove_file(&vici);
         let conf = format!(

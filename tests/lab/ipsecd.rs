@@ -98,10 +98,7 @@ impl<'a> Ipsecd<'a> {
     /// Starts a daemon that knows no peer; `peer` is for [`Ipsecd::up`].
     #[track_caller]
     pub(crate) fn start(side: &'a Side, peer: &Peer) -> Self {
-        let none = side.dir.join("no-peers");
-        fs::create_dir_all(&none).expect("directory is made");
-        let file = peer.write(&side.dir.join("ipsecd"));
-        Self::launch(side, file, &none)
+        Self::start_for_file(side, peer.write(&side.dir.join("ipsecd")))
     }
 
     /// Starts a daemon that brings `peer` up by itself.
@@ -112,6 +109,15 @@ impl<'a> Ipsecd<'a> {
         Self::launch(side, file, &dir)
     }
 
+    /// Starts a daemon that knows no peer; `file` is for [`Ipsecd::up`].
+    #[track_caller]
+    pub(crate) fn start_for_file(side: &'a Side, file: PathBuf) -> Self {
+        let none = side.dir.join("no-peers");
+        fs::create_dir_all(&none).expect("directory is made");
+        Self::launch(side, file, &none)
+    }
+
+    #[track_caller]
     fn launch(side: &'a Side, file: PathBuf, dir: &Path) -> Self {
         let mut command = side.gw.command(BINARY);
         command.args(["daemon", "--config-dir"]).arg(dir);
