@@ -18,4 +18,6 @@ pub mod crypto;
 pub mod datapath;
 pub mod ike;
 pub mod ipsec;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wire;
