@@ -2,32 +2,8 @@
 
 use core::fmt;
 
-use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
-
-/// An encryption transform with its key length.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Encr {
-    /// The algorithm.
-    pub id: EncrId,
-    /// Key length in bits without salt, as the Key Length attribute has it (RFC 7296 §3.3.5); `None` for
-    /// algorithms of fixed key length, which must not carry the attribute.
-    pub key_bits: Option<u16>,
-}
-
-impl fmt::Display for Encr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.key_bits {
-            Some(bits) => write!(f, "{}-{bits}", self.id),
-            None => fmt::Display::fmt(&self.id, f),
-        }
-    }
-}
-
-impl fmt::Debug for Encr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+pub use crate::crypto::Encr;
+use crate::wire::ike::numbers::{EsnId, IntegId, KeId, PrfId};
 
 /// The algorithms of one ESP SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,191 @@
+//! Key exchange (RFC 7296 §3.3.2, transform type 4): x25519 (RFC 8031), P-256 and P-384 (RFC 5903), MODP (RFC 3526).
+//!
+//! Owns the encodings and the checks of the peer's public value that RFC 6989 and RFC 8031 ask for. Shared secrets
+//! have a constant length, leading zeros kept (RFC 7296 §2.14).
+
+mod modp;
+
+use core::fmt;
+
+use p256::elliptic_curve::Generate;
+use p256::elliptic_curve::sec1::ToSec1Point;
+use thiserror::Error;
+use x25519_dalek::StaticSecret;
+
+use crate::crypto::random::RandCore;
+use crate::crypto::{Secret, SecureRandom};
+use crate::wire::ike::numbers::KeId;
+
+/// A public value of the peer with which no key may be agreed.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum BadPublicValue {
+    /// Its length is not that of the group.
+    #[error("public value of {got} bytes where the group has {expected}")]
+    Length {
+        /// Bytes that a public value of the group has.
+        expected: usize,
+        /// Bytes that came.
+        got: usize,
+    },
+    /// Not a point on the curve (RFC 6989 §2.3).
+    #[error("public value is not a point on the curve")]
+    NotOnCurve,
+    /// Not between 1 and p - 1, exclusive (RFC 6989 §2.1).
+    #[error("public value is out of range")]
+    OutOfRange,
+    /// Of small order: the shared secret would be all zero (RFC 8031 §2.3, RFC 7748 §6.1).
+    #[error("public value is of small order")]
+    SmallOrder,
+}
+
+/// Our private and public value in one group.
+pub struct KeyPair {
+    group: KeId,
+    private: Private,
+    public: Vec<u8>,
+}
+
+enum Private {
+    Ecp256(Box<p256::ecdh::EphemeralSecret>),
+    Ecp384(Box<p384::ecdh::EphemeralSecret>),
+    Modp2048(modp::Exponent<{ modp::MODP_2048_EXPONENT_LIMBS }>),
+    Modp3072(modp::Exponent<{ modp::MODP_3072_EXPONENT_LIMBS }>),
+    Modp4096(modp::Exponent<{ modp::MODP_4096_EXPONENT_LIMBS }>),
+    X25519(StaticSecret),
+}
+
+impl KeyPair {
+    /// Makes a new private value. `None` for a group that we do not have.
+    #[must_use]
+    pub fn generate(group: KeId, rng: &mut dyn SecureRandom) -> Option<Self> {
+        let (private, public) = match group {
+            KeId::CURVE25519 => {
+                let mut bytes = zeroize::Zeroizing::new([0; X25519_LEN]);
+                rng.fill(&mut *bytes);
+                let private = StaticSecret::from(*bytes);
+                let public = x25519_dalek::PublicKey::from(&private).as_bytes().to_vec();
+                (Private::X25519(private), public)
+            }
+            KeId::ECP_256 => {
+                let private = p256::ecdh::EphemeralSecret::generate_from_rng(&mut RandCore(rng));
+                let public =
+                    without_point_form(private.public_key().to_sec1_point(false).as_bytes());
+                (Private::Ecp256(Box::new(private)), public)
+            }
+            KeId::ECP_384 => {
+                let private = p384::ecdh::EphemeralSecret::generate_from_rng(&mut RandCore(rng));
+                let public =
+                    without_point_form(private.public_key().to_sec1_point(false).as_bytes());
+                (Private::Ecp384(Box::new(private)), public)
+            }
+            KeId::MODP_2048 => {
+                let private = modp::Exponent::generate(rng);
+                let public = modp::MODP_2048.public(&private);
+                (Private::Modp2048(private), public)
+            }
+            KeId::MODP_3072 => {
+                let private = modp::Exponent::generate(rng);
+                let public = modp::MODP_3072.public(&private);
+                (Private::Modp3072(private), public)
+            }
+            KeId::MODP_4096 => {
+                let private = modp::Exponent::generate(rng);
+                let public = modp::MODP_4096.public(&private);
+                (Private::Modp4096(private), public)
+            }
+            _ => return None,
+        };
+        Some(Self { group, private, public })
+    }
+
+    /// The group.
+    #[must_use]
+    pub const fn group(&self) -> KeId {
+        self.group
+    }
+
+    /// Our public value, as the KE payload carries it.
+    #[must_use]
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// The shared secret, g^ir.
+    ///
+    /// # Errors
+    /// [`BadPublicValue`] when the peer's value fails the checks of RFC 6989 or RFC 8031.
+    pub fn agree(&self, peer_public: &[u8]) -> Result<Secret, BadPublicValue> {
+        if peer_public.len() != self.public.len() {
+            return Err(BadPublicValue::Length {
+                expected: self.public.len(),
+                got: peer_public.len(),
+            });
+        }
+        match &self.private {
+            Private::X25519(private) => agree_x25519(private, peer_public),
+            // RFC 5903 §7: the shared secret is the x coordinate alone.
+            Private::Ecp256(private) => {
+                let point = p256::PublicKey::from_sec1_bytes(&with_point_form(peer_public))
+                    .map_err(|_| BadPublicValue::NotOnCurve)?;
+                Ok(Secret::copy_of(private.diffie_hellman(&point).raw_secret_bytes()))
+            }
+            Private::Ecp384(private) => {
+                let point = p384::PublicKey::from_sec1_bytes(&with_point_form(peer_public))
+                    .map_err(|_| BadPublicValue::NotOnCurve)?;
+                Ok(Secret::copy_of(private.diffie_hellman(&point).raw_secret_bytes()))
+            }
+            Private::Modp2048(private) => modp::MODP_2048.agree(private, peer_public),
+            Private::Modp3072(private) => modp::MODP_3072.agree(private, peer_public),
+            Private::Modp4096(private) => modp::MODP_4096.agree(private, peer_public),
+        }
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyPair({}, [redacted])", self.group)
+    }
+}
+
+/// Whether [`KeyPair::generate`] has the group.
+#[must_use]
+pub fn supported(group: KeId) -> bool {
+    SUPPORTED.contains(&group)
+}
+
+/// The groups that we have.
+pub const SUPPORTED: [KeId; 6] = [
+    KeId::CURVE25519,
+    KeId::ECP_256,
+    KeId::ECP_384,
+    KeId::MODP_2048,
+    KeId::MODP_3072,
+    KeId::MODP_4096,
+];
+
+const X25519_LEN: usize = 32;
+
+fn agree_x25519(private: &StaticSecret, peer_public: &[u8]) -> Result<Secret, BadPublicValue> {
+    let peer = <[u8; X25519_LEN]>::try_from(peer_public)
+        .map_err(|_| BadPublicValue::Length { expected: X25519_LEN, got: peer_public.len() })?;
+    let shared = private.diffie_hellman(&x25519_dalek::PublicKey::from(peer));
+    if shared.was_contributory() {
+        Ok(Secret::copy_of(shared.as_bytes()))
+    } else {
+        Err(BadPublicValue::SmallOrder)
+    }
+}
+
+/// SEC 1 §2.3.3: 4 says that both coordinates follow. RFC 5903 §7 has the coordinates only.
+const UNCOMPRESSED: u8 = 4;
+
+fn without_point_form(sec1: &[u8]) -> Vec<u8> {
+    sec1.split_first().map(|(_, coordinates)| coordinates.to_vec()).unwrap_or_default()
+}
+
+fn with_point_form(coordinates: &[u8]) -> Vec<u8> {
+    [&[UNCOMPRESSED], coordinates].concat()
+}
+
+#[cfg(test)]
+mod tests;
