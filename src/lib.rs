@@ -14,9 +14,13 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+#[cfg(feature = "daemon")]
+pub mod control;
 pub mod crypto;
 pub mod datapath;
 pub mod ike;
+#[cfg(feature = "daemon")]
+pub mod io;
 pub mod ipsec;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,8 +1,49 @@
 //! Configuration files: [`Config`] cannot be invalid.
+//!
+//! A file is TOML, one peer to a file; `docs/configuration.md` has every key. [`load`] and [`parse`] find everything
+//! that is wrong with it at once, each finding with its place and what would be right. Files are read through a
+//! [`SecretSource`], so that this layer touches none.
+
+#[cfg(feature = "daemon")]
+mod check;
+#[cfg(feature = "daemon")]
+mod conflict;
+#[cfg(feature = "daemon")]
+mod diagnostic;
+#[cfg(feature = "daemon")]
+mod identity;
+#[cfg(feature = "daemon")]
+pub mod keys;
+#[cfg(feature = "daemon")]
+mod parse;
+#[cfg(feature = "daemon")]
+mod policy;
+#[cfg(feature = "daemon")]
+mod proposal;
+#[cfg(feature = "daemon")]
+mod raw;
+#[cfg(feature = "daemon")]
+mod render;
+#[cfg(feature = "daemon")]
+mod secret;
+#[cfg(feature = "daemon")]
+mod subnet;
+#[cfg(feature = "daemon")]
+mod value;
 
 use core::net::IpAddr;
 use std::path::PathBuf;
+#[cfg(feature = "daemon")]
+use std::{path::Path, sync::Arc};
 
+#[cfg(feature = "daemon")]
+pub use self::{
+    conflict::conflicts,
+    diagnostic::{Diagnostic, Diagnostics, Severity},
+    identity::render as render_identity,
+    proposal::{DEFAULT_ESP, DEFAULT_IKE, render_esp, render_ike},
+    secret::{SecretError, SecretFile, SecretSource},
+};
 use crate::ipsec::pad::Peer;
 
 /// One configuration file, checked.
@@ -31,4 +72,90 @@ pub struct Interface {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether the TCP MSS of forwarded connections is clamped to what fits.
     pub clamp_mss: bool,
+}
+
+/// A configuration that can be used.
+#[cfg(feature = "daemon")]
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What somebody should look at; no errors among them.
+    pub warnings: Diagnostics,
+}
+
+/// The text of a configuration file.
+#[cfg(feature = "daemon")]
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its name: for messages, for the name of the peer, and the place that relative names in it begin from.
+    pub file: &'a Path,
+    /// What is in it.
+    pub text: &'a str,
+    /// Its permission bits, if it has any. A psk in the text is an error if others may read the file.
+    pub mode: Option<u32>,
+}
+
+/// Reads and checks the configuration file at `path`.
+///
+/// # Errors
+/// Everything that is wrong, warnings included.
+#[cfg(feature = "daemon")]
+pub fn load(path: &Path, secrets: &dyn SecretSource) -> Result<Loaded, Diagnostics> {
+    let failed = |message: String, help: &str| {
+        let mut diagnostic = Diagnostic::of_file(Severity::Error, path, message);
+        diagnostic.help(help);
+        Diagnostics::from(diagnostic)
+    };
+    let found = secrets.read(path).map_err(|error| {
+        failed(format!("cannot read the configuration: {error}"), "is this the right path?")
+    })?;
+    let text = core::str::from_utf8(found.bytes.expose()).map_err(|error| {
+        let at = error.valid_up_to();
+        let line = found.bytes.expose().iter().take(at).filter(|b| **b == b'\n').count() + 1;
+        failed(format!("line {line} is not UTF-8"), "save the file as UTF-8")
+    })?;
+    parse(Source { file: path, text, mode: found.mode }, secrets)
+}
+
+/// Checks the text of a configuration file.
+///
+/// # Errors
+/// Everything that is wrong, warnings included.
+#[cfg(feature = "daemon")]
+pub fn parse(source: Source<'_>, secrets: &dyn SecretSource) -> Result<Loaded, Diagnostics> {
+    let (root, errors) = parse::toml(source.text);
+    let shown = parse::masked(source.text, root.get_ref(), !errors.is_empty());
+    let mut report = diagnostic::Report::new(source.file, Arc::from(shown));
+    let syntax_errors = parse::syntax(&errors, &mut report);
+    let raw = raw::Raw::read(root.get_ref(), &mut report);
+    let config = check::config(&raw, source.mode, secrets, &mut report);
+    let found = report.finish(syntax_errors);
+    match config {
+        Some(config) if !found.has_errors() => Ok(Loaded { config, warnings: found }),
+        Some(_) | None => Err(found),
+    }
+}
+
+/// Checks any bytes as a configuration: the body of the fuzz target `config`. Panics where a finding breaks a promise.
+#[cfg(all(feature = "daemon", feature = "testing"))]
+pub fn fuzz(data: &[u8]) {
+    struct Nothing;
+    impl SecretSource for Nothing {
+        fn read(&self, _: &Path) -> Result<SecretFile, SecretError> {
+            Err(SecretError::Missing)
+        }
+        fn credential(&self, _: &str) -> Result<SecretFile, SecretError> {
+            Err(SecretError::NoCredentials)
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    let source = Source { file: Path::new("fuzz.conf"), text: &text, mode: Some(0o600) };
+    match parse(source, &Nothing) {
+        Ok(loaded) => assert!(!loaded.warnings.has_errors()),
+        Err(found) => {
+            assert!(found.has_errors(), "refused without a reason");
+            assert!(!found.to_string().is_empty());
+        }
+    }
 }

@@ -4,6 +4,9 @@
 
 pub mod endpoint;
 pub mod event;
+pub mod keymat;
+pub mod proposal;
+pub mod protect;
 
 pub use endpoint::{Endpoint, EndpointConfig, Env};
 pub use event::{

@@ -3,14 +3,28 @@
 //!
 //! Pure: time and randomness come in as arguments. Who moves the packets is `datapath`, who negotiates is `ike`.
 
+pub mod buffer;
+pub mod drop;
+pub mod esp;
+pub mod inner;
+pub mod lifetime;
+pub mod mtu;
+pub mod pace;
 pub mod pad;
+pub mod replay;
 pub mod sa;
+pub mod sad;
+pub mod selector;
+pub mod spd;
 pub mod spi;
 pub mod suite;
 pub mod update;
 
+pub use buffer::PacketBuf;
+pub use drop::{DropCounters, DropReason};
 pub use pad::PolicyId;
 pub use sa::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, SaParams};
+pub use spd::{Action, Spd, SpdEntry};
 pub use spi::Spi;
 pub use update::{Flow, Notice, SadUpdate};
 

@@ -100,7 +100,7 @@ pub struct SaParams {
     pub ts_local: Arc<[TrafficSelector]>,
     /// Selectors of the peer's side, as negotiated.
     pub ts_peer: Arc<[TrafficSelector]>,
-    /// Replay window in packets, a multiple of 64; 0 is no check (RFC 4303 §3.4.3).
+    /// Replay window in packets, at most 8192; 0 is no check (RFC 4303 §3.4.3).
     pub replay_window: u32,
     /// Bytes and packets count in the datapath; time counts in IKE.
     pub lifetime: Lifetime,

@@ -1,0 +1,434 @@
+//! From what is written to a [`Config`]: names, addresses, identities, subnets and the key; what contradicts what.
+
+use core::net::IpAddr;
+use core::ops::Range;
+use std::sync::Arc;
+
+use super::diagnostic::Report;
+use super::raw::{List, Raw, Side, Text};
+use super::secret::{self, SecretSource};
+use super::subnet::Subnet;
+use super::value::{self, Wrong};
+use super::{Config, identity, keys, policy};
+use crate::ipsec::PolicyId;
+use crate::ipsec::pad::{Auth, ChildPolicy, Identity, Peer, PeerAddress};
+
+/// The most subnets of one side. The count in a TS payload is one byte (RFC 7296 §3.13), and each selector of one
+/// side meets each of the other in the SPD.
+const MAX_SUBNETS: usize = 32;
+
+/// Checks everything; what is wrong goes to the report. `None` only if something did.
+pub(super) fn config(
+    raw: &Raw<'_>,
+    mode: Option<u32>,
+    secrets: &dyn SecretSource,
+    report: &mut Report,
+) -> Option<Config> {
+    let name = name(raw, report);
+    missing_tables(raw, report);
+
+    let local_addr = raw.local.address.as_ref().map(|text| local_address(text, report));
+    let address = raw.peer.address.as_ref().map(|text| peer_address(text, report));
+    if address.is_none() {
+        require(raw, "peer", raw.peer.span.as_ref(), "address", "", report);
+    }
+    let peer_ip = match &address {
+        Some(Some(PeerAddress::Ip(ip))) => Some(*ip),
+        Some(Some(PeerAddress::Any | PeerAddress::Name(_)) | None) | None => None,
+    };
+    let local_ip = local_addr.flatten();
+    addresses_fit(raw, local_ip, peer_ip, report);
+
+    let local_id = local_id(raw, local_ip, report);
+    let peer_id = peer_id(raw, address.as_ref(), report);
+    same_identity(raw, local_id.as_ref(), peer_id.as_ref(), report);
+
+    let local = subnets(raw, "local", &raw.local, local_ip, report);
+    let peer = subnets(raw, "peer", &raw.peer, peer_ip, report);
+    if let (Some(local), Some(peer)) = (&local, &peer) {
+        across(local, peer, report);
+    }
+    let v6_inside = [&local, &peer].into_iter().flatten().flatten().any(|s| s.subnet.is_ipv6());
+
+    let psk = match &raw.psk {
+        Some(psk) => secret::load(psk, mode, secrets, report),
+        None => {
+            require(raw, "auth", raw.auth.as_ref(), "psk", "", report);
+            None
+        }
+    };
+    let any = matches!(address, Some(Some(PeerAddress::Any)));
+    let esp = policy::esp(&raw.esp, any, report);
+    let ike = policy::ike(&raw.ike, esp.as_ref().map(|esp| esp.encap), report);
+    let interface = policy::interface(&raw.interface, v6_inside, report);
+    let log_level = match &raw.log_level {
+        Some(level) => Some(policy::log_level(level, report)?),
+        None => None,
+    };
+
+    let (name, esp) = (name?, esp?);
+    let child = ChildPolicy {
+        name: Arc::clone(&name),
+        policy: PolicyId(0),
+        proposals: esp.proposals,
+        mode: esp.mode,
+        start: esp.start,
+        ts_local: local?.iter().map(|s| s.subnet.selector()).collect(),
+        ts_peer: peer?.iter().map(|s| s.subnet.selector()).collect(),
+        lifetime: esp.lifetime,
+        replay_window: esp.replay_window,
+        df: esp.df,
+        dscp: esp.dscp,
+    };
+    let peer = Peer {
+        name,
+        // An address that was written but is wrong is none.
+        local_addr: match local_addr {
+            Some(address) => Some(address?),
+            None => None,
+        },
+        address: address??,
+        local_id: local_id?,
+        peer_id: peer_id?,
+        auth: Auth::Psk(psk?),
+        ike: ike?,
+        children: vec![child],
+    };
+    Some(Config { file: report.file().to_owned(), peer, interface: interface?, log_level })
+}
+
+/// Reports a [`Wrong`] at its place.
+pub(super) fn report_wrong(span: Range<usize>, key: &str, wrong: Wrong, report: &mut Report) {
+    report.error(span, format!("{key}: {}", wrong.message)).help(wrong.help);
+}
+
+fn name(raw: &Raw<'_>, report: &mut Report) -> Option<Arc<str>> {
+    let fits = |name: &str| {
+        let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        // A leading dash would be an option on a command line.
+        (1..=64).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with(['-', '.'])
+    };
+    const RULE: &str =
+        "1 to 64 letters, digits, `.`, `_` and `-`, the first a letter, digit or `_`";
+    if let Some(name) = &raw.name {
+        if fits(name.get_ref()) {
+            return Some(Arc::from(*name.get_ref()));
+        }
+        let shown = name.get_ref().escape_debug();
+        report.error(name.span(), format!("name: `{shown}` cannot be a name")).help(RULE);
+        return None;
+    }
+    let stem = report.file().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    if fits(&stem) {
+        return Some(Arc::from(stem));
+    }
+    if !raw.excused("", "name") {
+        report
+            .file_error(format!(
+                "the file's name gives no name: `{}` cannot be one",
+                stem.escape_debug()
+            ))
+            .help(format!("rename the file, or begin it with: name = \"…\" ({RULE})"));
+    }
+    None
+}
+
+fn missing_tables(raw: &Raw<'_>, report: &mut Report) {
+    if report.has_syntax_errors() {
+        return;
+    }
+    for (name, there, example) in [
+        ("local", raw.local.span.is_some(), "id = \"a.example.net\", subnets = [\"10.1.0.0/16\"]"),
+        ("peer", raw.peer.span.is_some(), "address = \"b.example.net\", id, subnets"),
+        ("auth", raw.auth.is_some(), "psk = { file = \"b.psk\" }"),
+    ] {
+        if !there && !raw.excused(name, "") {
+            report
+                .file_error(format!("the table [{name}] is missing"))
+                .help(format!("add a line [{name}] and below it: {example}"));
+        }
+    }
+}
+
+/// Reports that a key is missing, unless its whole table is, or its text could not be read.
+fn require(
+    raw: &Raw<'_>,
+    section: &str,
+    span: Option<&Range<usize>>,
+    name: &str,
+    why: &str,
+    report: &mut Report,
+) {
+    let Some(span) = span else { return };
+    if report.has_syntax_errors() || raw.excused(section, name) {
+        return;
+    }
+    let example = keys::find(section, name).map_or("", |key| key.example);
+    report
+        .error(span.clone(), format!("`{name}` is missing in [{section}]"))
+        .help(format!("add {example}{why}"));
+}
+
+fn local_address(text: &Text<'_>, report: &mut Report) -> Option<IpAddr> {
+    let given = *text.get_ref();
+    match value::host_address(given) {
+        Ok(address) => Some(address),
+        Err(_) if given == "any" || given == "%any" => {
+            report
+                .error(text.span(), "[local] address: \"any\" is what it is when it is left out")
+                .help("leave the line out, and routing chooses");
+            None
+        }
+        Err(_) if !value::looks_like_address(given) && value::host_name(given).is_ok() => {
+            report
+                .error(text.span(), "[local] address: a name cannot be used for our own address")
+                .help("write an address of this host, or leave the line out, and routing chooses");
+            None
+        }
+        Err(wrong) => {
+            report_wrong(text.span(), "[local] address", wrong, report);
+            None
+        }
+    }
+}
+
+fn peer_address(text: &Text<'_>, report: &mut Report) -> Option<PeerAddress> {
+    let given = *text.get_ref();
+    let found = if given == "any" || given == "%any" {
+        Ok(PeerAddress::Any)
+    } else if given.parse::<IpAddr>().is_ok() || value::looks_like_address(given) {
+        value::host_address(given).map(PeerAddress::Ip)
+    } else {
+        value::host_name(given).map(PeerAddress::Name)
+    };
+    found.map_err(|wrong| report_wrong(text.span(), "[peer] address", wrong, report)).ok()
+}
+
+fn addresses_fit(raw: &Raw<'_>, local: Option<IpAddr>, peer: Option<IpAddr>, report: &mut Report) {
+    let (Some(local), Some(peer)) = (local, peer) else { return };
+    let (Some(at), Some(other)) = (&raw.peer.address, &raw.local.address) else { return };
+    if local == peer {
+        report
+            .error(at.span(), format!("{peer} is both our address and the peer's"))
+            .related(other.span(), "ours")
+            .help("[local] is this host, [peer] the far one");
+    } else if local.is_ipv6() != peer.is_ipv6() {
+        report
+            .error(at.span(), "our address and the peer's have different IP versions")
+            .related(other.span(), "ours")
+            .help(
+                "give both as IPv4 or both as IPv6; leave [local] address out, and routing chooses",
+            );
+    }
+}
+
+fn local_id(raw: &Raw<'_>, address: Option<IpAddr>, report: &mut Report) -> Option<Identity> {
+    match (&raw.local.id, address) {
+        (Some(text), _) => identity::parse(text.get_ref())
+            .map_err(|wrong| report_wrong(text.span(), "[local] id", wrong, report))
+            .ok(),
+        (None, Some(address)) => Some(identity_of(address)),
+        (None, None) => {
+            if raw.local.address.is_none() {
+                let why = ", the name the peer knows us by; it can be left out only where `address` is given";
+                require(raw, "local", raw.local.span.as_ref(), "id", why, report);
+            }
+            None
+        }
+    }
+}
+
+/// `Some(None)`: anyone who holds the key.
+fn peer_id(
+    raw: &Raw<'_>,
+    address: Option<&Option<PeerAddress>>,
+    report: &mut Report,
+) -> Option<Option<Identity>> {
+    if let Some(text) = &raw.peer.id {
+        if matches!(*text.get_ref(), "any" | "%any") {
+            report
+                .warning(
+                    text.span(),
+                    "[peer] id: whoever holds the psk is accepted, under any name",
+                )
+                .help("name the peer, and a leaked key alone opens less");
+            return Some(None);
+        }
+        return identity::parse(text.get_ref())
+            .map_err(|wrong| report_wrong(text.span(), "[peer] id", wrong, report))
+            .ok()
+            .map(Some);
+    }
+    match address {
+        Some(Some(PeerAddress::Ip(address))) => Some(Some(identity_of(*address))),
+        Some(Some(PeerAddress::Name(name))) => {
+            if !raw.excused("peer", "id") && !report.has_syntax_errors() {
+                let at = raw.peer.address.as_ref().map_or(0..0, Text::span);
+                report
+                    .error(at, "`id` is missing in [peer]")
+                    .label("a name is resolved to an address, but proves nothing")
+                    .help(format!(
+                        "add the identity that the peer will prove, for example id = \"{name}\""
+                    ));
+            }
+            None
+        }
+        Some(Some(PeerAddress::Any)) => {
+            require(
+                raw,
+                "peer",
+                raw.peer.span.as_ref(),
+                "id",
+                ", the identity that the peer will prove",
+                report,
+            );
+            None
+        }
+        Some(None) | None => None,
+    }
+}
+
+fn same_identity(
+    raw: &Raw<'_>,
+    local: Option<&Identity>,
+    peer: Option<&Option<Identity>>,
+    report: &mut Report,
+) {
+    if let (Some(local), Some(Some(peer)), Some(at)) = (local, peer, &raw.peer.id)
+        && local == peer
+    {
+        let shown = identity::render(local);
+        let found = report.warning(at.span(), format!("both sides have the identity {shown}"));
+        found.help("give each side its own, or neither can be told from the other");
+        if let Some(other) = &raw.local.id {
+            found.related(other.span(), "ours");
+        }
+    }
+}
+
+const fn identity_of(address: IpAddr) -> Identity {
+    match address {
+        IpAddr::V4(v4) => Identity::Ipv4(v4),
+        IpAddr::V6(v6) => Identity::Ipv6(v6),
+    }
+}
+
+/// A subnet with its place.
+struct Placed {
+    subnet: Subnet,
+    span: Range<usize>,
+}
+
+fn subnets(
+    raw: &Raw<'_>,
+    section: &str,
+    side: &Side<'_>,
+    address: Option<IpAddr>,
+    report: &mut Report,
+) -> Option<Vec<Placed>> {
+    let Some(list) = &side.subnets else {
+        // The type of what is there was wrong already, or the whole side was.
+        if raw.excused(section, "subnets") {
+            return None;
+        }
+        if let (Some(address), Some(text)) = (address, &side.address) {
+            return Some(vec![Placed { subnet: Subnet::host(address), span: text.span() }]);
+        }
+        if side.address.as_ref().is_none_or(|text| !value::looks_like_address(text.get_ref())) {
+            let why = "; it can be left out only where `address` is an address";
+            require(raw, section, side.span.as_ref(), "subnets", why, report);
+        }
+        return None;
+    };
+    let placed = read_subnets(section, list, report)?;
+    let mut fine = true;
+    for (i, later) in placed.iter().enumerate() {
+        let earlier = placed[..i].iter().find(|earlier| earlier.subnet.overlaps(later.subnet));
+        if let Some(earlier) = earlier {
+            fine = false;
+            let message =
+                format!("[{section}] subnets: {} overlaps {}", later.subnet, earlier.subnet);
+            report.error(later.span.clone(), message).related(earlier.span.clone(), "overlaps this").help(
+                if earlier.subnet == later.subnet {
+                    "leave one of them out"
+                } else {
+                    "leave the smaller out, it is part of the larger; or write ranges that do not meet"
+                },
+            );
+        }
+    }
+    fine.then_some(placed)
+}
+
+fn read_subnets(section: &str, list: &List<'_>, report: &mut Report) -> Option<Vec<Placed>> {
+    let mut placed = Vec::new();
+    let mut fine = true;
+    for item in &list.items {
+        match Subnet::parse(item.get_ref()) {
+            Ok(subnets) => {
+                placed
+                    .extend(subnets.into_iter().map(|subnet| Placed { subnet, span: item.span() }));
+            }
+            Err(wrong) => {
+                fine = false;
+                report_wrong(item.span(), &format!("[{section}] subnets"), wrong, report);
+            }
+        }
+    }
+    if list.items.is_empty() {
+        fine = false;
+        report
+            .error(list.span.clone(), format!("[{section}] subnets: the list is empty"))
+            .help("name a subnet, or leave the line out where `address` is an address: that host is meant then");
+    }
+    if placed.len() > MAX_SUBNETS {
+        fine = false;
+        report
+            .error(list.span.clone(), format!("[{section}] subnets: {} are too many", placed.len()))
+            .help(format!("at most {MAX_SUBNETS}: join neighbours to shorter prefixes"));
+    }
+    fine.then_some(placed)
+}
+
+/// What one side's subnets have to do with the other's.
+fn across(local: &[Placed], peer: &[Placed], report: &mut Report) {
+    for theirs in peer {
+        let ours = local.iter().find(|ours| {
+            // Everything beside something is a default route: the longer prefix wins, as in any routing table.
+            ours.subnet.overlaps(theirs.subnet) && ours.subnet.is_all() == theirs.subnet.is_all()
+        });
+        if let Some(ours) = ours {
+            let message = format!(
+                "subnets of both sides overlap: {} in [local], {} in [peer]",
+                ours.subnet, theirs.subnet
+            );
+            report
+                .error(theirs.span.clone(), message)
+                .label("the peer's")
+                .related(ours.span.clone(), "ours")
+                .help("an address can be on one side only: give each side its own subnets");
+        }
+    }
+    for (side, these, those) in [("local", local, peer), ("peer", peer, local)] {
+        for lonely in these {
+            let alone =
+                !those.iter().any(|other| other.subnet.is_ipv6() == lonely.subnet.is_ipv6());
+            // `any` is both versions, of which the other side may have one.
+            if alone && !lonely.subnet.is_all() {
+                let version = if lonely.subnet.is_ipv6() { 6 } else { 4 };
+                let other = if side == "local" { "peer" } else { "local" };
+                report
+                    .error(
+                        lonely.span.clone(),
+                        format!(
+                            "[{side}] subnets: {} has no IPv{version} subnet opposite",
+                            lonely.subnet
+                        ),
+                    )
+                    .help(format!(
+                        "add an IPv{version} subnet to [{other}], or leave this one out"
+                    ));
+            }
+        }
+    }
+}

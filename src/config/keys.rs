@@ -1,0 +1,212 @@
+//! Every key that a configuration file may have, once: [`KEYS`]; and the nearest of them to a word that is none.
+
+/// A key of the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Name of its table; empty for the keys before the first table.
+    pub section: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes, in words that follow "must be".
+    pub expects: &'static str,
+    /// A line that sets it.
+    pub example: &'static str,
+}
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    expects: &'static str,
+    example: &'static str,
+) -> Key {
+    Key { section, name, expects, example }
+}
+
+/// The tables of a configuration file, in the order in which they are documented.
+pub const SECTIONS: &[&str] = &["local", "peer", "auth", "ike", "esp", "interface", "log"];
+
+/// Every key, in the order in which it is documented. `psk.file` and `psk.credential` are those of a table.
+pub const KEYS: &[Key] = &[
+    key("", "name", "a string", r#"name = "branch-office""#),
+    key("local", "address", "a string", r#"address = "192.0.2.1""#),
+    key("local", "id", "a string", r#"id = "a.example.net""#),
+    key("local", "subnets", "a list of strings", r#"subnets = ["10.1.0.0/16"]"#),
+    key("peer", "address", "a string", r#"address = "b.example.net""#),
+    key("peer", "id", "a string", r#"id = "b.example.net""#),
+    key("peer", "subnets", "a list of strings", r#"subnets = ["10.2.0.0/16"]"#),
+    key(
+        "auth",
+        "psk",
+        "a string, { file = \"…\" } or { credential = \"…\" }",
+        r#"psk = { file = "b.psk" }"#,
+    ),
+    key("auth", "psk.file", "a string", r#"psk = { file = "b.psk" }"#),
+    key("auth", "psk.credential", "a string", r#"psk = { credential = "b.psk" }"#),
+    key(
+        "ike",
+        "proposals",
+        "a string or a list of strings",
+        r#"proposals = ["aes256gcm16-prfsha384-x25519"]"#,
+    ),
+    key("ike", "rekey-time", "a string", r#"rekey-time = "4h""#),
+    key("ike", "over-time", "a string", r#"over-time = "24m""#),
+    key("ike", "dpd", "a string", r#"dpd = "30s""#),
+    key("ike", "retransmit-timeout", "a string", r#"retransmit-timeout = "1s""#),
+    key("ike", "retransmit-base", "a number", "retransmit-base = 1.8"),
+    key("ike", "retransmit-tries", "a whole number", "retransmit-tries = 7"),
+    key("esp", "proposals", "a string or a list of strings", r#"proposals = ["aes256gcm16"]"#),
+    key("esp", "mode", "a string", r#"mode = "tunnel""#),
+    key("esp", "encap", "a string", r#"encap = "auto""#),
+    key("esp", "start", "a string", r#"start = "now""#),
+    key("esp", "replay-window", "a whole number", "replay-window = 1024"),
+    key("esp", "rekey-time", "a string", r#"rekey-time = "1h""#),
+    key("esp", "life-time", "a string", r#"life-time = "66m""#),
+    key("esp", "rekey-bytes", "a string or a whole number", r#"rekey-bytes = "10G""#),
+    key("esp", "life-bytes", "a string or a whole number", r#"life-bytes = "11G""#),
+    key("esp", "rekey-packets", "a string or a whole number", r#"rekey-packets = "10M""#),
+    key("esp", "life-packets", "a string or a whole number", r#"life-packets = "11M""#),
+    key("esp", "dscp", "\"copy\" or a whole number", r#"dscp = "copy""#),
+    key("esp", "df", "a string", r#"df = "copy""#),
+    key("interface", "name", "a string", r#"name = "ipsec0""#),
+    key("interface", "mtu", "\"auto\" or a whole number", r#"mtu = "auto""#),
+    key("interface", "routes", "true or false", "routes = true"),
+    key("interface", "addresses", "a list of strings", r#"addresses = ["10.1.255.1/32"]"#),
+    key("interface", "clamp-mss", "true or false", "clamp-mss = true"),
+    key("log", "level", "a string", r#"level = "info""#),
+];
+
+/// The key with this name in this section.
+pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// The word among `candidates` that `word` was probably meant to be.
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let word = word.to_lowercase().replace('_', "-");
+    // A third of the letters may be wrong: `adress`, `subnet`, `rekey_time`, but not any short word for any other.
+    let allowed = (word.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// What an unknown key was probably meant to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meant {
+    /// This key of the same section.
+    Key(&'static str),
+    /// A key of another section.
+    Elsewhere(&'static Key),
+    /// A section.
+    Section(&'static str),
+}
+
+/// Words of other programs' configurations, and where their matter stands in ours.
+const FOREIGN: &[(&str, &str, &str)] = &[
+    ("allowed-ips", "peer", "subnets"),
+    ("allowedips", "peer", "subnets"),
+    ("credential", "auth", "psk"),
+    ("dpd-delay", "ike", "dpd"),
+    ("endpoint", "peer", "address"),
+    ("esp-proposals", "esp", "proposals"),
+    ("file", "auth", "psk"),
+    ("ike-proposals", "ike", "proposals"),
+    ("key", "auth", "psk"),
+    ("left", "local", "address"),
+    ("leftid", "local", "id"),
+    ("leftsubnet", "local", "subnets"),
+    ("local-addrs", "local", "address"),
+    ("local-ts", "local", "subnets"),
+    ("password", "auth", "psk"),
+    ("remote-addrs", "peer", "address"),
+    ("remote-ts", "peer", "subnets"),
+    ("right", "peer", "address"),
+    ("rightid", "peer", "id"),
+    ("rightsubnet", "peer", "subnets"),
+    ("secret", "auth", "psk"),
+    ("start-action", "esp", "start"),
+];
+
+/// What the unknown key `name`, found in `section`, was probably meant to be.
+pub(super) fn meant(section: &str, name: &str) -> Option<Meant> {
+    // The same name in another section is nearer than a similar one in this.
+    if let Some(key) = KEYS.iter().find(|key| key.section != section && key.name == name) {
+        return Some(Meant::Elsewhere(key));
+    }
+    let here = KEYS.iter().filter(|key| key.section == section && !key.name.contains('.'));
+    if let Some(name) = nearest(name, here.map(|key| key.name)) {
+        return Some(Meant::Key(name));
+    }
+    let plain = name.to_lowercase().replace('_', "-");
+    if let Some((_, home, key)) = FOREIGN.iter().find(|(word, _, _)| *word == plain) {
+        let key = find(home, key)?;
+        return Some(if *home == section { Meant::Key(key.name) } else { Meant::Elsewhere(key) });
+    }
+    if section.is_empty()
+        && let Some(name) = nearest(name, SECTIONS.iter().copied())
+    {
+        return Some(Meant::Section(name));
+    }
+    let all = || KEYS.iter().filter(|key| key.section != section && !key.name.contains('.'));
+    let name = nearest(name, all().map(|key| key.name))?;
+    all().find(|key| key.name == name).map(Meant::Elsewhere)
+}
+
+/// All sections that have a key of this name, as `[a]`, `[a] or [b]`.
+pub(super) fn homes(name: &str) -> String {
+    let homes: Vec<String> = KEYS
+        .iter()
+        .filter(|key| key.name == name)
+        .map(|key| {
+            if key.section.is_empty() {
+                "the top of the file, before the first table".to_owned()
+            } else {
+                format!("[{}]", key.section)
+            }
+        })
+        .collect();
+    homes.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_belongs_to_a_section_and_stands_once() {
+        for (i, key) in KEYS.iter().enumerate() {
+            assert!(key.section.is_empty() || SECTIONS.contains(&key.section), "{key:?}");
+            assert!(!KEYS[..i].iter().any(|k| k.section == key.section && k.name == key.name));
+        }
+    }
+
+    #[test]
+    fn finds_what_was_meant() {
+        assert_eq!(meant("peer", "adress"), Some(Meant::Key("address")));
+        assert_eq!(meant("ike", "rekey_time"), Some(Meant::Key("rekey-time")));
+        assert_eq!(meant("", "peers"), Some(Meant::Section("peer")));
+        assert!(
+            matches!(meant("peer", "psk"), Some(Meant::Elsewhere(key)) if key.section == "auth")
+        );
+        assert!(
+            matches!(meant("ike", "replay-windw"), Some(Meant::Elsewhere(key)) if key.section == "esp")
+        );
+        assert_eq!(meant("log", "colour"), None);
+        assert_eq!(meant("auth", "secret"), Some(Meant::Key("psk")));
+        for (_, section, name) in FOREIGN {
+            assert!(find(section, name).is_some());
+        }
+    }
+
+    #[test]
+    fn a_key_of_several_sections_names_them_all() {
+        assert_eq!(homes("subnets"), "[local] or [peer]");
+        assert_eq!(homes("proposals"), "[ike] or [esp]");
+    }
+}

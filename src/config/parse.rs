@@ -1,0 +1,197 @@
+//! From text to TOML: syntax errors, all of them, and the copy of the text that may be shown.
+
+use core::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Report, line_of};
+
+/// Reads TOML, recovering from what is wrong as well as it can.
+pub(super) fn toml(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
+    DeTable::parse_recoverable(text)
+}
+
+/// Enters the syntax errors into the report and says how many they are.
+pub(super) fn syntax(errors: &[toml::de::Error], report: &mut Report) -> usize {
+    let source = report.source();
+    let mut entered = 0;
+    for error in errors {
+        let at = error.span().unwrap_or(0..0);
+        let message = error.message().trim_end_matches(", expected nothing");
+        let line = line_of(&source, at.start);
+        let bare = bare_value(&source, &line);
+        let duplicate = message == "duplicate key";
+        let place = match &bare {
+            Some(value) if !duplicate && value.end >= at.start => value.clone(),
+            Some(_) | None => at,
+        };
+        let Some(diagnostic) = report.syntax_error(place.clone(), message) else { continue };
+        entered += 1;
+        if duplicate {
+            let name = source.get(place).unwrap_or_default();
+            diagnostic
+                .label(format!("`{name}` stands a second time"))
+                .help("join the two: each table and each key stands once in a file".to_owned());
+        } else if bare.is_some()
+            && let Some(value) = source.get(place)
+        {
+            diagnostic.label("not a TOML value");
+            if !value.contains(['"', '\'', '*']) {
+                diagnostic.help(format!("put it in quotes: \"{value}\""));
+            }
+        }
+    }
+    entered
+}
+
+/// The value of the line `key = value` where it is a word that should have been quoted.
+fn bare_value(source: &str, line: &Range<usize>) -> Option<Range<usize>> {
+    let text = source.get(line.clone())?;
+    let equals = text.find('=')?;
+    let value = text.get(equals + 1..)?;
+    let value = value.split('#').next()?;
+    let start = line.start + equals + 1 + (value.len() - value.trim_start().len());
+    let word = value.trim();
+    let quoted = word.starts_with(['"', '\'', '[', '{']);
+    (!word.is_empty() && !quoted).then(|| start..start + word.len())
+}
+
+/// A copy of the text that may be shown: what is or might be a secret is overwritten, byte for byte, with `*`.
+pub(super) fn masked(text: &str, root: &DeTable<'_>, broken: bool) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    mask_table(root, "", &mut bytes);
+    if broken {
+        // What TOML could not read is masked by its looks.
+        for range in suspicious(text) {
+            mask(&mut bytes, range);
+        }
+    }
+    // A mask covers whole characters; should that ever fail, nothing is shown.
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn mask(bytes: &mut [u8], range: Range<usize>) {
+    let end = range.end.min(bytes.len());
+    for byte in bytes.get_mut(range.start.min(end)..end).unwrap_or_default() {
+        if *byte != b'\n' && *byte != b'\r' {
+            *byte = b'*';
+        }
+    }
+}
+
+fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
+    for (key, value) in table {
+        let name = key.get_ref().to_lowercase();
+        let names_place = name == "file" || name == "credential";
+        let secret = path == "auth" || path == "secret" || looks_secret(&name);
+        match value.get_ref() {
+            DeValue::Table(inner) => {
+                let path = if secret || name == "auth" { "secret" } else { "" };
+                let path = if name == "auth" { "auth" } else { path };
+                mask_table(inner, path, bytes);
+            }
+            DeValue::Array(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Float(_)
+            | DeValue::Integer(_)
+            | DeValue::String(_) => {
+                if secret && !(path == "secret" && names_place) {
+                    mask(bytes, inside_quotes(value.span(), bytes));
+                }
+            }
+        }
+    }
+}
+
+/// The span of a string without its quotes, so that they stay visible.
+fn inside_quotes(span: Range<usize>, bytes: &[u8]) -> Range<usize> {
+    match bytes.get(span.clone()) {
+        Some([b'"' | b'\'', .., b'"' | b'\'']) => span.start + 1..span.end - 1,
+        Some(_) | None => span,
+    }
+}
+
+fn looks_secret(name: &str) -> bool {
+    ["psk", "secret", "password", "key", "passphrase"]
+        .iter()
+        .any(|word| strsim::damerau_levenshtein(name, word) <= 1)
+}
+
+/// What follows the `=` in lines of `[auth]` and in lines that speak of a psk.
+fn suspicious(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    let mut in_auth = false;
+    let mut until: Option<&str> = None;
+    for line in text.split_inclusive('\n') {
+        let (here, trimmed) = (start, line.trim_start());
+        start += line.len();
+        if let Some(quotes) = until {
+            found.push(here..start);
+            if line.contains(quotes) {
+                until = None;
+            }
+            continue;
+        }
+        if trimmed.starts_with('[') {
+            in_auth = trimmed.to_lowercase().contains("auth");
+        }
+        let lower = line.to_lowercase();
+        let speaks = ["psk", "secret", "passw"].iter().any(|word| lower.contains(word));
+        if !in_auth && !speaks {
+            continue;
+        }
+        let Some(equals) = line.find('=') else {
+            // A line without `=` may be one that lost it, or inside [auth] the rest of a value.
+            if !trimmed.starts_with(['[', '#']) {
+                found.push(here..start);
+            }
+            continue;
+        };
+        found.push(here + equals + 1..start);
+        let value = &line[equals + 1..];
+        until = ["\"\"\"", "'''"].into_iter().find(|quotes| value.matches(quotes).count() % 2 == 1);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask_of(text: &str) -> String {
+        let (root, errors) = toml(text);
+        masked(text, root.get_ref(), !errors.is_empty())
+    }
+
+    #[test]
+    fn a_psk_is_masked_in_every_form_it_may_take() {
+        for text in [
+            "[auth]\npsk = \"hunter2\"\n",
+            "auth.psk = \"hunter2\"\n",
+            "auth = { psk = \"hunter2\" }\n",
+            "[peer]\npsk = 'hunter2'\n",
+            "[auth]\npks = \"hunter2\"\n",
+            "[auth]\npsk = hunter2\n",
+            "[auth]\npsk = \"\"\"\nhunter2\n",
+            "[auth]\npsk = \"hunter2\n",
+            "[auth]\npsk = { text = \"hunter2\" }\n",
+            "[auth]\npsk = [\"hunter2\"]\n",
+            "[peer]\npsk = \"\"\"\nhunter2\n\"\"\" x\n",
+            "psk \"hunter2\"\n[auth\npsk= hunter2",
+        ] {
+            let shown = mask_of(text);
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert_eq!(shown.len(), text.len());
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays_readable() {
+        let text = "[local]\nid = \"a\"\n[auth]\npsk = { file = \"b.psk\" }\n";
+        assert_eq!(mask_of(text), text);
+        assert_eq!(mask_of("auth = { psk = { file = 'b' } }"), "auth = { psk = { file = 'b' } }");
+    }
+}

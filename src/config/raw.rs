@@ -1,0 +1,458 @@
+//! A configuration file as written: every key that is there with its place, of the right type but not yet understood.
+//!
+//! Finds unknown keys and wrong types.
+
+use core::ops::Range;
+use std::collections::BTreeSet;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::Report;
+use super::keys::{self, KEYS, Meant, SECTIONS};
+
+/// Text with its place.
+pub(super) type Text<'a> = Spanned<&'a str>;
+
+/// A value that may be a word or a number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Scalar<'a> {
+    Text(&'a str),
+    Integer(i64),
+    Float(f64),
+}
+
+/// A list of texts, or one that stands for a list of one.
+#[derive(Clone, Debug)]
+pub(super) struct List<'a> {
+    pub(super) items: Vec<Text<'a>>,
+    pub(super) span: Range<usize>,
+}
+
+/// `[auth] psk` as written.
+#[derive(Clone, Debug)]
+pub(super) enum Psk<'a> {
+    Inline(Text<'a>),
+    File(Text<'a>),
+    Credential(Text<'a>),
+}
+
+/// `[local]` or `[peer]`.
+#[derive(Debug)]
+pub(super) struct Side<'a> {
+    /// Place of its header, if it is there.
+    pub(super) span: Option<Range<usize>>,
+    pub(super) address: Option<Text<'a>>,
+    pub(super) id: Option<Text<'a>>,
+    pub(super) subnets: Option<List<'a>>,
+}
+
+/// `[ike]`.
+#[derive(Debug)]
+pub(super) struct Ike<'a> {
+    pub(super) proposals: Option<List<'a>>,
+    pub(super) rekey_time: Option<Text<'a>>,
+    pub(super) over_time: Option<Text<'a>>,
+    pub(super) dpd: Option<Text<'a>>,
+    pub(super) retransmit_timeout: Option<Text<'a>>,
+    pub(super) retransmit_base: Option<Spanned<Scalar<'a>>>,
+    pub(super) retransmit_tries: Option<Spanned<Scalar<'a>>>,
+}
+
+/// `[esp]`.
+#[derive(Debug)]
+pub(super) struct Esp<'a> {
+    pub(super) proposals: Option<List<'a>>,
+    pub(super) mode: Option<Text<'a>>,
+    pub(super) encap: Option<Text<'a>>,
+    pub(super) start: Option<Text<'a>>,
+    pub(super) replay_window: Option<Spanned<Scalar<'a>>>,
+    pub(super) rekey_time: Option<Text<'a>>,
+    pub(super) life_time: Option<Text<'a>>,
+    pub(super) rekey_bytes: Option<Spanned<Scalar<'a>>>,
+    pub(super) life_bytes: Option<Spanned<Scalar<'a>>>,
+    pub(super) rekey_packets: Option<Spanned<Scalar<'a>>>,
+    pub(super) life_packets: Option<Spanned<Scalar<'a>>>,
+    pub(super) dscp: Option<Spanned<Scalar<'a>>>,
+    pub(super) df: Option<Text<'a>>,
+}
+
+/// `[interface]`.
+#[derive(Debug)]
+pub(super) struct Interface<'a> {
+    pub(super) name: Option<Text<'a>>,
+    pub(super) mtu: Option<Spanned<Scalar<'a>>>,
+    pub(super) routes: Option<bool>,
+    pub(super) addresses: Option<List<'a>>,
+    pub(super) clamp_mss: Option<bool>,
+}
+
+/// A whole file.
+#[derive(Debug)]
+pub(super) struct Raw<'a> {
+    pub(super) name: Option<Text<'a>>,
+    pub(super) local: Side<'a>,
+    pub(super) peer: Side<'a>,
+    pub(super) psk: Option<Psk<'a>>,
+    /// Place of the header of `[auth]`, if it is there.
+    pub(super) auth: Option<Range<usize>>,
+    pub(super) ike: Ike<'a>,
+    pub(super) esp: Esp<'a>,
+    pub(super) interface: Interface<'a>,
+    pub(super) log_level: Option<Text<'a>>,
+    /// Keys (`section.key`) and sections that an unknown word was probably meant to be: that they are missing has
+    /// been said then.
+    pub(super) misspelt: BTreeSet<String>,
+}
+
+impl<'a> Raw<'a> {
+    /// Reads the table of the whole file.
+    pub(super) fn read(root: &'a DeTable<'a>, report: &mut Report) -> Self {
+        let mut walk = Walk { report, misspelt: BTreeSet::new() };
+        walk.unknown("", root, SECTIONS);
+        let top = Section { name: "", table: Some(root), span: None };
+        let name = walk.text(&top, "name");
+        let local = walk.side(root, "local");
+        let peer = walk.side(root, "peer");
+        let (psk, auth) = walk.auth(root);
+        let ike = walk.ike(root);
+        let esp = walk.esp(root);
+        let interface = walk.interface(root);
+        let log = walk.section(root, "log");
+        let log_level = walk.text(&log, "level");
+        let misspelt = walk.misspelt;
+        Self { name, local, peer, psk, auth, ike, esp, interface, log_level, misspelt }
+    }
+
+    /// Whether it is no use to report this key (or section, with an empty name) as missing.
+    pub(super) fn excused(&self, section: &str, name: &str) -> bool {
+        self.misspelt.contains(section) || self.misspelt.contains(&format!("{section}.{name}"))
+    }
+}
+
+struct Section<'a> {
+    name: &'static str,
+    table: Option<&'a DeTable<'a>>,
+    span: Option<Range<usize>>,
+}
+
+struct Walk<'r> {
+    report: &'r mut Report,
+    misspelt: BTreeSet<String>,
+}
+
+impl Walk<'_> {
+    fn section<'a>(&mut self, root: &'a DeTable<'a>, name: &'static str) -> Section<'a> {
+        let Some(value) = root.get(name) else {
+            return Section { name, table: None, span: None };
+        };
+        let Some(table) = value.get_ref().as_table() else {
+            let is_tables = value.get_ref().is_array();
+            let message = format!("`{name}` must be a table, not {}", kind(value.get_ref()));
+            let found = self.report.error(value.span(), message);
+            found.help(if is_tables {
+                format!(
+                    "write [{name}], once: a file has one peer; put others into files of their own"
+                )
+            } else {
+                format!("begin the table with a line [{name}]")
+            });
+            self.misspelt.insert(name.to_owned());
+            return Section { name, table: None, span: Some(value.span()) };
+        };
+        self.unknown(name, table, &[]);
+        Section { name, table: Some(table), span: Some(value.span()) }
+    }
+
+    /// Reports the keys of a table that are neither its own nor among `also`.
+    fn unknown(&mut self, section: &'static str, table: &DeTable<'_>, also: &[&str]) {
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            if also.contains(&name) || (!name.contains('.') && keys::find(section, name).is_some())
+            {
+                continue;
+            }
+            let is_table = section.is_empty() && value.get_ref().is_table();
+            let place =
+                if section.is_empty() { "this file".to_owned() } else { format!("[{section}]") };
+            let shown = name.escape_debug();
+            let message = if is_table {
+                format!("unknown table [{shown}]")
+            } else {
+                format!("unknown key `{shown}` in {place}")
+            };
+            let meant = if is_table {
+                keys::nearest(name, SECTIONS.iter().copied()).map(Meant::Section)
+            } else {
+                keys::meant(section, name)
+            };
+            let found = self.report.error(key.span(), message);
+            match meant {
+                Some(Meant::Key(right)) => {
+                    found.help(format!("did you mean `{right}`?"));
+                    self.misspelt.insert(format!("{section}.{right}"));
+                }
+                Some(Meant::Section(right)) => {
+                    found.help(format!("did you mean [{right}]?"));
+                    self.misspelt.insert(right.to_owned());
+                }
+                Some(Meant::Elsewhere(right)) => {
+                    let home = keys::homes(right.name);
+                    let home = if keys::find(right.section, name).is_some() {
+                        home
+                    } else {
+                        format!("[{}]", right.section)
+                    };
+                    found.help(format!("`{}` belongs in {home}", right.name));
+                    self.misspelt.insert(format!("{}.{}", right.section, right.name));
+                }
+                None => {
+                    let known: Vec<String> = if is_table {
+                        SECTIONS.iter().map(|name| format!("[{name}]")).collect()
+                    } else {
+                        let here = KEYS.iter().filter(|k| k.section == section);
+                        let here = here.filter(|k| !k.name.contains('.'));
+                        let also = also.iter().map(|name| format!("[{name}]"));
+                        here.map(|k| format!("`{}`", k.name)).chain(also).collect()
+                    };
+                    found.help(format!("known here: {}", known.join(", ")));
+                }
+            }
+        }
+    }
+
+    fn get<'a>(&self, section: &Section<'a>, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        debug_assert!(
+            keys::find(section.name, name).is_some(),
+            "{name} is not in the list of keys"
+        );
+        section.table?.get(name)
+    }
+
+    fn wrong_type(&mut self, section: &str, name: &str, span: Range<usize>, found: &str) {
+        let Some(key) = keys::find(section, name) else { return };
+        let of = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
+        let message = format!("`{name}`{of} must be {}, not {found}", key.expects);
+        self.report
+            .error(span, message)
+            .label(format!("this is {found}"))
+            .help(format!("for example: {}", key.example));
+        // It is there, if wrongly.
+        self.misspelt.insert(format!("{section}.{name}"));
+    }
+
+    fn text<'a>(&mut self, section: &Section<'a>, name: &str) -> Option<Text<'a>> {
+        let value = self.get(section, name)?;
+        match value.get_ref().as_str() {
+            Some(text) => Some(Spanned::new(value.span(), text)),
+            None => {
+                self.wrong_type(section.name, name, value.span(), kind(value.get_ref()));
+                None
+            }
+        }
+    }
+
+    fn boolean(&mut self, section: &Section<'_>, name: &str) -> Option<bool> {
+        let value = self.get(section, name)?;
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            self.wrong_type(section.name, name, value.span(), kind(value.get_ref()));
+        }
+        found
+    }
+
+    /// A number, or a word where `words` are allowed; a fraction only where `fractions` are.
+    fn scalar<'a>(
+        &mut self,
+        section: &Section<'a>,
+        name: &str,
+        words: bool,
+        fractions: bool,
+    ) -> Option<Spanned<Scalar<'a>>> {
+        let value = self.get(section, name)?;
+        let scalar = match value.get_ref() {
+            DeValue::Integer(n) => {
+                i64::from_str_radix(n.as_str(), n.radix()).ok().map(Scalar::Integer)
+            }
+            DeValue::Float(n) if fractions => n.as_str().parse().ok().map(Scalar::Float),
+            DeValue::String(text) if words => Some(Scalar::Text(text.as_ref())),
+            DeValue::Array(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Float(_)
+            | DeValue::String(_)
+            | DeValue::Table(_) => None,
+        };
+        match scalar {
+            Some(scalar) => Some(Spanned::new(value.span(), scalar)),
+            None => {
+                self.wrong_type(section.name, name, value.span(), kind(value.get_ref()));
+                None
+            }
+        }
+    }
+
+    fn list<'a>(&mut self, section: &Section<'a>, name: &str) -> Option<List<'a>> {
+        let value = self.get(section, name)?;
+        let span = value.span();
+        match value.get_ref() {
+            DeValue::String(text) => {
+                Some(List { items: vec![Spanned::new(span.clone(), text.as_ref())], span })
+            }
+            DeValue::Array(array) => {
+                let mut items = Vec::with_capacity(array.len());
+                let mut whole = true;
+                for item in array {
+                    match item.get_ref().as_str() {
+                        Some(text) => items.push(Spanned::new(item.span(), text)),
+                        None => {
+                            whole = false;
+                            let found = format!("a list with {} in it", kind(item.get_ref()));
+                            self.wrong_type(section.name, name, item.span(), &found);
+                        }
+                    }
+                }
+                whole.then_some(List { items, span })
+            }
+            DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Float(_)
+            | DeValue::Integer(_)
+            | DeValue::Table(_) => {
+                self.wrong_type(section.name, name, span, kind(value.get_ref()));
+                None
+            }
+        }
+    }
+
+    fn side<'a>(&mut self, root: &'a DeTable<'a>, name: &'static str) -> Side<'a> {
+        let section = self.section(root, name);
+        Side {
+            address: self.text(&section, "address"),
+            id: self.text(&section, "id"),
+            subnets: self.list(&section, "subnets"),
+            span: section.span,
+        }
+    }
+
+    fn auth<'a>(&mut self, root: &'a DeTable<'a>) -> (Option<Psk<'a>>, Option<Range<usize>>) {
+        let section = self.section(root, "auth");
+        let Some(value) = self.get(&section, "psk") else { return (None, section.span) };
+        let psk = match value.get_ref() {
+            DeValue::String(text) => Some(Psk::Inline(Spanned::new(value.span(), text.as_ref()))),
+            DeValue::Table(table) => self.psk_table(table, value.span()),
+            DeValue::Array(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Float(_)
+            | DeValue::Integer(_) => {
+                self.wrong_type("auth", "psk", value.span(), kind(value.get_ref()));
+                None
+            }
+        };
+        if psk.is_none() {
+            self.misspelt.insert("auth.psk".to_owned());
+        }
+        (psk, section.span)
+    }
+
+    fn psk_table<'a>(&mut self, table: &'a DeTable<'a>, span: Range<usize>) -> Option<Psk<'a>> {
+        let example = "for example: psk = { file = \"b.psk\" }";
+        let mut found = Vec::new();
+        let mut whole = true;
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            if name != "file" && name != "credential" {
+                whole = false;
+                let shown = name.escape_debug();
+                let unknown =
+                    self.report.error(key.span(), format!("unknown key `{shown}` in `psk`"));
+                match keys::nearest(name, ["file", "credential"]) {
+                    Some(right) => unknown.help(format!("did you mean `{right}`?")),
+                    None => unknown.help("known here: `file`, `credential`"),
+                };
+                continue;
+            }
+            match value.get_ref().as_str() {
+                Some(text) => found.push((name, Spanned::new(value.span(), text))),
+                None => {
+                    whole = false;
+                    let name = format!("psk.{name}");
+                    self.wrong_type("auth", &name, value.span(), kind(value.get_ref()));
+                }
+            }
+        }
+        match found.as_slice() {
+            [("file", path)] if whole => Some(Psk::File(path.clone())),
+            [("credential", name)] if whole => Some(Psk::Credential(name.clone())),
+            [] if whole => {
+                self.report
+                    .error(span, "`psk` names neither a file nor a credential")
+                    .help(example);
+                None
+            }
+            [_, _, ..] => {
+                let message = "`psk` names both a file and a credential";
+                self.report.error(span, message).help("keep one of them");
+                None
+            }
+            [_] | [] => None,
+        }
+    }
+
+    fn ike<'a>(&mut self, root: &'a DeTable<'a>) -> Ike<'a> {
+        let section = self.section(root, "ike");
+        Ike {
+            proposals: self.list(&section, "proposals"),
+            rekey_time: self.text(&section, "rekey-time"),
+            over_time: self.text(&section, "over-time"),
+            dpd: self.text(&section, "dpd"),
+            retransmit_timeout: self.text(&section, "retransmit-timeout"),
+            retransmit_base: self.scalar(&section, "retransmit-base", false, true),
+            retransmit_tries: self.scalar(&section, "retransmit-tries", false, false),
+        }
+    }
+
+    fn esp<'a>(&mut self, root: &'a DeTable<'a>) -> Esp<'a> {
+        let section = self.section(root, "esp");
+        Esp {
+            proposals: self.list(&section, "proposals"),
+            mode: self.text(&section, "mode"),
+            encap: self.text(&section, "encap"),
+            start: self.text(&section, "start"),
+            replay_window: self.scalar(&section, "replay-window", false, false),
+            rekey_time: self.text(&section, "rekey-time"),
+            life_time: self.text(&section, "life-time"),
+            rekey_bytes: self.scalar(&section, "rekey-bytes", true, false),
+            life_bytes: self.scalar(&section, "life-bytes", true, false),
+            rekey_packets: self.scalar(&section, "rekey-packets", true, false),
+            life_packets: self.scalar(&section, "life-packets", true, false),
+            dscp: self.scalar(&section, "dscp", true, false),
+            df: self.text(&section, "df"),
+        }
+    }
+
+    fn interface<'a>(&mut self, root: &'a DeTable<'a>) -> Interface<'a> {
+        let section = self.section(root, "interface");
+        Interface {
+            name: self.text(&section, "name"),
+            mtu: self.scalar(&section, "mtu", true, false),
+            routes: self.boolean(&section, "routes"),
+            addresses: self.list(&section, "addresses"),
+            clamp_mss: self.boolean(&section, "clamp-mss"),
+        }
+    }
+}
+
+/// The type of a value, with its article.
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::Array(_) => "a list",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::String(_) => "a string",
+        DeValue::Table(_) => "a table",
+    }
+}

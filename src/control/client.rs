@@ -1,0 +1,96 @@
+//! The calling end, blocking: one request a connection.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::protocol::{Ask, Body, Failure, Progress, Reply, Request, VERSION, to_line};
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no daemon is listening on {0}")]
+    NotRunning(PathBuf),
+    /// The socket is not for us.
+    #[error("no permission to use {0}: run it as root")]
+    NoPermission(PathBuf),
+    /// The connection failed.
+    #[error("cannot talk to the daemon: {0}")]
+    Io(#[from] io::Error),
+    /// What came is none of our protocol.
+    #[error("the daemon's answer is not understood: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Another version answers.
+    #[error("the daemon speaks version {0} of the protocol, and {VERSION} is spoken here")]
+    Version(u32),
+    /// The connection ended before the last answer.
+    #[error("the daemon ended without an answer")]
+    Ended,
+    /// The daemon says no.
+    #[error("{0}")]
+    Refused(#[from] Failure),
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`] if nobody listens there, and those of the socket.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        match UnixStream::connect(path) {
+            Ok(stream) => Ok(Self { stream }),
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    ClientError::NotRunning(path.to_owned())
+                }
+                io::ErrorKind::PermissionDenied => ClientError::NoPermission(path.to_owned()),
+                _ => error.into(),
+            }),
+        }
+    }
+
+    /// Asks, hands every step to `progress`, and returns the last answer.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with what the daemon says against it; the others if there is no answer.
+    pub fn ask(
+        mut self,
+        ask: Ask,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Body, ClientError> {
+        self.stream.write_all(&to_line(&Request::new(ask))?)?;
+        let mut lines = BufReader::new(self.stream);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match lines.read_until(b'\n', &mut line) {
+                Ok(0) => return Err(ClientError::Ended),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(ClientError::Ended);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let reply: Reply = serde_json::from_slice(&line)?;
+            if reply.ipsecd != VERSION {
+                return Err(ClientError::Version(reply.ipsecd));
+            }
+            match reply.reply {
+                Body::Progress(step) => progress(step),
+                Body::Error(failure) => return Err(failure.into()),
+                body @ (Body::Done | Body::Down { .. } | Body::Status(_) | Body::Up { .. }) => {
+                    return Ok(body);
+                }
+            }
+        }
+    }
+}

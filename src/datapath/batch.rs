@@ -1,0 +1,140 @@
+//! What goes into and comes out of the datapath in one call: batches whose memory is reused.
+//!
+//! Buffers change places: a packet that passes is moved into the result and an empty buffer takes its place, so that
+//! the caller's slice is always ready to be read into, and nothing is allocated once a batch has seen its largest load.
+
+use crate::ipsec::{Notice, PacketBuf, Path};
+
+use super::ecn::Ecn;
+
+/// A sealed packet: from its ESP header to its ICV. What goes before it on the wire, IP and UDP header, is the socket's.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The ESP packet.
+    pub buf: PacketBuf,
+    /// From where to where, and whether in UDP.
+    pub path: Path,
+    /// TOS or Traffic Class of the outer header.
+    pub traffic_class: u8,
+    /// Whether the outer packet must not be fragmented: DF for IPv4, no fragment header for IPv6.
+    pub dont_fragment: bool,
+}
+
+/// What became of a batch of packets from the TUN.
+#[derive(Debug)]
+pub struct OutboundBatch {
+    /// To be sent, in this order.
+    pub sealed: Vec<Sealed>,
+    /// ICMP messages to be written back into the TUN.
+    pub replies: Vec<PacketBuf>,
+    /// Packets that the SPD lets pass unprotected.
+    pub bypass: Vec<PacketBuf>,
+    /// For IKE.
+    pub notices: Vec<Notice>,
+    pub(super) pool: Pool,
+}
+
+/// A datagram from a UDP socket (`path.encap` is UDP), or what follows the IP header of a packet of protocol 50.
+#[derive(Debug)]
+pub struct Received {
+    /// From where to where it came.
+    pub path: Path,
+    /// The ECN field of its IP header.
+    pub ecn: Ecn,
+    /// The datagram, or ESP packet.
+    pub buf: PacketBuf,
+}
+
+/// An IKE message that came to port 4500, its non-ESP marker taken away.
+#[derive(Debug)]
+pub struct IkeDatagram {
+    /// From where to where it came.
+    pub path: Path,
+    /// The message.
+    pub buf: PacketBuf,
+}
+
+/// What became of a batch of packets from the sockets.
+#[derive(Debug)]
+pub struct InboundBatch {
+    /// To be written into the TUN, in this order.
+    pub deliver: Vec<PacketBuf>,
+    /// For IKE, in this order.
+    pub ike: Vec<IkeDatagram>,
+    /// For IKE.
+    pub notices: Vec<Notice>,
+    pub(super) pool: Pool,
+}
+
+impl OutboundBatch {
+    /// An empty batch. `max_len`: of the longest packet, which should be that of the caller's buffers.
+    #[must_use]
+    pub fn new(max_len: usize) -> Self {
+        Self {
+            sealed: Vec::new(),
+            replies: Vec::new(),
+            bypass: Vec::new(),
+            notices: Vec::new(),
+            pool: Pool::new(max_len),
+        }
+    }
+
+    /// Forgets the results and takes their buffers back. `outbound_batch` begins with it.
+    pub fn clear(&mut self) {
+        let Self { sealed, replies, bypass, notices, pool } = self;
+        sealed.drain(..).for_each(|sealed| pool.put(sealed.buf));
+        replies.drain(..).for_each(|buf| pool.put(buf));
+        bypass.drain(..).for_each(|buf| pool.put(buf));
+        notices.clear();
+    }
+}
+
+impl InboundBatch {
+    /// An empty batch. `max_len`: of the longest packet, which should be that of the caller's buffers.
+    #[must_use]
+    pub fn new(max_len: usize) -> Self {
+        Self { deliver: Vec::new(), ike: Vec::new(), notices: Vec::new(), pool: Pool::new(max_len) }
+    }
+
+    /// Forgets the results and takes their buffers back. `inbound_batch` begins with it.
+    pub fn clear(&mut self) {
+        let Self { deliver, ike, notices, pool } = self;
+        deliver.drain(..).for_each(|buf| pool.put(buf));
+        ike.drain(..).for_each(|datagram| pool.put(datagram.buf));
+        notices.clear();
+    }
+}
+
+/// Empty buffers.
+#[derive(Debug)]
+pub(super) struct Pool {
+    max_len: usize,
+    free: Vec<PacketBuf>,
+}
+
+impl Pool {
+    /// More than a batch of the usual size needs; a larger load gives its memory back.
+    const MAX_FREE: usize = 1024;
+
+    const fn new(max_len: usize) -> Self {
+        Self { max_len, free: Vec::new() }
+    }
+
+    /// An empty buffer.
+    pub(super) fn take(&mut self) -> PacketBuf {
+        self.free.pop().unwrap_or_else(|| PacketBuf::new(self.max_len))
+    }
+
+    /// Takes a buffer back. One that is too small (the caller's own, of another size) is let go.
+    pub(super) fn put(&mut self, mut buf: PacketBuf) {
+        if buf.max_len() >= self.max_len && self.free.len() < Self::MAX_FREE {
+            buf.clear();
+            self.free.push(buf);
+        }
+    }
+
+    /// Takes the packet out of `buf` and leaves an empty buffer there.
+    pub(super) fn exchange(&mut self, buf: &mut PacketBuf) -> PacketBuf {
+        core::mem::replace(buf, self.take())
+    }
+}

@@ -1,0 +1,185 @@
+//! IPv4 packets without DF that are longer than the tunnel MTU: fragmented before they are sealed (RFC 4301 §8.2.1, RFC
+//! 791 §3.2), so that the far end has nothing to reassemble.
+
+use crate::ipsec::PacketBuf;
+use crate::ipsec::inner::{Fragment, Inner};
+
+use super::checksum::Sum;
+
+/// Longest IPv4 header.
+const MAX_HEADER: usize = 60;
+
+/// The fragments of an IPv4 packet, one at a time.
+pub(super) struct Fragments<'a> {
+    payload: &'a [u8],
+    /// What each fragment begins with; after the first only the options that are to be copied.
+    header: [u8; MAX_HEADER],
+    header_len: usize,
+    /// Place of `payload` in the whole packet.
+    offset: usize,
+    /// Whether the packet is itself a fragment that others follow.
+    more: bool,
+    mtu: usize,
+}
+
+impl<'a> Fragments<'a> {
+    /// `None` if `mtu` has no room for a header and 8 bytes.
+    pub(super) fn new(packet: &'a [u8], inner: &Inner, mtu: usize) -> Option<Self> {
+        let (original, payload) = packet.get(..inner.len)?.split_at_checked(inner.transport)?;
+        let mut header = [0; MAX_HEADER];
+        header.get_mut(..original.len())?.copy_from_slice(original);
+        let Fragment { offset, more } =
+            inner.fragment.unwrap_or(Fragment { offset: 0, more: false });
+        (mtu >= original.len() + 8).then_some(Self {
+            payload,
+            header,
+            header_len: original.len(),
+            offset,
+            more,
+            mtu,
+        })
+    }
+
+    /// Writes the next fragment into `buf`; `false` if there is none, or it does not fit.
+    pub(super) fn next_into(&mut self, buf: &mut PacketBuf) -> bool {
+        if self.payload.is_empty() {
+            return false;
+        }
+        let room = self.mtu - self.header_len;
+        let last = self.payload.len() <= room;
+        let len = if last { self.payload.len() } else { room - room % 8 };
+        let (data, rest) = self.payload.split_at(len);
+        let total = self.header_len + len;
+        let Some(packet) = buf.space_mut().get_mut(..total) else { return false };
+
+        let (header, body) = packet.split_at_mut(self.header_len);
+        header.copy_from_slice(&self.header[..self.header_len]);
+        body.copy_from_slice(data);
+        write_lengths(header, total, self.offset, !last || self.more);
+        buf.set_len(total);
+
+        self.payload = rest;
+        self.offset += len;
+        self.keep_copied_options();
+        true
+    }
+
+    /// RFC 791 §3.1: options with the copied flag go into every fragment, the others into the first only.
+    fn keep_copied_options(&mut self) {
+        let mut kept = [0; MAX_HEADER];
+        let mut len = 20;
+        kept[..20].copy_from_slice(&self.header[..20]);
+        let mut options = &self.header[20..self.header_len];
+        while let Some(&kind) = options.first() {
+            let option_len = match kind {
+                0 => break,
+                1 => 1,
+                _ => options.get(1).copied().map_or(0, usize::from),
+            };
+            if option_len == 0 || kind > 1 && option_len < 2 {
+                break;
+            }
+            let Some((option, rest)) = options.split_at_checked(option_len) else { break };
+            if kind & 0x80 != 0 {
+                kept[len..len + option_len].copy_from_slice(option);
+                len += option_len;
+            }
+            options = rest;
+        }
+        // What is left of the last word is zero: end of options.
+        self.header = kept;
+        self.header_len = len.next_multiple_of(4);
+    }
+}
+
+/// Header length, total length, fragment field and checksum.
+fn write_lengths(header: &mut [u8], total: usize, offset: usize, more: bool) {
+    let words = u8::try_from(header.len() / 4).expect("at most 15 words");
+    let total = u16::try_from(total).expect("no longer than the packet that it is a part of");
+    let place = u16::try_from(offset / 8).expect("within a packet") | if more { 0x2000 } else { 0 };
+    header[0] = 0x40 | words;
+    header[2..4].copy_from_slice(&total.to_be_bytes());
+    header[6..8].copy_from_slice(&place.to_be_bytes());
+    header[10..12].fill(0);
+    let checksum = Sum::default().add(header).finish();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packet(options: &[u8], payload: usize, flags: u16) -> Vec<u8> {
+        let header_len = 20 + options.len();
+        let total = u16::try_from(header_len + payload).unwrap().to_be_bytes();
+        let flags = flags.to_be_bytes();
+        let words = u8::try_from(header_len / 4).unwrap();
+        let mut packet = vec![0x40 | words, 0, total[0], total[1], 0xab, 0xcd, flags[0], flags[1]];
+        packet.extend([64, 17, 0, 0, 10, 1, 0, 1, 10, 2, 0, 1]);
+        packet.extend(options);
+        packet.extend((0..payload).map(|i| u8::try_from(i % 251).unwrap()));
+        packet
+    }
+
+    fn fragments(packet: &[u8], mtu: usize) -> Vec<Vec<u8>> {
+        let inner = Inner::parse(packet).unwrap();
+        let mut buf = PacketBuf::new(mtu);
+        let mut fragments = Fragments::new(packet, &inner, mtu).unwrap();
+        core::iter::from_fn(|| fragments.next_into(&mut buf).then(|| buf.to_vec())).collect()
+    }
+
+    /// Puts fragments together again: offset of the first, payload, and whether more follow.
+    fn reassemble(fragments: &[Vec<u8>], mtu: usize) -> (usize, Vec<u8>, bool) {
+        let mut payload = Vec::new();
+        let mut start = None;
+        let mut more = true;
+        for fragment in fragments {
+            assert!(fragment.len() <= mtu);
+            assert!(more, "nothing follows the last");
+            let inner = Inner::parse(fragment).unwrap();
+            assert_eq!(inner.len, fragment.len());
+            assert_eq!(Sum::default().add(&fragment[..inner.transport]).finish(), 0);
+            assert_eq!(fragment[4..6], [0xab, 0xcd], "one identification");
+            let place = inner.fragment.unwrap_or(Fragment { offset: 0, more: false });
+            assert_eq!(place.offset, *start.get_or_insert(place.offset) + payload.len());
+            payload.extend(&fragment[inner.transport..]);
+            more = place.more;
+        }
+        (start.unwrap(), payload, more)
+    }
+
+    #[test]
+    fn options_with_the_copied_flag_are_in_every_fragment_and_others_in_the_first() {
+        // Record route (not copied), router alert (copied), end.
+        let options = [7, 7, 4, 0, 0, 0, 0, 0x94, 4, 0, 0, 0];
+        let parts = fragments(&packet(&options, 100, 0), 80);
+        assert_eq!(parts[0][20..32], options);
+        assert_eq!(parts[1][0], 0x46);
+        assert_eq!(parts[1][20..24], [0x94, 4, 0, 0]);
+        assert_eq!(reassemble(&parts, 80).1.len(), 100);
+    }
+
+    #[test]
+    fn an_mtu_without_room_for_a_fragment_is_refused() {
+        let packet = packet(&[], 100, 0);
+        let inner = Inner::parse(&packet).unwrap();
+        assert!(Fragments::new(&packet, &inner, 27).is_none());
+        assert!(Fragments::new(&packet, &inner, 28).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn fragments_make_the_packet_again(
+            payload in 24_usize..3000, mtu in 68_usize..1500, offset in 0_u16..4000, more: bool,
+            options in prop::sample::select(vec![&[][..], &[1, 1, 1, 0], &[0x94, 4, 0, 0], &[0x80, 0, 0, 0]]),
+        ) {
+            let payload = if more { payload - payload % 8 } else { payload };
+            let packet = packet(options, payload, offset | if more { 0x2000 } else { 0 });
+            let parts = fragments(&packet, mtu);
+            let whole = packet[20 + options.len()..].to_vec();
+            prop_assert_eq!(reassemble(&parts, mtu), (usize::from(offset) * 8, whole, more));
+        }
+    }
+}

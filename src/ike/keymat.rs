@@ -1,0 +1,280 @@
+//! Keying material: SKEYSEED and the keys of an IKE SA (RFC 7296 §2.14, §2.18), KEYMAT of CHILD_SAs (§2.17), and what
+//! a pre-shared key signs (§2.15).
+
+use crate::crypto::aead::Aead;
+use crate::crypto::cipher::Cbc;
+use crate::crypto::integ::Integ;
+use crate::crypto::prf::Prf;
+use crate::crypto::{Encr, Secret};
+use crate::ipsec::suite::{EspSuite, IkeSuite};
+use crate::wire::ike::header::IkeSpi;
+use crate::wire::ike::numbers::{IntegId, PrfId};
+
+/// The keys of an IKE SA (RFC 7296 §2.14). `_i` and `_r` are its original initiator and responder.
+#[derive(Clone, Debug)]
+pub struct IkeKeys {
+    /// Derives the keys of CHILD_SAs and of the next IKE SA.
+    pub sk_d: Secret,
+    /// Integrity of what the initiator sends; empty with an AEAD.
+    pub sk_ai: Secret,
+    /// Integrity of what the responder sends; empty with an AEAD.
+    pub sk_ar: Secret,
+    /// Encryption of what the initiator sends; with an AEAD the salt is at the end (RFC 5282 §7.1).
+    pub sk_ei: Secret,
+    /// Encryption of what the responder sends; with an AEAD the salt is at the end.
+    pub sk_er: Secret,
+    /// Authenticates the initiator.
+    pub sk_pi: Secret,
+    /// Authenticates the responder.
+    pub sk_pr: Secret,
+}
+
+impl IkeKeys {
+    /// The keys of an IKE SA made by IKE_SA_INIT (RFC 7296 §2.14). `None` if an algorithm of the suite is not ours.
+    #[must_use]
+    pub fn derive(
+        suite: IkeSuite,
+        nonce_i: &[u8],
+        nonce_r: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+        shared: &Secret,
+    ) -> Option<Self> {
+        // SKEYSEED = prf(Ni | Nr, g^ir). Nonces are public, so the key may lie about in a plain vector.
+        let key = [nonce_i, nonce_r].concat();
+        let skeyseed = Prf::new(suite.prf)?.compute(&key, &[shared.expose()]);
+        Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
+    }
+
+    /// The keys of an IKE SA made by rekeying another in CREATE_CHILD_SA (RFC 7296 §2.18). Nonces and SPIs are those of
+    /// that exchange. `None` if an algorithm of the suite is not ours.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "the inputs that RFC 7296 §2.18 names")]
+    pub fn derive_rekeyed(
+        suite: IkeSuite,
+        old_prf: PrfId,
+        old_sk_d: &Secret,
+        shared: &Secret,
+        nonce_i: &[u8],
+        nonce_r: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+    ) -> Option<Self> {
+        // RFC 7296 §2.18: SKEYSEED comes from the old IKE SA's PRF, what follows from the new one's.
+        let skeyseed =
+            Prf::new(old_prf)?.compute(old_sk_d.expose(), &[shared.expose(), nonce_i, nonce_r]);
+        Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
+    }
+
+    fn expand(
+        suite: IkeSuite,
+        skeyseed: &Secret,
+        nonce_i: &[u8],
+        nonce_r: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+    ) -> Option<Self> {
+        let prf = Prf::new(suite.prf)?;
+        let lens = KeyLens::of(suite.encr, suite.integ)?;
+        let spis = [spi_i.0.to_be_bytes(), spi_r.0.to_be_bytes()];
+        let total = 3 * prf.len() + 2 * (lens.integ + lens.encr);
+        let stream = prf.plus(
+            skeyseed.expose(),
+            &[nonce_i, nonce_r, spis[0].as_slice(), spis[1].as_slice()],
+            total,
+        );
+        let mut keys = Keys(stream.expose());
+        Some(Self {
+            sk_d: keys.take(prf.len()),
+            sk_ai: keys.take(lens.integ),
+            sk_ar: keys.take(lens.integ),
+            sk_ei: keys.take(lens.encr),
+            sk_er: keys.take(lens.encr),
+            sk_pi: keys.take(prf.len()),
+            sk_pr: keys.take(prf.len()),
+        })
+    }
+}
+
+/// The keys of a CHILD_SA. `_i` protects what the initiator of the exchange that made the CHILD_SA sends, which need not be the
+/// original initiator of the IKE SA.
+#[derive(Clone, Debug)]
+pub struct ChildKeys {
+    /// Encryption, initiator to responder; with an AEAD the salt is at the end (RFC 4106 §8.1).
+    pub encr_i: Secret,
+    /// Integrity, initiator to responder; empty with an AEAD.
+    pub integ_i: Secret,
+    /// Encryption, responder to initiator.
+    pub encr_r: Secret,
+    /// Integrity, responder to initiator; empty with an AEAD.
+    pub integ_r: Secret,
+}
+
+/// KEYMAT of a CHILD_SA (RFC 7296 §2.17). `shared` is the shared secret of the CREATE_CHILD_SA that made it, if that had
+/// a key exchange; the nonces are that exchange's, or those of IKE_SA_INIT for the CHILD_SA of IKE_AUTH. `None` if an
+/// algorithm is not ours.
+#[must_use]
+pub fn child_keys(
+    prf: PrfId,
+    sk_d: &Secret,
+    suite: EspSuite,
+    shared: Option<&Secret>,
+    nonce_i: &[u8],
+    nonce_r: &[u8],
+) -> Option<ChildKeys> {
+    let lens = KeyLens::of(suite.encr, suite.integ)?;
+    let shared = shared.map_or(&[][..], Secret::expose);
+    let keymat = Prf::new(prf)?.plus(
+        sk_d.expose(),
+        &[shared, nonce_i, nonce_r],
+        2 * (lens.encr + lens.integ),
+    );
+    // RFC 7296 §2.17: initiator to responder first, and of one SA the encryption key first.
+    let mut keys = Keys(keymat.expose());
+    Some(ChildKeys {
+        encr_i: keys.take(lens.encr),
+        integ_i: keys.take(lens.integ),
+        encr_r: keys.take(lens.encr),
+        integ_r: keys.take(lens.integ),
+    })
+}
+
+/// The AUTH data of method SHARED_KEY_MIC (RFC 7296 §2.15): `prf(prf(psk, "Key Pad for IKEv2"), signed octets)`.
+///
+/// `message` is the signer's IKE_SA_INIT message as sent last, without non-ESP marker; `peer_nonce` the nonce of the
+/// other side; `sk_p` the signer's SK_pi or SK_pr; `id_payload_body` the signer's ID payload after its generic header
+/// (ID Type, RESERVED, data). Two of these compare in constant time. `None` if the PRF is not ours.
+#[must_use]
+pub fn psk_auth(
+    prf: PrfId,
+    psk: &Secret,
+    message: &[u8],
+    peer_nonce: &[u8],
+    sk_p: &Secret,
+    id_payload_body: &[u8],
+) -> Option<Secret> {
+    let prf = Prf::new(prf)?;
+    let key = prf.compute(psk.expose(), &[KEY_PAD]);
+    let maced_id = prf.compute(sk_p.expose(), &[id_payload_body]);
+    Some(prf.compute(key.expose(), &[message, peer_nonce, maced_id.expose()]))
+}
+
+/// RFC 7296 §2.15: 17 characters, no terminator.
+const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
+
+/// Lengths in bytes of the keys that one direction takes.
+struct KeyLens {
+    /// With an AEAD, its salt included.
+    encr: usize,
+    integ: usize,
+}
+
+impl KeyLens {
+    /// `None` if an algorithm is not ours, or the two do not go together (RFC 7296 §3.3: an AEAD has no integrity
+    /// algorithm, any other cipher needs one).
+    fn of(encr: Encr, integ: IntegId) -> Option<Self> {
+        if let Some(encr) = Aead::key_len(encr) {
+            return (integ == IntegId::NONE).then_some(Self { encr, integ: 0 });
+        }
+        Some(Self { encr: Cbc::key_len(encr)?, integ: Integ::key_len(integ)? })
+    }
+}
+
+/// Takes keys off the front of a stream that is long enough.
+struct Keys<'a>(&'a [u8]);
+
+impl Keys<'_> {
+    fn take(&mut self, len: usize) -> Secret {
+        let (key, rest) = self.0.split_at_checked(len).expect("the stream has the sum of lengths");
+        self.0 = rest;
+        Secret::copy_of(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ike::numbers::{EncrId, EsnId, KeId};
+
+    const GCM: Encr = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
+    const CBC: Encr = Encr { id: EncrId::ENCR_AES_CBC, key_bits: Some(128) };
+
+    const fn suite(encr: Encr, integ: IntegId) -> IkeSuite {
+        IkeSuite { encr, integ, prf: PrfId::PRF_HMAC_SHA2_384, ke: KeId::CURVE25519 }
+    }
+
+    fn derive(suite: IkeSuite) -> Option<IkeKeys> {
+        let shared = Secret::copy_of(&[5; 32]);
+        IkeKeys::derive(suite, &[1; 32], &[2; 32], IkeSpi(3), IkeSpi(4), &shared)
+    }
+
+    #[test]
+    fn key_lengths_are_those_of_the_suite() {
+        let keys = derive(suite(GCM, IntegId::NONE)).unwrap();
+        let lens = |keys: &IkeKeys| {
+            [
+                &keys.sk_d,
+                &keys.sk_ai,
+                &keys.sk_ar,
+                &keys.sk_ei,
+                &keys.sk_er,
+                &keys.sk_pi,
+                &keys.sk_pr,
+            ]
+            .map(Secret::len)
+        };
+        assert_eq!(lens(&keys), [48, 0, 0, 36, 36, 48, 48]);
+        let keys = derive(suite(CBC, IntegId::AUTH_HMAC_SHA2_512_256)).unwrap();
+        assert_eq!(lens(&keys), [48, 64, 64, 16, 16, 48, 48]);
+    }
+
+    #[test]
+    fn integrity_algorithm_goes_with_plain_ciphers_only() {
+        assert!(derive(suite(GCM, IntegId::AUTH_HMAC_SHA2_256_128)).is_none());
+        assert!(derive(suite(CBC, IntegId::NONE)).is_none());
+        let mut unknown = suite(GCM, IntegId::NONE);
+        unknown.prf = PrfId::PRF_AES128_XCBC;
+        assert!(derive(unknown).is_none());
+    }
+
+    #[test]
+    fn rekeying_uses_the_old_prf_for_the_seed_and_the_new_one_for_the_keys() {
+        let new = suite(GCM, IntegId::NONE);
+        let (old_sk_d, shared) = (Secret::copy_of(&[6; 32]), Secret::copy_of(&[5; 32]));
+        let keys = IkeKeys::derive_rekeyed(
+            new,
+            PrfId::PRF_HMAC_SHA2_256,
+            &old_sk_d,
+            &shared,
+            &[1; 32],
+            &[2; 32],
+            IkeSpi(3),
+            IkeSpi(4),
+        )
+        .unwrap();
+        let old = Prf::new(PrfId::PRF_HMAC_SHA2_256).unwrap();
+        let skeyseed = old.compute(&[6; 32], &[&[5; 32], &[1; 32], &[2; 32]]);
+        let seed = [&[1; 32][..], &[2; 32], &3u64.to_be_bytes(), &4u64.to_be_bytes()];
+        let stream = Prf::new(new.prf).unwrap().plus(skeyseed.expose(), &seed, 48);
+        assert_eq!(keys.sk_d, stream);
+    }
+
+    #[test]
+    fn fresh_key_exchange_changes_every_child_key() {
+        let suite =
+            EspSuite { encr: CBC, integ: IntegId::AUTH_HMAC_SHA2_256_128, esn: EsnId::NO_ESN };
+        let sk_d = Secret::copy_of(&[7; 32]);
+        let keys = |shared: Option<&Secret>| {
+            let prf = PrfId::PRF_HMAC_SHA2_256;
+            child_keys(prf, &sk_d, suite, shared, &[1; 16], &[2; 16]).unwrap()
+        };
+        let (a, b) = (keys(None), keys(Some(&Secret::copy_of(&[9; 32]))));
+        assert_eq!(a.encr_i.len(), 16);
+        assert_eq!(a.integ_i.len(), 32);
+        assert_ne!(a.encr_i, b.encr_i);
+        assert_ne!(a.integ_i, b.integ_i);
+        assert_ne!(a.encr_r, b.encr_r);
+        assert_ne!(a.integ_r, b.integ_r);
+        assert_ne!(a.encr_i, a.encr_r);
+    }
+}

@@ -1,0 +1,460 @@
+//! [`Protector`]: seals and opens the SK payload of messages in one direction of an IKE SA (RFC 7296 §3.14; RFC 5282
+//! with an AEAD).
+//!
+//! Nothing in a message is believed before its ICV has been verified. Fragments (SKF) are not opened here.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::crypto::aead::Aead;
+use crate::crypto::cipher::Cbc;
+use crate::crypto::integ::Integ;
+use crate::crypto::{Secret, SecureRandom};
+use crate::ipsec::suite::IkeSuite;
+use crate::wire::ike::header::Header;
+use crate::wire::ike::message::{Message, emit_chain, parse_chain};
+use crate::wire::ike::numbers::{IntegId, PayloadType};
+use crate::wire::ike::payload::Payload;
+use crate::wire::{Malformed, ParseError};
+
+/// The keys of one direction of an IKE SA: SK_ei and SK_ai, or SK_er and SK_ar.
+pub struct Protector {
+    method: Method,
+}
+
+enum Method {
+    Aead {
+        aead: Aead,
+        /// The IV of the next message sealed. RFC 5282 §3.1: never the same twice under one key, so a `Protector` cannot
+        /// be cloned.
+        next_iv: AtomicU64,
+    },
+    Cbc {
+        cbc: Cbc,
+        integ: Box<Integ>,
+        icv_len: usize,
+    },
+}
+
+/// Why a message gave no payloads.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum OpenError {
+    /// Forged, damaged, or protected with other keys. Says nothing about the peer: ignore it (RFC 7296 §2.21).
+    #[error("integrity check of the encrypted payload failed")]
+    BadIcv,
+    /// Not a message that ends in an SK payload. Says nothing about the peer either.
+    #[error("no encrypted payload")]
+    NotProtected,
+    /// The ICV was right, so the peer itself sent this.
+    #[error(transparent)]
+    Parse(ParseError),
+}
+
+impl Protector {
+    /// `None` if an algorithm of the suite is not ours, or a key does not have its length.
+    #[must_use]
+    pub fn new(suite: IkeSuite, sk_e: &Secret, sk_a: &Secret) -> Option<Self> {
+        let method = if let Some(aead) = Aead::new(suite.encr, sk_e.expose()) {
+            if suite.integ != IntegId::NONE || !sk_a.is_empty() {
+                return None;
+            }
+            Method::Aead { aead, next_iv: AtomicU64::new(0) }
+        } else {
+            Method::Cbc {
+                cbc: Cbc::new(suite.encr, sk_e.expose())?,
+                integ: Box::new(Integ::new(suite.integ, sk_a.expose())?),
+                icv_len: Integ::icv_len(suite.integ)?,
+            }
+        };
+        Some(Self { method })
+    }
+
+    /// The message with `header` and, in its SK payload, `inner`. Next Payload and Length of the header are filled in.
+    ///
+    /// To send a message again, keep the bytes: sealing it once more gives another IV.
+    #[must_use]
+    pub fn seal(&self, header: Header, inner: &[Payload], rng: &mut dyn SecureRandom) -> Vec<u8> {
+        let mut plain = Zeroizing::new(Vec::new());
+        let first = emit_chain(inner, &mut plain);
+        match &self.method {
+            Method::Aead { aead, next_iv } => {
+                // RFC 5282 §3: no alignment is asked for, so no padding; its length is always there.
+                plain.push(0);
+                let iv = next_iv.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+                let sealed_len = iv.len() + plain.len() + Aead::ICV_LEN;
+                let mut out = start(header, first, sealed_len);
+                let icv = aead.seal(&iv, &out, &mut plain);
+                out.extend_from_slice(&iv);
+                out.extend_from_slice(&plain);
+                out.extend_from_slice(&icv);
+                out
+            }
+            Method::Cbc { cbc, integ, icv_len } => {
+                let pad = Cbc::BLOCK_LEN - 1 - plain.len() % Cbc::BLOCK_LEN;
+                let padded_len = plain.len() + pad;
+                plain.resize(padded_len, 0);
+                plain.push(u8::try_from(pad).expect("less than a block"));
+                // RFC 7296 §3.14: a new unpredictable IV for every message.
+                let mut iv = [0; Cbc::BLOCK_LEN];
+                rng.fill(&mut iv);
+                cbc.encrypt(&iv, &mut plain);
+                let mut out = start(header, first, iv.len() + plain.len() + icv_len);
+                out.extend_from_slice(&iv);
+                out.extend_from_slice(&plain);
+                // RFC 7296 §3.14: over the entire message, from the header through the Pad Length, as encrypted.
+                let mut icv = vec![0; *icv_len];
+                integ.sign(&[&out], &mut icv);
+                out.extend_from_slice(&icv);
+                out
+            }
+        }
+    }
+
+    /// The payloads inside the SK payload of `datagram` (without the non-ESP marker), whose ICV is verified first.
+    ///
+    /// Payloads before SK are covered by the ICV but protected from no one's eyes, and no exchange has any: only
+    /// unknown critical ones are handed on, in front, since RFC 7296 §2.5 has the message rejected for them.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(&self, datagram: &[u8]) -> Result<Vec<Payload>, OpenError> {
+        // Nothing is authenticated yet: whatever is malformed now is nobody's fault that we could name.
+        let mut message = Message::parse(datagram).map_err(|_| OpenError::NotProtected)?;
+        let Some(Payload::Sk(sk)) = message.payloads.pop() else {
+            return Err(OpenError::NotProtected);
+        };
+        let body_at = datagram.len().checked_sub(sk.body.len()).ok_or(OpenError::NotProtected)?;
+        let mut body = Zeroizing::new(sk.body);
+        let plain = self.decrypt(datagram, body_at, &mut body)?;
+        let inner = parse_chain(sk.first, unpad(plain, body_at)?).map_err(OpenError::Parse)?;
+        let is_critical =
+            |payload: &Payload| matches!(payload, Payload::Unknown { critical: true, .. });
+        let mut payloads = message.payloads;
+        payloads.retain(is_critical);
+        payloads.extend(inner);
+        Ok(payloads)
+    }
+
+    /// Verifies and decrypts in place. What comes back are payloads, padding and Pad Length.
+    fn decrypt<'a>(
+        &self,
+        datagram: &[u8],
+        body_at: usize,
+        body: &'a mut [u8],
+    ) -> Result<&'a [u8], OpenError> {
+        match &self.method {
+            Method::Aead { aead, .. } => {
+                // RFC 5282 §5.1: associated data is all up to and including the generic header of SK.
+                let aad = datagram.get(..body_at).ok_or(OpenError::BadIcv)?;
+                let (iv, rest) = body.split_first_chunk_mut().ok_or(OpenError::BadIcv)?;
+                let (data, icv) = rest.split_last_chunk_mut().ok_or(OpenError::BadIcv)?;
+                aead.open(iv, aad, data, icv).map_err(|_| OpenError::BadIcv)?;
+                Ok(data)
+            }
+            Method::Cbc { cbc, integ, icv_len } => {
+                let (iv, rest) = body.split_first_chunk_mut().ok_or(OpenError::BadIcv)?;
+                let data_len = rest.len().checked_sub(*icv_len).ok_or(OpenError::BadIcv)?;
+                let (data, icv) = rest.split_at_mut_checked(data_len).ok_or(OpenError::BadIcv)?;
+                let signed_len = datagram.len().saturating_sub(*icv_len);
+                let signed = datagram.get(..signed_len).ok_or(OpenError::BadIcv)?;
+                if !integ.verify(&[signed], icv) {
+                    return Err(OpenError::BadIcv);
+                }
+                if !data.len().is_multiple_of(Cbc::BLOCK_LEN) {
+                    return Err(malformed(body_at, Malformed::BadLength(data.len())));
+                }
+                cbc.decrypt(iv, data);
+                Ok(data)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Protector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Protector([redacted])")
+    }
+}
+
+/// The header and the generic header of an SK payload whose body will have `body_len` bytes. What is too long for the
+/// length fields never fits a datagram; it is for the sender to see to.
+fn start(header: Header, first: PayloadType, body_len: usize) -> Vec<u8> {
+    let payload_len = GENERIC_HEADER_LEN + body_len;
+    let total = Header::LEN + payload_len;
+    let mut out = Vec::with_capacity(total);
+    let length = u32::try_from(total).unwrap_or(u32::MAX);
+    Header { next_payload: PayloadType::SK, length, ..header }.emit(&mut out);
+    out.extend_from_slice(&[first.0, 0]);
+    out.extend_from_slice(&u16::try_from(payload_len).unwrap_or(u16::MAX).to_be_bytes());
+    out
+}
+
+/// Takes padding and Pad Length off: RFC 7296 §3.14, any padding is accepted, of whatever bytes.
+fn unpad(plain: &[u8], body_at: usize) -> Result<&[u8], OpenError> {
+    let Some((pad_len, rest)) = plain.split_last() else {
+        return Err(malformed(body_at, Malformed::Truncated { needed: 1, available: 0 }));
+    };
+    let pad_len = usize::from(*pad_len);
+    rest.len()
+        .checked_sub(pad_len)
+        .and_then(|len| rest.get(..len))
+        .ok_or_else(|| malformed(body_at, Malformed::BadLength(pad_len)))
+}
+
+const fn malformed(offset: usize, why: Malformed) -> OpenError {
+    OpenError::Parse(ParseError { what: "SK payload", offset, why })
+}
+
+const GENERIC_HEADER_LEN: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Encr;
+    use crate::crypto::random::testing::Fixed;
+    use crate::wire::ike::header::{Flags, IkeSpi};
+    use crate::wire::ike::numbers::{EncrId, ExchangeType, KeId, NotifyType, PrfId};
+    use crate::wire::ike::payload::{Notify, Sk, Vendor};
+
+    const fn suite(encr: EncrId, key_bits: u16, integ: IntegId) -> IkeSuite {
+        IkeSuite {
+            encr: Encr { id: encr, key_bits: Some(key_bits) },
+            integ,
+            prf: PrfId::PRF_HMAC_SHA2_256,
+            ke: KeId::CURVE25519,
+        }
+    }
+
+    const SUITES: [IkeSuite; 6] = [
+        suite(EncrId::ENCR_AES_GCM_16, 128, IntegId::NONE),
+        suite(EncrId::ENCR_AES_GCM_16, 192, IntegId::NONE),
+        suite(EncrId::ENCR_AES_GCM_16, 256, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CBC, 128, IntegId::AUTH_HMAC_SHA2_256_128),
+        suite(EncrId::ENCR_AES_CBC, 192, IntegId::AUTH_HMAC_SHA2_384_192),
+        suite(EncrId::ENCR_AES_CBC, 256, IntegId::AUTH_HMAC_SHA2_512_256),
+    ];
+
+    fn keys(suite: IkeSuite) -> (Secret, Secret) {
+        let encr = Aead::key_len(suite.encr).or(Cbc::key_len(suite.encr)).unwrap();
+        let integ = Integ::key_len(suite.integ).unwrap_or(0);
+        (Secret::new(vec![3; encr]), Secret::new(vec![4; integ]))
+    }
+
+    fn protector(suite: IkeSuite) -> Protector {
+        let (sk_e, sk_a) = keys(suite);
+        Protector::new(suite, &sk_e, &sk_a).unwrap()
+    }
+
+    fn rng() -> Fixed {
+        Fixed::new(&[9, 8, 7, 6, 5, 4, 3])
+    }
+
+    fn header() -> Header {
+        let flags = Flags::new(true, false);
+        Header::new(IkeSpi(1), IkeSpi(2), ExchangeType::INFORMATIONAL, flags, 7)
+    }
+
+    fn vendor(len: usize) -> Payload {
+        Payload::Vendor(Vendor { data: vec![0xaa; len] })
+    }
+
+    #[test]
+    fn opens_what_it_sealed_whatever_the_length() {
+        for suite in SUITES {
+            let protector = protector(suite);
+            for len in 0..40 {
+                let inner =
+                    vec![vendor(len), Payload::Notify(Notify::new(NotifyType::COOKIE, vec![1]))];
+                let datagram = protector.seal(header(), &inner, &mut rng());
+                assert_eq!(protector.open(&datagram), Ok(inner), "{suite:?} {len}");
+            }
+            let empty = protector.seal(header(), &[], &mut rng());
+            assert_eq!(protector.open(&empty), Ok(vec![]), "{suite:?}: no payload at all");
+        }
+    }
+
+    #[test]
+    fn sealed_message_is_well_formed_outside() {
+        for suite in SUITES {
+            let datagram = protector(suite).seal(header(), &[vendor(5)], &mut rng());
+            let message = Message::parse(&datagram).unwrap();
+            assert_eq!(message.header.message_id, 7);
+            let [Payload::Sk(sk)] = message.payloads.as_slice() else { panic!("one SK payload") };
+            assert_eq!(sk.first, PayloadType::VENDOR);
+        }
+    }
+
+    #[test]
+    fn change_of_any_byte_is_noticed() {
+        for suite in SUITES {
+            let protector = protector(suite);
+            let datagram = protector.seal(header(), &[vendor(20)], &mut rng());
+            for i in 0..datagram.len() {
+                let mut changed = datagram.clone();
+                changed[i] ^= 0x40;
+                // Lengths and payload types at the front make it no SK message at all.
+                let error = protector.open(&changed).expect_err("changed");
+                assert!(
+                    matches!(error, OpenError::BadIcv | OpenError::NotProtected),
+                    "{suite:?} byte {i}: {error:?}"
+                );
+            }
+            for len in 0..datagram.len() {
+                assert!(protector.open(&datagram[..len]).is_err(), "{suite:?}: {len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn body_too_short_for_iv_and_icv_fails_the_check() {
+        for suite in SUITES {
+            for len in 0..80 {
+                let sk = Payload::Sk(Sk { first: PayloadType::NONE, body: vec![0; len] });
+                let datagram = Message { header: header(), payloads: vec![sk] }.emit();
+                assert_eq!(protector(suite).open(&datagram), Err(OpenError::BadIcv), "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn message_without_sk_is_not_protected() {
+        let datagram = Message { header: header(), payloads: vec![vendor(3)] }.emit();
+        for suite in SUITES {
+            assert_eq!(protector(suite).open(&datagram), Err(OpenError::NotProtected));
+            assert_eq!(protector(suite).open(&[]), Err(OpenError::NotProtected));
+        }
+    }
+
+    #[test]
+    fn aead_ivs_differ_from_message_to_message() {
+        let protector = protector(SUITES[0]);
+        let iv = |datagram: &[u8]| datagram[32..40].to_vec();
+        let mut seen = Vec::new();
+        for _ in 0..100 {
+            // The random source repeats itself, which must not matter.
+            seen.push(iv(&protector.seal(header(), &[], &mut Fixed::new(&[1]))));
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 100);
+    }
+
+    #[test]
+    fn cbc_iv_is_what_the_random_source_gives() {
+        let protector = protector(SUITES[3]);
+        let datagram = protector.seal(header(), &[], &mut Fixed::new(&[0xd7]));
+        assert_eq!(datagram[32..48], [0xd7; 16]);
+    }
+
+    /// A message with the right ICV around any plaintext, as a broken peer could send it.
+    fn sealed_raw(
+        suite: IkeSuite,
+        first: PayloadType,
+        before: &[Payload],
+        plain: &[u8],
+    ) -> Vec<u8> {
+        let (sk_e, sk_a) = keys(suite);
+        let mut data = plain.to_vec();
+        let icv_len = Integ::icv_len(suite.integ).unwrap_or(16);
+        let iv_len = if suite.encr.id.is_aead() { 8 } else { 16 };
+        let body_len = iv_len + plain.len() + icv_len;
+        let mut payloads = before.to_vec();
+        payloads.push(Payload::Sk(Sk { first, body: vec![0; body_len] }));
+        let mut out = Message { header: header(), payloads }.emit();
+        let body_at = out.len() - body_len;
+        if let Some(aead) = Aead::new(suite.encr, sk_e.expose()) {
+            let icv = aead.seal(&[0; 8], &out[..body_at], &mut data);
+            out[body_at + 8..body_at + 8 + data.len()].copy_from_slice(&data);
+            let icv_at = out.len() - 16;
+            out[icv_at..].copy_from_slice(&icv);
+        } else {
+            Cbc::new(suite.encr, sk_e.expose()).unwrap().encrypt(&[0; 16], &mut data);
+            out[body_at + 16..body_at + 16 + data.len()].copy_from_slice(&data);
+            let icv_at = out.len() - icv_len;
+            let (signed, icv) = out.split_at_mut(icv_at);
+            Integ::new(suite.integ, sk_a.expose()).unwrap().sign(&[signed], icv);
+        }
+        out
+    }
+
+    fn chain(payloads: &[Payload]) -> Vec<u8> {
+        let mut out = Vec::new();
+        emit_chain(payloads, &mut out);
+        out
+    }
+
+    #[test]
+    fn any_padding_up_to_255_bytes_is_accepted() {
+        for suite in SUITES {
+            // 8 bytes of payload, then padding to whole blocks.
+            for pad in [7u8, 23, 247] {
+                let mut plain = chain(&[vendor(4)]);
+                plain.resize(plain.len() + usize::from(pad), 0x5a);
+                plain.push(pad);
+                let datagram = sealed_raw(suite, PayloadType::VENDOR, &[], &plain);
+                assert_eq!(
+                    protector(suite).open(&datagram),
+                    Ok(vec![vendor(4)]),
+                    "{suite:?} {pad}"
+                );
+            }
+        }
+        let mut plain = chain(&[vendor(4)]);
+        plain.resize(plain.len() + 255, 0);
+        plain.push(255);
+        let datagram = sealed_raw(SUITES[0], PayloadType::VENDOR, &[], &plain);
+        assert_eq!(protector(SUITES[0]).open(&datagram), Ok(vec![vendor(4)]));
+    }
+
+    #[test]
+    fn malformed_inside_a_right_icv_is_the_peers_fault() {
+        for suite in SUITES {
+            let open =
+                |first, plain: &[u8]| protector(suite).open(&sealed_raw(suite, first, &[], plain));
+            let mut plain = [0; 16];
+            plain[15] = 16;
+            let error = open(PayloadType::NONE, &plain);
+            assert!(
+                matches!(error, Err(OpenError::Parse(_))),
+                "padding longer than all: {error:?}"
+            );
+            let error = open(PayloadType::NONE, &[]);
+            assert!(matches!(error, Err(OpenError::Parse(_))), "no Pad Length: {error:?}");
+            let error = open(PayloadType::VENDOR, &[0; 16]);
+            assert!(matches!(error, Err(OpenError::Parse(_))), "length 0: {error:?}");
+        }
+        let error =
+            protector(SUITES[3]).open(&sealed_raw(SUITES[3], PayloadType::NONE, &[], &[0; 15]));
+        assert!(matches!(error, Err(OpenError::Parse(_))), "not whole blocks: {error:?}");
+    }
+
+    #[test]
+    fn of_payloads_before_sk_only_unknown_critical_ones_are_handed_on() {
+        let unknown = |critical| Payload::Unknown {
+            payload_type: PayloadType(200),
+            critical,
+            body: vec![1, 2],
+        };
+        for suite in SUITES {
+            let mut plain = vec![0; 16];
+            plain[15] = 15;
+            let before = [vendor(3), unknown(false), unknown(true)];
+            let datagram = sealed_raw(suite, PayloadType::NONE, &before, &plain);
+            assert_eq!(protector(suite).open(&datagram), Ok(vec![unknown(true)]), "{suite:?}");
+        }
+    }
+
+    #[test]
+    fn keys_must_fit_the_suite() {
+        for suite in SUITES {
+            let (sk_e, sk_a) = keys(suite);
+            let longer = Secret::new(vec![3; sk_e.len() + 1]);
+            assert!(Protector::new(suite, &longer, &sk_a).is_none());
+            let longer = Secret::new(vec![4; sk_a.len() + 1]);
+            assert!(Protector::new(suite, &sk_e, &longer).is_none());
+        }
+    }
+}

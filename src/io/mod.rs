@@ -1,0 +1,15 @@
+//! The outside, one thin room a device: sockets, TUN, netlink, clock, privileges, name resolution.
+//!
+//! Nothing here decides anything; who uses it is `daemon`.
+
+#![expect(clippy::disallowed_methods, reason = "this is the module that reads the clock")]
+
+pub mod clock;
+pub mod lock;
+pub mod privs;
+pub mod raw;
+pub mod resolve;
+pub mod route;
+pub mod sys;
+pub mod tun;
+pub mod udp;

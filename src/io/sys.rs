@@ -1,0 +1,384 @@
+//! The system calls that have no safe wrapper with what we need: `recvmmsg` and `sendmmsg` with the control messages of
+//! each datagram (local address, TOS / traffic class), integer socket options without a name in our libraries, and
+//! taking over a descriptor. The only unsafe code of the project.
+
+#![expect(
+    unsafe_code,
+    reason = "system calls without a safe wrapper; each block says why it is sound"
+)]
+
+use core::ffi::c_int;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use core::{mem, ptr};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+
+use socket2::SockAddr;
+
+/// Most datagrams in one system call.
+pub const BATCH: usize = 64;
+
+/// What came with a datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Bytes written into its buffer.
+    pub len: usize,
+    /// Who sent it; the port is 0 on a raw socket.
+    pub from: SocketAddr,
+    /// Which of our addresses it was sent to.
+    pub local: Option<IpAddr>,
+    /// TOS byte (IPv4) or traffic class (IPv6) of its header.
+    pub tos: u8,
+    /// It did not fit and was cut.
+    pub truncated: bool,
+}
+
+/// A datagram to send.
+#[derive(Clone, Copy, Debug)]
+pub struct ToSend<'a> {
+    /// The payload of UDP or of IP.
+    pub payload: &'a [u8],
+    /// Where to.
+    pub to: SocketAddr,
+    /// From which of our addresses; `None` or unspecified: the kernel chooses.
+    pub local: Option<IpAddr>,
+    /// TOS byte (IPv4) or traffic class (IPv6) of its header.
+    pub tos: u8,
+}
+
+/// Room for the control messages of one datagram: the local address (at most 20 bytes) and TOS (4), each after a
+/// header of 16.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; 96]);
+
+impl Control {
+    const EMPTY: Self = Self([0; 96]);
+}
+
+/// Receives what is there, at most [`BATCH`] and at most one datagram a buffer, without waiting. `received` is cleared
+/// and gets an entry a datagram.
+///
+/// # Errors
+/// Those of recvmmsg(2); `WouldBlock` if there is nothing. A pending error of the socket (an ICMP error that came for a
+/// datagram sent before) counts as such an error and is cleared by it.
+pub fn recv_batch(
+    socket: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    received: &mut Vec<Received>,
+) -> io::Result<()> {
+    received.clear();
+    let count = buffers.len().min(BATCH);
+    // SAFETY: these are plain C structs of integers and pointers, for which all zero bytes are a value.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+    let mut names: [libc::sockaddr_storage; BATCH] = unsafe { mem::zeroed() };
+    let mut controls = [Control::EMPTY; BATCH];
+    for (i, buffer) in buffers.iter_mut().take(count).enumerate() {
+        let header = &mut headers[i].msg_hdr;
+        header.msg_name = ptr::from_mut(&mut names[i]).cast();
+        header.msg_namelen = socklen::<libc::sockaddr_storage>();
+        // IoSliceMut is guaranteed to have the layout of iovec.
+        header.msg_iov = ptr::from_mut(buffer).cast();
+        header.msg_iovlen = 1;
+        header.msg_control = ptr::from_mut(&mut controls[i]).cast();
+        header.msg_controllen = size_of::<Control>();
+    }
+    // SAFETY: the first `count` headers point to live names, buffers and control areas of the lengths stated, none of
+    // which is used otherwise until the call returns.
+    let n = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            u32::try_from(count).unwrap_or(0),
+            libc::MSG_DONTWAIT,
+            ptr::null_mut(),
+        )
+    };
+    let n = usize::try_from(n).map_err(|_negative| io::Error::last_os_error())?;
+    for (i, message) in headers.iter().take(n).enumerate() {
+        let Some(from) = to_socket_addr(&names[i]) else { continue };
+        let mut entry = Received {
+            len: message.msg_len as usize,
+            from,
+            local: None,
+            tos: 0,
+            truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+        };
+        read_control(&message.msg_hdr, &mut entry);
+        received.push(entry);
+    }
+    Ok(())
+}
+
+/// Sends `messages`, at most [`BATCH`]; returns how many were taken, at least one.
+///
+/// # Errors
+/// Those of sendmmsg(2), and then they concern the first message, of which nothing was sent.
+pub fn send_batch(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io::Result<usize> {
+    let count = messages.len().min(BATCH);
+    if count == 0 {
+        return Ok(0);
+    }
+    // SAFETY: as in `recv_batch`.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+    let mut vectors: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
+    let mut controls = [Control::EMPTY; BATCH];
+    let names: [SockAddr; BATCH] = core::array::from_fn(|i| {
+        SockAddr::from(messages.get(i).map_or_else(|| messages[0].to, |message| message.to))
+    });
+    for (i, message) in messages.iter().take(count).enumerate() {
+        vectors[i] = libc::iovec {
+            iov_base: message.payload.as_ptr().cast_mut().cast(),
+            iov_len: message.payload.len(),
+        };
+        let header = &mut headers[i].msg_hdr;
+        header.msg_name = names[i].as_ptr().cast_mut().cast();
+        header.msg_namelen = names[i].len();
+        header.msg_iov = &raw mut vectors[i];
+        header.msg_iovlen = 1;
+        header.msg_control = ptr::from_mut(&mut controls[i]).cast();
+        header.msg_controllen = size_of::<Control>();
+        header.msg_controllen = write_control(header, message);
+        if header.msg_controllen == 0 {
+            header.msg_control = ptr::null_mut();
+        }
+    }
+    // SAFETY: the first `count` headers point to live names, payloads and control areas of the lengths stated;
+    // sendmmsg only reads them.
+    let n = unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            u32::try_from(count).unwrap_or(0),
+            libc::MSG_DONTWAIT,
+        )
+    };
+    usize::try_from(n).map_err(|_negative| io::Error::last_os_error())
+}
+
+/// Sets an integer socket option.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_option(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: c_int,
+) -> io::Result<()> {
+    // SAFETY: the pointer is to a live integer of the size stated, and only read.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(&value).cast(),
+            socklen::<c_int>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reads an integer socket option.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn get_option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut len = socklen::<c_int>();
+    // SAFETY: both pointers are to live variables, and `len` says the size of `value`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_mut(&mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The descriptor of an object that can only give it away as a number.
+#[must_use]
+pub fn into_owned(object: impl IntoRawFd) -> OwnedFd {
+    // SAFETY: `into_raw_fd` hands over an open descriptor that nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(object.into_raw_fd()) }
+}
+
+/// The size of `T` as the socket calls want it.
+const fn socklen<T>() -> libc::socklen_t {
+    // Every T here is smaller than 200 bytes.
+    size_of::<T>() as libc::socklen_t
+}
+
+fn to_socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match c_int::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that this is what it holds; storage is large enough and aligned for each.
+            let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
+            let addr = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddr::new(addr.into(), u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
+            let addr = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            // The scope is that of a link-local address; the kernel gives 0 for others.
+            let port = u16::from_be(v6.sin6_port);
+            Some(SocketAddrV6::new(addr, port, 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+fn read_control(header: &libc::msghdr, entry: &mut Received) {
+    // SAFETY: the kernel filled the control area and set its length in `header`; the CMSG macros stay within it. The
+    // data is copied out unaligned, after its length was checked.
+    unsafe {
+        let mut cmsg = libc::CMSG_FIRSTHDR(header);
+        while let Some(message) = cmsg.as_ref() {
+            let data = libc::CMSG_DATA(cmsg);
+            let len = message.cmsg_len - (data as usize - cmsg as usize);
+            match (message.cmsg_level, message.cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= size_of::<libc::in_pktinfo>() => {
+                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    entry.local = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
+                    if len >= size_of::<libc::in6_pktinfo>() =>
+                {
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    entry.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) if len >= 1 => entry.tos = data.read(),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if len >= size_of::<c_int>() => {
+                    let class = data.cast::<c_int>().read_unaligned();
+                    entry.tos = class.to_le_bytes()[0];
+                }
+                _ => {}
+            }
+            cmsg = libc::CMSG_NXTHDR(header, cmsg);
+        }
+    }
+}
+
+/// Writes the control messages of one datagram; returns their length.
+fn write_control(header: &libc::msghdr, message: &ToSend<'_>) -> usize {
+    let mut used = 0;
+    let mut next = |level: c_int, kind: c_int, bytes: &[u8]| {
+        let len = u32::try_from(bytes.len()).unwrap_or(0);
+        // SAFETY: the area holds 96 zero bytes; the two messages written into it take 40 + 24 at most. The first is at
+        // its beginning, the second where the space of the first ends, which keeps the alignment.
+        unsafe {
+            let cmsg = header.msg_control.cast::<u8>().add(used).cast::<libc::cmsghdr>();
+            (*cmsg).cmsg_level = level;
+            (*cmsg).cmsg_type = kind;
+            (*cmsg).cmsg_len = libc::CMSG_LEN(len) as _;
+            ptr::copy_nonoverlapping(bytes.as_ptr(), libc::CMSG_DATA(cmsg), bytes.len());
+            used += libc::CMSG_SPACE(len) as usize;
+        }
+    };
+    let tos = c_int::from(message.tos).to_ne_bytes();
+    match message.local.filter(|local| !local.is_unspecified()) {
+        // struct in_pktinfo: interface index (0: any), the local address, an address that is ignored here.
+        Some(IpAddr::V4(local)) => {
+            let mut info = [0; 12];
+            info[4..8].copy_from_slice(&local.octets());
+            next(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        }
+        // struct in6_pktinfo: the local address, interface index (0: any).
+        Some(IpAddr::V6(local)) => {
+            let mut info = [0; 20];
+            info[..16].copy_from_slice(&local.octets());
+            next(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+        }
+        None => {}
+    }
+    match message.to {
+        SocketAddr::V4(_) => next(libc::IPPROTO_IP, libc::IP_TOS, &tos),
+        SocketAddr::V6(_) => next(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
+    }
+    used
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn pair(host: &str) -> (UdpSocket, UdpSocket) {
+        let a = UdpSocket::bind((host, 0)).unwrap();
+        let b = UdpSocket::bind((host, 0)).unwrap();
+        for socket in [&a, &b] {
+            let fd = socket.as_fd();
+            if host.contains(':') {
+                set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1).unwrap();
+                set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1).unwrap();
+            } else {
+                set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).unwrap();
+                set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
+            }
+        }
+        (a, b)
+    }
+
+    fn batch_crosses(host: &str) {
+        let (a, b) = pair(host);
+        let to = b.local_addr().unwrap();
+        let local = Some(a.local_addr().unwrap().ip());
+        let send = |payload, tos| ToSend { payload, to, local, tos };
+        let sent =
+            send_batch(a.as_fd(), &[send(b"one", 0), send(b"three", 0xb9), send(b"", 2)]).unwrap();
+        assert_eq!(sent, 3);
+
+        let mut storage = [[0u8; 4]; 4];
+        let mut buffers: Vec<_> = storage.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+        let mut received = Vec::new();
+        recv_batch(b.as_fd(), &mut buffers, &mut received).unwrap();
+        assert_eq!(received.len(), 3);
+        assert_eq!(received.iter().map(|r| r.len).collect::<Vec<_>>(), [3, 4, 0]);
+        assert_eq!(received.iter().map(|r| r.tos).collect::<Vec<_>>(), [0, 0xb9, 2]);
+        assert_eq!(received.iter().map(|r| r.truncated).collect::<Vec<_>>(), [false, true, false]);
+        for entry in &received {
+            assert_eq!(entry.from, a.local_addr().unwrap());
+            assert_eq!(entry.local, Some(to.ip()));
+        }
+        assert_eq!(&storage[0][..3], b"one");
+        let mut buffers: Vec<_> = storage.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+        let error = recv_batch(b.as_fd(), &mut buffers, &mut received).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn batch_over_ipv4_keeps_addresses_and_tos() {
+        batch_crosses("127.0.0.1");
+    }
+
+    #[test]
+    fn batch_over_ipv6_keeps_addresses_and_traffic_class() {
+        batch_crosses("::1");
+    }
+
+    #[test]
+    fn chosen_local_address_is_the_source() {
+        let (a, b) =
+            (UdpSocket::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let local: IpAddr = "127.0.0.9".parse().unwrap();
+        let to = b.local_addr().unwrap();
+        send_batch(a.as_fd(), &[ToSend { payload: b"x", to, local: Some(local), tos: 0 }]).unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(b.recv_from(&mut buffer).unwrap().1.ip(), local);
+    }
+
+    #[test]
+    fn options_read_back() {
+        let (a, _) = pair("127.0.0.1");
+        set_option(a.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+            .unwrap();
+        let value = get_option(a.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER).unwrap();
+        assert_eq!(value, libc::IP_PMTUDISC_DO);
+    }
+}

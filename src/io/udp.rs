@@ -1,0 +1,237 @@
+//! UDP sockets of IKE and of ESP in UDP (ports 500 and 4500), and what they share with raw ones: [`Socket`].
+//!
+//! DF is an option of a socket, not of a datagram, so where ESP leaves there are two sockets, a [`Pair`]: one that
+//! sets DF, and one whose datagrams the kernel or a router may fragment. Only the first of them receives.
+//!
+//! The path MTU is the kernel's: it takes ICMP "fragmentation needed" and "packet too big" for packets of these sockets
+//! into its route exceptions (bounded, aged after `net.ipv4.route.mtu_expires`), and then refuses a datagram that is too
+//! big with `EMSGSIZE`; [`path_mtu`] reads it. So no error queue is needed, and no ICMP error for one peer disturbs
+//! the sending to another.
+
+use core::ffi::c_int;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Type};
+
+use super::sys::{self, Received, ToSend};
+
+/// The mark of every packet that we send outside; the policy routing rule keeps such packets out of the TUN.
+pub const MARK: u32 = 0x4301;
+
+/// Receive and send buffer of a socket, in bytes: 4 MiB hold some 20 ms at 1 Gbit/s.
+const BUFFER: usize = 4 << 20;
+
+/// What may become of a packet that does not fit the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// DF is set; the send fails with `EMSGSIZE`.
+    Never,
+    /// It is fragmented, by us or (IPv4) by a router.
+    Allowed,
+}
+
+/// A socket for datagrams, of UDP or raw, of one IP version.
+#[derive(Debug)]
+pub struct Socket {
+    inner: socket2::Socket,
+    v6: bool,
+}
+
+/// The two sockets of a port or protocol, see the module.
+#[derive(Debug)]
+pub struct Pair {
+    /// Sets DF; receives.
+    pub main: Socket,
+    /// Its datagrams may be fragmented; never receives.
+    pub fragmenting: Socket,
+}
+
+impl Socket {
+    /// A socket that is marked, tells the local address and TOS of what it receives, and does not block.
+    pub(super) fn new(
+        v6: bool,
+        kind: Type,
+        protocol: c_int,
+        fragment: Fragment,
+    ) -> io::Result<Self> {
+        let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
+        let inner = socket2::Socket::new(domain, kind, Some(Protocol::from(protocol)))?;
+        inner.set_nonblocking(true)?;
+        inner.set_mark(MARK)?;
+        // Beyond the system's limit for others; without the capability the limit holds.
+        if setsockopt(&inner, sockopt::RcvBufForce, &BUFFER).is_err() {
+            inner.set_recv_buffer_size(BUFFER)?;
+        }
+        if setsockopt(&inner, sockopt::SndBufForce, &BUFFER).is_err() {
+            inner.set_send_buffer_size(BUFFER)?;
+        }
+        let fd = inner.as_fd();
+        if v6 {
+            inner.set_only_v6(true)?;
+            sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+            let discover = match fragment {
+                Fragment::Never => libc::IPV6_PMTUDISC_DO,
+                Fragment::Allowed => libc::IPV6_PMTUDISC_DONT,
+            };
+            sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, discover)?;
+        } else {
+            sys::set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+            sys::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+            let discover = match fragment {
+                Fragment::Never => libc::IP_PMTUDISC_DO,
+                Fragment::Allowed => libc::IP_PMTUDISC_DONT,
+            };
+            sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)?;
+        }
+        Ok(Self { inner, v6 })
+    }
+
+    /// A UDP socket of a port on every address, for IKE alone: fragmentation is allowed.
+    ///
+    /// # Errors
+    /// Those of the socket calls: `AddrInUse` if another IKE daemon has the port, `Unsupported` or similar without
+    /// this version of IP.
+    pub fn udp(port: u16, v6: bool) -> io::Result<Self> {
+        let socket = Self::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Allowed)?;
+        socket.inner.bind(&any(v6, port))?;
+        Ok(socket)
+    }
+
+    /// Whether it is of IPv6.
+    #[must_use]
+    pub const fn is_v6(&self) -> bool {
+        self.v6
+    }
+
+    /// Receives what is there, without waiting: [`sys::recv_batch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        received: &mut Vec<Received>,
+    ) -> io::Result<()> {
+        sys::recv_batch(self.as_fd(), buffers, received)
+    }
+
+    /// Sends without waiting: [`sys::send_batch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send(&self, messages: &[ToSend<'_>]) -> io::Result<usize> {
+        sys::send_batch(self.as_fd(), messages)
+    }
+
+    /// Drops whatever would be received.
+    pub(super) fn receive_nothing(&self) -> io::Result<()> {
+        self.inner.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for Socket {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.inner.as_raw_fd()
+    }
+}
+
+impl Pair {
+    /// The sockets of a UDP port on every address.
+    ///
+    /// # Errors
+    /// As [`Socket::udp`].
+    pub fn udp(port: u16, v6: bool) -> io::Result<Self> {
+        let main = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Never)?;
+        let fragmenting = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Allowed)?;
+        // Both have the port; a filter program names the first as the one that receives.
+        main.inner.set_reuse_port(true)?;
+        main.inner.bind(&any(v6, port))?;
+        let mut first = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }];
+        let program = libc::sock_fprog { len: 1, filter: first.as_mut_ptr() };
+        setsockopt(&main.inner, sockopt::AttachReusePortCbpf, &program)?;
+        fragmenting.inner.set_reuse_port(true)?;
+        fragmenting.inner.bind(&any(v6, port))?;
+        Ok(Self { main, fragmenting })
+    }
+
+    /// The one for a packet.
+    #[must_use]
+    pub const fn choose(&self, fragment: Fragment) -> &Socket {
+        match fragment {
+            Fragment::Never => &self.main,
+            Fragment::Allowed => &self.fragmenting,
+        }
+    }
+}
+
+/// The address that a packet of ours to `remote` gets, and the path MTU as the kernel knows it.
+///
+/// # Errors
+/// Those of connect(2): `NetworkUnreachable` without a route.
+pub fn route_to(remote: IpAddr) -> io::Result<(IpAddr, u16)> {
+    let socket = connected(None, remote)?;
+    let local = socket.local_addr()?.as_socket().map(|addr| addr.ip());
+    let local = local.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((local, mtu_of(&socket, remote)?))
+}
+
+/// The path MTU from `local` to `remote` as the kernel knows it, in bytes.
+///
+/// # Errors
+/// Those of bind(2) and connect(2).
+pub fn path_mtu(local: IpAddr, remote: IpAddr) -> io::Result<u16> {
+    mtu_of(&connected(Some(local), remote)?, remote)
+}
+
+fn connected(local: Option<IpAddr>, remote: IpAddr) -> io::Result<socket2::Socket> {
+    let remote = SocketAddr::new(remote, 4500);
+    let socket = socket2::Socket::new(Domain::for_address(remote), Type::DGRAM, None)?;
+    socket.set_mark(MARK)?;
+    if let Some(local) = local.filter(|local| !local.is_unspecified()) {
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+    }
+    socket.connect(&remote.into())?;
+    Ok(socket)
+}
+
+fn mtu_of(socket: &socket2::Socket, remote: IpAddr) -> io::Result<u16> {
+    let mtu = if remote.is_ipv6() {
+        sys::get_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU)?
+    } else {
+        sys::get_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MTU)?
+    };
+    // Loopback has 65536; no IP packet is longer than 65535.
+    Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+fn any(v6: bool, port: u16) -> SockAddr {
+    let addr: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    SocketAddr::new(addr, port).into()
+}
+
+/// `BPF_RET | BPF_K`: the program ends with the constant `k`.
+const RETURN: u16 = 0x06;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_reached_from_loopback() {
+        let Ok((local, mtu)) = route_to(Ipv4Addr::LOCALHOST.into()) else {
+            return; // SO_MARK needs CAP_NET_ADMIN.
+        };
+        assert_eq!(local, Ipv4Addr::LOCALHOST);
+        assert!(mtu >= 1280);
+    }
+}

@@ -1,0 +1,138 @@
+//! [`Usage`]: bytes and packets counted against the limits of an SA (RFC 4301 §4.4.2.1). Time is IKE's.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::Lifetime;
+
+/// What an SA has carried, and what it may. Shared by workers.
+#[derive(Debug)]
+pub struct Usage {
+    limits: Lifetime,
+    bytes: AtomicU64,
+    packets: AtomicU64,
+    soft_told: AtomicBool,
+    hard_told: AtomicBool,
+}
+
+/// A limit was reached; each is reported once in the life of an SA.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// None, or one that was reported before.
+    None,
+    /// Time to replace the SA.
+    Soft,
+    /// The SA has ended.
+    Hard,
+}
+
+impl Usage {
+    /// Nothing carried yet.
+    #[must_use]
+    pub const fn new(limits: Lifetime) -> Self {
+        Self {
+            limits,
+            bytes: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
+            soft_told: AtomicBool::new(false),
+            hard_told: AtomicBool::new(false),
+        }
+    }
+
+    /// Bytes of IP packets before encapsulation.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Packets.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    /// Whether a packet of `len` bytes may still pass. Workers that ask at the same time may both hear yes, so that the
+    /// limit is overstepped by as many packets as there are workers.
+    #[must_use]
+    pub fn permits(&self, len: usize) -> bool {
+        let over = |limit: Option<u64>, used: u64, more: u64| {
+            limit.is_some_and(|limit| used.saturating_add(more) > limit)
+        };
+        !over(self.limits.hard_bytes, self.bytes(), len as u64)
+            && !over(self.limits.hard_packets, self.packets(), 1)
+    }
+
+    /// Counts a packet of `len` bytes; tells if that reached the soft limit.
+    pub fn count(&self, len: usize) -> Limit {
+        let bytes = self.bytes.fetch_add(len as u64, Ordering::Relaxed).saturating_add(len as u64);
+        let packets = self.packets.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let reached = |limit: Option<u64>, used: u64| limit.is_some_and(|limit| used >= limit);
+        if reached(self.limits.soft_bytes, bytes) || reached(self.limits.soft_packets, packets) {
+            self.reached_soft()
+        } else {
+            Limit::None
+        }
+    }
+
+    /// The SA should be replaced, for whatever reason: [`Limit::Soft`] the first time.
+    pub fn reached_soft(&self) -> Limit {
+        // A load first: a line that every packet writes would travel between the processors.
+        if self.soft_told.load(Ordering::Relaxed) || self.soft_told.swap(true, Ordering::Relaxed) {
+            Limit::None
+        } else {
+            Limit::Soft
+        }
+    }
+
+    /// The SA has ended, for whatever reason: [`Limit::Hard`] the first time.
+    pub fn reached_hard(&self) -> Limit {
+        if self.hard_told.load(Ordering::Relaxed) || self.hard_told.swap(true, Ordering::Relaxed) {
+            Limit::None
+        } else {
+            Limit::Hard
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn soft_limits_are_told_once() {
+        for limits in [
+            Lifetime { soft_bytes: Some(1000), ..Lifetime::default() },
+            Lifetime { soft_packets: Some(10), ..Lifetime::default() },
+        ] {
+            let usage = Usage::new(limits);
+            let told: Vec<_> = (0..20).map(|_| usage.count(100)).collect();
+            assert_eq!(told.iter().position(|&limit| limit == Limit::Soft), Some(9));
+            assert_eq!(told.iter().filter(|&&limit| limit != Limit::None).count(), 1);
+        }
+    }
+
+    #[test]
+    fn hard_limits_are_not_overstepped() {
+        let usage = Usage::new(Lifetime { hard_bytes: Some(250), ..Lifetime::default() });
+        assert!(usage.permits(250));
+        assert!(!usage.permits(251));
+        assert_eq!(usage.count(200), Limit::None);
+        assert!(usage.permits(50));
+        assert!(!usage.permits(51));
+        assert_eq!(usage.reached_hard(), Limit::Hard);
+        assert_eq!(usage.reached_hard(), Limit::None);
+
+        let usage = Usage::new(Lifetime { hard_packets: Some(1), ..Lifetime::default() });
+        assert!(usage.permits(1));
+        assert_eq!(usage.count(1), Limit::None);
+        assert!(!usage.permits(1));
+    }
+
+    #[test]
+    fn without_limits_nothing_ends() {
+        let usage = Usage::new(Lifetime::default());
+        assert_eq!(usage.count(usize::MAX), Limit::None);
+        assert!(usage.permits(usize::MAX));
+        assert_eq!((usage.bytes(), usage.packets()), (usize::MAX as u64, 1));
+    }
+}

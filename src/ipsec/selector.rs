@@ -1,0 +1,233 @@
+//! What traffic selectors mean (RFC 4301 §4.4.1.1, RFC 7296 §2.9, §3.13.1): which packets one contains, what two have in
+//! common. Their form on the wire is in `wire::ike::ts`.
+
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::inner::protocol;
+use super::{Flow, TrafficSelector};
+
+impl TrafficSelector {
+    /// Every packet to or from the addresses of a prefix: protocol and ports ANY. Host bits are ignored.
+    /// `None` if `len` is longer than an address.
+    #[must_use]
+    pub fn from_prefix(addr: IpAddr, len: u8) -> Option<Self> {
+        let (start_addr, end_addr) = match addr {
+            IpAddr::V4(addr) => {
+                let host = u32::MAX.checked_shr(len.into()).unwrap_or(0);
+                let start = addr.to_bits() & !host;
+                (len <= 32).then_some((
+                    Ipv4Addr::from_bits(start).into(),
+                    Ipv4Addr::from_bits(start | host).into(),
+                ))?
+            }
+            IpAddr::V6(addr) => {
+                let host = u128::MAX.checked_shr(len.into()).unwrap_or(0);
+                let start = addr.to_bits() & !host;
+                (len <= 128).then_some((
+                    Ipv6Addr::from_bits(start).into(),
+                    Ipv6Addr::from_bits(start | host).into(),
+                ))?
+            }
+        };
+        Some(Self { protocol: 0, start_port: 0, end_port: u16::MAX, start_addr, end_addr })
+    }
+
+    /// Every packet to or from one address.
+    #[must_use]
+    pub const fn from_addr(addr: IpAddr) -> Self {
+        Self { protocol: 0, start_port: 0, end_port: u16::MAX, start_addr: addr, end_addr: addr }
+    }
+
+    /// Whether the port is ANY, which includes OPAQUE (RFC 4301 §4.4.1).
+    #[must_use]
+    pub const fn is_any_port(&self) -> bool {
+        self.start_port == 0 && self.end_port == u16::MAX
+    }
+
+    /// Whether the port is OPAQUE: only packets that have none (RFC 7296 §3.13.1).
+    #[must_use]
+    pub const fn is_opaque_port(&self) -> bool {
+        self.start_port == u16::MAX && self.end_port == 0
+    }
+
+    /// Whether it can contain anything: bounds in order and of one IP version.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.start_addr.is_ipv4() == self.end_addr.is_ipv4()
+            && self.start_addr <= self.end_addr
+            && (self.start_port <= self.end_port || self.is_opaque_port())
+    }
+
+    /// Whether the address lies within.
+    #[must_use]
+    pub fn contains_addr(&self, addr: IpAddr) -> bool {
+        // `IpAddr` orders by version first, so that an address of the other version lies outside.
+        self.start_addr <= addr && addr <= self.end_addr
+    }
+
+    /// Whether the source side of `flow` matches.
+    #[must_use]
+    pub fn contains_src(&self, flow: &Flow) -> bool {
+        self.contains_addr(flow.src)
+            && self.contains_protocol(flow.protocol)
+            && self.contains_port(match flow.protocol {
+                // RFC 7296 §3.13.1: Type in the high byte, Code (or zero) in the low one.
+                protocol::ICMP | protocol::ICMPV6 | protocol::MOBILITY => {
+                    flow.ports.map(|(kind, code)| (kind & 0xff) << 8 | (code & 0xff))
+                }
+                _ => flow.ports.map(|(src, _)| src),
+            })
+    }
+
+    /// Whether the destination side of `flow` matches.
+    #[must_use]
+    pub fn contains_dst(&self, flow: &Flow) -> bool {
+        self.contains_addr(flow.dst)
+            && self.contains_protocol(flow.protocol)
+            && match flow.protocol {
+                // RFC 4301 §4.4.1.3 B to D: of protocols with a single such field, each side's selector says what
+                // that side may send; so it is the sender's that counts.
+                protocol::ICMP | protocol::ICMPV6 | protocol::MOBILITY => {
+                    flow.ports.is_some() || self.contains_port(None)
+                }
+                _ => self.contains_port(flow.ports.map(|(_, dst)| dst)),
+            }
+    }
+
+    const fn contains_protocol(&self, protocol: u8) -> bool {
+        self.protocol == 0 || self.protocol == protocol
+    }
+
+    /// `None` is a packet without ports, among them later fragments: RFC 4301 §7.1 and §7.2 let these match ANY and
+    /// OPAQUE alone.
+    fn contains_port(&self, port: Option<u16>) -> bool {
+        // RFC 4301 §4.4.1.1: ports are undefined where the protocol is ANY.
+        if self.is_any_port() || self.protocol == 0 {
+            return true;
+        }
+        match port {
+            Some(port) => self.start_port <= port && port <= self.end_port,
+            None => self.is_opaque_port(),
+        }
+    }
+
+    /// The selector of what both contain; `None` if that is nothing.
+    #[must_use]
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
+        if self.start_addr.is_ipv4() != other.start_addr.is_ipv4() {
+            return None;
+        }
+        let protocol = match (self.protocol, other.protocol) {
+            (0, protocol) | (protocol, 0) => protocol,
+            (ours, theirs) if ours == theirs => ours,
+            _ => return None,
+        };
+        let (start_port, end_port) = if self.is_any_port() {
+            (other.start_port, other.end_port)
+        } else if other.is_any_port() {
+            (self.start_port, self.end_port)
+        } else if self.is_opaque_port() || other.is_opaque_port() {
+            (self.is_opaque_port() && other.is_opaque_port()).then_some((u16::MAX, 0))?
+        } else {
+            let start = self.start_port.max(other.start_port);
+            let end = self.end_port.min(other.end_port);
+            (start <= end).then_some((start, end))?
+        };
+        let start_addr = self.start_addr.max(other.start_addr);
+        let end_addr = self.end_addr.min(other.end_addr);
+        (start_addr <= end_addr).then_some(Self {
+            protocol,
+            start_port,
+            end_port,
+            start_addr,
+            end_addr,
+        })
+    }
+
+    /// Whether `other` contains everything that this one does.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.intersect(other) == Some(*self)
+    }
+
+    /// The fewest prefixes that together hold exactly its addresses, in ascending order: for routes. At most twice as
+    /// many as an address has bits.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<(IpAddr, u8)> {
+        match (self.start_addr, self.end_addr) {
+            (IpAddr::V4(start), IpAddr::V4(end)) => {
+                // An IPv4 range in the low bits, where every prefix is 96 bits longer.
+                let range = cover(start.to_bits().into(), end.to_bits().into(), 32);
+                let addr = |bits: u128| {
+                    Ipv4Addr::from_bits(u32::try_from(bits).expect("not above an IPv4 address"))
+                };
+                range.into_iter().map(|(bits, len)| (addr(bits).into(), len)).collect()
+            }
+            (IpAddr::V6(start), IpAddr::V6(end)) => {
+                let range = cover(start.to_bits(), end.to_bits(), 128);
+                range
+                    .into_iter()
+                    .map(|(bits, len)| (Ipv6Addr::from_bits(bits).into(), len))
+                    .collect()
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => Vec::new(),
+        }
+    }
+}
+
+/// Whether `flow` goes from any of one list to any of the other.
+#[must_use]
+pub fn matches_pair(from: &[TrafficSelector], to: &[TrafficSelector], flow: &Flow) -> bool {
+    from.iter().any(|ts| ts.contains_src(flow)) && to.iter().any(|ts| ts.contains_dst(flow))
+}
+
+/// The fewest prefixes over `start..=end` in a space of `width` bits.
+fn cover(start: u128, end: u128, width: u8) -> Vec<(u128, u8)> {
+    let mut prefixes = Vec::new();
+    let mut next = Some(start);
+    while let Some(start) = next.filter(|&start| start <= end) {
+        // The largest block that begins here by alignment, and does not reach beyond the end.
+        let mut host_bits = start.trailing_zeros().min(width.into());
+        let last =
+            |host_bits: u32| start | 1_u128.checked_shl(host_bits).map_or(u128::MAX, |n| n - 1);
+        while last(host_bits) > end {
+            host_bits -= 1;
+        }
+        prefixes.push((start, width - u8::try_from(host_bits).expect("at most the width")));
+        next = last(host_bits).checked_add(1);
+    }
+    prefixes
+}
+
+/// `10.1.0.0/16`, `10.1.0.0/16[udp/53]`, `10.0.0.1-10.0.0.9[tcp/1000-2000]`, `fd01::/64[icmpv6]`.
+impl fmt::Display for TrafficSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefixes().as_slice() {
+            [(addr, len)] => write!(f, "{addr}/{len}")?,
+            _ => write!(f, "{}-{}", self.start_addr, self.end_addr)?,
+        }
+        if self.protocol == 0 {
+            return Ok(());
+        }
+        match self.protocol {
+            protocol::ICMP => f.write_str("[icmp")?,
+            protocol::TCP => f.write_str("[tcp")?,
+            protocol::UDP => f.write_str("[udp")?,
+            protocol::ICMPV6 => f.write_str("[icmpv6")?,
+            protocol::SCTP => f.write_str("[sctp")?,
+            other => write!(f, "[{other}")?,
+        }
+        if self.is_opaque_port() {
+            f.write_str("/opaque")?;
+        } else if self.start_port == self.end_port {
+            write!(f, "/{}", self.start_port)?;
+        } else if !self.is_any_port() {
+            write!(f, "/{}-{}", self.start_port, self.end_port)?;
+        }
+        f.write_str("]")
+    }
+}
+
+#[cfg(test)]
+mod tests;
