@@ -123,6 +123,12 @@ impl Nat {
         SocketAddr::new(self.public, port)
     }
 
+    /// Lets datagrams to a public port in, as the operator of the translator would configure it.
+    pub fn forward(&mut self, inside: SocketAddr, port: u16) {
+        self.mappings.retain(|(addr, public)| *addr != inside && *public != port);
+        self.mappings.push((inside, port));
+    }
+
     /// Where a datagram to this public port goes; `None`: no mapping, it is dropped.
     #[must_use]
     pub fn inward(&self, port: u16) -> Option<SocketAddr> {

@@ -1,13 +1,14 @@
 //! The harness that tests, benches and fuzz targets share (feature `testing`): a world without sockets, clocks or chance.
 //!
 //! [`Pair`] is two [`Endpoint`](crate::ike::Endpoint)s, each with a [`ModelSad`], joined by a seeded [`Link`] under a
-//! [`VirtualClock`]. Everything that happens follows from the seed, and [`Trace`] has a hash that says so.
+//! [`VirtualClock`]. [`Stage`] is one endpoint before a [`Puppet`], a peer that does what it is told. Everything that happens follows from the seed, and [`Trace`] has a hash that says so.
 //! `docs/testing.md` tells how to write a test with it.
 
 mod clock;
 mod link;
 mod pair;
 pub mod peers;
+mod puppet;
 mod random;
 mod sad;
 mod trace;
@@ -15,6 +16,7 @@ mod trace;
 pub use clock::VirtualClock;
 pub use link::{Link, LinkConfig, Nat};
 pub use pair::{A, B, Held, Missed, Node, Pair, Side};
+pub use puppet::{Puppet, Stage};
 pub use random::FixedRandom;
 pub use sad::{ModelSad, Violation};
 pub use trace::{MessageInfo, Trace};

@@ -353,7 +353,7 @@ impl Pair {
     pub fn expect(&mut self, from: Side, exchange: ExchangeType, response: bool) -> Held {
         let found = self.in_flight(from);
         match found.first() {
-            Some(info) if info.exchange == exchange.0 && info.response == response => {}
+            Some(info) if info.exchange == exchange && info.response == response => {}
             _ => {
                 panic!("{from} was to send {exchange} (response: {response}), in flight: {found:?}")
             }

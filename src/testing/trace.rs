@@ -3,6 +3,10 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::wire::Reader;
+use crate::wire::ike::header::Header;
+use crate::wire::ike::numbers::ExchangeType;
+
 /// What happened in a run, line by line, and a hash that is equal for equal runs.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
@@ -72,7 +76,7 @@ pub struct MessageInfo {
     /// Responder's SPI.
     pub spi_r: u64,
     /// Exchange Type.
-    pub exchange: u8,
+    pub exchange: ExchangeType,
     /// Whether the original initiator of the IKE SA sent it.
     pub from_initiator: bool,
     /// Whether it is a response.
@@ -85,41 +89,14 @@ impl MessageInfo {
     /// `None` if there is no whole header.
     #[must_use]
     pub fn of(datagram: &[u8]) -> Option<Self> {
-        let header: &[u8; 28] = datagram.first_chunk()?;
-        let [
-            i0,
-            i1,
-            i2,
-            i3,
-            i4,
-            i5,
-            i6,
-            i7,
-            r0,
-            r1,
-            r2,
-            r3,
-            r4,
-            r5,
-            r6,
-            r7,
-            _,
-            _,
-            exchange,
-            flags,
-            m0,
-            m1,
-            m2,
-            m3,
-            ..,
-        ] = *header;
+        let header = Header::parse(&mut Reader::new("IKE header", datagram)).ok()?;
         Some(Self {
-            spi_i: u64::from_be_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
-            spi_r: u64::from_be_bytes([r0, r1, r2, r3, r4, r5, r6, r7]),
-            exchange,
-            from_initiator: flags & 0x08 != 0,
-            response: flags & 0x20 != 0,
-            message_id: u32::from_be_bytes([m0, m1, m2, m3]),
+            spi_i: header.spi_i.0,
+            spi_r: header.spi_r.0,
+            exchange: header.exchange,
+            from_initiator: header.flags.initiator,
+            response: header.flags.response,
+            message_id: header.message_id,
         })
     }
 }
@@ -130,10 +107,7 @@ impl fmt::Display for MessageInfo {
         write!(
             f,
             "{} {kind} {} of {:016x}/{:016x}",
-            crate::wire::ike::numbers::ExchangeType(self.exchange),
-            self.message_id,
-            self.spi_i,
-            self.spi_r
+            self.exchange, self.message_id, self.spi_i, self.spi_r
         )
     }
 }

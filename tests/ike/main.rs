@@ -1,0 +1,15 @@
+//! Exchange tests of IKE: two endpoints, a virtual clock, a seeded network. See `docs/testing.md`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
+mod auth_failure;
+mod child;
+mod collision;
+mod delete;
+mod establish;
+mod harness;
+mod liveness;
+mod lost;
+mod nat;
+mod rekey;
+mod support;
