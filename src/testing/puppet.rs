@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::{FixedRandom, ModelSad, Violation, VirtualClock, peers};
+use crate::crypto::aead::Aead;
 use crate::crypto::dh::KeyPair;
 use crate::crypto::{Secret, SecureRandom};
 use crate::ike::keymat::{IkeKeys, psk_auth};
@@ -20,7 +21,7 @@ use crate::ipsec::suite::IkeSuite;
 use crate::ipsec::{Path, Spi, TrafficSelector};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{AuthMethod, ExchangeType, IdType, KeId};
+use crate::wire::ike::numbers::{AuthMethod, ExchangeType, IdType, KeId, PayloadType};
 use crate::wire::ike::payload::{Auth, Id, Ke, Nonce, Payload, Ts};
 
 /// A peer that does what a test tells it, and holds every key.
@@ -214,6 +215,35 @@ impl Puppet {
     /// A message with any header, sealed with the keys of the IKE SA.
     pub fn seal_with(&mut self, header: Header, payloads: &[Payload]) -> Option<Vec<u8>> {
         Some(self.protect_ours.as_ref()?.seal(header, payloads, &mut self.random))
+    }
+
+    /// A message with any header whose SK payload has these very bytes inside, well-formed or not, correctly sealed. `iv`
+    /// has to be another each time. AEAD suites alone, which is what it negotiates.
+    #[must_use]
+    pub fn seal_bytes(
+        &self,
+        header: Header,
+        first: PayloadType,
+        inner: &[u8],
+        iv: u64,
+    ) -> Option<Vec<u8>> {
+        let keys = self.keys.as_ref()?;
+        let key = if self.initiator { &keys.sk_ei } else { &keys.sk_er };
+        let aead = Aead::new(self.suite?.encr, key.expose())?;
+        // RFC 7296 §3.14: the last byte is Pad Length, here of no padding.
+        let mut data = [inner, &[0]].concat();
+        let iv = iv.to_be_bytes();
+        let body = iv.len() + data.len() + Aead::ICV_LEN;
+        let mut sealed = Vec::new();
+        let length = u32::try_from(Header::LEN + 4 + body).ok()?;
+        Header { next_payload: PayloadType::SK, length, ..header }.emit(&mut sealed);
+        sealed.extend_from_slice(&[first.0, 0]);
+        sealed.extend_from_slice(&u16::try_from(4 + body).ok()?.to_be_bytes());
+        let icv = aead.seal(&iv, &sealed, &mut data);
+        sealed.extend_from_slice(&iv);
+        sealed.extend_from_slice(&data);
+        sealed.extend_from_slice(&icv);
+        Some(sealed)
     }
 
     /// The payloads of a message of the other side.

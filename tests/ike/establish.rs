@@ -50,9 +50,9 @@ fn two_exchanges_establish_ike_sa_and_child_sa() {
 fn both_sides_report_their_progress() {
     let pair = established();
     let phases = |side| -> Vec<Phase> {
-        let phase = |event: &Event| match event {
-            Event::Progress { phase, .. } => Some(*phase),
-            _ => None,
+        let phase = |event: &Event| {
+            let Event::Progress { phase, .. } = event else { return None };
+            Some(*phase)
         };
         pair.node(side).events.iter().filter_map(|(_, event)| phase(event)).collect()
     };

@@ -5,11 +5,17 @@
 mod auth_failure;
 mod child;
 mod collision;
+mod cookie;
 mod delete;
 mod establish;
 mod harness;
 mod liveness;
 mod lost;
+mod mutate;
 mod nat;
 mod rekey;
+mod secrets;
+mod seeds;
 mod support;
+mod unprotected;
+mod window;

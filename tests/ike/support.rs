@@ -83,3 +83,9 @@ pub(crate) fn only_child(pair: &Pair, side: Side) -> ChildStatus {
     assert_that(pair, children.len() == 1, &format!("{side} is to have one CHILD_SA"));
     children.remove(0)
 }
+
+/// A number from the environment, for runs that a person wants longer or repeated.
+#[expect(clippy::disallowed_methods, reason = "a test may be told how long to run")]
+pub(crate) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
