@@ -464,3 +464,41 @@ fn fresh_spi(random: &mut FixedRandom) -> Spi {
 fn ts(selector: TrafficSelector) -> Ts {
     Ts { selectors: vec![selector] }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ike::numbers::NotifyType;
+    use crate::wire::ike::payload::Notify;
+
+    fn two() -> (Puppet, Puppet) {
+        let (mut a, mut b) = (Puppet::initiator(1), Puppet::responder(2));
+        let payloads = a.init_payloads();
+        let request = a.init_request(payloads);
+        b.read_init_request(&request).unwrap();
+        let response = b.init_response().unwrap();
+        a.read_init_response(&response).unwrap();
+        (a, b)
+    }
+
+    #[test]
+    fn two_puppets_understand_each_other() {
+        let (mut a, mut b) = two();
+        let payloads = a.auth_payloads().unwrap();
+        let request = a.request(ExchangeType::IKE_AUTH, &payloads).unwrap();
+        let read = b.open(&request).unwrap();
+        assert_eq!(read, payloads);
+        let payloads = b.auth_response_payloads(&read).unwrap();
+        let response = b.seal(ExchangeType::IKE_AUTH, true, 1, &payloads).unwrap();
+        assert_eq!(a.open(&response).unwrap(), payloads);
+    }
+
+    #[test]
+    fn bytes_sealed_by_hand_are_opened_like_a_message() {
+        let (a, b) = two();
+        let notify = Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, []));
+        let header = a.header(ExchangeType::INFORMATIONAL, false, 2);
+        let sealed = a.seal_bytes(header, PayloadType::NOTIFY, &[0, 0, 0, 8, 0, 0, 64, 0], 1);
+        assert_eq!(b.open(&sealed.unwrap()), Some(vec![notify]));
+    }
+}
