@@ -84,6 +84,16 @@ fn spoil(random: &mut FixedRandom, datagram: &mut Vec<u8>, corpus: &[Vec<u8>]) {
     }
 }
 
+/// Real datagrams of another implementation: the seeds of the fuzz target that parses messages.
+fn captured() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/ike_message");
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() > 10, "{} seeds in {folder}", files.len());
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
 /// Resident memory of this process in bytes, where the system tells.
 fn memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -115,13 +125,15 @@ fn without_growth(mut batch: impl FnMut(u64)) {
 
 #[test]
 fn mutated_datagrams_neither_panic_nor_grow_nor_change_an_established_sa() {
+    let captured = captured();
     without_growth(|seed| {
         let state = State::ALL[usize::try_from(seed).unwrap() % State::ALL.len()];
         let (mut stage, corpus) = state.stage(seed).unwrap();
         let mut random = FixedRandom::new(seed, 9);
         let before = fingerprint(&stage);
         for n in 0..PER_STAGE {
-            let datagram = mutate(&mut random, &corpus);
+            let from = if random.chance(20) { &captured } else { &corpus };
+            let datagram = mutate(&mut random, from);
             if corpus.contains(&datagram) {
                 continue;
             }

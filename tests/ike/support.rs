@@ -15,7 +15,7 @@ pub(crate) const REQUEST: bool = false;
 pub(crate) const RESPONSE: bool = true;
 
 /// Longer than any timer of these configurations that is part of an exchange.
-pub(crate) const QUIET: Duration = Duration::from_secs(120);
+pub(crate) const QUIET: Duration = Duration::from_secs(150);
 
 /// Fails the test with the trace if a check failed.
 #[track_caller]
