@@ -13,10 +13,14 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "daemon")]
+pub mod cli;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod control;
 pub mod crypto;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod datapath;
 pub mod ike;
 #[cfg(feature = "daemon")]

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `ipsecd` program: see [`ipsecd::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ipsecd::cli::run()
+}

@@ -284,7 +284,12 @@ fn peer_id(
             );
             None
         }
-        Some(None) | None => None,
+        None => {
+            let why = "; it can be left out only where `address` is an address";
+            require(raw, "peer", raw.peer.span.as_ref(), "id", why, report);
+            None
+        }
+        Some(None) => None,
     }
 }
 
@@ -341,11 +346,9 @@ fn subnets(
         return None;
     };
     let placed = read_subnets(section, list, report)?;
-    let mut fine = true;
     for (i, later) in placed.iter().enumerate() {
         let earlier = placed[..i].iter().find(|earlier| earlier.subnet.overlaps(later.subnet));
         if let Some(earlier) = earlier {
-            fine = false;
             let message =
                 format!("[{section}] subnets: {} overlaps {}", later.subnet, earlier.subnet);
             report.error(later.span.clone(), message).related(earlier.span.clone(), "overlaps this").help(
@@ -357,7 +360,8 @@ fn subnets(
             );
         }
     }
-    fine.then_some(placed)
+    // An error is in the report; the other side can be looked at all the same.
+    Some(placed)
 }
 
 fn read_subnets(section: &str, list: &List<'_>, report: &mut Report) -> Option<Vec<Placed>> {

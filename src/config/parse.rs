@@ -12,14 +12,36 @@ pub(super) fn toml(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
     DeTable::parse_recoverable(text)
 }
 
+const OPEN_LIST: &str = "missing comma between array elements";
+
 /// Enters the syntax errors into the report and says how many they are.
 pub(super) fn syntax(errors: &[toml::de::Error], report: &mut Report) -> usize {
     let source = report.source();
     let mut entered = 0;
+    let mut errors: Vec<&toml::de::Error> = errors.iter().collect();
+    errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
     for error in errors {
+        if report.is_full() {
+            report.unreadable_from(0);
+            break;
+        }
         let at = error.span().unwrap_or(0..0);
         let message = error.message().trim_end_matches(", expected nothing");
         let line = line_of(&source, at.start);
+        let text = source.get(line.clone()).unwrap_or_default();
+        if message.starts_with(OPEN_LIST)
+            && (text.contains('=') || text.trim_start().starts_with('['))
+        {
+            if let Some(diagnostic) = report.syntax_error(at, "a list is not closed") {
+                entered += 1;
+                diagnostic
+                    .label("this is still inside the list")
+                    .help("end the list before this line with ]");
+            }
+            // It swallows all that follows: nothing can be said of that.
+            report.unreadable_from(line.start);
+            break;
+        }
         let bare = bare_value(&source, &line);
         let duplicate = message == "duplicate key";
         let place = match &bare {
@@ -32,14 +54,15 @@ pub(super) fn syntax(errors: &[toml::de::Error], report: &mut Report) -> usize {
             let name = source.get(place).unwrap_or_default();
             diagnostic
                 .label(format!("`{name}` stands a second time"))
-                .help("join the two: each table and each key stands once in a file".to_owned());
-        } else if bare.is_some()
-            && let Some(value) = source.get(place)
-        {
+                .help("join the two: each table and each key stands once in a file");
+        } else if bare.is_some() {
+            let value = source.get(place).unwrap_or_default();
             diagnostic.label("not a TOML value");
             if !value.contains(['"', '\'', '*']) {
                 diagnostic.help(format!("put it in quotes: \"{value}\""));
             }
+        } else if message.ends_with("expected `\"`") || message.ends_with("expected `'`") {
+            diagnostic.help("end the text with the quote that it began with");
         }
     }
     entered
@@ -114,9 +137,12 @@ fn inside_quotes(span: Range<usize>, bytes: &[u8]) -> Range<usize> {
 }
 
 fn looks_secret(name: &str) -> bool {
+    if ["psk", "secret", "passw"].iter().any(|word| name.contains(word)) {
+        return true;
+    }
     ["psk", "secret", "password", "key", "passphrase"]
         .iter()
-        .any(|word| strsim::damerau_levenshtein(name, word) <= 1)
+        .any(|word| name.len() <= 16 && strsim::damerau_levenshtein(name, word) <= 1)
 }
 
 /// What follows the `=` in lines of `[auth]` and in lines that speak of a psk.
@@ -150,8 +176,8 @@ fn suspicious(text: &str) -> Vec<Range<usize>> {
             }
             continue;
         };
-        found.push(here + equals + 1..start);
         let value = &line[equals + 1..];
+        found.push(start - value.trim_start().len()..start);
         until = ["\"\"\"", "'''"].into_iter().find(|quotes| value.matches(quotes).count() % 2 == 1);
     }
     found

@@ -48,12 +48,12 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         match UnixStream::connect(path) {
             Ok(stream) => Ok(Self { stream }),
-            Err(error) => Err(match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ClientError::NotRunning(path.to_owned())
-                }
-                io::ErrorKind::PermissionDenied => ClientError::NoPermission(path.to_owned()),
-                _ => error.into(),
+            Err(error) => Err(if is_unheard(&error) {
+                ClientError::NotRunning(path.to_owned())
+            } else if error.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::NoPermission(path.to_owned())
+            } else {
+                error.into()
             }),
         }
     }
@@ -93,4 +93,9 @@ impl Client {
             }
         }
     }
+}
+
+/// No socket, or nobody behind it.
+fn is_unheard(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

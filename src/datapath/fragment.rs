@@ -2,9 +2,7 @@
 //! 791 §3.2), so that the far end has nothing to reassemble.
 
 use crate::ipsec::PacketBuf;
-use crate::ipsec::inner::{Fragment, Inner};
-
-use super::checksum::Sum;
+use crate::wire::ip::Ipv4Packet;
 
 /// Longest IPv4 header.
 const MAX_HEADER: usize = 60;
@@ -23,21 +21,16 @@ pub(super) struct Fragments<'a> {
 }
 
 impl<'a> Fragments<'a> {
-    /// `None` if `mtu` has no room for a header and 8 bytes.
-    pub(super) fn new(packet: &'a [u8], inner: &Inner, mtu: usize) -> Option<Self> {
-        let (original, payload) = packet.get(..inner.len)?.split_at_checked(inner.transport)?;
+    /// `None` if it is not IPv4, or `mtu` has no room for a header and 8 bytes.
+    pub(super) fn new(packet: &'a [u8], mtu: usize) -> Option<Self> {
+        let ip = Ipv4Packet::new_checked(packet).ok()?;
+        let (offset, more) = (ip.fragment_offset().into(), ip.more_fragments());
+        let (original, payload) =
+            packet.get(..ip.total_len().into())?.split_at_checked(ip.header_len())?;
         let mut header = [0; MAX_HEADER];
         header.get_mut(..original.len())?.copy_from_slice(original);
-        let Fragment { offset, more } =
-            inner.fragment.unwrap_or(Fragment { offset: 0, more: false });
-        (mtu >= original.len() + 8).then_some(Self {
-            payload,
-            header,
-            header_len: original.len(),
-            offset,
-            more,
-            mtu,
-        })
+        let header_len = original.len();
+        (mtu >= header_len + 8).then_some(Self { payload, header, header_len, offset, more, mtu })
     }
 
     /// Writes the next fragment into `buf`; `false` if there is none, or it does not fit.
@@ -55,7 +48,10 @@ impl<'a> Fragments<'a> {
         let (header, body) = packet.split_at_mut(self.header_len);
         header.copy_from_slice(&self.header[..self.header_len]);
         body.copy_from_slice(data);
-        write_lengths(header, total, self.offset, !last || self.more);
+        write_place(header, total, self.offset, !last || self.more);
+        if let Ok(mut ip) = Ipv4Packet::new_checked(packet) {
+            ip.fill_checksum();
+        }
         buf.set_len(total);
 
         self.payload = rest;
@@ -92,17 +88,14 @@ impl<'a> Fragments<'a> {
     }
 }
 
-/// Header length, total length, fragment field and checksum.
-fn write_lengths(header: &mut [u8], total: usize, offset: usize, more: bool) {
+/// Header length, total length and fragment field.
+fn write_place(header: &mut [u8], total: usize, offset: usize, more: bool) {
     let words = u8::try_from(header.len() / 4).expect("at most 15 words");
     let total = u16::try_from(total).expect("no longer than the packet that it is a part of");
     let place = u16::try_from(offset / 8).expect("within a packet") | if more { 0x2000 } else { 0 };
     header[0] = 0x40 | words;
     header[2..4].copy_from_slice(&total.to_be_bytes());
     header[6..8].copy_from_slice(&place.to_be_bytes());
-    header[10..12].fill(0);
-    let checksum = Sum::default().add(header).finish();
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -124,9 +117,8 @@ mod tests {
     }
 
     fn fragments(packet: &[u8], mtu: usize) -> Vec<Vec<u8>> {
-        let inner = Inner::parse(packet).unwrap();
         let mut buf = PacketBuf::new(mtu);
-        let mut fragments = Fragments::new(packet, &inner, mtu).unwrap();
+        let mut fragments = Fragments::new(packet, mtu).unwrap();
         core::iter::from_fn(|| fragments.next_into(&mut buf).then(|| buf.to_vec())).collect()
     }
 
@@ -138,14 +130,14 @@ mod tests {
         for fragment in fragments {
             assert!(fragment.len() <= mtu);
             assert!(more, "nothing follows the last");
-            let inner = Inner::parse(fragment).unwrap();
-            assert_eq!(inner.len, fragment.len());
-            assert_eq!(Sum::default().add(&fragment[..inner.transport]).finish(), 0);
-            assert_eq!(fragment[4..6], [0xab, 0xcd], "one identification");
-            let place = inner.fragment.unwrap_or(Fragment { offset: 0, more: false });
-            assert_eq!(place.offset, *start.get_or_insert(place.offset) + payload.len());
-            payload.extend(&fragment[inner.transport..]);
-            more = place.more;
+            let ip = Ipv4Packet::new_checked(fragment).unwrap();
+            assert_eq!(usize::from(ip.total_len()), fragment.len());
+            assert!(ip.verify_checksum());
+            assert_eq!(ip.ident(), 0xabcd, "one identification");
+            let offset = usize::from(ip.fragment_offset());
+            assert_eq!(offset, *start.get_or_insert(offset) + payload.len());
+            payload.extend(ip.payload());
+            more = ip.more_fragments();
         }
         (start.unwrap(), payload, more)
     }
@@ -164,9 +156,8 @@ mod tests {
     #[test]
     fn an_mtu_without_room_for_a_fragment_is_refused() {
         let packet = packet(&[], 100, 0);
-        let inner = Inner::parse(&packet).unwrap();
-        assert!(Fragments::new(&packet, &inner, 27).is_none());
-        assert!(Fragments::new(&packet, &inner, 28).is_some());
+        assert!(Fragments::new(&packet, 27).is_none());
+        assert!(Fragments::new(&packet, 28).is_some());
     }
 
     proptest! {

@@ -4,18 +4,18 @@ use core::mem;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::ipsec::esp::{NEXT_HEADER_IPV4, NEXT_HEADER_IPV6, NEXT_HEADER_NONE, Opened, peek_spi};
+use crate::ipsec::esp::{Opened, peek_spi};
 use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
 use crate::ipsec::sad::InboundEntry;
 use crate::ipsec::selector::matches_pair;
 use crate::ipsec::{DropReason, Encap, Notice, PacketBuf, Path};
+use crate::wire::ip::{IpPacket, NextHeader};
+use crate::wire::natt::{self, Datagram};
 
 use super::batch::{IkeDatagram, InboundBatch, Received};
-use super::checksum::mend;
 use super::ecn::{self, Ecn};
-use super::encap::{self, Datagram};
 use super::{Datapath, MOVED_INTERVAL, mss, pmtu};
 
 impl Datapath {
@@ -34,23 +34,23 @@ impl Datapath {
     fn inbound(&self, now: u64, received: &mut Received, out: &mut InboundBatch) {
         let Received { path, ecn, buf } = received;
         let datagram = match path.encap {
-            Encap::Udp => encap::classify(buf),
-            Encap::Plain => Datagram::Esp,
+            Encap::Udp => natt::classify(buf),
+            Encap::Plain => Ok(Datagram::Esp(buf)),
         };
         match datagram {
-            Datagram::Esp => {
+            Ok(Datagram::Esp(_)) => {
                 if let Err(reason) = self.esp(now, *path, *ecn, buf, out) {
                     self.shared.drops.count(reason);
                 }
             }
-            Datagram::Ike(marker) => {
-                buf.trim_front(marker);
+            Ok(Datagram::Ike(_)) => {
+                buf.trim_front(natt::NON_ESP_MARKER.len());
                 out.ike.push(IkeDatagram { path: *path, buf: out.pool.exchange(buf) });
             }
-            Datagram::Keepalive => {
+            Ok(Datagram::Keepalive) => {
                 self.shared.keepalives.fetch_add(1, Ordering::Relaxed);
             }
-            Datagram::Malformed => self.shared.drops.count(DropReason::NattMalformed),
+            Err(_) => self.shared.drops.count(DropReason::NattMalformed),
         }
     }
 
@@ -123,13 +123,13 @@ impl Datapath {
         &self,
         entry: &InboundEntry,
         outer: Ecn,
-        next_header: u8,
+        next_header: NextHeader,
         packet: &mut PacketBuf,
     ) -> Result<(), DropReason> {
         let is_ipv6 = match next_header {
-            NEXT_HEADER_IPV4 => false,
-            NEXT_HEADER_IPV6 => true,
-            NEXT_HEADER_NONE => return Err(DropReason::Dummy),
+            NextHeader::IPV4 => false,
+            NextHeader::IPV6 => true,
+            NextHeader::NONE => return Err(DropReason::Dummy),
             _ => return Err(DropReason::BadNextHeader),
         };
         let inner = Inner::parse(packet)
@@ -145,7 +145,7 @@ impl Datapath {
         let before = Ecn::of(inner.traffic_class);
         let after = ecn::decapsulate(before, outer)?;
         if after != before {
-            set_ecn(packet, inner.traffic_class, after);
+            set_ecn(packet, after);
         }
         if self.options.clamp_mss {
             let least = if is_ipv6 { pmtu::IPV6_MIN_MTU } else { 0 };
@@ -163,20 +163,10 @@ fn has_moved(known: &Path, now: &Path) -> bool {
 }
 
 /// Sets the ECN field, and mends the checksum of IPv4.
-fn set_ecn(packet: &mut [u8], traffic_class: u8, ecn: Ecn) {
-    let after = traffic_class & !3 | ecn.bits();
-    match packet {
-        [v4, tos, _, _, _, _, _, _, _, _, c0, c1, ..] if *v4 >> 4 == 4 => {
-            let mended = mend(
-                u16::from_be_bytes([*c0, *c1]),
-                u16::from_be_bytes([*v4, *tos]),
-                u16::from_be_bytes([*v4, after]),
-            );
-            *tos = after;
-            [*c0, *c1] = mended.to_be_bytes();
-        }
-        // Traffic Class lies across the first two bytes; ECN is its low end.
-        [_, second, ..] => *second = *second & 0x0f | after << 4,
-        _ => {}
+fn set_ecn(packet: &mut [u8], ecn: Ecn) {
+    match IpPacket::new_checked(packet) {
+        Ok(IpPacket::V4(mut ip)) => ip.set_ecn(ecn.bits()),
+        Ok(IpPacket::V6(mut ip)) => ip.set_ecn(ecn.bits()),
+        Err(_) => {}
     }
 }

@@ -6,9 +6,7 @@
 //! Outer IP and UDP headers are the sockets'; this module says what has to be in them.
 
 mod batch;
-mod checksum;
 pub mod ecn;
-mod encap;
 mod fragment;
 mod inbound;
 mod mss;

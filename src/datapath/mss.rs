@@ -1,70 +1,28 @@
 //! The MSS option of TCP SYNs, lowered to what fits into the tunnel: for hosts whose path MTU discovery does not work.
 
-use crate::ipsec::inner::{Inner, protocol};
-
-use super::checksum::mend;
+use crate::ipsec::inner::Inner;
+use crate::wire::ip::NextHeader;
+use crate::wire::tcp::TcpPacket;
 
 /// Lengths of the fixed headers that the MSS leaves room for, options not counted (RFC 6691 §2).
 const IPV4_AND_TCP: usize = 20 + 20;
 const IPV6_AND_TCP: usize = 40 + 20;
 
-/// SYN among the flags (RFC 9293 §3.1).
-const SYN: u8 = 0x02;
-
 /// Lowers the MSS in `packet`, if it is a SYN that has the option, so that segments fit into `mtu`.
 pub(super) fn clamp(packet: &mut [u8], inner: &Inner, mtu: usize) {
-    if inner.flow.protocol != protocol::TCP || inner.is_later_fragment() {
+    if inner.flow.protocol != NextHeader::TCP.0 || inner.is_later_fragment() {
         return;
     }
     let headers = if inner.is_ipv6() { IPV6_AND_TCP } else { IPV4_AND_TCP };
-    // Nobody has to accept less than 64 bytes in a segment, and nothing is won by asking.
-    let Ok(most) = u16::try_from(mtu.saturating_sub(headers).max(64)) else { return };
-    let Some(tcp) = packet.get_mut(inner.transport..inner.len) else { return };
-    if tcp.len() < 20 || tcp[13] & SYN == 0 {
-        return;
-    }
-    let header_len = usize::from(tcp[12] >> 4) * 4;
-    let Some(at) = tcp.get(20..header_len).and_then(find_mss).map(|at| 20 + at) else { return };
-
-    let mss = u16::from_be_bytes([tcp[at], tcp[at + 1]]);
-    if mss <= most {
-        return;
-    }
-    tcp[at..at + 2].copy_from_slice(&most.to_be_bytes());
-    let checksum = u16::from_be_bytes([tcp[16], tcp[17]]);
-    let mended = if at.is_multiple_of(2) {
-        mend(checksum, mss, most)
-    } else {
-        // Across two words of the sum: there its bytes stand the other way round (RFC 1071 §2 (B)).
-        mend(checksum, mss.swap_bytes(), most.swap_bytes())
-    };
-    tcp[16..18].copy_from_slice(&mended.to_be_bytes());
-}
-
-/// Where among the options the value of the MSS stands (RFC 9293 §3.1, §3.7.1).
-fn find_mss(options: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        match *options.get(at)? {
-            0 => return None,
-            1 => at += 1,
-            kind => {
-                let len = usize::from(*options.get(at + 1)?);
-                if len < 2 || at + len > options.len() {
-                    return None;
-                }
-                if kind == 2 && len == 4 {
-                    return Some(at + 2);
-                }
-                at += len;
-            }
-        }
+    let Ok(most) = u16::try_from(mtu.saturating_sub(headers)) else { return };
+    let Some(segment) = packet.get_mut(inner.transport..inner.len) else { return };
+    if let Ok(mut tcp) = TcpPacket::new_checked(segment) {
+        tcp.clamp_mss(most);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::checksum::Sum;
     use super::*;
 
     /// A SYN with these options and a right checksum.
@@ -85,21 +43,17 @@ mod tests {
         packet.extend([0x12, 0x34, 0, 80, 1, 2, 3, 4, 0, 0, 0, 0]);
         packet.extend([u8::try_from(tcp_len / 4).unwrap() << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
         packet.extend(options);
-        let checksum = checksum(&packet, transport);
-        packet[transport + 16..transport + 18].copy_from_slice(&checksum.to_be_bytes());
+        let inner = Inner::parse(&packet).unwrap();
+        let mut tcp = TcpPacket::new_checked(&mut packet[transport..]).unwrap();
+        tcp.fill_checksum(inner.flow.src, inner.flow.dst);
         packet
-    }
-
-    fn checksum(packet: &[u8], transport: usize) -> u16 {
-        let flow = Inner::parse(packet).unwrap().flow;
-        let len = packet.len() - transport;
-        Sum::default().add_pseudo(flow.src, flow.dst, 6, len).add(&packet[transport..]).finish()
     }
 
     fn clamped(mut packet: Vec<u8>, mtu: usize) -> Vec<u8> {
         let inner = Inner::parse(&packet).unwrap();
         clamp(&mut packet, &inner, mtu);
-        assert_eq!(checksum(&packet, inner.transport), 0, "the checksum holds");
+        let tcp = TcpPacket::new_checked(&packet[inner.transport..]).unwrap();
+        assert!(tcp.verify_checksum(inner.flow.src, inner.flow.dst));
         packet
     }
 

@@ -4,16 +4,16 @@ use core::mem;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::ipsec::esp::{NEXT_HEADER_IPV4, NEXT_HEADER_IPV6};
 use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
 use crate::ipsec::sad::OutboundEntry;
 use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{Action, DropReason, Flow, Notice, PacketBuf, PolicyId};
+use crate::ipsec::{Action, DfPolicy, DropReason, Flow, Notice, PacketBuf, PolicyId};
 
 use super::batch::{OutboundBatch, Sealed};
 use super::fragment::Fragments;
-use super::{Datapath, ecn, encap, mss, pmtu};
+use super::{Datapath, ecn, mss, pmtu};
+use crate::wire::ip::NextHeader;
 
 impl Datapath {
     /// Packets from the TUN. `out` is cleared first. Every buffer of `packets` comes back empty; those that are empty
@@ -84,13 +84,13 @@ impl Datapath {
         if inner.dont_fragment {
             entry.sa.drops.count(DropReason::TooBig);
             self.shared.drops.count(DropReason::TooBig);
-            return self.answer_too_big(now, inner, mtu, packet, out);
+            return self.answer_too_big(now, mtu, packet, out);
         }
         // A later fragment has no ports. If the selectors of the SA ask for some, the far end would drop it
         // (RFC 4301 §7), and the packet has to stay whole inside.
         let params = entry.sa.params();
         let later = Flow { ports: None, ..inner.flow };
-        let fragments = Fragments::new(packet, inner, mtu);
+        let fragments = Fragments::new(packet, mtu);
         match fragments {
             Some(mut fragments) if matches_pair(&params.ts_local, &params.ts_peer, &later) => {
                 loop {
@@ -107,19 +107,10 @@ impl Datapath {
         }
     }
 
-    fn answer_too_big(
-        &self,
-        now: u64,
-        inner: &Inner,
-        mtu: usize,
-        packet: &PacketBuf,
-        out: &mut OutboundBatch,
-    ) {
+    fn answer_too_big(&self, now: u64, mtu: usize, packet: &PacketBuf, out: &mut OutboundBatch) {
         let mut reply = out.pool.take();
         // RFC 4443 §2.4 (f), RFC 1812 §4.3.2.8: errors are limited.
-        if self.shared.may_answer(now)
-            && pmtu::too_big(packet, inner, mtu, &self.options, &mut reply)
-        {
+        if self.shared.may_answer(now) && pmtu::too_big(packet, mtu, &self.options, &mut reply) {
             out.replies.push(reply);
         } else {
             out.pool.put(reply);
@@ -138,7 +129,7 @@ impl Datapath {
         let sa = &entry.sa;
         let params = sa.params();
         let len = packet.len();
-        let next_header = if inner.is_ipv6() { NEXT_HEADER_IPV6 } else { NEXT_HEADER_IPV4 };
+        let next_header = if inner.is_ipv6() { NextHeader::IPV6 } else { NextHeader::IPV4 };
         match sa.seal(packet, next_header) {
             Ok(limit) => {
                 entry.traffic.count_outbound(len);
@@ -150,7 +141,7 @@ impl Datapath {
                     buf: mem::replace(packet, spare),
                     path: entry.path,
                     traffic_class: ecn::encapsulate(inner.traffic_class, params.dscp),
-                    dont_fragment: fits && encap::dont_fragment(inner, params.df),
+                    dont_fragment: fits && dont_fragment(inner, params.df),
                 });
             }
             Err(reason) => {
@@ -163,5 +154,14 @@ impl Datapath {
                 }
             }
         }
+    }
+}
+
+/// Whether the outer packet must not be fragmented (RFC 4301 §8.1).
+const fn dont_fragment(inner: &Inner, policy: DfPolicy) -> bool {
+    match policy {
+        DfPolicy::Clear => false,
+        DfPolicy::Copy => inner.dont_fragment,
+        DfPolicy::Set => true,
     }
 }

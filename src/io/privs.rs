@@ -17,17 +17,19 @@ pub enum PrivsError {
 }
 
 /// The capabilities that stay.
-const KEPT: [(Capability, &str); 3] = [
+const KEPT: [(Capability, &str); 4] = [
     // A new tunnel needs a TUN device, routes and rules at any time, and SO_MARK is set on each socket.
     (Capability::CAP_NET_ADMIN, "TUN devices, routes, rules, SO_MARK"),
     // Raw sockets of IP protocol 50 are opened at the start, and again if IPv6 comes later.
     (Capability::CAP_NET_RAW, "raw ESP sockets"),
+    // Files named to `ipsecd up` later may belong to the administrator who wrote them, and only be readable to them.
+    (Capability::CAP_DAC_READ_SEARCH, "configuration and secret files of other owners"),
     // UDP 500 likewise.
     (Capability::CAP_NET_BIND_SERVICE, "UDP port 500"),
 ];
 
 /// Keeps keys out of core dumps and away from ptrace, forbids to gain privileges again, and drops every capability
-/// that is not needed. Configuration and secret files must then be readable to the user the daemon runs as.
+/// that is not needed.
 ///
 /// # Errors
 /// If the kernel refuses one of them.

@@ -11,7 +11,6 @@ use futures_util::{Stream, StreamExt, pin_mut};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use rtnetlink::packet_core::ErrorMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{
     RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
@@ -103,6 +102,18 @@ impl Netlink {
         let message = LinkUnspec::new_with_index(index).mtu(u32::from(mtu)).up().build();
         let result = self.handle.link().change(message).execute().await;
         result.map_err(|cause| failed(&cause, || format!("set interface {index} up (mtu {mtu})")))
+    }
+
+    /// Deletes an interface, and with it its routes and addresses; one that is gone is no error.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn remove_link(&self, index: u32) -> Result<(), RouteError> {
+        match self.handle.link().del(index).execute().await {
+            Ok(()) => Ok(()),
+            Err(cause) if is_gone(&cause) => Ok(()),
+            Err(cause) => Err(failed(&cause, || format!("remove interface {index}"))),
+        }
     }
 
     /// Gives an interface an address.
@@ -226,25 +237,6 @@ impl Netlink {
             }
         }
         Ok(removed)
-    }
-
-    /// The MTU of an interface.
-    ///
-    /// # Errors
-    /// If there is none of that name.
-    pub async fn mtu_of(&self, name: &str) -> Result<u32, RouteError> {
-        let links = self.handle.link().get().match_name(name.to_owned()).execute();
-        let found =
-            first(links).await.map_err(|cause| failed(&cause, || format!("find {name}")))?;
-        let mtu = found.and_then(|link| {
-            link.attributes.iter().find_map(|attribute| {
-                if let LinkAttribute::Mtu(mtu) = attribute { Some(*mtu) } else { None }
-            })
-        });
-        mtu.ok_or_else(|| RouteError {
-            action: format!("read the MTU of {name}"),
-            cause: "no such interface".to_owned(),
-        })
     }
 }
 

@@ -207,8 +207,8 @@ pub fn into_owned(object: impl IntoRawFd) -> OwnedFd {
 }
 
 /// The size of `T` as the socket calls want it.
+#[expect(clippy::cast_possible_truncation, reason = "every T here is smaller than 200 bytes")]
 const fn socklen<T>() -> libc::socklen_t {
-    // Every T here is smaller than 200 bytes.
     size_of::<T>() as libc::socklen_t
 }
 

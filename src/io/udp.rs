@@ -70,7 +70,10 @@ impl Socket {
         }
         let fd = inner.as_fd();
         if v6 {
-            inner.set_only_v6(true)?;
+            // A raw socket of IPv6 never has IPv4, and refuses the option.
+            if kind == Type::DGRAM {
+                inner.set_only_v6(true)?;
+            }
             sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
             sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
             let discover = match fragment {
@@ -127,6 +130,14 @@ impl Socket {
         sys::send_batch(self.as_fd(), messages)
     }
 
+    /// The same UDP socket for tokio to wait on, within its runtime.
+    ///
+    /// # Errors
+    /// Those of dup(2) and epoll(7).
+    pub fn watched(&self) -> io::Result<tokio::net::UdpSocket> {
+        tokio::net::UdpSocket::from_std(self.inner.try_clone()?.into())
+    }
+
     /// Drops whatever would be received.
     pub(super) fn receive_nothing(&self) -> io::Result<()> {
         self.inner.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
@@ -136,12 +147,6 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for Socket {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.inner.as_raw_fd()
     }
 }
 

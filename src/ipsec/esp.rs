@@ -2,25 +2,6 @@
 //!
 //! Owns the ESP header and trailer, the sequence number, the IV and the order of the checks. Knows nothing of what the
 //! inner packet is, nor of where the sealed one goes.
-//!
-//! ```text
-//!  0                   1                   2                   3
-//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
-//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//! |               Security Parameters Index (SPI)                 |
-//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//! |                      Sequence Number                          |
-//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//! |                            IV                                 |
-//! ~                        Payload Data                           ~
-//! +               +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//! |               |                 Padding (0-255 bytes)         |
-//! +-+-+-+-+-+-+-+-+               +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//! |                               |  Pad Length   | Next Header   |
-//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//! |         Integrity Check Value-ICV   (variable)                |
-//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//! ```
 
 mod transform;
 
@@ -32,20 +13,10 @@ use super::pace::Pace;
 use super::replay::{Arrival, ReplayWindow};
 use super::{DropCounters, DropReason, PacketBuf, SaParams, Spi, suite::EspSuite};
 use crate::crypto::Secret;
+use crate::wire::esp::{EspHeader, EspPacket, EspTrailer};
 use crate::wire::ike::numbers::EsnId;
+use crate::wire::ip::NextHeader;
 use transform::Transform;
-
-/// Next Header of an IPv4 packet in tunnel mode (RFC 4303 §2.6).
-pub const NEXT_HEADER_IPV4: u8 = 4;
-/// Next Header of an IPv6 packet in tunnel mode (RFC 4303 §2.6).
-pub const NEXT_HEADER_IPV6: u8 = 41;
-/// Next Header of a dummy packet (RFC 4303 §2.6).
-pub const NEXT_HEADER_NONE: u8 = 59;
-
-/// SPI and sequence number.
-const HEADER_LEN: usize = 8;
-/// Pad Length and Next Header.
-const TRAILER_LEN: usize = 2;
 
 /// Where in a packet of a suite what stands, and so how much longer sealing makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +24,7 @@ pub struct EspLayout {
     /// Length of the IV.
     pub iv_len: usize,
     /// What payload and trailer together are a multiple of: the block of the cipher, at least 4 (RFC 4303 §2.4).
-    pub align: usize,
+    pub align: u8,
     /// Length of the ICV.
     pub icv_len: usize,
 }
@@ -68,17 +39,21 @@ impl EspLayout {
     /// Length of the ESP packet around an inner packet of `inner` bytes.
     #[must_use]
     pub const fn sealed_len(&self, inner: usize) -> usize {
-        HEADER_LEN + self.iv_len + (inner + TRAILER_LEN).next_multiple_of(self.align) + self.icv_len
+        EspHeader::LEN
+            + self.iv_len
+            + (inner + EspTrailer::FIXED_LEN).next_multiple_of(self.align as usize)
+            + self.icv_len
     }
 
     /// Length of the longest inner packet in an ESP packet of at most `sealed` bytes; `None` if not even an empty one
     /// fits.
     #[must_use]
     pub const fn max_inner_len(&self, sealed: usize) -> Option<usize> {
-        let Some(encrypted) = sealed.checked_sub(HEADER_LEN + self.iv_len + self.icv_len) else {
+        let Some(encrypted) = sealed.checked_sub(EspHeader::LEN + self.iv_len + self.icv_len)
+        else {
             return None;
         };
-        (encrypted - encrypted % self.align).checked_sub(TRAILER_LEN)
+        (encrypted - encrypted % self.align as usize).checked_sub(EspTrailer::FIXED_LEN)
     }
 }
 
@@ -134,11 +109,16 @@ impl OutboundSa {
     /// # Errors
     /// [`DropReason::LifetimeEnded`], [`DropReason::SequenceExhausted`] and [`DropReason::NoRoom`]; then the packet is
     /// as it was.
-    pub fn seal(&self, packet: &mut PacketBuf, next_header: u8) -> Result<Limit, DropReason> {
+    pub fn seal(
+        &self,
+        packet: &mut PacketBuf,
+        next_header: NextHeader,
+    ) -> Result<Limit, DropReason> {
         let inner_len = packet.len();
         let layout = self.transform.own_layout();
-        let front = HEADER_LEN + layout.iv_len;
-        let back = layout.sealed_len(inner_len) - front - inner_len;
+        let front = EspHeader::LEN + layout.iv_len;
+        let trailer = EspTrailer::aligning(inner_len, layout.align, next_header);
+        let back = trailer.len() + layout.icv_len;
         if packet.headroom() < front || packet.tailroom() < back {
             return Err(DropReason::NoRoom);
         }
@@ -150,13 +130,14 @@ impl OutboundSa {
             return Err(DropReason::NoRoom);
         }
 
-        let (header, rest) = packet.split_at_mut(HEADER_LEN);
+        let (header, rest) = packet.split_at_mut(EspHeader::LEN);
         let [.., s4, s5, s6, s7] = sequence.to_be_bytes();
-        header[..4].copy_from_slice(&self.params.spi.to_be_bytes());
-        header[4..].copy_from_slice(&[s4, s5, s6, s7]);
+        let low = u32::from_be_bytes([s4, s5, s6, s7]);
+        let fields = EspHeader { spi: self.params.spi.get(), sequence: low };
+        header.copy_from_slice(&fields.emit());
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
         let (data, icv) = rest.split_at_mut(rest.len() - layout.icv_len);
-        write_trailer(&mut data[inner_len..], next_header);
+        trailer.emit(&mut data[inner_len..]);
         self.transform.seal(header, self.esn(), sequence, iv, data, icv);
 
         let limit = self.usage.count(inner_len);
@@ -213,7 +194,7 @@ pub struct InboundSa {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// What the packet is now.
-    pub next_header: u8,
+    pub next_header: NextHeader,
     /// Where it stands in the sequence.
     pub arrival: Arrival,
     /// Whether it reached the soft limit of the SA.
@@ -271,16 +252,16 @@ impl InboundSa {
     /// SA changes.
     pub fn open(&self, packet: &mut PacketBuf) -> Result<Opened, DropReason> {
         let layout = self.transform.own_layout();
-        let front = HEADER_LEN + layout.iv_len;
+        let front = EspHeader::LEN + layout.iv_len;
         let encrypted = packet
             .len()
             .checked_sub(front + layout.icv_len)
-            .filter(|&len| len >= TRAILER_LEN && self.transform.takes(len))
+            .filter(|&len| len >= EspTrailer::FIXED_LEN && self.transform.takes(len))
             .ok_or(DropReason::EspMalformed)?;
 
-        let (header, rest) = packet.split_at_mut(HEADER_LEN);
-        let &mut [.., s0, s1, s2, s3] = header else { return Err(DropReason::EspMalformed) };
-        let sequence = self.window().check(u32::from_be_bytes([s0, s1, s2, s3]))?;
+        let (header, rest) = packet.split_at_mut(EspHeader::LEN);
+        let fields = EspPacket::new_checked(&*header).map_err(|_| DropReason::EspMalformed)?;
+        let sequence = self.window().check(fields.sequence())?;
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
         let (data, icv) = rest.split_at_mut(encrypted);
         let esn = self.params.suite.esn == EsnId::ESN;
@@ -288,14 +269,15 @@ impl InboundSa {
         let arrival = self.window().accept(sequence, proof)?;
         self.transform.decrypt(iv, data);
 
-        let (inner_len, next_header) = read_trailer(data)?;
+        let trailer = EspTrailer::parse(data).map_err(|_| DropReason::BadPadding)?;
+        let inner_len = data.len() - trailer.len();
         packet.trim_front(front);
         packet.truncate(inner_len);
         if !self.usage.permits(inner_len) {
             return Err(DropReason::LifetimeEnded);
         }
         let limit = self.usage.count(inner_len);
-        Ok(Opened { next_header, arrival, limit })
+        Ok(Opened { next_header: trailer.next_header, arrival, limit })
     }
 
     fn window(&self) -> MutexGuard<'_, ReplayWindow> {
@@ -304,11 +286,10 @@ impl InboundSa {
     }
 }
 
-/// The SPI of an ESP packet; `None` if it is too short, or the SPI is reserved.
+/// The SPI of an ESP packet; `None` if it is too short to be one, or the SPI is reserved.
 #[must_use]
 pub fn peek_spi(packet: &[u8]) -> Option<Spi> {
-    let &[s0, s1, s2, s3, ..] = packet else { return None };
-    Spi::new(u32::from_be_bytes([s0, s1, s2, s3]))
+    Spi::new(EspPacket::new_checked(packet).ok()?.spi())
 }
 
 /// The keys go into the transform, and no copy of them stays.
@@ -317,32 +298,6 @@ fn split(mut params: SaParams) -> Option<(SaParams, Transform)> {
     params.encr_key = Secret::empty();
     params.integ_key = Secret::empty();
     Some((params, transform))
-}
-
-/// RFC 4303 §2.4: padding of 1, 2, 3 and so on, its length, the next header.
-fn write_trailer(trailer: &mut [u8], next_header: u8) {
-    if let Some((padding, [pad_length, next])) = trailer.split_last_chunk_mut::<TRAILER_LEN>() {
-        let mut length = 0;
-        for (byte, value) in padding.iter_mut().zip(1_u8..) {
-            *byte = value;
-            length = value;
-        }
-        *pad_length = length;
-        *next = next_header;
-    }
-}
-
-/// Length of the payload before the trailer, and the next header.
-fn read_trailer(data: &[u8]) -> Result<(usize, u8), DropReason> {
-    let Some((rest, &[pad_length, next_header])) = data.split_last_chunk::<TRAILER_LEN>() else {
-        return Err(DropReason::BadPadding);
-    };
-    let inner_len = rest.len().checked_sub(pad_length.into()).ok_or(DropReason::BadPadding)?;
-    // RFC 4303 §2.4: the receiver should inspect it. The ICV holds, so this tells of a wrong sender, not of an attack.
-    if rest[inner_len..].iter().zip(1_u8..).any(|(&byte, value)| byte != value) {
-        return Err(DropReason::BadPadding);
-    }
-    Ok((inner_len, next_header))
 }
 
 #[cfg(test)]

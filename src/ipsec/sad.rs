@@ -290,6 +290,3 @@ fn tunnel_only(mode: Mode, spi: Spi) -> Result<(), SadError> {
         Mode::Transport => Err(SadError::UnsupportedMode(spi)),
     }
 }
-
-#[cfg(test)]
-mod tests;

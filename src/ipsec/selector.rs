@@ -4,8 +4,8 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::inner::protocol;
 use super::{Flow, TrafficSelector};
+use crate::wire::ip::NextHeader;
 
 impl TrafficSelector {
     /// Every packet to or from the addresses of a prefix: protocol and ports ANY. Host bits are ignored.
@@ -71,9 +71,9 @@ impl TrafficSelector {
     pub fn contains_src(&self, flow: &Flow) -> bool {
         self.contains_addr(flow.src)
             && self.contains_protocol(flow.protocol)
-            && self.contains_port(match flow.protocol {
+            && self.contains_port(match NextHeader(flow.protocol) {
                 // RFC 7296 §3.13.1: Type in the high byte, Code (or zero) in the low one.
-                protocol::ICMP | protocol::ICMPV6 | protocol::MOBILITY => {
+                NextHeader::ICMP | NextHeader::ICMPV6 | NextHeader::MOBILITY => {
                     flow.ports.map(|(kind, code)| (kind & 0xff) << 8 | (code & 0xff))
                 }
                 _ => flow.ports.map(|(src, _)| src),
@@ -85,10 +85,10 @@ impl TrafficSelector {
     pub fn contains_dst(&self, flow: &Flow) -> bool {
         self.contains_addr(flow.dst)
             && self.contains_protocol(flow.protocol)
-            && match flow.protocol {
+            && match NextHeader(flow.protocol) {
                 // RFC 4301 §4.4.1.3 B to D: of protocols with a single such field, each side's selector says what
                 // that side may send; so it is the sender's that counts.
-                protocol::ICMP | protocol::ICMPV6 | protocol::MOBILITY => {
+                NextHeader::ICMP | NextHeader::ICMPV6 | NextHeader::MOBILITY => {
                     flow.ports.is_some() || self.contains_port(None)
                 }
                 _ => self.contains_port(flow.ports.map(|(_, dst)| dst)),
@@ -210,13 +210,13 @@ impl fmt::Display for TrafficSelector {
         if self.protocol == 0 {
             return Ok(());
         }
-        match self.protocol {
-            protocol::ICMP => f.write_str("[icmp")?,
-            protocol::TCP => f.write_str("[tcp")?,
-            protocol::UDP => f.write_str("[udp")?,
-            protocol::ICMPV6 => f.write_str("[icmpv6")?,
-            protocol::SCTP => f.write_str("[sctp")?,
-            other => write!(f, "[{other}")?,
+        match NextHeader(self.protocol) {
+            NextHeader::ICMP => f.write_str("[icmp")?,
+            NextHeader::TCP => f.write_str("[tcp")?,
+            NextHeader::UDP => f.write_str("[udp")?,
+            NextHeader::ICMPV6 => f.write_str("[icmpv6")?,
+            NextHeader::SCTP => f.write_str("[sctp")?,
+            other => write!(f, "[{}", other.0)?,
         }
         if self.is_opaque_port() {
             f.write_str("/opaque")?;

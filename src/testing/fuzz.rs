@@ -6,6 +6,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+use super::fuzz_endpoint;
 use crate::wire::esp::{EspHeader, EspPacket, EspTrailer};
 use crate::wire::icmp::{self, IcmpPacket};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
@@ -46,7 +47,19 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("icmp", icmp),
     ("esp", esp),
     ("natt", natt),
+    ("endpoint", endpoint),
+    ("endpoint_sealed", endpoint_sealed),
 ];
+
+/// Datagrams into an endpoint in some state.
+pub fn endpoint(data: &[u8]) {
+    fuzz_endpoint::endpoint(data);
+}
+
+/// Payloads into an endpoint, from a peer that holds the keys.
+pub fn endpoint_sealed(data: &[u8]) {
+    fuzz_endpoint::endpoint_sealed(data);
+}
 
 /// A datagram as an IKE message.
 pub fn ike_message(data: &[u8]) {

@@ -3,7 +3,17 @@
 //! Needs root, and what `tests/lab/install.sh` installs. A scenario that cannot run prints `SKIP` and why, and fails
 //! where the environment says `CI`.
 
+#![expect(clippy::print_stdout, reason = "what a test says is for its reader")]
+
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod errors;
+mod examples;
+mod lifecycle;
+mod playground;
 mod proof;
+mod rekey;
+mod strongswan;
+mod tunnel;
+mod wire;

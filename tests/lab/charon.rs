@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::ipsecd::PSK;
 use super::netns::Netns;
 use super::process::{self, Process};
 use super::topology::Side;
@@ -41,7 +42,7 @@ impl Connection {
             remote_addr: remote.outside(v6_outside).to_string(),
             local_id: local.id(),
             remote_id: remote.id(),
-            psk: "correct horse battery staple".to_owned(),
+            psk: PSK.to_owned(),
             ike: "aes256gcm16-prfsha384-x25519".to_owned(),
             esp: "aes256gcm16".to_owned(),
             local_ts: local.subnet(1, false),
@@ -83,6 +84,8 @@ pub(crate) struct Charon<'a> {
     gw: &'a Netns,
     dir: PathBuf,
     process: Process,
+    /// Where in the log this run begins.
+    log_from: usize,
 }
 
 impl<'a> Charon<'a> {
@@ -95,11 +98,17 @@ impl<'a> Charon<'a> {
     /// As [`Charon::start`], with further lines for the section `charon` of strongswan.conf.
     #[track_caller]
     pub(crate) fn start_with(side: &'a Side, connection: &Connection, extra: &str) -> Self {
+        Self::start_conf(side, &connection.to_conf(), extra)
+    }
+
+    /// As [`Charon::start_with`], with a swanctl.conf as it is.
+    #[track_caller]
+    pub(crate) fn start_conf(side: &'a Side, swanctl_conf: &str, extra: &str) -> Self {
         let dir = side.dir.join("charon");
         for sub in ["x509", "x509ca", "private", "rsa", "ecdsa", "pkcs8", "pubkey", "pkcs12"] {
             fs::create_dir_all(dir.join(sub)).expect("directory is made");
         }
-        fs::write(dir.join("swanctl.conf"), connection.to_conf()).expect("file is written");
+        fs::write(dir.join("swanctl.conf"), swanctl_conf).expect("file is written");
         let (log, vici) = (side.dir.join("charon-messages.log"), dir.join("vici"));
         let _none = fs::remove_file(&vici);
         let conf = format!(
@@ -132,7 +141,8 @@ impl<'a> Charon<'a> {
         let mut command = side.gw.command("/usr/lib/ipsec/charon");
         command.env("STRONGSWAN_CONF", dir.join("strongswan.conf"));
         let process = Process::start(&mut command, &side.dir.join("charon-output.log"));
-        let mut charon = Self { gw: &side.gw, dir, process };
+        let log_from = fs::read(&log).map_or(0, |log| log.len());
+        let mut charon = Self { gw: &side.gw, dir, process, log_from };
         let started = wait::within(PATIENCE, || {
             assert!(charon.process.ended().is_none(), "charon ended\n{}", charon.process.log());
             process::output(&mut charon.swanctl(&["--stats"])).status.success().then_some(())
@@ -175,10 +185,10 @@ impl<'a> Charon<'a> {
         process::run(&mut self.swanctl(&["--list-sas"]))
     }
 
-    /// All that it logged since the lab began, keys included.
+    /// All that it logged since it was started, keys included.
     pub(crate) fn log(&self) -> String {
-        let log = fs::read(self.gw_log()).unwrap_or_default();
-        String::from_utf8_lossy(&log).into_owned()
+        let log = fs::read(self.dir.with_file_name("charon-messages.log")).unwrap_or_default();
+        String::from_utf8_lossy(log.get(self.log_from..).unwrap_or_default()).into_owned()
     }
 
     /// Ends it in its own time: it deletes its SAs.
@@ -201,10 +211,6 @@ impl<'a> Charon<'a> {
         command.args(args);
         command.arg("--uri").arg(format!("unix://{}", self.dir.join("vici").display()));
         command
-    }
-
-    fn gw_log(&self) -> PathBuf {
-        self.dir.with_file_name("charon-messages.log")
     }
 }
 

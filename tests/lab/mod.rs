@@ -11,6 +11,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod charon;
+pub(crate) mod ipsecd;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod readers;
@@ -20,5 +21,6 @@ pub(crate) mod topology;
 pub(crate) mod traffic;
 pub(crate) mod wait;
 
-pub(crate) use charon::Charon;
+pub(crate) use charon::{Charon, Connection};
+pub(crate) use ipsecd::{Ipsecd, Peer};
 pub(crate) use topology::{Lab, Need};

@@ -52,7 +52,7 @@ impl Transform {
         } else {
             Cbc::key_len(suite.encr)?;
             let icv_len = Integ::icv_len(suite.integ)?;
-            Some(EspLayout { iv_len: Cbc::BLOCK_LEN, align: Cbc::BLOCK_LEN, icv_len })
+            Some(EspLayout { iv_len: Cbc::BLOCK_LEN, align: 16, icv_len })
         }
     }
 

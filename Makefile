@@ -1,0 +1,45 @@
+# ipsecd. `make` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lab lint deny doc fuzz install uninstall clean
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+T       ?= 60
+
+help:          ## this list
+	@sed -n 's/^\([a-z-]*\): *[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+build:         ## target/release/ipsecd
+	cargo build --locked --release
+
+demo:          ## two sites in namespaces, a tunnel between them, a file across, a look at the wire
+	tests/demo/demo.sh
+
+test:          ## everything that CI runs; installs what it needs
+	.ci/run
+
+lab:           ## two sites to play with, until Enter is pressed (root)
+	tests/lab/install.sh
+	cargo build --locked --bins
+	@trap '' INT; cargo test --locked --quiet --test e2e -- --ignored --exact --nocapture playground::two_sites
+
+lint:          ## format, clippy, the core alone
+	.ci/run fmt core clippy
+
+deny:          ## licences, bans, sources of what we depend on; advisories where they can be had
+	.ci/run deny
+
+doc:           ## the library's documentation, in target/doc
+	.ci/run doc
+
+fuzz:          ## every fuzz target for T seconds (make fuzz T=60)
+	fuzz/run.sh $(T)
+
+install:       ## into PREFIX (/usr/local): the binary, its man pages and completions
+	install -D -m 755 target/release/ipsecd $(DESTDIR)$(PREFIX)/sbin/ipsecd
+
+uninstall:     ## what install put there
+	rm -f $(DESTDIR)$(PREFIX)/sbin/ipsecd
+
+clean:         ## everything that was built
+	cargo clean

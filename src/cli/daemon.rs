@@ -1,0 +1,110 @@
+//! `ipsecd daemon`: the daemon itself, for a directory of configuration files, or in the background of `up`.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueHint};
+
+use super::{CliError, Global, check, say, secrets, spawn};
+use crate::daemon::{self, Options};
+
+/// Arguments of `daemon`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipsecd daemon                           for /etc/ipsecd/*.conf, as the service does
+  ipsecd daemon --config-dir ./tunnels --log debug")]
+pub struct DaemonArgs {
+    /// Where the configuration files (*.conf, one a peer) are
+    #[arg(long, value_name = "DIR", default_value = "/etc/ipsecd", value_hint = ValueHint::DirPath)]
+    pub config_dir: PathBuf,
+    /// Started by `up`: no configuration directory, ends with the last peer
+    #[arg(long, hide = true)]
+    pub background_of_up: bool,
+}
+
+/// Runs it until it is told to end.
+///
+/// # Errors
+/// The files have errors, or something of the system is not there.
+pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
+    global.start_log()?;
+    let mut options = Options {
+        socket: global.socket.clone(),
+        files: Vec::new(),
+        credentials: super::credentials(),
+        exit_when_empty: args.background_of_up,
+        log_from_config: global.log.is_none(),
+    };
+    if args.background_of_up {
+        return in_background(&options);
+    }
+    options.files = files_of(&args.config_dir)?;
+    if !options.files.is_empty() {
+        let checked = check::run(&options.files, &secrets(), &mut io::sink(), &mut io::stderr());
+        if !matches!(checked, Ok(check::OK)) {
+            return Err(CliError::Config);
+        }
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        dir = %args.config_dir.display(),
+        peers = options.files.len(),
+        "starting"
+    );
+    Ok(daemon::run(&options, spawn::notify_ready)?)
+}
+
+/// Our parent waits for a line: that we are ready, or why not.
+fn in_background(options: &Options) -> Result<(), CliError> {
+    // Away from the terminal of `up`: its Ctrl-C is not ours. As a child we lead no group, so this cannot fail.
+    let _own_session = nix::unistd::setsid();
+    let mut is_ready = false;
+    let result = daemon::run(options, || {
+        is_ready = true;
+        let mut out = io::stdout();
+        let _gone = writeln!(out, "{}", spawn::READY).and_then(|()| out.flush());
+    });
+    if let Err(error) = &result {
+        tracing::error!(%error, "the daemon ends");
+        if !is_ready {
+            say(error.to_string().replace('\n', " "));
+        }
+    }
+    Ok(result?)
+}
+
+/// The configuration files of a directory, by name.
+fn files_of(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let failed = |error| CliError::Io(dir.display().to_string(), error);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension() == Some(OsStr::new("conf")) {
+            files.push(super::absolute(&path)?);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conf_files_are_found_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.conf", "a.conf", "c.psk", "conf"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> = files_of(dir.path())
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["a.conf", "b.conf"]);
+        assert!(files_of(&dir.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,302 @@
+//! The command line: one file a command, each thin over [`control::client`](crate::control::client).
+
+pub mod check;
+pub mod daemon;
+pub mod down;
+pub mod generate;
+pub mod genpsk;
+pub mod rekey;
+pub mod spawn;
+pub mod status;
+pub mod up;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+use crate::control::client::ClientError;
+use crate::control::protocol::{Code, Failure};
+use crate::crypto::random::OsRandom;
+use crate::daemon::DaemonError;
+use crate::daemon::log::{self, BadFilter};
+use crate::io::secrets::FsSecrets;
+
+/// Where the control socket is unless said otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/ipsecd/ipsecd.sock";
+
+/// An IPsec gateway in user space: joins networks through ESP tunnels keyed by IKEv2.
+///
+/// One daemon carries every tunnel of this host (or network namespace). `ipsecd up` starts it if none runs.
+#[derive(Debug, Parser)]
+#[command(name = "ipsecd", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ipsecd genpsk site-b.psk            make a pre-shared key; copy it to the other site
+  ipsecd check site-b.conf            see whether the file is right
+  ipsecd up site-b.conf               bring the tunnel up
+  ipsecd status                       look at it
+  ipsecd down site-b                  take it down
+
+Exit codes:
+  0  done
+  1  it failed; the reason is printed
+  2  wrong usage, or a configuration file has errors
+  3  no daemon is running";
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The control socket of the daemon
+    #[arg(long, global = true, value_name = "PATH", env = "IPSECD_SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub socket: PathBuf,
+    /// What is logged: error, warn, info, debug, trace, or a list such as info,ipsecd::ike=debug
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring tunnels up
+    ///
+    /// Hands the files to the running daemon, or starts one in the background, and shows the phases as they happen.
+    /// Returns 0 when every CHILD_SA is installed and routes are set. A peer that fails is taken down again, unless
+    /// --keep is given. A daemon that was started this way ends with its last peer.
+    Up(up::UpArgs),
+    /// Take tunnels down
+    ///
+    /// Sends DELETE to the peers, and removes routes, rules and TUN.
+    Down(down::DownArgs),
+    /// Show the state of the tunnels
+    Status(status::StatusArgs),
+    /// Check configuration files, without touching anything
+    Check {
+        /// The files; they are also checked against each other
+        #[arg(required = true, value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+    },
+    /// Make a pre-shared key
+    Genpsk {
+        /// A new file, readable to its owner alone; without it, the key is printed
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Replace the SAs of a peer now
+    Rekey(rekey::RekeyArgs),
+    /// Run the daemon for a directory of configuration files
+    ///
+    /// Stays attached, for systemd or a container, tells the service manager when it is ready (sd_notify), and keeps
+    /// every peer with `start = "now"` up until SIGTERM.
+    Daemon(daemon::DaemonArgs),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Print completions for a shell
+    #[command(hide = true)]
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command failed. Says the exit code, too.
+#[derive(Debug)]
+pub enum CliError {
+    /// The daemon, or the connection to it.
+    Client(ClientError),
+    /// Configuration files have errors, which were printed.
+    Config,
+    /// This process, as the daemon.
+    Daemon(DaemonError),
+    /// The log filter is none.
+    Log(BadFilter),
+    /// Reading or writing.
+    Io(String, io::Error),
+    /// It failed, and why was printed.
+    Reported,
+    /// The daemon did not start.
+    Start(String),
+}
+
+impl CliError {
+    /// See the exit codes in `--help`.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(ClientError::NotRunning(_)) => 3,
+            Self::Client(ClientError::Refused(Failure { code: Code::Config, .. }))
+            | Self::Config
+            | Self::Daemon(DaemonError::Config(_))
+            | Self::Log(_) => 2,
+            Self::Client(_) | Self::Daemon(_) | Self::Io(..) | Self::Reported | Self::Start(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => error.fmt(f),
+            Self::Config | Self::Reported => Ok(()),
+            Self::Daemon(error) => error.fmt(f),
+            Self::Log(error) => error.fmt(f),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+            Self::Start(text) => write!(f, "the daemon did not start: {text}"),
+        }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        Self::Daemon(error)
+    }
+}
+
+impl From<BadFilter> for CliError {
+    fn from(error: BadFilter) -> Self {
+        Self::Log(error)
+    }
+}
+
+/// Runs what the command line says; prints why it failed.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            let text = error.to_string();
+            if !text.is_empty() {
+                // Nobody left to tell if this fails.
+                let _lost = writeln!(io::stderr(), "ipsecd: {text}");
+            }
+            error.exit_code().into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<u8, CliError> {
+    let global = cli.global;
+    match cli.command {
+        Command::Up(args) => up::run(&global, &args)?,
+        Command::Down(args) => down::run(&global, &args)?,
+        Command::Status(args) => status::run(&global, &args)?,
+        Command::Check { files } => {
+            let written = check::run(&files, &secrets(), &mut io::stdout(), &mut io::stderr());
+            return written.map_err(|error| CliError::Io("cannot write".to_owned(), error));
+        }
+        Command::Genpsk { file } => {
+            let name = file.as_deref().unwrap_or(Path::new("the key")).display().to_string();
+            genpsk::run(file.as_deref(), &mut OsRandom, &mut io::stdout())
+                .map_err(|error| CliError::Io(name, error))?;
+        }
+        Command::Rekey(args) => rekey::run(&global, &args)?,
+        Command::Daemon(args) => daemon::run(&global, &args)?,
+        Command::Man { dir } => generate::man(&dir)?,
+        Command::Completions { shell } => generate::completions(shell)?,
+    }
+    Ok(0)
+}
+
+impl Global {
+    /// Starts logging, for a process that is the daemon.
+    fn start_log(&self) -> Result<(), CliError> {
+        Ok(log::start(self.log.as_deref().unwrap_or(log::DEFAULT))?)
+    }
+}
+
+/// The directory of systemd credentials, if there is one.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn credentials() -> Option<PathBuf> {
+    std::env::var("CREDENTIALS_DIRECTORY").ok().map(PathBuf::from)
+}
+
+/// Where this process reads configuration and secrets from.
+fn secrets() -> FsSecrets {
+    FsSecrets::new(credentials())
+}
+
+/// An absolute path, links resolved if it exists.
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    std::fs::canonicalize(path)
+        .or_else(|_missing| std::path::absolute(path))
+        .map_err(|error| CliError::Io(path.display().to_string(), error))
+}
+
+/// Writes a line to standard output. That nobody reads it is no failure.
+fn say(text: impl fmt::Display) {
+    let _closed = writeln!(io::stdout(), "{text}");
+}
+
+/// Writes a line to standard error.
+fn complain(text: impl fmt::Display) {
+    let _closed = writeln!(io::stderr(), "ipsecd: {text}");
+}
+
+/// `30`, `30s`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units_or_are_seconds() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1m 5s"), Ok(Duration::from_secs(65)));
+        assert!(duration("soon").is_err());
+        assert!(duration("-1").is_err());
+    }
+
+    #[test]
+    fn exit_codes_are_as_documented() {
+        let code = |error: ClientError| CliError::from(error).exit_code();
+        assert_eq!(code(ClientError::NotRunning("/x".into())), 3);
+        assert_eq!(code(ClientError::Ended), 1);
+        let refused = |code| ClientError::Refused(Failure { code, message: String::new() });
+        assert_eq!(code(refused(Code::Config)), 2);
+        assert_eq!(code(refused(Code::NotFound)), 1);
+        assert_eq!(CliError::Config.exit_code(), 2);
+        assert_eq!(CliError::Daemon(DaemonError::AlreadyRunning).exit_code(), 1);
+    }
+
+    #[test]
+    fn every_exit_code_is_in_the_help() {
+        let help = Cli::command().render_long_help().to_string();
+        for code in ["  0  ", "  1  ", "  2  ", "  3  "] {
+            assert!(help.contains(code), "{help}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! `ipsecd status`: the state of the tunnels, for people and for programs.
+
+use core::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ContentArrangement, Table};
+use serde::Serialize;
+
+use super::{CliError, Global, say};
+use crate::control::client::{Client, ClientError};
+use crate::control::protocol::{
+    Ask, Body, ChildSaStatus, IkeSaStatus, PeerStatus, Status, Traffic, VERSION,
+};
+
+/// Arguments of `status`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ipsecd status
+  ipsecd status site-b --watch
+  ipsecd status --json | jq '.peers[].state'")]
+pub struct StatusArgs {
+    /// Name of a peer; without it, all
+    pub peer: Option<String>,
+    /// As JSON, described in docs/control-protocol.md
+    #[arg(long)]
+    pub json: bool,
+    /// Again every second, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// No daemon runs, or there is no such peer.
+pub fn run(global: &Global, args: &StatusArgs) -> Result<(), CliError> {
+    loop {
+        let status = ask(global, args)?;
+        let text = if args.json { json(&status)? } else { text(&status) };
+        if !args.watch {
+            say(text.trim_end());
+            return Ok(());
+        }
+        let clear = if io::stdout().is_terminal() && !args.json { "\x1b[H\x1b[2J" } else { "" };
+        let mut out = io::stdout();
+        if writeln!(out, "{clear}{}", text.trim_end()).and_then(|()| out.flush()).is_err() {
+            // The reader has seen enough.
+            return Ok(());
+        }
+        pause();
+    }
+}
+
+fn ask(global: &Global, args: &StatusArgs) -> Result<Status, CliError> {
+    let ask = Ask::Status { peer: args.peer.clone() };
+    match Client::connect(&global.socket)?.ask(ask, |_| {})? {
+        Body::Status(status) => Ok(*status),
+        Body::Done | Body::Down { .. } | Body::Error(_) | Body::Progress(_) | Body::Up { .. } => {
+            Err(ClientError::Ended.into())
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a refresh every second is what --watch is")]
+fn pause() {
+    std::thread::sleep(Duration::from_secs(1));
+}
+
+fn json(status: &Status) -> Result<String, CliError> {
+    #[derive(Serialize)]
+    struct Versioned<'a> {
+        ipsecd: u32,
+        #[serde(flatten)]
+        status: &'a Status,
+    }
+    serde_json::to_string(&Versioned { ipsecd: VERSION, status })
+        .map_err(|error| CliError::Client(error.into()))
+}
+
+/// For people.
+fn text(status: &Status) -> String {
+    let mut text = format!(
+        "ipsecd {}, pid {}, up {}\n",
+        status.version,
+        status.pid,
+        time(status.uptime_seconds)
+    );
+    if status.peers.is_empty() {
+        text.push_str("no peers\n");
+    }
+    for peer in &status.peers {
+        text.push('\n');
+        of_peer(&mut text, peer);
+    }
+    if !status.drops.is_empty() {
+        line(&mut text, format_args!("\ndropped in all: {}", drops(&status.drops)));
+    }
+    text
+}
+
+fn of_peer(text: &mut String, peer: &PeerStatus) {
+    line(text, format_args!("{}: {}", peer.name, peer.state.name()));
+    line(text, format_args!("  file       {}", peer.file.display()));
+    let mtu = peer.mtu.map(|mtu| format!(", mtu {mtu}")).unwrap_or_default();
+    line(text, format_args!("  interface  {}{mtu}", peer.interface));
+    line(text, format_args!("  routes     {}", peer.routes.join(" ")));
+    if let Some(error) = &peer.last_error {
+        line(text, format_args!("  last error {error}"));
+    }
+    if let Some(seconds) = peer.retry_in_seconds {
+        line(text, format_args!("  next try   in {}", time(seconds)));
+    }
+    for sa in &peer.ike_sas {
+        of_ike_sa(text, sa);
+        if !sa.child_sas.is_empty() {
+            line(text, table(&sa.child_sas));
+        }
+    }
+}
+
+fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
+    let role = if sa.initiator { "initiator" } else { "responder" };
+    let nat = match (sa.nat_local, sa.nat_peer) {
+        (false, false) => "no NAT",
+        (true, false) => "NAT in front of us",
+        (false, true) => "NAT in front of the peer",
+        (true, true) => "NAT in front of both",
+    };
+    let suite = sa.suite.as_deref().unwrap_or("not chosen yet");
+    line(text, format_args!("  IKE_SA     {}, {role}, SPIs {} {}", sa.state, sa.spi_i, sa.spi_r));
+    let peer_id = sa.peer_id.as_deref().unwrap_or("?");
+    line(text, format_args!("             {} === {peer_id}", sa.local_id));
+    line(text, format_args!("             {} -> {}, {nat}", sa.local, sa.remote));
+    line(text, format_args!("             {suite}"));
+    if let Some(age) = sa.age_seconds {
+        let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
+        line(text, format_args!("             age {}, rekey in {rekey}", time(age)));
+    }
+}
+
+fn table(children: &[ChildSaStatus]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header([
+        "CHILD_SA",
+        "SPIs in/out",
+        "suite",
+        "selectors",
+        "via",
+        "in",
+        "out",
+        "age",
+        "rekey",
+    ]);
+    for sa in children {
+        let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
+        let mut name = format!("{}\n{}", sa.name, sa.state);
+        if !sa.drops.is_empty() {
+            let _infallible = write!(name, "\ndropped: {}", drops(&sa.drops));
+        }
+        table.add_row([
+            name,
+            format!("{}\n{}", sa.spi_inbound, sa.spi_outbound),
+            sa.suite.clone(),
+            format!("{}\n=== {}", sa.ts_local.join(" "), sa.ts_peer.join(" ")),
+            format!("{}\n{}\n{}", sa.encap, sa.local, sa.remote),
+            traffic(sa.inbound),
+            traffic(sa.outbound),
+            time(sa.age_seconds),
+            rekey,
+        ]);
+    }
+    table
+}
+
+/// Writing into a String does not fail.
+fn line(text: &mut String, line: impl core::fmt::Display) {
+    let _infallible = writeln!(text, "{line}");
+}
+
+fn traffic(traffic: Traffic) -> String {
+    format!("{} pkts\n{}", traffic.packets, bytes(traffic.bytes))
+}
+
+fn bytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+fn time(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+fn drops(drops: &BTreeMap<String, u64>) -> String {
+    drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::{Code, Failure, PeerState};
+
+    fn status() -> Status {
+        let child = ChildSaStatus {
+            name: "lan".into(),
+            state: "INSTALLED".into(),
+            spi_inbound: "0xc0ffee01".into(),
+            spi_outbound: "0xc0ffee02".into(),
+            suite: "AES_GCM_16-256".into(),
+            encap: "udp".into(),
+            local: "192.0.2.1:4500".into(),
+            remote: "192.0.2.2:4500".into(),
+            ts_local: vec!["10.1.0.0/16".into()],
+            ts_peer: vec!["10.2.0.0/16".into()],
+            inbound: Traffic { packets: 3, bytes: 252 },
+            outbound: Traffic { packets: 4, bytes: 336 },
+            drops: BTreeMap::from([("icv-mismatch".into(), 5)]),
+            age_seconds: 65,
+            rekey_in_seconds: Some(3000),
+        };
+        let ike = IkeSaStatus {
+            state: "ESTABLISHED".into(),
+            initiator: true,
+            spi_i: "0123456789abcdef".into(),
+            spi_r: "fedcba9876543210".into(),
+            local_id: "a.example.net".into(),
+            peer_id: Some("b.example.net".into()),
+            local: "192.0.2.1:4500".into(),
+            remote: "192.0.2.2:4500".into(),
+            nat_local: true,
+            nat_peer: false,
+            suite: Some("AES_GCM_16-256/PRF_HMAC_SHA2_384/CURVE25519".into()),
+            age_seconds: Some(65),
+            rekey_in_seconds: None,
+            child_sas: vec![child],
+        };
+        let peer = PeerStatus {
+            name: "site-b".into(),
+            file: "/etc/ipsecd/site-b.conf".into(),
+            state: PeerState::Up,
+            last_error: Some(Failure { code: Code::Unreachable, message: "no answer".into() }),
+            retry_in_seconds: Some(4),
+            interface: "ipsec0".into(),
+            mtu: Some(1422),
+            routes: vec!["10.2.0.0/16".into()],
+            ike_sas: vec![ike],
+        };
+        Status {
+            version: "0.1.0".into(),
+            pid: 7,
+            uptime_seconds: 3661,
+            peers: vec![peer],
+            drops: BTreeMap::from([("no-policy".into(), 9)]),
+        }
+    }
+
+    #[test]
+    fn text_has_everything_an_operator_asks_for() {
+        let text = text(&status());
+        for part in [
+            "site-b: up",
+            "0xc0ffee01",
+            "0xc0ffee02",
+            "10.1.0.0/16",
+            "10.2.0.0/16",
+            "no answer",
+            "AES_GCM_16-256",
+            "NAT in front of us",
+            "mtu 1422",
+            "3 pkts",
+            "336 B",
+            "icv-mismatch 5",
+            "no-policy 9",
+            "1m 5s",
+            "b.example.net",
+            "0123456789abcdef",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn json_is_versioned_and_flat() {
+        let value: serde_json::Value = serde_json::from_str(&json(&status()).unwrap()).unwrap();
+        assert_eq!(value["ipsecd"], 1);
+        assert_eq!(value["peers"][0]["state"], "up");
+        let child = &value["peers"][0]["ike_sas"][0]["child_sas"][0];
+        assert_eq!(child["inbound"]["packets"], 3);
+        assert_eq!(child["drops"]["icv-mismatch"], 5);
+    }
+}

@@ -1,0 +1,340 @@
+//! What an operator is told when a tunnel does not come up: the cause, named on our side of the wire, and what to
+//! compare. Every such sentence is made here.
+
+use core::fmt::{Display, Write};
+use core::net::IpAddr;
+use core::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::{render_esp, render_ike};
+use crate::control::protocol::{Code, Failure, UpPhase};
+use crate::ike::CloseReason;
+use crate::io::route::prefixes;
+use crate::ipsec::TrafficSelector;
+use crate::ipsec::pad::{Peer, PeerAddress};
+
+/// Why an IKE SA or CHILD_SA of `peer` ended or did not come to be.
+#[must_use]
+pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
+    let name = &peer.name;
+    let (code, message) = match reason {
+        CloseReason::AuthenticationOfPeer => (
+            Code::Auth,
+            format!(
+                "{name} does not hold our pre-shared key: compare [auth] psk with the peer's, byte for byte"
+            ),
+        ),
+        CloseReason::AuthenticationRefused => (
+            Code::Auth,
+            format!(
+                "{name} refused our pre-shared key or our identity {}: compare [auth] psk and [local] id with \
+                 what the peer has for us",
+                peer.local_id
+            ),
+        ),
+        CloseReason::IdentityMismatch { expected, got } => (
+            Code::Identity,
+            format!(
+                "{name} says that it is {got}, and [peer] id here is {expected}: compare [peer] id with the \
+                 peer's own identity"
+            ),
+        ),
+        CloseReason::NoProposal(what) => (Code::Proposal, no_proposal(peer, what)),
+        CloseReason::TrafficSelectors => (
+            Code::TrafficSelectors,
+            format!(
+                "{name} does not accept our subnets: ours are {} and theirs {}; compare [local] subnets and \
+                 [peer] subnets with the peer's, where they stand the other way round",
+                subnets(peer, |child| &child.ts_local),
+                subnets(peer, |child| &child.ts_peer),
+            ),
+        ),
+        CloseReason::Unreachable { exchange, tries } => {
+            (Code::Unreachable, unreachable(peer, exchange, *tries, None))
+        }
+        CloseReason::NatForbidden => (
+            Code::Nat,
+            format!(
+                "a NAT is between us and {name}, and [esp] encap = \"none\" forbids UDP encapsulation: set it to \
+                 \"auto\""
+            ),
+        ),
+        CloseReason::DeletedByPeer => (
+            Code::Peer,
+            format!("{name} deleted the IKE_SA: look at the peer's log for its reason"),
+        ),
+        CloseReason::Operator => (Code::Stopped, format!("{name} was taken down from this side")),
+        CloseReason::Lifetime => (
+            Code::Peer,
+            format!("the IKE_SA with {name} reached its lifetime before it was rekeyed"),
+        ),
+        CloseReason::Replaced => {
+            (Code::Peer, format!("{name} began a new IKE_SA in place of this one"))
+        }
+        CloseReason::PeerNotify(notify) => {
+            (Code::Peer, format!("{name} answered {notify}: look at the peer's log for its reason"))
+        }
+        CloseReason::PeerMisbehaved(rule) => (
+            Code::Peer,
+            format!("{name} broke the protocol ({rule}): look whether it really speaks IKEv2"),
+        ),
+        CloseReason::Limit(what) => (Code::System, format!("{name}: {what}")),
+    };
+    Failure { code, message }
+}
+
+/// Whether trying again without a change of configuration is in vain, so that `up` need not wait.
+#[must_use]
+pub const fn is_fatal(reason: &CloseReason) -> bool {
+    match reason {
+        CloseReason::AuthenticationOfPeer
+        | CloseReason::AuthenticationRefused
+        | CloseReason::IdentityMismatch { .. }
+        | CloseReason::NatForbidden
+        | CloseReason::NoProposal(_)
+        | CloseReason::PeerMisbehaved(_)
+        | CloseReason::PeerNotify(_)
+        | CloseReason::TrafficSelectors => true,
+        CloseReason::DeletedByPeer
+        | CloseReason::Lifetime
+        | CloseReason::Limit(_)
+        | CloseReason::Operator
+        | CloseReason::Replaced
+        | CloseReason::Unreachable { .. } => false,
+    }
+}
+
+/// The time of `up` ran out in `phase`, in which a request was sent `tries` times.
+#[must_use]
+pub fn of_timeout(
+    peer: &Peer,
+    phase: UpPhase,
+    tries: u32,
+    waited: Duration,
+    last: Option<&Failure>,
+) -> Failure {
+    let name = &peer.name;
+    let seconds = waited.as_secs();
+    match phase {
+        UpPhase::IkeSaInit | UpPhase::IkeAuth if tries > 0 => Failure {
+            code: Code::Unreachable,
+            message: unreachable(peer, phase.name(), tries, Some(waited)),
+        },
+        UpPhase::Resolve
+        | UpPhase::IkeSaInit
+        | UpPhase::IkeAuth
+        | UpPhase::ChildSa
+        | UpPhase::Routes => last.cloned().unwrap_or_else(|| Failure {
+            code: Code::Timeout,
+            message: format!(
+                "{name} is not up after {seconds} s, and was last seen in {}: allow more with --timeout, or look \
+                 at the log",
+                phase.name()
+            ),
+        }),
+    }
+}
+
+/// The peer's name leads nowhere.
+#[must_use]
+pub fn of_resolve(peer: &Peer, cause: &dyn Display) -> Failure {
+    let address = address(&peer.address);
+    Failure {
+        code: Code::Resolve,
+        message: format!(
+            "cannot find the address of {address}: {cause}; check [peer] address and this host's resolver"
+        ),
+    }
+}
+
+/// There is no way to the peer.
+#[must_use]
+pub fn of_no_route(peer: &Peer, remote: IpAddr, cause: &dyn Display) -> Failure {
+    let name = &peer.name;
+    Failure {
+        code: Code::Unreachable,
+        message: format!(
+            "no way from here to {name} at {remote}: {cause}; check [peer] address, [local] address and this \
+             host's routes"
+        ),
+    }
+}
+
+fn unreachable(peer: &Peer, exchange: &str, tries: u32, waited: Option<Duration>) -> String {
+    let name = &peer.name;
+    let address = address(&peer.address);
+    let mut text = format!("no answer from {name} ({address}) to {exchange} after {tries} tries");
+    if let Some(waited) = waited {
+        // Writing into a String does not fail.
+        let _infallible = write!(text, " in {} s", waited.as_secs());
+    }
+    text.push_str(if exchange == "IKE_SA_INIT" {
+        ": check [peer] address, that IKE runs there, and that firewalls between let UDP 500 and 4500 pass"
+    } else {
+        ": the peer answered before, so check that firewalls between let UDP 4500, and fragments, pass"
+    });
+    text
+}
+
+fn no_proposal(peer: &Peer, what: &str) -> String {
+    let name = &peer.name;
+    let (section, ours) = if what.contains("CHILD") {
+        let proposals = peer.children.iter().flat_map(|child| &child.proposals);
+        ("[esp] proposals", proposals.map(render_esp).collect::<Vec<_>>().join(", "))
+    } else {
+        (
+            "[ike] proposals",
+            peer.ike.proposals.iter().map(render_ike).collect::<Vec<_>>().join(", "),
+        )
+    };
+    format!(
+        "{name} has none of our proposals for the {what}: ours are {ours}; compare {section} with the peer's"
+    )
+}
+
+/// The selectors of all children, as prefixes where they are.
+fn subnets(
+    peer: &Peer,
+    side: impl Fn(&crate::ipsec::pad::ChildPolicy) -> &Vec<TrafficSelector>,
+) -> String {
+    let all: Vec<_> = peer.children.iter().flat_map(|child| side(child).clone()).collect();
+    let nets: Vec<_> = prefixes(&all).iter().map(IpNet::to_string).collect();
+    nets.join(", ")
+}
+
+fn address(address: &PeerAddress) -> String {
+    match address {
+        PeerAddress::Any => "anywhere".to_owned(),
+        PeerAddress::Ip(addr) => addr.to_string(),
+        PeerAddress::Name(name) => name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::sample::site_b;
+    use crate::ipsec::pad::Identity;
+    use crate::wire::ike::numbers::NotifyType;
+
+    fn every_reason() -> Vec<CloseReason> {
+        vec![
+            CloseReason::AuthenticationOfPeer,
+            CloseReason::AuthenticationRefused,
+            CloseReason::IdentityMismatch {
+                expected: Identity::Fqdn("b.example.net".into()),
+                got: Identity::Fqdn("c.example.net".into()),
+            },
+            CloseReason::NoProposal("IKE_SA"),
+            CloseReason::NoProposal("CHILD_SA"),
+            CloseReason::TrafficSelectors,
+            CloseReason::Unreachable { exchange: "IKE_SA_INIT", tries: 5 },
+            CloseReason::Unreachable { exchange: "IKE_AUTH", tries: 5 },
+            CloseReason::NatForbidden,
+            CloseReason::DeletedByPeer,
+            CloseReason::Operator,
+            CloseReason::Lifetime,
+            CloseReason::Replaced,
+            CloseReason::PeerNotify(NotifyType::INVALID_SYNTAX),
+            CloseReason::PeerMisbehaved("a rule"),
+            CloseReason::Limit("too many"),
+        ]
+    }
+
+    fn says(reason: &CloseReason, code: Code, words: &[&str]) {
+        let failure = of_close(&site_b(), reason);
+        assert_eq!(failure.code, code);
+        for word in words {
+            assert!(failure.message.contains(word), "{word:?} is not in {:?}", failure.message);
+        }
+    }
+
+    #[test]
+    fn every_reason_is_one_sentence_that_names_the_peer() {
+        for reason in every_reason() {
+            let message = of_close(&site_b(), &reason).message;
+            assert!(message.contains("site-b"), "{message}");
+            assert!(!message.ends_with('.') && !message.contains('\n'), "{message}");
+            assert!(!message.contains("  "), "{message}");
+        }
+    }
+
+    #[test]
+    fn wrong_psk_names_what_to_compare() {
+        says(&CloseReason::AuthenticationOfPeer, Code::Auth, &["pre-shared key", "[auth] psk"]);
+        says(
+            &CloseReason::AuthenticationRefused,
+            Code::Auth,
+            &["refused our pre-shared key", "a.example.net", "[auth] psk", "[local] id"],
+        );
+    }
+
+    #[test]
+    fn wrong_id_names_both_identities() {
+        let reason = CloseReason::IdentityMismatch {
+            expected: Identity::Fqdn("b.example.net".into()),
+            got: Identity::Fqdn("c.example.net".into()),
+        };
+        says(&reason, Code::Identity, &["b.example.net", "c.example.net", "[peer] id"]);
+    }
+
+    #[test]
+    fn no_common_proposal_lists_ours() {
+        let ike = CloseReason::NoProposal("IKE_SA");
+        says(&ike, Code::Proposal, &["aes256gcm16-prfsha384-x25519", "[ike] proposals"]);
+        let child = CloseReason::NoProposal("CHILD_SA");
+        says(&child, Code::Proposal, &["aes256gcm16", "[esp] proposals"]);
+    }
+
+    #[test]
+    fn mismatched_subnets_lists_both_sides() {
+        says(
+            &CloseReason::TrafficSelectors,
+            Code::TrafficSelectors,
+            &["10.1.0.0/16", "10.2.0.0/16", "fd02::/112", "[local] subnets", "[peer] subnets"],
+        );
+    }
+
+    #[test]
+    fn unreachable_peer_names_address_tries_and_ports() {
+        let reason = CloseReason::Unreachable { exchange: "IKE_SA_INIT", tries: 5 };
+        let words = ["b.example.net", "IKE_SA_INIT", "5 tries", "[peer] address", "UDP 500"];
+        says(&reason, Code::Unreachable, &words);
+    }
+
+    #[test]
+    fn forbidden_nat_names_the_key() {
+        says(&CloseReason::NatForbidden, Code::Nat, &["NAT", "[esp] encap"]);
+    }
+
+    #[test]
+    fn timeout_without_an_answer_is_unreachable() {
+        let waited = Duration::from_secs(30);
+        let failure = of_timeout(&site_b(), UpPhase::IkeSaInit, 4, waited, None);
+        assert_eq!(failure.code, Code::Unreachable);
+        assert!(failure.message.contains("4 tries in 30 s"), "{failure}");
+    }
+
+    #[test]
+    fn timeout_while_failing_says_the_last_failure() {
+        let last = of_resolve(&site_b(), &"no such name");
+        let failure =
+            of_timeout(&site_b(), UpPhase::Resolve, 0, Duration::from_secs(1), Some(&last));
+        assert_eq!(failure, last);
+        assert!(failure.message.contains("b.example.net"));
+    }
+
+    #[test]
+    fn no_message_has_the_key() {
+        for reason in every_reason() {
+            assert!(!of_close(&site_b(), &reason).message.contains("correct horse"));
+        }
+    }
+
+    #[test]
+    fn only_what_time_may_heal_is_not_fatal() {
+        let heals: Vec<_> = every_reason().into_iter().filter(|reason| !is_fatal(reason)).collect();
+        assert_eq!(heals.len(), 7, "{heals:?}");
+    }
+}

@@ -1,0 +1,457 @@
+//! The driver: one task that owns the IKE endpoint and does everything that is not moving packets.
+//!
+//! It waits for messages, notices, requests, timers and signals; hands each to the endpoint; then takes out what the
+//! endpoint has: first events (so that an SA is installed before the message that lets the peer use it leaves), then
+//! messages. After each such turn it looks at what waits: clients, peers that are to be tried again, peers that leave.
+
+mod attempts;
+mod events;
+mod requests;
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::jobs;
+use super::load::{LoadError, load};
+use super::log::{self, BadFilter};
+use super::network::{Network, NetworkError};
+use super::peers::{Entry, goes_on, judge};
+use super::sockets::{IKE_PORT, SocketError, Sockets, path_of};
+use super::worker::{FromWorker, Shared, Workers};
+use super::{advice, spd, status};
+use crate::config::Config;
+use crate::control::protocol::{Ask, Body, Code, Failure, Target, UpPhase, UpState};
+use crate::control::server::{Incoming, Server};
+use crate::crypto::random::OsRandom;
+use crate::datapath::{Datapath, Options as DatapathOptions};
+use crate::ike::{Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus};
+use crate::io::clock;
+use crate::io::lock::NamespaceLock;
+use crate::io::privs::{self, PrivsError};
+use crate::io::resolve;
+use crate::io::route::Netlink;
+use crate::io::secrets::FsSecrets;
+use crate::io::sys::Received;
+use crate::io::udp::{self, Socket};
+use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
+
+/// How long the end of a peer waits for the answer to its DELETE.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// `up` waits no longer, whatever it is told.
+const LONGEST_UP: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long `rekey` waits.
+const REKEY_PATIENCE: Duration = Duration::from_secs(30);
+/// How often the path MTUs are read again: the kernel forgets what ICMP said after ten minutes.
+const MTU_INTERVAL: Duration = Duration::from_secs(30);
+/// IKE messages from port 500 that wait for the driver.
+const IKE_QUEUE: usize = 256;
+/// Longest IKE message from port 500.
+const MAX_MESSAGE: usize = 65_535;
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Configuration files to load at the start.
+    pub files: Vec<PathBuf>,
+    /// The directory of systemd credentials.
+    pub credentials: Option<PathBuf>,
+    /// End with the last peer: for a daemon that `up` started.
+    pub exit_when_empty: bool,
+    /// Whether `[log] level` of a peer may change what is logged: not if the command line said.
+    pub log_from_config: bool,
+}
+
+/// Why the daemon did not start, or did not go on.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// Another one is there.
+    #[error("another ipsecd runs in this network namespace")]
+    AlreadyRunning,
+    /// A configuration file has errors.
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    /// The control socket.
+    #[error("cannot listen on {path}: {cause}")]
+    Control {
+        /// Its path.
+        path: PathBuf,
+        /// The system's words.
+        cause: io::Error,
+    },
+    /// Something of the system.
+    #[error("cannot {action}: {cause}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The system's words.
+        cause: io::Error,
+    },
+    /// A log filter.
+    #[error(transparent)]
+    Log(#[from] BadFilter),
+    /// TUN, routes, rules.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Privileges.
+    #[error(transparent)]
+    Privs(#[from] PrivsError),
+    /// A socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A worker thread ended.
+    #[error("the {worker} worker ended: {reason}")]
+    Worker {
+        /// Which.
+        worker: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Runs a daemon until it is told to end. `ready` is called once the control socket accepts.
+///
+/// # Errors
+/// What kept it from starting, or from going on.
+pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
+    let system = |action| move |cause| DaemonError::System { action, cause };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the runtime"))?;
+    let result = runtime.block_on(async {
+        let lock = NamespaceLock::take().map_err(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                DaemonError::AlreadyRunning
+            } else {
+                DaemonError::System {
+                    action: "take the lock of this network namespace",
+                    cause: error,
+                }
+            }
+        })?;
+        let sockets = Arc::new(Sockets::open()?);
+        let now = clock::now();
+        let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
+        let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets)));
+        let netlink = Netlink::new().map_err(system("open netlink"))?;
+        let network = Network::new(netlink, Arc::clone(&shared)).await?;
+        let (requests_in, requests) = mpsc::channel(16);
+        let server = Server::listen(&options.socket, requests_in)
+            .map_err(|cause| DaemonError::Control { path: options.socket.clone(), cause })?;
+        privs::drop_privileges()?;
+        let (workers, from_workers) = Workers::start(&shared).map_err(system("start workers"))?;
+        let (ike_in, ike) = mpsc::channel(IKE_QUEUE);
+        let mut receivers = JoinSet::new();
+        for v6 in [false, true] {
+            receivers.spawn(receive_ike(Arc::clone(&sockets), v6, ike_in.clone()));
+        }
+        let (internal_in, internal) = mpsc::channel(64);
+        let env = Env { rng: Box::new(OsRandom) };
+        let mut driver = Driver {
+            options: options.clone(),
+            endpoint: Endpoint::new(EndpointConfig::default(), env),
+            shared,
+            network,
+            workers,
+            internal: internal_in,
+            peers: BTreeMap::new(),
+            ups: Vec::new(),
+            downs: Vec::new(),
+            rekeys: Vec::new(),
+            farewell: Vec::new(),
+            next_policy: 0,
+            next_job: 0,
+            started: now,
+            mtu_check: now + MTU_INTERVAL,
+            ending: false,
+            had_peer: false,
+        };
+        let inputs = Inputs {
+            ike,
+            internal,
+            requests,
+            from_workers,
+            terminate: signal(SignalKind::terminate()).map_err(system("watch SIGTERM"))?,
+            interrupt: signal(SignalKind::interrupt()).map_err(system("watch SIGINT"))?,
+            hangup: signal(SignalKind::hangup()).map_err(system("watch SIGHUP"))?,
+        };
+        let loaded = driver.load_files().await;
+        if loaded.is_ok() {
+            ready();
+        }
+        let result = match loaded {
+            Ok(()) => driver.serve(inputs).await,
+            Err(error) => Err(error),
+        };
+        // Nobody may meet a daemon that is about to end: first the socket goes, then everything else, then those who
+        // waited for the end hear of it.
+        drop(server);
+        let farewell = driver.tear_down().await;
+        receivers.shutdown().await;
+        drop(sockets);
+        drop(lock);
+        for (reply, body) in farewell {
+            if reply.send(body).await.is_ok() {
+                let _patience = tokio::time::timeout(GOODBYE, reply.closed()).await;
+            }
+        }
+        result
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+/// Everything that the driver waits for.
+struct Inputs {
+    ike: mpsc::Receiver<(Path, Vec<u8>)>,
+    internal: mpsc::Receiver<Internal>,
+    requests: mpsc::Receiver<Incoming>,
+    from_workers: mpsc::Receiver<FromWorker>,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What the driver's own helpers tell it.
+#[derive(Debug)]
+enum Internal {
+    /// A client of `up` is gone.
+    ClientGone(u64),
+    /// An address was looked up.
+    Resolved { peer: Arc<str>, found: io::Result<Vec<IpAddr>> },
+}
+
+/// See the module.
+pub(super) struct Driver {
+    options: Options,
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    network: Network,
+    workers: Workers,
+    internal: mpsc::Sender<Internal>,
+    peers: BTreeMap<Arc<str>, Entry>,
+    ups: Vec<jobs::Up>,
+    downs: Vec<jobs::Down>,
+    rekeys: Vec<jobs::Rekey>,
+    /// Answers that are given once everything is torn down.
+    farewell: Vec<(jobs::Reply, Body)>,
+    next_policy: u32,
+    next_job: u64,
+    started: Instant,
+    mtu_check: Instant,
+    ending: bool,
+    had_peer: bool,
+}
+
+impl Driver {
+    /// Loads the files that it was started with.
+    async fn load_files(&mut self) -> Result<(), DaemonError> {
+        for config in self.load_all(&self.options.files)? {
+            self.add_peer(config).await?;
+        }
+        self.turn(clock::now()).await;
+        Ok(())
+    }
+
+    /// Reads files, each checked beside all others and the peers there are.
+    fn load_all(&self, files: &[PathBuf]) -> Result<Vec<Config>, LoadError> {
+        let secrets = FsSecrets::new(self.options.credentials.clone());
+        let mut configs: Vec<Config> = Vec::new();
+        for file in files {
+            let others = self.peers.values().map(|entry| &entry.config).chain(&configs);
+            let config = load(file, &secrets, others)?;
+            configs.push(config);
+        }
+        Ok(configs)
+    }
+
+    /// Serves until the end: SIGTERM, `shutdown`, or the last peer's leaving.
+    async fn serve(&mut self, mut inputs: Inputs) -> Result<(), DaemonError> {
+        loop {
+            let wake = tokio::time::Instant::from_std(self.next_wake());
+            tokio::select! {
+                Some((path, message)) = inputs.ike.recv() => {
+                    self.endpoint.handle_datagram(clock::now(), path, &message);
+                }
+                Some(message) = inputs.from_workers.recv() => self.hear_worker(message).await?,
+                Some(message) = inputs.internal.recv() => self.hear_internal(message),
+                Some(incoming) = inputs.requests.recv() => self.hear_client(incoming).await,
+                _ = inputs.terminate.recv() => {
+                    if self.interrupted("SIGTERM") {
+                        return Ok(());
+                    }
+                }
+                _ = inputs.interrupt.recv() => {
+                    if self.interrupted("SIGINT") {
+                        return Ok(());
+                    }
+                }
+                _ = inputs.hangup.recv() => {
+                    tracing::info!("SIGHUP ignored: use `ipsecd up FILE` to load a changed file");
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.turn(clock::now()).await;
+            let idle = self.peers.is_empty() && self.ups.is_empty();
+            if idle && (self.ending || (self.options.exit_when_empty && self.had_peer)) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `true` at the second signal: then nothing is waited for any more.
+    fn interrupted(&mut self, signal: &'static str) -> bool {
+        tracing::info!(signal, "ending");
+        let second = self.ending;
+        self.end();
+        second
+    }
+
+    /// Begins to take every peer down.
+    fn end(&mut self) {
+        if !self.ending {
+            self.ending = true;
+            let _unset = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        }
+        let names: Vec<_> = self.peers.keys().cloned().collect();
+        for name in names {
+            self.begin_removal(&name);
+        }
+    }
+
+    /// Lets the endpoint do what is due, takes out what it has, and looks at everything that waits.
+    async fn turn(&mut self, now: Instant) {
+        if self.endpoint.poll_timeout().is_some_and(|(due, _)| due <= now) {
+            self.endpoint.handle_timeout(now);
+        }
+        self.drain(now).await;
+        self.look_at_peers(now).await;
+        self.look_at_jobs(now);
+        // Those may have given the endpoint commands.
+        self.drain(now).await;
+        if self.mtu_check <= now {
+            self.mtu_check = now + MTU_INTERVAL;
+            self.read_path_mtus(None).await;
+        }
+    }
+
+    /// The next moment at which something is due. Far away if nothing is.
+    fn next_wake(&self) -> Instant {
+        let mut due = vec![self.mtu_check];
+        due.extend(self.endpoint.poll_timeout().map(|(due, _)| due));
+        for entry in self.peers.values() {
+            due.extend(entry.retry_at);
+            due.extend(entry.removal);
+        }
+        due.extend(self.ups.iter().map(|job| job.deadline));
+        due.extend(self.rekeys.iter().map(|job| job.deadline));
+        due.into_iter().min().unwrap_or(self.mtu_check)
+    }
+
+    async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {
+        match message {
+            FromWorker::Ike { path, message } => {
+                self.endpoint.handle_datagram(clock::now(), path, &message);
+            }
+            FromWorker::Notice(Notice::Acquire { policy, flow }) => {
+                let entry = self.peers.values().find(|entry| entry.on_traffic(policy));
+                if let Some(entry) = entry {
+                    let name = Arc::clone(entry.name());
+                    if !entry.is_busy(&self.sas_of(&name)) {
+                        tracing::info!(peer = %name, src = %flow.src, dst = %flow.dst, "traffic asks for an SA");
+                        self.begin_attempt(&name);
+                    }
+                }
+            }
+            FromWorker::Notice(
+                notice @ (Notice::Alive { .. }
+                | Notice::Expire { .. }
+                | Notice::NoSa { .. }
+                | Notice::PeerMoved { .. }),
+            ) => self.endpoint.handle_notice(clock::now(), notice),
+            FromWorker::TooBig { path } => self.read_path_mtus(Some(path.remote.ip())).await,
+            FromWorker::Died { worker, reason } => {
+                return Err(DaemonError::Worker { worker, reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_internal(&mut self, message: Internal) {
+        match message {
+            Internal::ClientGone(id) => self.client_gone(id),
+            Internal::Resolved { peer, found } => self.begin_exchange(&peer, found),
+        }
+    }
+
+    /// The IKE SAs of a peer.
+    fn sas_of(&self, peer: &Arc<str>) -> Vec<SaStatus> {
+        let mut sas = self.endpoint.status(clock::now());
+        sas.retain(|sa| sa.peer == *peer);
+        sas
+    }
+
+    /// Takes everything out of the host again; returns the answers for after that.
+    async fn tear_down(mut self) -> Vec<(jobs::Reply, Body)> {
+        let names: Vec<_> = self.peers.keys().cloned().collect();
+        for name in names {
+            self.finish_removal(&name).await;
+        }
+        self.look_at_jobs(clock::now());
+        self.workers.stop();
+        self.farewell
+    }
+}
+
+/// Receives IKE messages from port 500 and hands them on; the queue's bound holds the socket back.
+async fn receive_ike(sockets: Arc<Sockets>, v6: bool, queue: mpsc::Sender<(Path, Vec<u8>)>) {
+    let Some(family) = (if v6 { sockets.v6.as_ref() } else { Some(&sockets.v4) }) else { return };
+    let socket = match family.ike.watched() {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(%error, "port 500 cannot be watched");
+            return;
+        }
+    };
+    let mut buffers = vec![vec![0; MAX_MESSAGE]; 8];
+    let mut received = Vec::new();
+    loop {
+        let result = socket
+            .async_io(tokio::io::Interest::READABLE, || {
+                receive(&family.ike, &mut buffers, &mut received)
+            })
+            .await;
+        if let Err(error) = result {
+            tracing::debug!(%error, "receiving on port 500");
+            continue;
+        }
+        for (datagram, buffer) in received.iter().zip(&buffers) {
+            let path = path_of(datagram, IKE_PORT, Encap::Plain);
+            let Some(message) = buffer.get(..datagram.len) else { continue };
+            if queue.send((path, message.to_vec())).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn receive(
+    socket: &Socket,
+    buffers: &mut [Vec<u8>],
+    received: &mut Vec<Received>,
+) -> io::Result<()> {
+    let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| io::IoSliceMut::new(buffer)).collect();
+    socket.recv(&mut slices, received)
+}

@@ -1,0 +1,179 @@
+//! Peers coming and going: loading, trying to bring them up, trying again, taking them down.
+
+use super::*;
+
+impl Driver {
+    /// Makes a peer known, or takes a changed configuration for one that is: everything in the host's network first,
+    /// so that no packet for it leaves in clear from here on. Returns whether it is new.
+    pub(super) async fn add_peer(&mut self, mut config: Config) -> Result<bool, DaemonError> {
+        let name = Arc::clone(&config.peer.name);
+        let before = self.peers.remove(&name);
+        Entry::number(&mut config, before.as_ref(), &mut self.next_policy);
+        let routes = self.network.attach(&config, &self.workers).await.inspect_err(|_| {
+            // A peer that was there before and cannot be set up any more is gone.
+            if before.is_some() {
+                let gone = Command::RemovePeer { peer: Arc::clone(&name) };
+                let _unknown = self.endpoint.handle_command(clock::now(), gone);
+            }
+        })?;
+        if self.options.log_from_config
+            && let Some(level) = &config.log_level
+        {
+            log::change(level)?;
+        }
+        let mut entry = Entry::new(config);
+        entry.routes = routes;
+        let add = Command::AddPeer(Arc::new(entry.config.peer.clone()));
+        let wants_up = entry.wants_up();
+        self.peers.insert(Arc::clone(&name), entry);
+        self.had_peer = true;
+        self.publish_policies();
+        self.command(add);
+        tracing::info!(peer = %name, "peer loaded");
+        if wants_up {
+            self.begin_attempt(&name);
+        }
+        Ok(before.is_none())
+    }
+
+    /// Shows the datapath the SPD and the options that the peers make.
+    fn publish_policies(&self) {
+        let spd = spd::of(self.peers.values());
+        let clamp_mss = self.peers.values().all(|entry| entry.config.interface.clamp_mss);
+        let options = DatapathOptions { clamp_mss, ..DatapathOptions::default() };
+        let datapath = self.shared.datapath.load().with_spd(spd).with_options(options);
+        self.shared.datapath.store(Arc::new(datapath));
+    }
+
+    /// Begins to bring a peer up: its address comes first.
+    pub(super) fn begin_attempt(&mut self, name: &Arc<str>) {
+        let Some(entry) = self.peers.get_mut(name) else { return };
+        if entry.resolving || entry.removal.is_some() {
+            return;
+        }
+        entry.retry_at = None;
+        entry.resolving = true;
+        entry.phase = UpPhase::Resolve;
+        entry.tries = 0;
+        let address = entry.config.peer.address.clone();
+        let peer = Arc::clone(name);
+        let internal = self.internal.clone();
+        tokio::spawn(async move {
+            let found = resolve::addresses(&address).await;
+            let _ended = internal.send(Internal::Resolved { peer, found }).await;
+        });
+    }
+
+    /// The address is known, or not: IKE begins.
+    pub(super) fn begin_exchange(&mut self, name: &Arc<str>, found: io::Result<Vec<IpAddr>>) {
+        let now = clock::now();
+        let Some(entry) = self.peers.get_mut(name) else { return };
+        entry.resolving = false;
+        if entry.removal.is_some() {
+            return;
+        }
+        let peer = &entry.config.peer;
+        let remote = match found {
+            Ok(found) => entry.choose_address(&found).ok_or_else(|| {
+                advice::of_resolve(peer, &"no address of the IP version of [local] address")
+            }),
+            Err(error) => Err(advice::of_resolve(peer, &error)),
+        };
+        entry.attempts = entry.attempts.wrapping_add(1);
+        let path = remote.and_then(|remote| {
+            let local = match peer.local_addr {
+                Some(local) => local,
+                None => {
+                    udp::route_to(remote)
+                        .map_err(|error| advice::of_no_route(peer, remote, &error))?
+                        .0
+                }
+            };
+            Ok(Path {
+                local: SocketAddr::new(local, IKE_PORT),
+                remote: SocketAddr::new(remote, IKE_PORT),
+                encap: Encap::Plain,
+            })
+        });
+        match path {
+            Ok(path) => {
+                let detail = format!("{} -> {}", path.local.ip(), path.remote.ip());
+                self.show(name, UpPhase::Resolve, &detail);
+                self.command(Command::Initiate { peer: Arc::clone(name), path });
+            }
+            Err(failure) => {
+                tracing::warn!(peer = %name, %failure, "attempt failed");
+                entry.failed(now, failure, &mut OsRandom);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        if let Err(error) = self.endpoint.handle_command(clock::now(), command) {
+            tracing::warn!(%error, "command not taken");
+        }
+    }
+
+    /// Begins to take a peer down: DELETE is sent.
+    pub(super) fn begin_removal(&mut self, name: &Arc<str>) {
+        let now = clock::now();
+        let Some(entry) = self.peers.get_mut(name) else { return };
+        if entry.removal.is_none() {
+            entry.removal = Some(now + GOODBYE);
+            entry.retry_at = None;
+            self.command(Command::RemovePeer { peer: Arc::clone(name) });
+        }
+    }
+
+    /// Its SAs are gone, or nobody answered: takes away all the rest.
+    pub(super) async fn finish_removal(&mut self, name: &Arc<str>) {
+        let Some(entry) = self.peers.remove(name) else { return };
+        self.network.detach(name, &self.workers).await;
+        let mut datapath: Datapath = (**self.shared.datapath.load()).clone();
+        let stats = datapath.stats();
+        let policies: BTreeSet<_> =
+            entry.config.peer.children.iter().map(|child| child.policy).collect();
+        let inbound = stats.inbound.iter().filter(|sa| policies.contains(&sa.policy));
+        let outbound = stats.outbound.iter().filter(|sa| policies.contains(&sa.policy));
+        let removals = inbound
+            .map(|sa| SadUpdate::RemoveInbound(sa.spi))
+            .chain(outbound.map(|sa| SadUpdate::RemoveOutbound { policy: sa.policy, spi: sa.spi }));
+        for removal in removals {
+            datapath = self.apply(datapath, &removal);
+        }
+        self.shared.datapath.store(Arc::new(datapath));
+        self.publish_policies();
+        tracing::info!(peer = %name, "peer removed");
+    }
+
+    /// Peers that are to be tried again, and peers that leave.
+    pub(super) async fn look_at_peers(&mut self, now: Instant) {
+        let mut sas: BTreeMap<Arc<str>, Vec<SaStatus>> = BTreeMap::new();
+        for sa in self.endpoint.status(now) {
+            sas.entry(Arc::clone(&sa.peer)).or_default().push(sa);
+        }
+        let mut gone = Vec::new();
+        let mut due = Vec::new();
+        for (name, entry) in &mut self.peers {
+            let sas = sas.get(name).map_or(&[][..], |sas| sas);
+            if let Some(deadline) = entry.removal {
+                if sas.is_empty() || deadline <= now {
+                    gone.push(Arc::clone(name));
+                }
+            } else if entry.is_up(sas) {
+                entry.succeeded();
+            } else if entry.retry_at.is_some_and(|at| at <= now) {
+                due.push(Arc::clone(name));
+            } else if entry.wants_up() && sas.is_empty() && !entry.is_busy(sas) {
+                // Whatever ended it.
+                entry.plan(now, &mut OsRandom);
+            }
+        }
+        for name in due {
+            self.begin_attempt(&name);
+        }
+        for name in gone {
+            self.finish_removal(&name).await;
+        }
+    }
+}

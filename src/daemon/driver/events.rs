@@ -1,0 +1,181 @@
+//! What the endpoint has to say: SADB changes, messages to send, news of SAs.
+
+use super::*;
+
+impl Driver {
+    /// Takes out everything that the endpoint has: events first, since the peer may use an SA as soon as it has our
+    /// message.
+    pub(super) async fn drain(&mut self, now: Instant) {
+        let mut datapath = None;
+        loop {
+            let mut sa_changes = false;
+            while let Some(event) = self.endpoint.poll_event() {
+                if let Event::Sad(update) = event {
+                    let current: Datapath =
+                        datapath.take().unwrap_or_else(|| (**self.shared.datapath.load()).clone());
+                    datapath = Some(self.apply(current, &update));
+                    sa_changes = true;
+                } else {
+                    self.hear_event(now, event);
+                }
+            }
+            if let Some(datapath) = datapath.take() {
+                self.shared.datapath.store(Arc::new(datapath));
+            }
+            if sa_changes {
+                self.set_mtus().await;
+            }
+            let Some(transmit) = self.endpoint.poll_transmit() else { return };
+            if let Err(error) = self.shared.sockets.send_ike(transmit.path, &transmit.payload) {
+                // As if it were lost on the way: the endpoint sends it again.
+                tracing::debug!(%error, remote = %transmit.path.remote, "IKE message not sent");
+            }
+        }
+    }
+
+    pub(super) fn apply(&self, datapath: Datapath, update: &SadUpdate) -> Datapath {
+        let mut datapath = datapath;
+        if let SadUpdate::AddOutbound(sa) = update {
+            datapath = with_path_mtu(datapath, sa.path);
+        }
+        if let SadUpdate::MovePath { path, .. } = update {
+            datapath = with_path_mtu(datapath, *path);
+        }
+        match datapath.apply(update) {
+            Ok(changed) => changed,
+            Err(error) => {
+                tracing::error!(%error, ?update, "the SAD refused an update");
+                datapath
+            }
+        }
+    }
+
+    fn hear_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Progress { peer, phase } => {
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    let detail = entry.advance(phase);
+                    let phase = entry.phase;
+                    if let Some(detail) = detail {
+                        tracing::debug!(%peer, phase = phase.name(), detail);
+                        self.show(&peer, phase, &detail);
+                    }
+                }
+            }
+            Event::IkeSaEstablished { peer, status, rekeyed_from } => {
+                tracing::info!(
+                    %peer,
+                    role = if status.initiator { "initiator" } else { "responder" },
+                    spi_i = %status.spi_i,
+                    spi_r = %status.spi_r,
+                    local_id = %status.local_id,
+                    peer_id = status.peer_id.as_ref().map(tracing::field::display),
+                    local = %status.path.local,
+                    remote = %status.path.remote,
+                    suite = status.suite.as_ref().map(tracing::field::display),
+                    rekeyed = rekeyed_from.is_some(),
+                    "IKE_SA established"
+                );
+                let suite = status.suite.map(|suite| suite.to_string()).unwrap_or_default();
+                self.show(&peer, UpPhase::IkeAuth, &format!("IKE_SA established, {suite}"));
+                if rekeyed_from.is_some() {
+                    self.count_rekey(&peer, true);
+                }
+            }
+            Event::IkeSaClosed { peer, reason } => {
+                tracing::info!(%peer, %reason, "IKE_SA closed");
+                let others = self.sas_of(&peer);
+                let Some(entry) = self.peers.get_mut(&peer) else { return };
+                let (failure, fatal) = judge(entry, &reason);
+                if others.iter().any(goes_on) {
+                    return;
+                }
+                entry.failed(now, failure.clone(), &mut OsRandom);
+                if fatal {
+                    self.fail_up(&peer, &failure);
+                }
+            }
+            Event::ChildSaEstablished { peer, child, rekeyed } => {
+                tracing::info!(
+                    %peer,
+                    child = %child.name,
+                    spi_inbound = %child.spi_inbound,
+                    spi_outbound = %child.spi_outbound,
+                    suite = %child.suite,
+                    ts_local = status::selectors(&child.ts_local).join(","),
+                    ts_peer = status::selectors(&child.ts_peer).join(","),
+                    encap = ?child.path.encap,
+                    rekeyed,
+                    "CHILD_SA established"
+                );
+                let detail = format!(
+                    "{}: {} === {}, {}, SPIs {} {}",
+                    child.name,
+                    status::selectors(&child.ts_local).join(" "),
+                    status::selectors(&child.ts_peer).join(" "),
+                    child.suite,
+                    child.spi_inbound,
+                    child.spi_outbound,
+                );
+                self.show(&peer, UpPhase::ChildSa, &detail);
+                if rekeyed {
+                    self.count_rekey(&peer, false);
+                }
+            }
+            Event::ChildSaClosed { peer, child, spi } => {
+                tracing::info!(%peer, %child, %spi, "CHILD_SA closed");
+                // If it is not replaced, it is asked for again.
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.plan(now, &mut OsRandom);
+                }
+            }
+            Event::ChildSaFailed { peer, child, reason } => {
+                tracing::warn!(%peer, %child, %reason, "CHILD_SA failed");
+                let Some(entry) = self.peers.get_mut(&peer) else { return };
+                let (failure, fatal) = judge(entry, &reason);
+                entry.failed(now, failure.clone(), &mut OsRandom);
+                if fatal {
+                    self.fail_up(&peer, &failure);
+                }
+            }
+            Event::Sad(_) => {}
+        }
+    }
+
+    /// Reads the path MTUs to every peer (or the one at `only`) again, and sets what follows from them.
+    pub(super) async fn read_path_mtus(&mut self, only: Option<IpAddr>) {
+        let mut datapath: Datapath = (**self.shared.datapath.load()).clone();
+        let mut seen = BTreeSet::new();
+        for sa in datapath.stats().outbound {
+            let remote = sa.path.remote.ip();
+            if only.is_none_or(|only| only == remote) && seen.insert(remote) {
+                datapath = with_path_mtu(datapath, sa.path);
+            }
+        }
+        if !seen.is_empty() {
+            self.shared.datapath.store(Arc::new(datapath));
+            self.set_mtus().await;
+        }
+    }
+
+    /// Sets the MTUs of TUNs and routes to what fits.
+    async fn set_mtus(&mut self) {
+        let stats = self.shared.datapath.load().stats();
+        let mut fits: BTreeMap<Arc<str>, u16> = BTreeMap::new();
+        for sa in stats.outbound {
+            let mtu = u16::try_from(sa.mtu).unwrap_or(u16::MAX);
+            fits.entry(sa.peer).and_modify(|least| *least = mtu.min(*least)).or_insert(mtu);
+        }
+        self.network.set_mtus(&fits).await;
+    }
+}
+
+fn with_path_mtu(datapath: Datapath, path: Path) -> Datapath {
+    match udp::path_mtu(path.local.ip(), path.remote.ip()) {
+        Ok(mtu) => datapath.with_path_mtu(path.remote.ip(), Some(usize::from(mtu))),
+        Err(error) => {
+            tracing::debug!(%error, remote = %path.remote, "path MTU not known");
+            datapath
+        }
+    }
+}

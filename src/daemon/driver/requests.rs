@@ -1,0 +1,295 @@
+//! What clients ask for.
+
+use super::*;
+
+impl Driver {
+    pub(super) async fn hear_client(&mut self, incoming: Incoming) {
+        let Incoming { ask, reply } = incoming;
+        match ask {
+            Ask::Up { files, timeout_ms, keep } => {
+                self.up(files, Duration::from_millis(timeout_ms), keep, reply).await;
+            }
+            Ask::Down { target } => self.down(&target, reply),
+            Ask::Status { peer } => answer(&reply, self.status(peer.as_deref())),
+            Ask::Rekey { peer, ike } => self.rekey(peer.as_str().into(), ike, reply),
+            Ask::Shutdown => {
+                self.farewell.push((reply, Body::Done));
+                self.end();
+            }
+        }
+    }
+
+    async fn up(&mut self, files: Vec<PathBuf>, timeout: Duration, keep: bool, reply: jobs::Reply) {
+        if self.ending {
+            answer(&reply, error(Code::Stopped, "the daemon is ending".to_owned()));
+            return;
+        }
+        let configs = match self.load_all(&files) {
+            Ok(configs) => configs,
+            Err(cause) => {
+                answer(&reply, error(Code::Config, cause.to_string()));
+                return;
+            }
+        };
+        let now = clock::now();
+        self.next_job += 1;
+        let id = self.next_job;
+        let mut job = jobs::Up {
+            id,
+            reply: reply.clone(),
+            began: now,
+            deadline: now + timeout.min(LONGEST_UP),
+            keep,
+            peers: Vec::new(),
+        };
+        for config in configs {
+            let name = Arc::clone(&config.peer.name);
+            let mut peer = jobs::UpPeer { name, new: false, result: None, leaving: false };
+            match self.add_peer(config).await {
+                Ok(new) => peer.new = new,
+                Err(cause) => {
+                    let failure = Failure { code: Code::System, message: cause.to_string() };
+                    peer.end(UpState::Failed, Some(failure));
+                }
+            }
+            job.peers.push(peer);
+        }
+        self.ups.push(job);
+        let internal = self.internal.clone();
+        tokio::spawn(async move {
+            reply.closed().await;
+            let _ended = internal.send(Internal::ClientGone(id)).await;
+        });
+    }
+
+    /// A client that does not wait any more has changed its mind.
+    pub(super) fn client_gone(&mut self, id: u64) {
+        let Some(at) = self.ups.iter().position(|job| job.id == id) else { return };
+        let job = self.ups.remove(at);
+        for peer in job.peers {
+            if peer.result.is_none() && peer.new && !job.keep {
+                tracing::info!(peer = %peer.name, "up was interrupted");
+                self.begin_removal(&peer.name);
+            }
+        }
+    }
+
+    /// Shows a step to whom it concerns.
+    pub(super) fn show(&self, peer: &Arc<str>, phase: UpPhase, detail: &str) {
+        for job in &self.ups {
+            job.show(peer, phase, detail);
+        }
+    }
+
+    /// Ends the waiting of every `up` for a peer, with a failure.
+    pub(super) fn fail_up(&mut self, name: &Arc<str>, failure: &Failure) {
+        let mut leaving = false;
+        for job in &mut self.ups {
+            for peer in &mut job.peers {
+                if peer.name == *name && peer.result.is_none() {
+                    peer.end(UpState::Failed, Some(failure.clone()));
+                    peer.leaving = peer.new && !job.keep;
+                    leaving |= peer.leaving;
+                }
+            }
+        }
+        if leaving {
+            self.begin_removal(name);
+        }
+    }
+
+    fn down(&mut self, target: &Target, reply: jobs::Reply) {
+        let wanted = |entry: &&Entry| match target {
+            Target::All => true,
+            Target::File(file) => entry.config.file == *file,
+            Target::Name(name) => **entry.name() == **name,
+        };
+        let names: Vec<_> =
+            self.peers.values().filter(wanted).map(|entry| Arc::clone(entry.name())).collect();
+        if names.is_empty() && *target != Target::All {
+            let what = match target {
+                Target::All => String::new(),
+                Target::File(file) => format!("no peer was loaded from {}", file.display()),
+                Target::Name(name) => format!("no peer is named {name}"),
+            };
+            answer(&reply, error(Code::NotFound, what));
+            return;
+        }
+        for name in &names {
+            self.begin_removal(name);
+            let failure = Failure {
+                code: Code::Stopped,
+                message: format!("{name} was taken down while it came up"),
+            };
+            self.fail_up(name, &failure);
+        }
+        self.downs.push(jobs::Down { reply, peers: names });
+    }
+
+    fn rekey(&mut self, peer: Arc<str>, ike: bool, reply: jobs::Reply) {
+        let left =
+            if ike { 1 } else { self.sas_of(&peer).iter().map(|sa| sa.children.len()).sum() };
+        let command = if ike {
+            Command::RekeyIke { peer: Arc::clone(&peer) }
+        } else {
+            Command::RekeyChildren { peer: Arc::clone(&peer) }
+        };
+        let now = clock::now();
+        match self.endpoint.handle_command(now, command) {
+            Ok(()) if left == 0 => {
+                let text = format!("{peer} has no established CHILD_SA");
+                answer(&reply, error(Code::NotEstablished, text));
+            }
+            Ok(()) => {
+                let deadline = now + REKEY_PATIENCE;
+                self.rekeys.push(jobs::Rekey { reply, peer, ike, left, deadline });
+            }
+            Err(cause) => {
+                let code = match cause {
+                    CommandError::NoSuchPeer(_) => Code::NotFound,
+                    CommandError::NotEstablished(_) => Code::NotEstablished,
+                    CommandError::Limit(_) => Code::System,
+                };
+                answer(&reply, error(code, cause.to_string()));
+            }
+        }
+    }
+
+    /// A replacement is established.
+    pub(super) fn count_rekey(&mut self, peer: &Arc<str>, ike: bool) {
+        for job in &mut self.rekeys {
+            if job.peer == *peer && job.ike == ike {
+                job.left = job.left.saturating_sub(1);
+            }
+        }
+    }
+
+    fn status(&self, only: Option<&str>) -> Body {
+        let now = clock::now();
+        let stats = self.shared.datapath.load().stats();
+        let sas = self.endpoint.status(now);
+        let mut peers = Vec::new();
+        for (name, entry) in &self.peers {
+            if only.is_none_or(|only| only == &**name) {
+                let sas: Vec<_> = sas.iter().filter(|sa| sa.peer == *name).cloned().collect();
+                let mtu = self.network.mtu(&entry.config.interface.name);
+                let retry_in = entry.retry_at.map(|at| at.saturating_duration_since(now));
+                peers.push(status::of_peer(entry, &sas, &stats, mtu, retry_in));
+            }
+        }
+        match only {
+            Some(name) if peers.is_empty() => {
+                error(Code::NotFound, format!("no peer is named {name}"))
+            }
+            _ => {
+                let uptime = now.saturating_duration_since(self.started);
+                let lost = &self.shared.lost;
+                Body::Status(Box::new(status::of_daemon(peers, uptime, &stats, lost)))
+            }
+        }
+    }
+
+    /// Answers whoever has waited long enough, or for what there is now.
+    pub(super) fn look_at_jobs(&mut self, now: Instant) {
+        self.look_at_ups(now);
+        let farewell = self.ending || (self.options.exit_when_empty && self.peers.is_empty());
+        for at in (0..self.ups.len()).rev() {
+            if self.ups[at].is_over() {
+                let job = self.ups.remove(at);
+                let body = job.answer();
+                self.reply(farewell, job.reply, body);
+            }
+        }
+        for at in (0..self.downs.len()).rev() {
+            if !self.downs[at].peers.iter().any(|name| self.peers.contains_key(name)) {
+                let job = self.downs.remove(at);
+                let peers = job.peers.iter().map(ToString::to_string).collect();
+                self.reply(farewell, job.reply, Body::Down { peers });
+            }
+        }
+        self.rekeys.retain(|job| {
+            if job.left == 0 {
+                answer(&job.reply, Body::Done);
+            } else if job.deadline <= now {
+                let text = format!("{} did not answer the rekey", job.peer);
+                answer(&job.reply, error(Code::Timeout, text));
+            } else {
+                return !job.reply.is_closed();
+            }
+            false
+        });
+    }
+
+    fn look_at_ups(&mut self, now: Instant) {
+        let mut failures = Vec::new();
+        let mut steps = Vec::new();
+        let sas = if self.ups.is_empty() { Vec::new() } else { self.endpoint.status(now) };
+        for job in &mut self.ups {
+            let (deadline, waited) = (job.deadline, job.waited(now));
+            for peer in &mut job.peers {
+                if peer.leaving {
+                    peer.leaving = self.peers.contains_key(&peer.name);
+                }
+                if peer.result.is_some() {
+                    continue;
+                }
+                let Some(entry) = self.peers.get(&peer.name) else {
+                    let message = format!("{} was taken down while it came up", peer.name);
+                    peer.end(UpState::Failed, Some(Failure { code: Code::Stopped, message }));
+                    continue;
+                };
+                let sas: Vec<_> = sas.iter().filter(|sa| sa.peer == peer.name).cloned().collect();
+                let state = if entry.is_up(&sas) {
+                    UpState::Up
+                } else if !entry.wants_up() && entry.removal.is_none() {
+                    UpState::Waiting
+                } else if deadline <= now {
+                    failures.push((Arc::clone(&peer.name), entry.timeout(waited)));
+                    continue;
+                } else {
+                    continue;
+                };
+                let routes: Vec<_> = entry.routes.iter().map(ToString::to_string).collect();
+                let interface = &entry.config.interface.name;
+                let mtu = self.network.mtu(interface).unwrap_or_default();
+                let detail = if routes.is_empty() {
+                    "none set".to_owned()
+                } else {
+                    format!("{} via {interface}, mtu {mtu}", routes.join(" "))
+                };
+                steps.push((job.id, Arc::clone(&peer.name), detail, state));
+            }
+        }
+        for (id, name, detail, state) in steps {
+            for job in self.ups.iter_mut().filter(|job| job.id == id) {
+                job.show(&name, UpPhase::Routes, &detail);
+                for peer in job.peers.iter_mut().filter(|peer| peer.name == name) {
+                    peer.end(state, None);
+                }
+            }
+        }
+        for (name, failure) in failures {
+            self.fail_up(&name, &failure);
+        }
+    }
+
+    /// Answers at once, or once everything is torn down.
+    fn reply(&mut self, farewell: bool, reply: jobs::Reply, body: Body) {
+        if farewell {
+            self.farewell.push((reply, body));
+        } else {
+            answer(&reply, body);
+        }
+    }
+}
+
+fn error(code: Code, message: String) -> Body {
+    Body::Error(Failure { code, message })
+}
+
+/// A client that does not read, or has left, gets no answer.
+fn answer(reply: &jobs::Reply, body: Body) {
+    if let Err(error) = reply.try_send(body) {
+        tracing::debug!(%error, "a client did not wait for its answer");
+    }
+}

@@ -1,0 +1,21 @@
+//! The shell around the core: [`driver`] owns the IKE endpoint, [`worker`]s move packets, the rest serves them.
+//!
+//! Driver: one thread, tokio. Workers: a thread a direction, which share with it a snapshot of the datapath and bounded
+//! queues, and no lock.
+
+pub mod advice;
+pub mod backoff;
+pub mod driver;
+pub mod jobs;
+pub mod load;
+pub mod log;
+pub mod network;
+pub mod peers;
+#[cfg(test)]
+mod sample;
+pub mod sockets;
+pub mod spd;
+pub mod status;
+pub mod worker;
+
+pub use driver::{DaemonError, Options, run};

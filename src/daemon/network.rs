@@ -1,0 +1,274 @@
+//! What the daemon puts into the host's network, and takes out again: TUNs, their addresses, routes and rules.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::worker::{Shared, TunPort, Workers};
+use crate::config::Config;
+use crate::io::route::{Netlink, Route, RouteError, Via, exceptions, prefixes};
+use crate::io::tun::{Tun, TunDevice};
+use crate::ipsec::TrafficSelector;
+
+/// MTU of a TUN before an SA says what fits: right for most paths, and corrected before traffic flows.
+const FIRST_MTU: u16 = 1400;
+/// IPv6 needs this much (RFC 8200 §5); below it, the kernel takes IPv6 away from an interface for good. What does not
+/// fit the tunnel is answered by the datapath.
+const LEAST_MTU: u16 = 1280;
+
+/// The host's network could not be changed.
+#[derive(Debug, Error)]
+pub enum NetworkError {
+    /// A TUN could not be made.
+    #[error("cannot make the TUN interface {name}: {cause}")]
+    Tun {
+        /// Its name.
+        name: String,
+        /// The system's words.
+        cause: io::Error,
+    },
+    /// Netlink refused something.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+}
+
+/// TUNs, routes and rules of this daemon.
+pub struct Network {
+    netlink: Netlink,
+    shared: Arc<Shared>,
+    tuns: BTreeMap<String, TunState>,
+    rules: bool,
+}
+
+struct TunState {
+    port: Arc<TunPort>,
+    index: u32,
+    mtu: u16,
+    /// Set by the configuration.
+    fixed_mtu: Option<u16>,
+    /// Routes and selectors of each peer that uses it.
+    peers: BTreeMap<Arc<str>, Attached>,
+}
+
+struct Attached {
+    routes: Vec<Route>,
+    selectors: Vec<TrafficSelector>,
+}
+
+impl Network {
+    /// Begins by removing what a killed daemon left.
+    ///
+    /// # Errors
+    /// If netlink does not work.
+    pub async fn new(netlink: Netlink, shared: Arc<Shared>) -> Result<Self, NetworkError> {
+        let removed = netlink.clean_up().await?;
+        if removed > 0 {
+            tracing::info!(removed, "routes and rules of an earlier daemon removed");
+        }
+        Ok(Self { netlink, shared, tuns: BTreeMap::new(), rules: false })
+    }
+
+    /// Sets up everything for a peer: TUN, addresses, rules, routes. For one that is there already, only what differs
+    /// changes.
+    ///
+    /// # Errors
+    /// What the system says; then nothing of this peer stays.
+    pub async fn attach(
+        &mut self,
+        config: &Config,
+        workers: &Workers,
+    ) -> Result<Vec<IpNet>, NetworkError> {
+        let peer = Arc::clone(&config.peer.name);
+        let before = self.forget(&peer);
+        let result = self.try_attach(config, workers).await;
+        self.remove_routes(before).await;
+        if result.is_err() {
+            self.detach(&peer, workers).await;
+        } else {
+            self.drop_idle(workers).await;
+        }
+        result
+    }
+
+    /// Takes a peer out of the TUNs; its routes are still set.
+    fn forget(&mut self, peer: &Arc<str>) -> Vec<Route> {
+        let attached = self.tuns.values_mut().filter_map(|tun| tun.peers.remove(peer));
+        attached.flat_map(|attached| attached.routes).collect()
+    }
+
+    /// Removes routes, but for those that a peer has (which are set again, since they may differ).
+    async fn remove_routes(&self, routes: Vec<Route>) {
+        for route in routes {
+            let all = self.tuns.values().flat_map(|tun| tun.peers.values());
+            let same =
+                all.flat_map(|attached| &attached.routes).find(|other| other.dst == route.dst);
+            warn(match same {
+                Some(other) => self.netlink.add_route(other).await,
+                None => self.netlink.remove_route(&route).await,
+            });
+        }
+    }
+
+    async fn try_attach(
+        &mut self,
+        config: &Config,
+        workers: &Workers,
+    ) -> Result<Vec<IpNet>, NetworkError> {
+        let name = &config.interface.name;
+        let peer = &config.peer.name;
+        let children = &config.peer.children;
+        let selectors: Vec<_> = children.iter().flat_map(|child| child.ts_peer.clone()).collect();
+        if !self.tuns.contains_key(name) {
+            self.create(name, config.interface.mtu).await?;
+        }
+        let Some(tun) = self.tuns.get_mut(name) else { return Ok(Vec::new()) };
+        let index = tun.index;
+        let attached = Attached { routes: Vec::new(), selectors: selectors.clone() };
+        tun.peers.insert(Arc::clone(peer), attached);
+        self.publish(workers);
+        for (address, prefix_len) in &config.interface.addresses {
+            self.netlink.add_address(index, *address, *prefix_len).await?;
+        }
+        if !config.interface.routes {
+            return Ok(Vec::new());
+        }
+        if !self.rules {
+            self.netlink.add_rule(false).await?;
+            if self.shared.sockets.v6.is_some() {
+                self.netlink.add_rule(true).await?;
+            }
+            self.rules = true;
+        }
+        let remote = prefixes(&selectors);
+        let local: Vec<_> = children.iter().flat_map(|child| child.ts_local.clone()).collect();
+        let local = prefixes(&local);
+        let ours = self.netlink.local_addresses().await?;
+        let thrown = exceptions(&local, &remote);
+        let mut routes: Vec<_> =
+            thrown.into_iter().map(|dst| Route { dst, via: Via::Throw }).collect();
+        for dst in &remote {
+            // So that what the gateway itself sends into the tunnel is within the selectors.
+            let source = ours.iter().copied().find(|addr| {
+                addr.is_ipv4() == dst.addr().is_ipv4() && local.iter().any(|net| net.contains(addr))
+            });
+            routes.push(Route { dst: *dst, via: Via::Tun { index, mtu: None, source } });
+        }
+        for route in &routes {
+            self.netlink.add_route(route).await?;
+            // At once, so that an error finds what is to be removed.
+            if let Some(attached) = self.tuns.get_mut(name).and_then(|tun| tun.peers.get_mut(peer))
+            {
+                attached.routes.push(route.clone());
+            }
+        }
+        Ok(remote)
+    }
+
+    async fn create(&mut self, name: &str, mtu: Option<u16>) -> Result<(), NetworkError> {
+        let tun =
+            Tun::create(name).map_err(|cause| NetworkError::Tun { name: name.into(), cause })?;
+        // The kernel would speak IPv6 neighbour discovery into the tunnel; without IPv6 there is no such file.
+        let addr_gen = format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", tun.name());
+        if let Err(error) = std::fs::write(&addr_gen, "1") {
+            tracing::debug!(%error, file = addr_gen, "no link-local address is kept off the TUN");
+        }
+        let index = self.netlink.index_of(tun.name()).await?;
+        let first = mtu.unwrap_or(FIRST_MTU);
+        self.netlink.set_up(index, first).await?;
+        tracing::info!(interface = tun.name(), mtu = first, "TUN interface is up");
+        let port = Arc::new(TunPort { device: Arc::new(tun), peers: Vec::new() });
+        let state = TunState { port, index, mtu: first, fixed_mtu: mtu, peers: BTreeMap::new() };
+        self.tuns.insert(name.to_owned(), state);
+        Ok(())
+    }
+
+    /// Takes away everything of a peer: routes, and with the last peer of a TUN the TUN, and with the last TUN the
+    /// rules. What cannot be removed is logged.
+    pub async fn detach(&mut self, peer: &Arc<str>, workers: &Workers) {
+        let routes = self.forget(peer);
+        self.remove_routes(routes).await;
+        self.drop_idle(workers).await;
+    }
+
+    async fn drop_idle(&mut self, workers: &Workers) {
+        let idle = self.tuns.iter().filter(|(_, tun)| tun.peers.is_empty());
+        let idle: Vec<_> = idle.map(|(name, tun)| (name.clone(), tun.index)).collect();
+        for (name, index) in idle {
+            self.tuns.remove(&name);
+            // First out of the workers' sight, then gone: a worker forgives a TUN that is not listed any more.
+            self.publish(workers);
+            warn(self.netlink.remove_link(index).await);
+            tracing::info!(interface = name, "TUN interface removed");
+        }
+        self.publish(workers);
+        if self.tuns.is_empty() && self.rules {
+            self.rules = false;
+            if let Err(error) = self.netlink.clean_up().await {
+                tracing::warn!(%error, "something was left behind");
+            }
+        }
+    }
+
+    /// Sets the MTU of TUNs and routes. `fits`: for each peer with an SA, the longest packet that fits all of its SAs.
+    pub async fn set_mtus(&mut self, fits: &BTreeMap<Arc<str>, u16>) {
+        for (name, tun) in &mut self.tuns {
+            let largest = tun.peers.keys().filter_map(|peer| fits.get(peer)).max();
+            let Some(wanted) = tun.fixed_mtu.or(largest.map(|mtu| *mtu.max(&LEAST_MTU))) else {
+                continue;
+            };
+            if wanted != tun.mtu {
+                match self.netlink.set_up(tun.index, wanted).await {
+                    Ok(()) => {
+                        tracing::info!(interface = name, mtu = wanted, "MTU set");
+                        tun.mtu = wanted;
+                    }
+                    Err(error) => tracing::warn!(%error, "MTU not set"),
+                }
+            }
+            for (peer, attached) in &mut tun.peers {
+                let Some(fit) = fits.get(peer) else { continue };
+                for route in &mut attached.routes {
+                    let least = if route.dst.addr().is_ipv6() { LEAST_MTU } else { 0 };
+                    let want = Some(*fit.max(&least)).filter(|mtu| *mtu < tun.mtu);
+                    if let Via::Tun { mtu, .. } = &mut route.via
+                        && *mtu != want
+                    {
+                        *mtu = want;
+                        warn(self.netlink.add_route(route).await);
+                    }
+                }
+            }
+        }
+    }
+
+    /// MTU of a TUN.
+    #[must_use]
+    pub fn mtu(&self, name: &str) -> Option<u16> {
+        self.tuns.get(name).map(|tun| tun.mtu)
+    }
+
+    /// Shows the workers the TUNs there are.
+    fn publish(&mut self, workers: &Workers) {
+        let mut ports = Vec::new();
+        for tun in self.tuns.values_mut() {
+            let peers: Vec<_> =
+                tun.peers.values().flat_map(|attached| attached.selectors.clone()).collect();
+            if peers != tun.port.peers {
+                let device = Arc::clone(&tun.port.device);
+                tun.port = Arc::new(TunPort { device, peers });
+            }
+            ports.push(Arc::clone(&tun.port));
+        }
+        self.shared.tuns.store(Arc::new(ports));
+        workers.wake();
+    }
+}
+
+fn warn(result: Result<(), RouteError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "the network is not as it should be");
+    }
+}

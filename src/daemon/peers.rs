@@ -1,0 +1,358 @@
+//! What the driver knows of each peer beyond its SAs: where it stands on its way up, and when to try again.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::advice;
+use super::backoff::Backoff;
+use crate::config::Config;
+use crate::control::protocol::{Failure, PeerState, UpPhase};
+use crate::crypto::SecureRandom;
+use crate::ike::{CloseReason, Phase, SaStatus};
+use crate::ipsec::PolicyId;
+use crate::ipsec::pad::{ChildPolicy, PeerAddress, StartPolicy};
+
+/// A peer.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its configuration, with policy ids given.
+    pub config: Config,
+    /// Prefixes that are routed to it.
+    pub routes: Vec<IpNet>,
+    /// The step it stands at.
+    pub phase: UpPhase,
+    /// How often the request of that step was sent without an answer.
+    pub tries: u32,
+    /// Why the last attempt failed.
+    pub last_error: Option<Failure>,
+    /// When the next attempt begins.
+    pub retry_at: Option<Instant>,
+    /// A look-up of its address is under way.
+    pub resolving: bool,
+    /// Attempts so far: the peer's addresses are taken in turn.
+    pub attempts: usize,
+    /// Set once it is being taken down: when to stop waiting for the answer to DELETE.
+    pub removal: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Entry {
+    /// Nothing has begun.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            routes: Vec::new(),
+            phase: UpPhase::Resolve,
+            tries: 0,
+            last_error: None,
+            retry_at: None,
+            resolving: false,
+            attempts: 0,
+            removal: None,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Whether we keep it up of ourselves.
+    #[must_use]
+    pub fn wants_up(&self) -> bool {
+        self.removal.is_none()
+            && self.config.peer.address != PeerAddress::Any
+            && self.config.peer.children.iter().any(|child| child.start == StartPolicy::Now)
+    }
+
+    /// Whether the first packet may bring it up.
+    #[must_use]
+    pub fn on_traffic(&self, policy: PolicyId) -> bool {
+        let mut children = self.config.peer.children.iter();
+        self.removal.is_none()
+            && self.config.peer.address != PeerAddress::Any
+            && children.any(|child| child.policy == policy && child.start != StartPolicy::Respond)
+    }
+
+    /// Whether an attempt of ours is under way or planned. What others begin is no reason not to.
+    #[must_use]
+    pub fn is_busy(&self, sas: &[SaStatus]) -> bool {
+        self.resolving || self.retry_at.is_some() || sas.iter().any(is_attempt)
+    }
+
+    /// Whether every CHILD_SA that we bring up of ourselves is there; with none such, any of them.
+    #[must_use]
+    pub fn is_up(&self, sas: &[SaStatus]) -> bool {
+        let installed = |child: &ChildPolicy| {
+            sas.iter().flat_map(|sa| &sa.children).any(|sa| {
+                sa.name == child.name && (sa.state == "INSTALLED" || sa.state == "REKEYING")
+            })
+        };
+        let children = &self.config.peer.children;
+        let mut wanted = children.iter().filter(|child| child.start == StartPolicy::Now).peekable();
+        if wanted.peek().is_some() { wanted.all(installed) } else { children.iter().any(installed) }
+    }
+
+    /// The whole of its state.
+    #[must_use]
+    pub fn state(&self, sas: &[SaStatus]) -> PeerState {
+        if self.removal.is_some() {
+            PeerState::Deleting
+        } else if self.is_up(sas) {
+            PeerState::Up
+        } else if self.retry_at.is_some() {
+            PeerState::Retrying
+        } else if self.is_busy(sas) || (self.wants_up() && !sas.is_empty()) {
+            PeerState::Connecting
+        } else {
+            PeerState::Waiting
+        }
+    }
+
+    /// A step began or was repeated: what to show of it, if it is news.
+    pub fn advance(&mut self, phase: Phase) -> Option<String> {
+        let enter = |entry: &mut Self, phase, detail: &str| {
+            entry.phase = phase;
+            entry.tries = 1;
+            Some(detail.to_owned())
+        };
+        match phase {
+            Phase::IkeSaInit => enter(self, UpPhase::IkeSaInit, "asking"),
+            Phase::Cookie => enter(self, UpPhase::IkeSaInit, "again, with the peer's cookie"),
+            Phase::InvalidKe => enter(self, UpPhase::IkeSaInit, "again, with the peer's group"),
+            Phase::IkeAuth => enter(self, UpPhase::IkeAuth, "asking"),
+            Phase::Authenticated => enter(self, UpPhase::IkeAuth, "the peer is authenticated"),
+            Phase::CreateChildSa => enter(self, UpPhase::ChildSa, "asking"),
+            Phase::Retransmit { tries } => {
+                self.tries = tries;
+                Some(format!("no answer yet, sent {tries} times"))
+            }
+        }
+    }
+
+    /// An attempt failed: plans the next, if it is to be kept up.
+    pub fn failed(&mut self, now: Instant, failure: Failure, rng: &mut dyn SecureRandom) {
+        self.last_error = Some(failure);
+        self.plan(now, rng);
+    }
+
+    /// Plans the next attempt, if it is to be kept up.
+    pub fn plan(&mut self, now: Instant, rng: &mut dyn SecureRandom) {
+        if self.wants_up() {
+            self.retry_at = Some(now + self.backoff.next(rng));
+        }
+    }
+
+    /// It is up.
+    pub fn succeeded(&mut self) {
+        self.backoff.reset();
+        self.last_error = None;
+        self.retry_at = None;
+        self.tries = 0;
+    }
+
+    /// Why the time ran out.
+    #[must_use]
+    pub fn timeout(&self, waited: Duration) -> Failure {
+        let last = self.last_error.as_ref();
+        advice::of_timeout(&self.config.peer, self.phase, self.tries, waited, last)
+    }
+
+    /// The address for this attempt out of those found, of the version that our own address has.
+    #[must_use]
+    pub fn choose_address(&self, found: &[IpAddr]) -> Option<IpAddr> {
+        let local = self.config.peer.local_addr;
+        let fits = |addr: &&IpAddr| local.is_none_or(|local| local.is_ipv4() == addr.is_ipv4());
+        let usable: Vec<_> = found.iter().filter(fits).collect();
+        usable.get(self.attempts % usable.len().max(1)).map(|addr| **addr)
+    }
+
+    /// Gives each child an SPD entry: the one that a child of the same name had before, or the next.
+    pub fn number(config: &mut Config, before: Option<&Self>, next: &mut u32) {
+        for child in &mut config.peer.children {
+            let old = before.and_then(|entry| {
+                entry.config.peer.children.iter().find(|old| old.name == child.name)
+            });
+            child.policy = old.map_or_else(
+                || {
+                    *next += 1;
+                    PolicyId(*next)
+                },
+                |old| old.policy,
+            );
+        }
+    }
+
+    /// The peer's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.config.peer.name
+    }
+}
+
+/// Whether it is an IKE SA that we are about to establish.
+fn is_attempt(sa: &SaStatus) -> bool {
+    sa.state == "CONNECTING" && sa.initiator
+}
+
+/// Whether it is there, or an attempt of ours goes on, so that the end of another of the same peer is no failure.
+#[must_use]
+pub fn goes_on(sa: &SaStatus) -> bool {
+    is_attempt(sa) || sa.state == "ESTABLISHED" || sa.state == "REKEYING"
+}
+
+/// The failure behind a [`CloseReason`], and whether waiting on is in vain.
+#[must_use]
+pub fn judge(entry: &Entry, reason: &CloseReason) -> (Failure, bool) {
+    (advice::of_close(&entry.config.peer, reason), advice::is_fatal(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::sample::config;
+    use crate::ike::ChildStatus;
+    use crate::io::clock;
+    use crate::ipsec::pad::Identity;
+    use crate::ipsec::suite::{Encr, EspSuite};
+    use crate::ipsec::{Encap, Path, Spi};
+    use crate::wire::ike::header::IkeSpi;
+    use crate::wire::ike::numbers::{EncrId, EsnId, IntegId};
+
+    struct Zero;
+
+    impl SecureRandom for Zero {
+        fn fill(&mut self, buf: &mut [u8]) {
+            buf.fill(0);
+        }
+    }
+
+    fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> SaStatus {
+        let path = Path {
+            local: "192.0.2.1:500".parse().unwrap(),
+            remote: "192.0.2.2:500".parse().unwrap(),
+            encap: Encap::Plain,
+        };
+        let encr = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
+        let child = child.map(|name| ChildStatus {
+            name: name.into(),
+            state: "INSTALLED",
+            spi_inbound: Spi::new(256).unwrap(),
+            spi_outbound: Spi::new(257).unwrap(),
+            suite: EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN },
+            ts_local: [].into(),
+            ts_peer: [].into(),
+            path,
+            established: Duration::ZERO,
+            rekey_in: None,
+        });
+        SaStatus {
+            peer: "site-b".into(),
+            state,
+            initiator,
+            spi_i: IkeSpi(1),
+            spi_r: IkeSpi(2),
+            local_id: Identity::Fqdn("a".into()),
+            peer_id: None,
+            path,
+            nat_local: false,
+            nat_peer: false,
+            suite: None,
+            established: None,
+            rekey_in: None,
+            children: child.into_iter().collect(),
+        }
+    }
+
+    fn failure() -> Failure {
+        Failure { code: crate::control::protocol::Code::Peer, message: "no".into() }
+    }
+
+    #[test]
+    fn state_follows_the_sas() {
+        let mut entry = Entry::new(config());
+        assert_eq!(entry.state(&[sa("CONNECTING", true, None)]), PeerState::Connecting);
+        assert_eq!(entry.state(&[sa("ESTABLISHED", true, None)]), PeerState::Connecting);
+        assert_eq!(entry.state(&[sa("ESTABLISHED", true, Some("other"))]), PeerState::Connecting);
+        assert_eq!(entry.state(&[sa("ESTABLISHED", false, Some("lan"))]), PeerState::Up);
+        entry.failed(clock::now(), failure(), &mut Zero);
+        assert_eq!(entry.state(&[]), PeerState::Retrying);
+        entry.removal = Some(clock::now());
+        assert_eq!(entry.state(&[sa("ESTABLISHED", false, Some("lan"))]), PeerState::Deleting);
+    }
+
+    #[test]
+    fn peer_that_only_responds_waits_and_is_never_tried() {
+        let mut config = config();
+        config.peer.children[0].start = StartPolicy::Respond;
+        let mut entry = Entry::new(config);
+        assert!(!entry.wants_up());
+        assert!(!entry.on_traffic(PolicyId(1)));
+        assert_eq!(entry.state(&[]), PeerState::Waiting);
+        entry.failed(clock::now(), failure(), &mut Zero);
+        assert_eq!(entry.retry_at, None);
+        assert_eq!(entry.state(&[sa("ESTABLISHED", false, Some("lan"))]), PeerState::Up);
+    }
+
+    #[test]
+    fn traffic_brings_up_what_waits_for_it_and_nothing_else() {
+        let mut config = config();
+        config.peer.children[0].start = StartPolicy::OnTraffic;
+        let mut entry = Entry::new(config);
+        assert!(entry.on_traffic(PolicyId(1)));
+        assert!(!entry.on_traffic(PolicyId(2)));
+        entry.config.peer.address = PeerAddress::Any;
+        assert!(!entry.on_traffic(PolicyId(1)), "nobody knows where it is");
+    }
+
+    #[test]
+    fn attempts_of_others_do_not_keep_us_from_trying() {
+        let entry = Entry::new(config());
+        assert!(entry.is_busy(&[sa("CONNECTING", true, None)]));
+        assert!(!entry.is_busy(&[sa("CONNECTING", false, None)]));
+        assert!(!goes_on(&sa("CONNECTING", false, None)));
+        assert!(goes_on(&sa("REKEYING", false, None)));
+        assert!(!goes_on(&sa("DELETING", false, None)));
+    }
+
+    #[test]
+    fn addresses_are_taken_in_turn_and_of_our_version() {
+        let mut entry = Entry::new(config());
+        let found: Vec<IpAddr> =
+            ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|addr| addr.parse().unwrap()).into();
+        let mut chosen = Vec::new();
+        for _ in 0..4 {
+            chosen.push(entry.choose_address(&found).unwrap());
+            entry.attempts += 1;
+        }
+        assert_eq!(chosen, [found[0], found[1], found[2], found[0]]);
+        entry.config.peer.local_addr = Some("2001:db8::9".parse().unwrap());
+        assert_eq!(entry.choose_address(&found), Some(found[1]));
+        assert_eq!(entry.choose_address(&found[..1]), None);
+    }
+
+    #[test]
+    fn policy_number_survives_a_reload() {
+        let (mut next, mut first) = (4, config());
+        Entry::number(&mut first, None, &mut next);
+        assert_eq!(first.peer.children[0].policy, PolicyId(5));
+        let before = Entry::new(first);
+        let mut second = config();
+        let mut more = second.peer.children[0].clone();
+        more.name = "dmz".into();
+        second.peer.children.insert(0, more);
+        Entry::number(&mut second, Some(&before), &mut next);
+        let numbers: Vec<_> = second.peer.children.iter().map(|child| child.policy.0).collect();
+        assert_eq!(numbers, [6, 5]);
+    }
+
+    #[test]
+    fn timeout_tells_of_the_unanswered_request() {
+        let mut entry = Entry::new(config());
+        assert!(entry.advance(Phase::IkeSaInit).is_some());
+        assert!(entry.advance(Phase::Retransmit { tries: 3 }).is_some());
+        let failure = entry.timeout(Duration::from_secs(9));
+        assert!(failure.message.contains("IKE_SA_INIT after 3 tries in 9 s"), "{failure}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The state of everything, in the words of the control protocol.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use ipnet::IpNet;
+
+use super::peers::Entry;
+use super::worker::Lost;
+use crate::control::protocol::{ChildSaStatus, IkeSaStatus, PeerStatus, Status, Traffic};
+use crate::datapath::{DatapathStats, SaStats};
+use crate::ike::{ChildStatus, SaStatus};
+use crate::io::route::prefixes;
+use crate::ipsec::{DropReason, Encap, Path, TrafficSelector};
+
+/// The daemon as a whole.
+#[must_use]
+pub fn of_daemon(
+    peers: Vec<PeerStatus>,
+    uptime: Duration,
+    stats: &DatapathStats,
+    lost: &Lost,
+) -> Status {
+    let mut drops = by_reason(&stats.drops);
+    for (name, counter) in
+        [("queue-full", &lost.queue_full), ("send-failed", &lost.send), ("tun-failed", &lost.tun)]
+    {
+        let count = counter.load(Ordering::Relaxed);
+        if count > 0 {
+            drops.insert(name.to_owned(), count);
+        }
+    }
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: uptime.as_secs(),
+        peers,
+        drops,
+    }
+}
+
+/// One peer. `retry_in`: time to the next attempt.
+#[must_use]
+pub fn of_peer(
+    entry: &Entry,
+    sas: &[SaStatus],
+    stats: &DatapathStats,
+    mtu: Option<u16>,
+    retry_in: Option<Duration>,
+) -> PeerStatus {
+    PeerStatus {
+        name: entry.name().to_string(),
+        file: entry.config.file.clone(),
+        state: entry.state(sas),
+        last_error: entry.last_error.clone(),
+        retry_in_seconds: retry_in.map(|wait| wait.as_secs()),
+        interface: entry.config.interface.name.clone(),
+        mtu: mtu.map(u32::from),
+        routes: entry.routes.iter().map(IpNet::to_string).collect(),
+        ike_sas: sas.iter().map(|sa| of_ike_sa(sa, stats)).collect(),
+    }
+}
+
+fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
+    IkeSaStatus {
+        state: sa.state.to_owned(),
+        initiator: sa.initiator,
+        spi_i: sa.spi_i.to_string(),
+        spi_r: sa.spi_r.to_string(),
+        local_id: sa.local_id.to_string(),
+        peer_id: sa.peer_id.as_ref().map(ToString::to_string),
+        local: sa.path.local.to_string(),
+        remote: sa.path.remote.to_string(),
+        nat_local: sa.nat_local,
+        nat_peer: sa.nat_peer,
+        suite: sa.suite.map(|suite| suite.to_string()),
+        age_seconds: sa.established.map(|age| age.as_secs()),
+        rekey_in_seconds: sa.rekey_in.map(|wait| wait.as_secs()),
+        child_sas: sa.children.iter().map(|child| of_child_sa(child, stats)).collect(),
+    }
+}
+
+fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
+    let inbound = stats.inbound.iter().find(|sa| sa.spi == child.spi_inbound);
+    let outbound = stats
+        .outbound
+        .iter()
+        .find(|sa| sa.spi == child.spi_outbound && sa.other_spi == child.spi_inbound);
+    let mut drops = BTreeMap::new();
+    for sa in [inbound, outbound].into_iter().flatten() {
+        for (name, count) in by_reason(&sa.drops) {
+            *drops.entry(name).or_default() += count;
+        }
+    }
+    let (local, remote) = ends(child.path);
+    ChildSaStatus {
+        name: child.name.to_string(),
+        state: child.state.to_owned(),
+        spi_inbound: child.spi_inbound.to_string(),
+        spi_outbound: child.spi_outbound.to_string(),
+        suite: child.suite.to_string(),
+        encap: if child.path.encap == Encap::Udp { "udp" } else { "esp" }.to_owned(),
+        local,
+        remote,
+        ts_local: selectors(&child.ts_local),
+        ts_peer: selectors(&child.ts_peer),
+        inbound: traffic(inbound),
+        outbound: traffic(outbound),
+        drops,
+        age_seconds: child.established.as_secs(),
+        rekey_in_seconds: child.rekey_in.map(|wait| wait.as_secs()),
+    }
+}
+
+fn traffic(sa: Option<&SaStats>) -> Traffic {
+    sa.map_or_else(Traffic::default, |sa| Traffic { packets: sa.packets, bytes: sa.bytes })
+}
+
+fn ends(path: Path) -> (String, String) {
+    match path.encap {
+        Encap::Plain => (path.local.ip().to_string(), path.remote.ip().to_string()),
+        Encap::Udp => (path.local.to_string(), path.remote.to_string()),
+    }
+}
+
+fn by_reason(drops: &[(DropReason, u64)]) -> BTreeMap<String, u64> {
+    let loud = drops.iter().filter(|(reason, count)| !reason.is_quiet() && *count > 0);
+    loud.map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
+}
+
+/// Selectors as prefixes, with protocol and ports where they are not any: `10.1.0.0/16`, `10.1.0.0/16[6/443]`.
+#[must_use]
+pub fn selectors(all: &[TrafficSelector]) -> Vec<String> {
+    let mut texts = Vec::new();
+    for ts in all {
+        let any_port = (ts.start_port, ts.end_port) == (0, u16::MAX);
+        let filter = match (ts.protocol, any_port) {
+            (0, true) => String::new(),
+            (protocol, true) => format!("[{protocol}]"),
+            (protocol, false) if ts.start_port == ts.end_port => {
+                format!("[{protocol}/{}]", ts.start_port)
+            }
+            (protocol, false) => format!("[{protocol}/{}-{}]", ts.start_port, ts.end_port),
+        };
+        let nets = prefixes(std::slice::from_ref(ts));
+        match &nets[..] {
+            [net] => texts.push(format!("{net}{filter}")),
+            _ => texts.push(format!("{}-{}{filter}", ts.start_addr, ts.end_addr)),
+        }
+    }
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ts(start: &str, end: &str, protocol: u8, ports: (u16, u16)) -> TrafficSelector {
+        TrafficSelector {
+            protocol,
+            start_port: ports.0,
+            end_port: ports.1,
+            start_addr: start.parse().unwrap(),
+            end_addr: end.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn selectors_are_prefixes_where_they_can_be() {
+        let any = (0, 0xffff);
+        let texts = selectors(&[
+            ts("10.1.0.0", "10.1.255.255", 0, any),
+            ts("fd01::1", "fd01::1", 58, any),
+            ts("10.1.0.1", "10.1.0.2", 0, any),
+            ts("10.1.0.0", "10.1.0.255", 6, (443, 443)),
+            ts("10.1.0.0", "10.1.0.255", 17, (1, 9)),
+        ]);
+        let want = ["10.1.0.0/16", "fd01::1/128[58]", "10.1.0.1-10.1.0.2"];
+        assert_eq!(texts[..3], want);
+        assert_eq!(texts[3..], ["10.1.0.0/24[6/443]", "10.1.0.0/24[17/1-9]"]);
+    }
+
+    #[test]
+    fn quiet_drops_are_not_shown() {
+        let drops = by_reason(&[(DropReason::Dummy, 3), (DropReason::IcvMismatch, 2)]);
+        assert_eq!(drops, BTreeMap::from([("icv-mismatch".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn raw_esp_has_no_ports() {
+        let path = Path {
+            local: "192.0.2.1:500".parse().unwrap(),
+            remote: "192.0.2.2:500".parse().unwrap(),
+            encap: Encap::Plain,
+        };
+        assert_eq!(ends(path), ("192.0.2.1".into(), "192.0.2.2".into()));
+        let path = Path { encap: Encap::Udp, ..path };
+        assert_eq!(ends(path).0, "192.0.2.1:500");
+    }
+}

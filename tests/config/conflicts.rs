@@ -1,0 +1,76 @@
+//! Configurations that are right by themselves and not together.
+
+use ipsecd::config::{Config, conflicts};
+
+use super::secrets::{minimal, parse};
+
+fn config(file: &str, text: &str) -> Config {
+    parse(file, text).unwrap().config
+}
+
+fn between(a: &Config, b: &Config) -> String {
+    conflicts(&[a, b]).to_string()
+}
+
+#[test]
+fn two_peers_with_nothing_in_common_do_not_conflict() {
+    let a = config("a.conf", &minimal(""));
+    let b = config(
+        "b.conf",
+        &minimal("").replace("10.2.0", "10.3.0").replace("b.example", "c.example"),
+    );
+    assert_eq!(between(&a, &b), "");
+}
+
+#[test]
+fn the_same_name_is_an_error() {
+    let a = config("a.conf", &minimal(""));
+    let text = minimal("").replace("10.2.0", "10.3.0").replace("b.example", "c.example");
+    let mut b = config("b.conf", &format!("name = \"a\"\n{text}"));
+    b.file = "x/a.conf".into();
+    assert_eq!(
+        between(&a, &b),
+        "error: the name `a` is taken by a.conf\n--> x/a.conf\n = help: rename one of the files, or begin it with: name = \"…\""
+    );
+}
+
+#[test]
+fn the_same_subnets_are_an_error_and_overlapping_ones_a_warning() {
+    let a = config("a.conf", &minimal(""));
+    let same = config("b.conf", &minimal(""));
+    let found = conflicts(&[&a, &same]);
+    assert!(found.has_errors());
+    assert_eq!(found.as_slice()[0].message, "10.1.0.0/16 <-> 10.2.0.0/16 is in a.conf too");
+    let part = config("b.conf", &minimal("").replace("10.2.0.0/16", "10.2.7.0/24"));
+    let found = conflicts(&[&a, &part]);
+    assert!(!found.has_errors());
+    assert_eq!(
+        found.as_slice()[0].message,
+        "10.1.0.0/16 <-> 10.2.7.0/24 overlaps subnets in a.conf"
+    );
+}
+
+#[test]
+fn one_identity_with_two_keys_is_an_error() {
+    let a = config("a.conf", &minimal(""));
+    let other = minimal("")
+        .replace("10.2.0", "10.3.0")
+        .replace("{ file = \"good.psk\" }", "\"another key, quite as long\"");
+    let b = config("b.conf", &other);
+    let found = conflicts(&[&a, &b]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found.as_slice()[0].message,
+        "the peer's id b.example.net has another psk in a.conf"
+    );
+}
+
+#[test]
+fn a_shared_interface_is_agreed_on() {
+    let a = config("a.conf", &minimal(""));
+    let text = minimal("[interface]\nmtu = 1400\n").replace("10.2.0", "10.3.0");
+    let found = between(&a, &config("b.conf", &text));
+    assert!(found.contains("`ipsec0` is set up differently in a.conf"), "{found}");
+    let text = text.replace("mtu", "name = \"ipsec1\"\nmtu");
+    assert_eq!(between(&a, &config("b.conf", &text)), "");
+}

@@ -1,0 +1,88 @@
+//! The reference and the example of all keys have every key that the parser knows, and no other.
+
+use std::path::Path;
+
+use ipsecd::config::keys::{KEYS, SECTIONS};
+use ipsecd::config::{DEFAULT_ESP, DEFAULT_IKE};
+
+fn file(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The keys of the tables in the reference, with their section.
+fn documented() -> Vec<(String, String)> {
+    let mut section = None;
+    let mut found = Vec::new();
+    for line in file("docs/configuration.md").lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            let inner = heading.strip_prefix("`[").and_then(|rest| rest.strip_suffix("]`"));
+            section = match inner {
+                Some(name) => Some(name.to_owned()),
+                None if heading == "Top of the file" => Some(String::new()),
+                None => None,
+            };
+        } else if let (Some(section), Some(row)) = (&section, line.strip_prefix("| `")) {
+            let (key, _) = row.split_once('`').unwrap();
+            found.push((section.clone(), key.to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_key_is_documented_once_and_in_order() {
+    let known: Vec<_> =
+        KEYS.iter().map(|key| (key.section.to_owned(), key.name.to_owned())).collect();
+    assert_eq!(documented(), known);
+}
+
+#[test]
+fn the_example_of_all_options_sets_every_key() {
+    let text = file("conf/all-options.conf");
+    let table: toml::Table = text.parse().unwrap();
+    for key in KEYS {
+        let holder = match key.section {
+            "" => Some(&table),
+            section => table[section].as_table(),
+        };
+        if key.name.contains('.') {
+            assert!(text.contains(key.name.trim_start_matches("psk.")), "{key:?}");
+        } else {
+            assert!(holder.unwrap().contains_key(key.name), "{key:?} is not in all-options.conf");
+        }
+    }
+    assert!(table.keys().all(|name| name == "name" || SECTIONS.contains(&name.as_str())));
+}
+
+#[test]
+fn the_examples_in_the_list_of_keys_are_right() {
+    use super::secrets::{minimal, parse};
+    for key in KEYS {
+        let line: toml::Table = key.example.parse().unwrap();
+        let mut table: toml::Table = minimal("").parse().unwrap();
+        let holder = match key.section {
+            "" => &mut table,
+            section => table
+                .entry(section)
+                .or_insert_with(|| toml::Table::new().into())
+                .as_table_mut()
+                .unwrap(),
+        };
+        holder.extend(line);
+        if let Err(found) = parse("a.conf", &table.to_string()) {
+            // The key that [auth] names is not there to be read.
+            for finding in found.as_slice() {
+                let unread = finding.message.starts_with("cannot read the");
+                assert!(key.section == "auth" && unread, "{key:?}: {finding}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_names_the_default_proposals() {
+    let text = file("docs/configuration.md");
+    for proposal in DEFAULT_IKE.iter().chain(DEFAULT_ESP) {
+        assert!(text.contains(proposal), "{proposal}");
+    }
+}

@@ -1,0 +1,145 @@
+//! The examples in `conf/`, by the way `ipsecd check` goes.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipsecd::cli::{check, genpsk};
+use ipsecd::config::{self, Config, render_esp, render_ike};
+use ipsecd::crypto::random::SecureRandom;
+use ipsecd::io::secrets::FsSecrets;
+use ipsecd::ipsec::pad::{EncapPolicy, PeerAddress, StartPolicy};
+
+use super::secrets::{minimal, parse};
+
+struct Fixed;
+
+impl SecureRandom for Fixed {
+    fn fill(&mut self, buf: &mut [u8]) {
+        buf.fill(0x5a);
+    }
+}
+
+fn conf() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")
+}
+
+/// Every configuration of ipsecd under `dir`.
+fn examples(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(examples(&path));
+        } else if path.extension().is_some_and(|e| e == "conf") && !path.ends_with("swanctl.conf") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A directory with a copy of an example as a user would have it: owner-only, its key made by `ipsecd genpsk`.
+fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(example).unwrap();
+    let file = dir.path().join(example.file_name().unwrap());
+    std::fs::write(&file, &text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    let psk = &table["auth"]["psk"];
+    let name = psk.get("file").or_else(|| psk.get("credential")).unwrap().as_str().unwrap();
+    genpsk::run(Some(&dir.path().join(name)), &mut Fixed, &mut Vec::new()).unwrap();
+    (dir, file)
+}
+
+fn load(name: &str) -> Config {
+    let (dir, file) = installed(&conf().join(name));
+    config::load(&file, &FsSecrets::new(Some(dir.path().to_owned()))).unwrap().config
+}
+
+#[test]
+fn every_example_passes_ipsecd_check_without_a_word_of_warning() {
+    let all = examples(&conf());
+    assert!(all.len() >= 9, "{all:?}");
+    for example in all {
+        let (dir, file) = installed(&example);
+        let secrets = FsSecrets::new(Some(dir.path().to_owned()));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = check::run(&[file], &secrets, &mut out, &mut err).unwrap();
+        let err = String::from_utf8(err).unwrap();
+        assert_eq!((code, err.as_str()), (0, ""), "{}", example.display());
+        assert!(String::from_utf8(out).unwrap().contains(": ok: "));
+    }
+}
+
+#[test]
+fn every_example_is_listed_in_their_readme() {
+    let readme = std::fs::read_to_string(conf().join("README.md")).unwrap();
+    for example in examples(&conf()) {
+        let name = example.strip_prefix(conf()).unwrap().to_str().unwrap().to_owned();
+        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn all_options_are_the_defaults() {
+    let all = load("all-options.conf");
+    let plain = parse(
+        "all-options.conf",
+        &minimal("").replace("[peer]", "address = \"192.0.2.1\"\n[peer]"),
+    )
+    .unwrap()
+    .config;
+    // Debug output of both has everything but the key, which it redacts.
+    assert_eq!(format!("{:#?}", all.peer), format!("{:#?}", plain.peer));
+    assert_eq!(all.interface, plain.interface);
+    assert_eq!(all.log_level.as_deref(), Some("info"));
+    let lifetime = plain.peer.children[0].lifetime;
+    assert_eq!(lifetime.soft_time, Some(Duration::from_secs(3600)));
+    assert_eq!(lifetime.hard_time, Some(Duration::from_secs(3960)));
+}
+
+#[test]
+fn the_two_sites_mirror_each_other() {
+    let (a, b) = (load("site-a.conf").peer, load("site-b.conf").peer);
+    assert_eq!((Some(&a.local_id), &a.peer_id), (b.peer_id.as_ref(), &Some(b.local_id.clone())));
+    assert_eq!(a.local_addr.map(PeerAddress::Ip), Some(b.address));
+    assert_eq!(b.local_addr.map(PeerAddress::Ip), Some(a.address));
+    assert_eq!(a.children[0].ts_local, b.children[0].ts_peer);
+    assert_eq!(a.children[0].ts_peer, b.children[0].ts_local);
+}
+
+#[test]
+fn the_examples_show_what_they_say() {
+    let any = load("responder-any.conf").peer;
+    assert_eq!(any.address, PeerAddress::Any);
+    assert_eq!(any.children[0].start, StartPolicy::Respond);
+    assert_eq!(load("nat.conf").peer.ike.encap, EncapPolicy::Udp);
+    assert_eq!(load("on-traffic.conf").peer.children[0].start, StartPolicy::OnTraffic);
+    let v6 = load("ipv6.conf").peer;
+    assert!(v6.local_addr.is_some_and(|address| address.is_ipv6()));
+    assert_eq!(v6.children[0].ts_local.len(), 2);
+}
+
+#[test]
+fn strongswans_side_has_the_same_words() {
+    let ours = load("strongswan/to-strongswan.conf").peer;
+    let theirs = std::fs::read_to_string(conf().join("strongswan/swanctl.conf")).unwrap();
+    let value = |key: &str| -> Vec<String> {
+        let line = theirs.lines().map(str::trim).find_map(|l| l.strip_prefix(&format!("{key} = ")));
+        line.unwrap().split(", ").map(str::to_owned).collect()
+    };
+    assert_eq!(value("proposals").len(), ours.ike.proposals.len());
+    // An IKE proposal without a PRF has that of its integrity, which we write out.
+    assert_eq!(render_ike(&ours.ike.proposals[0]), value("proposals")[0]);
+    assert_eq!(render_ike(&ours.ike.proposals[1]), "aes256-sha256-prfsha256-modp2048");
+    assert_eq!(value("proposals")[1], "aes256-sha256-modp2048");
+    let esp: Vec<String> = ours.children[0].proposals.iter().map(render_esp).collect();
+    assert_eq!(esp, value("esp_proposals"));
+    assert_eq!(value("local_addrs"), ["198.51.100.1"]);
+    assert_eq!(ours.address, PeerAddress::Ip("198.51.100.1".parse().unwrap()));
+    assert_eq!(value("local_ts"), ["10.2.0.0/16"]);
+    assert_eq!(value("remote_ts"), ["10.1.0.0/16"]);
+    assert!(theirs.contains("id = b.example.net") && theirs.contains("id = a.example.net"));
+}

@@ -1,0 +1,12 @@
+//! Configuration files: the examples, what is said of wrong ones, the commands that need no daemon.
+
+#![cfg(feature = "daemon")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+
+mod commands;
+mod conflicts;
+mod documentation;
+mod errors;
+mod examples;
+mod properties;
+mod secrets;

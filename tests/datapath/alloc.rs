@@ -1,0 +1,112 @@
+//! Nothing is allocated for a packet, once the batches have seen their load.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use ipsecd::datapath::{Datapath, Ecn, InboundBatch, OutboundBatch, PacketBuf, Received};
+use ipsecd::ipsec::Encap;
+
+use crate::support::*;
+
+/// The system's allocator, counting what each thread asks of it.
+struct Counting;
+
+thread_local! {
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count_one() {
+    // At the end of a thread the counter is gone before the last memory is given back.
+    let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+}
+
+// SAFETY: every call is handed to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count_one();
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count_one();
+        // SAFETY: as the caller promised.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+/// What a worker does with its batches, again and again.
+struct Worker {
+    sender: Datapath,
+    receiver: Datapath,
+    now: std::time::Instant,
+    packets: Vec<Vec<u8>>,
+    from_tun: Vec<PacketBuf>,
+    sealed: OutboundBatch,
+    from_socket: Vec<Received>,
+    opened: InboundBatch,
+}
+
+impl Worker {
+    fn round(&mut self) -> (usize, usize, usize) {
+        for (buf, packet) in self.from_tun.iter_mut().zip(&self.packets) {
+            assert!(buf.fill_from(packet));
+        }
+        self.sender.outbound_batch(self.now, &mut self.from_tun, &mut self.sealed);
+        for (received, sealed) in self.from_socket.iter_mut().zip(&self.sealed.sealed) {
+            assert!(received.buf.fill_from(&sealed.buf));
+        }
+        self.receiver.inbound_batch(self.now, &mut self.from_socket, &mut self.opened);
+        (self.sealed.sealed.len(), self.sealed.replies.len(), self.opened.deliver.len())
+    }
+}
+
+#[test]
+fn nothing_is_allocated_for_a_packet() {
+    for suite in suites() {
+        let (a, b) = pair(suite);
+        // Whole packets, one that is fragmented, one that is answered, one that no policy matches.
+        let mut packets: Vec<_> = (0..20).map(|i| udp(i % 2 == 0, 100 + 50 * i)).collect();
+        packets.push(without_df(udp(false, 4000)));
+        packets.push(udp(false, 4000));
+        packets.push(ip_between("10.9.0.1", "10.2.0.1", 99, &[]));
+        let receive = |_| Received {
+            path: path(2, 1, Encap::Udp, false),
+            ecn: Ecn::Ect0,
+            buf: PacketBuf::new(MAX_LEN),
+        };
+        let mut worker = Worker {
+            sender: a.datapath,
+            receiver: b.datapath,
+            now: a.now,
+            from_tun: packets.iter().map(|_| PacketBuf::new(MAX_LEN)).collect(),
+            sealed: OutboundBatch::new(MAX_LEN),
+            from_socket: (0..40).map(receive).collect(),
+            opened: InboundBatch::new(MAX_LEN),
+            packets,
+        };
+        let expected = (23, 1, 23);
+        assert_eq!(worker.round(), expected, "{suite}");
+        assert_eq!(worker.round(), expected, "{suite}");
+        let before = ASKED.get();
+        for _ in 0..10 {
+            assert_eq!(worker.round(), expected, "{suite}");
+        }
+        assert_eq!(ASKED.get() - before, 0, "{suite}: allocations in 230 packets each way");
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    let before = ASKED.get();
+    drop(std::hint::black_box(vec![1_u8; 100]));
+    assert_eq!(ASKED.get() - before, 1);
+}

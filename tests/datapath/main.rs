@@ -1,0 +1,12 @@
+//! The datapath from outside: packets in, packets out.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "tests look at the one they expect")]
+
+mod alloc;
+mod captures;
+mod inbound;
+mod mtu;
+mod outbound;
+mod robustness;
+mod support;

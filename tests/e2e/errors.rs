@@ -1,0 +1,142 @@
+//! What `ipsecd up` says when the two sides do not fit: one sentence, with what to compare.
+
+use std::time::Duration;
+
+use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, process, traffic};
+
+/// The far end.
+#[derive(Clone, Copy, Debug)]
+enum Far {
+    Ipsecd,
+    StrongSwan,
+}
+
+/// Brings A's `ours` up against B's `theirs`, which must fail, and gives what was said. Nothing is left behind.
+#[track_caller]
+fn said(lab: &Lab, far: Far, ours: &Peer, theirs: &Peer) -> String {
+    let before = lab.a.gw.network_state();
+    let (_ipsecd, _charon);
+    match far {
+        Far::Ipsecd => {
+            let theirs = Peer { esp: "start = \"respond\"".to_owned(), ..theirs.clone() };
+            _ipsecd = Ipsecd::start(&lab.b, &theirs);
+            _ipsecd.must_up();
+        }
+        Far::StrongSwan => {
+            let mut connection = Connection::new(&lab.b, &lab.a, false);
+            connection.local_id.clone_from(&theirs.local_id);
+            connection.remote_id.clone_from(&theirs.id);
+            connection.psk.clone_from(&theirs.psk);
+            connection.local_ts = theirs.local_subnets.join(",");
+            connection.remote_ts = theirs.subnets.join(",");
+            _charon = Charon::start(&lab.b, &connection);
+        }
+    }
+    let a = Ipsecd::start(&lab.a, ours);
+    let output = a.up(10);
+    let text = process::text(&output);
+    assert!(!output.status.success(), "{far:?}: up succeeded:\n{text}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let sentence: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    assert_eq!(sentence.len(), 1, "{far:?}: one sentence:\n{text}");
+    assert!(!traffic::answers(&lab.a.lan, lab.a.host(1, false), lab.b.host(1, false)));
+    assert!(a.stop().success());
+    assert_eq!(before, lab.a.gw.network_state(), "{far:?}: something was left");
+    let sentence = sentence[0].to_owned();
+    println!("{far:?}: {sentence}");
+    sentence
+}
+
+/// The same mistake against both far ends; every word must be in the sentence.
+#[track_caller]
+fn fails(change: impl Fn(&mut Peer, &mut Peer), words: &[&str]) {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    for far in [Far::Ipsecd, Far::StrongSwan] {
+        let (mut ours, mut theirs) =
+            (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));
+        change(&mut ours, &mut theirs);
+        let sentence = said(&lab, far, &ours, &theirs);
+        for word in words {
+            assert!(sentence.contains(word), "{far:?}: {word:?} is not in: {sentence}");
+        }
+    }
+}
+
+#[test]
+fn another_key() {
+    fails(
+        |_, theirs| theirs.psk = "wrong horse battery staple".to_owned(),
+        &["pre-shared key", "compare [auth] psk"],
+    );
+}
+
+#[test]
+fn no_common_ike_proposal() {
+    fails(
+        |ours, theirs| {
+            ours.ike = "proposals = \"aes128-sha256-modp2048\"".to_owned();
+            theirs.ike = "proposals = \"aes256gcm16-prfsha384-x25519\"".to_owned();
+        },
+        &["none of our proposals for the IKE_SA", "AES_CBC", "compare [ike] proposals"],
+    );
+}
+
+#[test]
+fn no_common_esp_proposal() {
+    fails(
+        |ours, theirs| {
+            ours.esp = "proposals = \"aes128-sha256\"".to_owned();
+            theirs.esp = "proposals = \"aes256gcm16\"".to_owned();
+        },
+        &["none of our proposals for the CHILD_SA", "AES_CBC", "compare [esp] proposals"],
+    );
+}
+
+#[test]
+fn other_subnets() {
+    fails(
+        |ours, _| ours.subnets = vec!["10.77.0.0/16".to_owned()],
+        &["subnets", "10.1.1.0/24", "10.77.0.0/16", "compare [local] subnets and [peer] subnets"],
+    );
+}
+
+#[test]
+fn another_peer_than_expected() {
+    fails(|ours, _| ours.id = "c.example.net".to_owned(), &["compare", "id"]);
+}
+
+#[test]
+fn a_peer_that_does_not_know_us() {
+    fails(
+        |ours, _| ours.local_id = "stranger.example.net".to_owned(),
+        &["stranger.example.net", "[local] id"],
+    );
+}
+
+#[test]
+fn nobody_there() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let mut ours = Peer::new(&lab.a, &lab.b, false);
+    // An address that no host has: nothing comes back, not even a refusal.
+    ours.address = "198.51.100.77".to_owned();
+    lab.b.gw.ip("neigh flush all");
+    let a = Ipsecd::start(&lab.a, &ours);
+    let clock = crate::lab::wait::Stopwatch::start();
+    let output = a.up(3);
+    assert!(clock.elapsed() < Duration::from_secs(6), "--timeout is kept");
+    let text = process::text(&output);
+    assert!(!output.status.success(), "{text}");
+    for word in ["no answer", "198.51.100.77", "IKE_SA_INIT", "UDP 500", "[peer] address"] {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn nobody_listening() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
+    let output = a.up(3);
+    let text = process::text(&output);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("no answer") && text.contains("198.51.100.1"), "{text}");
+}

@@ -1,0 +1,82 @@
+//! The daemon's own life: started by `up`, ended by signals, and what of it stays in the system.
+
+use std::time::Duration;
+
+use crate::lab::wait::Stopwatch;
+use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, process, traffic, wait};
+
+#[test]
+fn killed_and_started_again_it_carries_traffic_within_five_seconds() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    let b = Charon::start(&lab.b, &Connection::new(&lab.b, &lab.a, false));
+    let peer = Peer::new(&lab.a, &lab.b, false);
+    let mut a = Ipsecd::start_with_peer(&lab.a, &peer);
+    a.up_within(Duration::from_secs(10));
+    let (source, target) = (lab.a.host(1, false), lab.b.host(1, false));
+    traffic::ping(&lab.a.lan, source, target);
+    for _ in 0..3 {
+        a.kill();
+        assert!(b.sas().contains("INSTALLED"), "strongSwan still holds the old SA");
+        let clock = Stopwatch::start();
+        a = Ipsecd::start_with_peer(&lab.a, &peer);
+        traffic::answers_within(Duration::from_secs(5), &lab.a.lan, source, target);
+        let took = clock.elapsed();
+        println!("traffic {took:?} after the start");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    traffic::both_ways(&lab, 1, false);
+}
+
+#[test]
+fn sigterm_deletes_the_sas_and_puts_everything_back() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    let before = lab.a.gw.network_state();
+    let b = Charon::start(&lab.b, &Connection::new(&lab.b, &lab.a, false));
+    let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
+    a.must_up();
+    assert_ne!(before, lab.a.gw.network_state());
+    assert!(a.stop().success());
+    assert_eq!(before, lab.a.gw.network_state(), "something was left");
+    wait::until("strongSwan to hear of the DELETE", Duration::from_secs(5), || {
+        b.sas().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn what_sigkill_left_the_next_start_removes() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let before = lab.a.gw.network_state();
+    let (a, b) = (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));
+    let _b = Ipsecd::start_with_peer(&lab.b, &b);
+    let daemon = Ipsecd::start(&lab.a, &a);
+    daemon.must_up();
+    daemon.kill();
+    assert_ne!(before, lab.a.gw.network_state(), "SIGKILL leaves something");
+    let daemon = Ipsecd::start(&lab.a, &a);
+    wait::until("the leftovers to go", Duration::from_secs(5), || {
+        (before == lab.a.gw.network_state()).then_some(())
+    });
+    assert!(daemon.stop().success());
+    assert_eq!(before, lab.a.gw.network_state());
+}
+
+#[test]
+fn up_starts_the_daemon_that_is_not_running() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let before = lab.a.gw.network_state();
+    let (a, b) = (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));
+    let _b = Ipsecd::start_with_peer(&lab.b, &b);
+    // For its files and commands; the daemon itself goes at once.
+    let a = Ipsecd::start(&lab.a, &a);
+    process::run(&mut a.command(&["status"]));
+    let (up, status, down) =
+        (a.up_command(15), a.command(&["status", "--json"]), a.command(&["down", "--all"]));
+    assert!(a.stop().success());
+    let [mut up, mut status, mut down] = [up, status, down];
+    assert!(!process::output(&mut status).status.success(), "no daemon, no status");
+    process::run(&mut up);
+    traffic::both_ways(&lab, 1, false);
+    process::run(&mut status);
+    process::run(&mut down);
+    assert_eq!(before, lab.a.gw.network_state(), "something was left");
+}

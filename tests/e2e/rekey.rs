@@ -1,0 +1,105 @@
+//! Rekeying while packets flow: none is lost, none arrives twice.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::lab::stream::{Account, Stream};
+use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, traffic, wait};
+
+/// Packets a second towards B; a tenth of it comes back.
+const RATE: u32 = 2_000;
+const CHILD_REKEYS: usize = 200;
+const IKE_REKEYS: usize = 20;
+
+#[track_caller]
+fn complete(account: &Account, what: &str) {
+    let Account { sent, lost, duplicated } = account;
+    assert!(
+        lost.is_empty() && duplicated.is_empty(),
+        "{what}: of {sent}, lost {}: {:?}...; twice {}: {:?}...",
+        lost.len(),
+        &lost[..lost.len().min(20)],
+        duplicated.len(),
+        &duplicated[..duplicated.len().min(20)],
+    );
+}
+
+#[test]
+fn no_packet_is_lost_over_200_child_and_20_ike_rekeys() {
+    let Some(lab) = Lab::open(&[Need::Alone]) else { return };
+    let (a, mut b) = (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));
+    b.esp = "start = \"respond\"".to_owned();
+    let (a, b) = (Ipsecd::start(&lab.a, &a), Ipsecd::start(&lab.b, &b));
+    b.must_up();
+    a.must_up();
+    traffic::ping(&lab.a.lan, lab.a.host(1, false), lab.b.host(1, false));
+    let (there, back) =
+        (Stream::start(&lab.a, &lab.b, RATE), Stream::start(&lab.b, &lab.a, RATE / 10));
+    let (mut children, mut ikes) = (BTreeSet::new(), BTreeSet::new());
+    for number in 1..=CHILD_REKEYS {
+        // Either side in turn.
+        let by = if number % 2 == 0 { &a } else { &b };
+        by.rekey(false);
+        children.insert(by.child()["spi_inbound"].to_string());
+        if number % (CHILD_REKEYS / IKE_REKEYS) == 0 {
+            let by = if number % (2 * CHILD_REKEYS / IKE_REKEYS) == 0 { &a } else { &b };
+            by.rekey(true);
+            ikes.insert(by.ike()["spi_i"].to_string());
+        }
+        let sent = there.sent();
+        wait::until("packets through the new SA", Duration::from_secs(5), || {
+            (there.received() >= sent).then_some(())
+        });
+    }
+    let (there, back) = (there.stop(), back.stop());
+    assert_eq!((children.len(), ikes.len()), (CHILD_REKEYS, IKE_REKEYS), "all were new");
+    println!("{} packets to B, {} to A", there.sent, back.sent);
+    complete(&there, "to B");
+    complete(&back, "to A");
+}
+
+#[test]
+fn no_packet_is_lost_when_ipsecd_or_strongswan_rekeys() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan, Need::Alone]) else { return };
+    let b = Charon::start(&lab.b, &Connection::new(&lab.b, &lab.a, false));
+    let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
+    a.must_up();
+    traffic::ping(&lab.a.lan, lab.a.host(1, false), lab.b.host(1, false));
+    let (there, back) = (Stream::start(&lab.a, &lab.b, 500), Stream::start(&lab.b, &lab.a, 500));
+    let spi = || a.child()["spi_inbound"].to_string();
+    let ike_spi = || a.ike()["spi_i"].to_string();
+    for _ in 0..5 {
+        a.rekey(false);
+        for ike in [false, true] {
+            let (old, old_ike) = (spi(), ike_spi());
+            b.rekey(ike);
+            wait::until("the rekey by strongSwan", Duration::from_secs(5), || {
+                (if ike { ike_spi() != old_ike } else { spi() != old }).then_some(())
+            });
+        }
+        a.rekey(true);
+        let sent = there.sent();
+        wait::until("packets through the new SA", Duration::from_secs(5), || {
+            (there.received() >= sent).then_some(())
+        });
+    }
+    complete(&there.stop(), "to strongSwan");
+    complete(&back.stop(), "to ipsecd");
+}
+
+#[test]
+fn soft_lifetimes_rekey_by_themselves() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (mut a, mut b) = (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));
+    a.esp = "rekey-packets = 2000\nlife-packets = 20000".to_owned();
+    b.esp = "start = \"respond\"".to_owned();
+    let (a, b) = (Ipsecd::start(&lab.a, &a), Ipsecd::start(&lab.b, &b));
+    b.must_up();
+    a.must_up();
+    let first = a.child()["spi_inbound"].clone();
+    let stream = Stream::start(&lab.a, &lab.b, 1_000);
+    wait::until("a rekey by packets", Duration::from_secs(15), || {
+        (a.child()["spi_inbound"] != first).then_some(())
+    });
+    complete(&stream.stop(), "to B");
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Installs what the tests need and this machine lacks: Debian packages, as root or through sudo.
+#   tests/lab/install.sh [PACKAGE...]     default: everything that the tests need
+# Nothing that it installs is left running, and no service of it starts with the machine.
+set -euo pipefail
+
+PACKAGES=(
+  build-essential             # a C compiler and make
+  iproute2 iputils-ping       # namespaces, links, routes; ping
+  nftables                    # NAT and loss on the router
+  tcpdump tshark              # captures, and their independent reader
+  python3-scapy python3-cryptography # the second reader
+  strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
+)
+(($#)) && PACKAGES=("$@")
+
+command -v dpkg-query >/dev/null || {
+  echo "install.sh: not a Debian system; the tests need, by their Debian names: ${PACKAGES[*]}" >&2
+  exit 1
+}
+missing=()
+for package in "${PACKAGES[@]}"; do
+  [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+done
+((${#missing[@]})) || exit 0
+
+root=()
+if ((EUID != 0)); then
+  if sudo -n true 2>/dev/null || { [[ -t 0 ]] && command -v sudo >/dev/null; }; then
+    root=(sudo)
+  else
+    echo "install.sh: not root, and no sudo; install these first: ${missing[*]}" >&2
+    exit 1
+  fi
+fi
+
+# Packages ask this script whether they may start their services: no.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+  printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
+  "${root[@]}" chmod 755 "$policy"
+  trap '"${root[@]}" rm -f "$policy"' EXIT
+fi
+
+apt_install() {
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
+}
+echo "install.sh: installing ${missing[*]}"
+log=$(mktemp)
+# The package lists may be absent or old: fetched once the first try has failed.
+if ! apt_install >"$log" 2>&1 && ! { "${root[@]}" apt-get update -q && apt_install; } >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  echo "install.sh: could not install: ${missing[*]}" >&2
+  exit 1
+fi
+rm -f "$log"
+
+if [[ -d /run/systemd/system ]]; then
+  for unit in strongswan-starter.service nftables.service; do
+    case " ${missing[*]} " in
+      *" strongswan-charon "* | *" nftables "*) "${root[@]}" systemctl disable -q "$unit" 2>/dev/null || true ;;
+    esac
+  done
+fi
