@@ -613,7 +613,11 @@ impl Pair {
     }
 
     fn send(&mut self, side: Side, transmit: Transmit) {
-        let Transmit { path, payload } = transmit;
+        let Transmit { path, payload, keepalive } = transmit;
+        if keepalive {
+            // It keeps a NAT's mapping, which this one keeps for ever.
+            return;
+        }
         self.trace_ike(side, "sends", &payload);
         self.node_mut(side).sent += 1;
         if (path.encap == Encap::Udp) != (path.local.port() == 4500) {
