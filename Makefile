@@ -20,7 +20,6 @@ test:          ## everything that CI runs; installs what it needs
 
 lab:           ## two sites to play with, until Enter is pressed (root)
 	tests/lab/install.sh
-	cargo build --locked --bins
 	@trap '' INT; cargo test --locked --quiet --test e2e -- --ignored --exact --nocapture playground::two_sites
 
 lint:          ## format, clippy, the core alone
