@@ -26,4 +26,6 @@ pub mod ike;
 #[cfg(feature = "daemon")]
 pub mod io;
 pub mod ipsec;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wire;

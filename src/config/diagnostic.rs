@@ -5,6 +5,9 @@ use core::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The most findings of one file that are told. More are the work of a machine, or the wrong file.
+pub(super) const MAX_FINDINGS: usize = 100;
+
 /// Whether a finding keeps the configuration from being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -231,6 +234,11 @@ impl Report {
         !self.broken.is_empty()
     }
 
+    /// Whether nothing more need be looked for.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() > MAX_FINDINGS
+    }
+
     fn add(
         &mut self,
         severity: Severity,
@@ -267,6 +275,10 @@ impl Report {
             i <= syntax_errors || !echo(d)
         });
         self.list.sort_by_key(|d| (d.line, d.column));
+        if let Some(more) = self.list.len().checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
+            self.list.truncate(MAX_FINDINGS);
+            self.file_error(format!("and {more} more findings")).help("is this the right file?");
+        }
         Diagnostics { list: self.list }
     }
 }

@@ -85,6 +85,10 @@ pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    // No key comes near, and the distance to a long word takes long.
+    if word.len() > 64 {
+        return None;
+    }
     let word = word.to_lowercase().replace('_', "-");
     // A third of the letters may be wrong: `adress`, `subnet`, `rekey_time`, but not any short word for any other.
     let allowed = (word.chars().count() / 3).max(1);

@@ -84,9 +84,9 @@ pub struct Loaded {
     pub warnings: Diagnostics,
 }
 
-/// The text of a configuration file.
+/// The text of a configuration file. Not to be printed: a psk may be in it.
 #[cfg(feature = "daemon")]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Source<'a> {
     /// Its name: for messages, for the name of the peer, and the place that relative names in it begin from.
     pub file: &'a Path,

@@ -21,6 +21,10 @@ pub(super) fn syntax(errors: &[toml::de::Error], report: &mut Report) -> usize {
     let mut errors: Vec<&toml::de::Error> = errors.iter().collect();
     errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
     for error in errors {
+        if report.is_full() {
+            report.unreadable_from(0);
+            break;
+        }
         let at = error.span().unwrap_or(0..0);
         let message = error.message().trim_end_matches(", expected nothing");
         let line = line_of(&source, at.start);
@@ -133,9 +137,12 @@ fn inside_quotes(span: Range<usize>, bytes: &[u8]) -> Range<usize> {
 }
 
 fn looks_secret(name: &str) -> bool {
+    if ["psk", "secret", "passw"].iter().any(|word| name.contains(word)) {
+        return true;
+    }
     ["psk", "secret", "password", "key", "passphrase"]
         .iter()
-        .any(|word| strsim::damerau_levenshtein(name, word) <= 1)
+        .any(|word| name.len() <= 16 && strsim::damerau_levenshtein(name, word) <= 1)
 }
 
 /// What follows the `=` in lines of `[auth]` and in lines that speak of a psk.

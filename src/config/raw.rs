@@ -11,6 +11,12 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::Report;
 use super::keys::{self, KEYS, Meant, SECTIONS};
 
+/// The longest text of a key, in bytes; a psk may be longer.
+const MAX_TEXT: usize = 1024;
+
+/// The most items of a list, whatever is in it.
+const MAX_ITEMS: usize = 64;
+
 /// Text with its place.
 pub(super) type Text<'a> = Spanned<&'a str>;
 
@@ -29,8 +35,8 @@ pub(super) struct List<'a> {
     pub(super) span: Range<usize>,
 }
 
-/// `[auth] psk` as written.
-#[derive(Clone, Debug)]
+/// `[auth] psk` as written. Not to be printed.
+#[derive(Clone)]
 pub(super) enum Psk<'a> {
     Inline(Text<'a>),
     File(Text<'a>),
@@ -87,8 +93,7 @@ pub(super) struct Interface<'a> {
     pub(super) clamp_mss: Option<bool>,
 }
 
-/// A whole file.
-#[derive(Debug)]
+/// A whole file. Not to be printed: a psk may be in it.
 pub(super) struct Raw<'a> {
     pub(super) name: Option<Text<'a>>,
     pub(super) local: Side<'a>,
@@ -177,10 +182,13 @@ impl Walk<'_> {
             {
                 continue;
             }
+            if self.report.is_full() {
+                return;
+            }
             let is_table = section.is_empty() && value.get_ref().is_table();
             let place =
                 if section.is_empty() { "this file".to_owned() } else { format!("[{section}]") };
-            let shown = name.escape_debug();
+            let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
             let message = if is_table {
                 format!("unknown table [{shown}]")
             } else {
@@ -261,12 +269,29 @@ impl Walk<'_> {
     fn text<'a>(&mut self, section: &Section<'a>, name: &str) -> Option<Text<'a>> {
         let value = self.get(section, name)?;
         match value.get_ref().as_str() {
-            Some(text) => Some(Spanned::new(value.span(), text)),
+            Some(text) => self.short(section.name, name, value.span(), text),
             None => {
                 self.wrong_type(section.name, name, value.span(), kind(value.get_ref()));
                 None
             }
         }
+    }
+
+    /// No text but a key is longer than this, so that what looks into it has little to do.
+    fn short<'a>(
+        &mut self,
+        section: &str,
+        name: &str,
+        span: Range<usize>,
+        text: &'a str,
+    ) -> Option<Text<'a>> {
+        if text.len() <= MAX_TEXT {
+            return Some(Spanned::new(span, text));
+        }
+        self.misspelt.insert(format!("{section}.{name}"));
+        let message = format!("`{name}` in [{section}] has {} characters", text.len());
+        self.report.error(span, message).help(format!("at most {MAX_TEXT}"));
+        None
     }
 
     fn boolean(&mut self, section: &Section<'_>, name: &str) -> Option<bool> {
@@ -314,14 +339,24 @@ impl Walk<'_> {
         let span = value.span();
         match value.get_ref() {
             DeValue::String(text) => {
-                Some(List { items: vec![Spanned::new(span.clone(), text.as_ref())], span })
+                let item = self.short(section.name, name, span.clone(), text.as_ref())?;
+                Some(List { items: vec![item], span })
+            }
+            DeValue::Array(array) if array.len() > MAX_ITEMS => {
+                self.misspelt.insert(format!("{}.{name}", section.name));
+                let message = format!("`{name}` in [{}] has {} items", section.name, array.len());
+                self.report.error(span, message).help(format!("at most {MAX_ITEMS}"));
+                None
             }
             DeValue::Array(array) => {
                 let mut items = Vec::with_capacity(array.len());
                 let mut whole = true;
                 for item in array {
                     match item.get_ref().as_str() {
-                        Some(text) => items.push(Spanned::new(item.span(), text)),
+                        Some(text) => match self.short(section.name, name, item.span(), text) {
+                            Some(text) => items.push(text),
+                            None => whole = false,
+                        },
                         None => {
                             whole = false;
                             let here = kind(item.get_ref());
@@ -382,7 +417,7 @@ impl Walk<'_> {
             let name: &str = key.get_ref();
             if name != "file" && name != "credential" {
                 whole = false;
-                let shown = name.escape_debug();
+                let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
                 let unknown =
                     self.report.error(key.span(), format!("unknown key `{shown}` in `psk`"));
                 match keys::nearest(name, ["file", "credential"]) {

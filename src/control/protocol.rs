@@ -31,7 +31,7 @@ pub enum Ask {
     Up {
         /// Configuration files, absolute; the daemon reads them, so no secret passes the socket.
         files: Vec<PathBuf>,
-        /// Time that bringing up may take, in milliseconds; 0 does not wait.
+        /// Time that bringing up may take, in milliseconds; at most a day.
         timeout_ms: u64,
         /// Keep trying after a failure, instead of forgetting the peer.
         #[serde(default)]

@@ -1,6 +1,7 @@
 //! Encryption with integrity: AES-GCM with a 16-byte ICV, for ESP (RFC 4106) and IKE (RFC 5282).
 //!
-//! `ring` has the 128- and 256-bit keys of the datapath; `aes-gcm` has the 192-bit keys that `ring` lacks.
+//! `ring` has the 128- and 256-bit keys of the datapath; `aes-gcm` has the 192-bit keys that `ring`
+//! lacks.
 
 use core::fmt;
 
@@ -38,8 +39,9 @@ impl Aead {
     /// Length in bytes of the ICV.
     pub const ICV_LEN: usize = 16;
 
-    /// `None` for an algorithm that is not an AEAD of ours, or a key of another length than [`Aead::key_len`]. The
-    /// salt follows the key, as it does in the keying material (RFC 4106 §8.1).
+    /// `None` for an algorithm that is not an AEAD of ours, or a key of another length than
+    /// [`Aead::key_len`]. The salt follows the key, as it does in the keying material (RFC 4106
+    /// §8.1).
     #[must_use]
     pub fn new(encr: Encr, key_and_salt: &[u8]) -> Option<Self> {
         if Self::key_len(encr) != Some(key_and_salt.len()) {
@@ -67,7 +69,8 @@ impl Aead {
 
     /// Encrypts `data` in place and returns the ICV over `aad` and it.
     ///
-    /// An `iv` must never be used twice under one key: GCM gives up the authentication key then (RFC 4106 §10).
+    /// An `iv` must never be used twice under one key: GCM gives up the authentication key then
+    /// (RFC 4106 §10).
     ///
     /// # Panics
     /// When `data` is longer than GCM allows, 2³⁶ - 32 bytes. No packet is.
@@ -93,8 +96,8 @@ impl Aead {
         icv
     }
 
-    /// Decrypts `data` in place if `icv` is right. Otherwise what `data` then holds is unspecified, and must not be
-    /// used.
+    /// Decrypts `data` in place if `icv` is right. Otherwise what `data` then holds is unspecified,
+    /// and must not be used.
     ///
     /// # Errors
     /// [`IcvMismatch`] when `icv` is not that of `aad` and `data` under this key and `iv`.

@@ -1,5 +1,5 @@
-//! Encryption without integrity: AES-CBC (RFC 3602). It goes with an [`Integ`](crate::crypto::integ::Integ), which
-//! is verified before anything is decrypted.
+//! Encryption without integrity: AES-CBC (RFC 3602). It goes with an
+//! [`Integ`](crate::crypto::integ::Integ), which is verified before anything is decrypted.
 
 use core::fmt;
 
@@ -29,7 +29,8 @@ impl Cbc {
     /// Block and IV length in bytes (RFC 3602 §2.4, §3).
     pub const BLOCK_LEN: usize = 16;
 
-    /// `None` for an algorithm that is not CBC or not ours, or a key of another length than [`Cbc::key_len`].
+    /// `None` for an algorithm that is not CBC or not ours, or a key of another length than
+    /// [`Cbc::key_len`].
     #[must_use]
     pub fn new(encr: Encr, key: &[u8]) -> Option<Self> {
         if Self::key_len(encr) != Some(key.len()) {
@@ -53,8 +54,8 @@ impl Cbc {
         }
     }
 
-    /// Encrypts in place. `data` should be a multiple of 16 bytes long: what stands beyond the last whole block is
-    /// left as it is.
+    /// Encrypts in place. `data` should be a multiple of 16 bytes long: what stands beyond the last
+    /// whole block is left as it is.
     pub fn encrypt(&self, iv: &[u8; 16], data: &mut [u8]) {
         match &self.0 {
             Keyed::Aes128(aes) => encrypt(&**aes, iv, data),
@@ -63,8 +64,8 @@ impl Cbc {
         }
     }
 
-    /// Decrypts in place. `data` should be a multiple of 16 bytes long: what stands beyond the last whole block is
-    /// left as it is.
+    /// Decrypts in place. `data` should be a multiple of 16 bytes long: what stands beyond the last
+    /// whole block is left as it is.
     pub fn decrypt(&self, iv: &[u8; 16], data: &mut [u8]) {
         match &self.0 {
             Keyed::Aes128(aes) => decrypt(&**aes, iv, data),

@@ -1,4 +1,5 @@
-//! [`Encr`]: an encryption algorithm and its key length, which only together say what key is needed.
+//! [`Encr`]: an encryption algorithm and its key length, which only together say what key is
+//! needed.
 
 use core::fmt;
 
@@ -9,8 +10,8 @@ use crate::wire::ike::numbers::EncrId;
 pub struct Encr {
     /// The algorithm.
     pub id: EncrId,
-    /// Key length in bits without salt, as the Key Length attribute has it (RFC 7296 §3.3.5); `None` for
-    /// algorithms of fixed key length, which must not carry the attribute.
+    /// Key length in bits without salt, as the Key Length attribute has it (RFC 7296 §3.3.5);
+    /// `None` for algorithms of fixed key length, which must not carry the attribute.
     pub key_bits: Option<u16>,
 }
 

@@ -1,4 +1,5 @@
-//! Integrity algorithms (RFC 7296 §3.3.2, transform type 3): HMAC-SHA2 with truncation (RFC 4868 §2.3).
+//! Integrity algorithms (RFC 7296 §3.3.2, transform type 3): HMAC-SHA2 with truncation (RFC 4868
+//! §2.3).
 //!
 //! An [`Integ`] is keyed once; a packet costs a copy of the keyed state, not a key setup.
 
@@ -23,8 +24,8 @@ enum Keyed {
 }
 
 impl Integ {
-    /// `None` for an algorithm that we do not have, or a key of another length than [`Integ::key_len`]
-    /// (RFC 4868 §2.1.1: no other length may be used).
+    /// `None` for an algorithm that we do not have, or a key of another length than
+    /// [`Integ::key_len`] (RFC 4868 §2.1.1: no other length may be used).
     #[must_use]
     pub fn new(id: IntegId, key: &[u8]) -> Option<Self> {
         if Self::key_len(id) != Some(key.len()) {
@@ -72,8 +73,8 @@ impl Integ {
         }
     }
 
-    /// Whether `icv` is the ICV of the concatenation of `parts`, compared in constant time. An ICV of any other
-    /// length is wrong.
+    /// Whether `icv` is the ICV of the concatenation of `parts`, compared in constant time. An ICV
+    /// of any other length is wrong.
     #[must_use]
     pub fn verify(&self, parts: &[&[u8]], icv: &[u8]) -> bool {
         match &self.0 {

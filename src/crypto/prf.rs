@@ -1,4 +1,5 @@
-//! Pseudorandom functions (RFC 7296 §3.3.2, transform type 2) and prf+ (§2.13): HMAC-SHA2 of RFC 4868.
+//! Pseudorandom functions (RFC 7296 §3.3.2, transform type 2) and prf+ (§2.13): HMAC-SHA2 of RFC
+//! 4868.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Sha256, Sha384, Sha512};
@@ -43,7 +44,8 @@ impl Prf {
         }
     }
 
-    /// Length of its output in bytes, which is its preferred key length too (RFC 4868 §2.1.2). Never zero.
+    /// Length of its output in bytes, which is its preferred key length too (RFC 4868 §2.1.2).
+    /// Never zero.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "the length of an output, never zero")]
     pub const fn len(self) -> usize {

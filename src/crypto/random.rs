@@ -1,10 +1,12 @@
-//! Randomness as an argument: [`SecureRandom`], and the operating system's as `OsRandom` (feature `daemon`).
+//! Randomness as an argument: [`SecureRandom`], and the operating system's as `OsRandom` (feature
+//! `daemon`).
 
 use core::convert::Infallible;
 
 use rand_core::{TryCryptoRng, TryRng};
 
-/// A source of random bytes fit for keys. The daemon's is the operating system; tests have a seeded one.
+/// A source of random bytes fit for keys. The daemon's is the operating system; tests have a seeded
+/// one.
 pub trait SecureRandom: Send {
     /// Fills `buf`.
     fn fill(&mut self, buf: &mut [u8]);

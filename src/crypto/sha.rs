@@ -2,7 +2,8 @@
 
 use ring::digest;
 
-/// SHA-1 of the concatenation of `parts`. RFC 7296 §2.23 fixes it for NAT detection; nothing secret rests on it.
+/// SHA-1 of the concatenation of `parts`. RFC 7296 §2.23 fixes it for NAT detection; nothing secret
+/// rests on it.
 #[must_use]
 pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
     hash(&digest::SHA1_FOR_LEGACY_USE_ONLY, parts)

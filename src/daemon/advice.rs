@@ -214,66 +214,9 @@ fn address(address: &PeerAddress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::Secret;
-    use crate::ipsec::pad::{Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, StartPolicy};
-    use crate::ipsec::suite::{Encr, EspProposal, IkeProposal};
-    use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode, PolicyId};
-    use crate::wire::ike::numbers::{EncrId, EsnId, KeId, NotifyType, PrfId};
-
-    fn range(start: &str, end: &str) -> TrafficSelector {
-        TrafficSelector {
-            protocol: 0,
-            start_port: 0,
-            end_port: 0xffff,
-            start_addr: start.parse().unwrap(),
-            end_addr: end.parse().unwrap(),
-        }
-    }
-
-    fn site_b() -> Peer {
-        let gcm = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
-        Peer {
-            name: "site-b".into(),
-            local_addr: None,
-            address: PeerAddress::Name("b.example.net".into()),
-            local_id: Identity::Fqdn("a.example.net".into()),
-            peer_id: Some(Identity::Fqdn("b.example.net".into())),
-            auth: Auth::Psk(Secret::copy_of(b"correct horse")),
-            ike: IkePolicy {
-                proposals: vec![IkeProposal {
-                    encr: vec![gcm],
-                    integ: vec![],
-                    prf: vec![PrfId::PRF_HMAC_SHA2_384],
-                    ke: vec![KeId::CURVE25519],
-                }],
-                encap: EncapPolicy::Auto,
-                rekey_time: None,
-                over_time: Duration::ZERO,
-                dpd_delay: None,
-                retransmit_timeout: Duration::from_secs(2),
-                retransmit_base_percent: 180,
-                retransmit_tries: 5,
-            },
-            children: vec![ChildPolicy {
-                name: "lan".into(),
-                policy: PolicyId(1),
-                proposals: vec![EspProposal {
-                    encr: vec![gcm],
-                    integ: vec![],
-                    ke: vec![],
-                    esn: vec![EsnId::NO_ESN],
-                }],
-                mode: Mode::Tunnel,
-                start: StartPolicy::Now,
-                ts_local: vec![range("10.1.0.0", "10.1.255.255")],
-                ts_peer: vec![range("10.2.0.0", "10.2.255.255"), range("fd02::", "fd02::ffff")],
-                lifetime: Lifetime::default(),
-                replay_window: 1024,
-                df: DfPolicy::Copy,
-                dscp: DscpPolicy::Copy,
-            }],
-        }
-    }
+    use crate::daemon::sample::site_b;
+    use crate::ipsec::pad::Identity;
+    use crate::wire::ike::numbers::NotifyType;
 
     fn every_reason() -> Vec<CloseReason> {
         vec![

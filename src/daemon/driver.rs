@@ -25,7 +25,7 @@ use super::jobs;
 use super::load::{LoadError, load};
 use super::log::{self, BadFilter};
 use super::network::{Network, NetworkError};
-use super::peers::{Entry, judge};
+use super::peers::{Entry, goes_on, judge};
 use super::sockets::{IKE_PORT, SocketError, Sockets, path_of};
 use super::worker::{FromWorker, Shared, Workers};
 use super::{advice, spd, status};
@@ -47,6 +47,8 @@ use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
 
 /// How long the end of a peer waits for the answer to its DELETE.
 const GOODBYE: Duration = Duration::from_secs(3);
+/// `up` waits no longer, whatever it is told.
+const LONGEST_UP: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long `rekey` waits.
 const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the path MTUs are read again: the kernel forgets what ICMP said after ten minutes.

@@ -11,6 +11,8 @@ pub mod load;
 pub mod log;
 pub mod network;
 pub mod peers;
+#[cfg(test)]
+mod sample;
 pub mod sockets;
 pub mod spd;
 pub mod status;

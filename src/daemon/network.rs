@@ -71,7 +71,8 @@ impl Network {
         Ok(Self { netlink, shared, tuns: BTreeMap::new(), rules: false })
     }
 
-    /// Sets up everything for a peer: TUN, addresses, rules, routes.
+    /// Sets up everything for a peer: TUN, addresses, rules, routes. For one that is there already, only what differs
+    /// changes.
     ///
     /// # Errors
     /// What the system says; then nothing of this peer stays.
@@ -81,12 +82,33 @@ impl Network {
         workers: &Workers,
     ) -> Result<Vec<IpNet>, NetworkError> {
         let peer = Arc::clone(&config.peer.name);
-        match self.try_attach(config, workers).await {
-            Ok(routed) => Ok(routed),
-            Err(error) => {
-                self.detach(&peer, workers).await;
-                Err(error)
-            }
+        let before = self.forget(&peer);
+        let result = self.try_attach(config, workers).await;
+        self.remove_routes(before).await;
+        if result.is_err() {
+            self.detach(&peer, workers).await;
+        } else {
+            self.drop_idle(workers).await;
+        }
+        result
+    }
+
+    /// Takes a peer out of the TUNs; its routes are still set.
+    fn forget(&mut self, peer: &Arc<str>) -> Vec<Route> {
+        let attached = self.tuns.values_mut().filter_map(|tun| tun.peers.remove(peer));
+        attached.flat_map(|attached| attached.routes).collect()
+    }
+
+    /// Removes routes, but for those that a peer has (which are set again, since they may differ).
+    async fn remove_routes(&self, routes: Vec<Route>) {
+        for route in routes {
+            let all = self.tuns.values().flat_map(|tun| tun.peers.values());
+            let same =
+                all.flat_map(|attached| &attached.routes).find(|other| other.dst == route.dst);
+            warn(match same {
+                Some(other) => self.netlink.add_route(other).await,
+                None => self.netlink.remove_route(&route).await,
+            });
         }
     }
 
@@ -166,22 +188,12 @@ impl Network {
     /// Takes away everything of a peer: routes, and with the last peer of a TUN the TUN, and with the last TUN the
     /// rules. What cannot be removed is logged.
     pub async fn detach(&mut self, peer: &Arc<str>, workers: &Workers) {
-        let mut gone = Vec::new();
-        for tun in self.tuns.values_mut() {
-            if let Some(attached) = tun.peers.remove(peer) {
-                gone.extend(attached.routes);
-            }
-        }
-        for route in gone {
-            let same = self.tuns.values().flat_map(|tun| tun.peers.values());
-            let same =
-                same.flat_map(|attached| &attached.routes).find(|other| other.dst == route.dst);
-            let result = match same {
-                Some(other) => self.netlink.add_route(other).await,
-                None => self.netlink.remove_route(&route).await,
-            };
-            warn(result);
-        }
+        let routes = self.forget(peer);
+        self.remove_routes(routes).await;
+        self.drop_idle(workers).await;
+    }
+
+    async fn drop_idle(&mut self, workers: &Workers) {
         let idle = self.tuns.iter().filter(|(_, tun)| tun.peers.is_empty());
         let idle: Vec<_> = idle.map(|(name, tun)| (name.clone(), tun.index)).collect();
         for (name, index) in idle {

@@ -75,10 +75,10 @@ impl Entry {
             && children.any(|child| child.policy == policy && child.start != StartPolicy::Respond)
     }
 
-    /// Whether an attempt is under way or planned.
+    /// Whether an attempt of ours is under way or planned. What others begin is no reason not to.
     #[must_use]
     pub fn is_busy(&self, sas: &[SaStatus]) -> bool {
-        self.resolving || self.retry_at.is_some() || sas.iter().any(|sa| sa.state == "CONNECTING")
+        self.resolving || self.retry_at.is_some() || sas.iter().any(is_attempt)
     }
 
     /// Whether every CHILD_SA that we bring up of ourselves is there; with none such, any of them.
@@ -134,6 +134,11 @@ impl Entry {
     /// An attempt failed: plans the next, if it is to be kept up.
     pub fn failed(&mut self, now: Instant, failure: Failure, rng: &mut dyn SecureRandom) {
         self.last_error = Some(failure);
+        self.plan(now, rng);
+    }
+
+    /// Plans the next attempt, if it is to be kept up.
+    pub fn plan(&mut self, now: Instant, rng: &mut dyn SecureRandom) {
         if self.wants_up() {
             self.retry_at = Some(now + self.backoff.next(rng));
         }
@@ -186,8 +191,168 @@ impl Entry {
     }
 }
 
+/// Whether it is an IKE SA that we are about to establish.
+fn is_attempt(sa: &SaStatus) -> bool {
+    sa.state == "CONNECTING" && sa.initiator
+}
+
+/// Whether it is there, or an attempt of ours goes on, so that the end of another of the same peer is no failure.
+#[must_use]
+pub fn goes_on(sa: &SaStatus) -> bool {
+    is_attempt(sa) || sa.state == "ESTABLISHED" || sa.state == "REKEYING"
+}
+
 /// The failure behind a [`CloseReason`], and whether waiting on is in vain.
 #[must_use]
 pub fn judge(entry: &Entry, reason: &CloseReason) -> (Failure, bool) {
     (advice::of_close(&entry.config.peer, reason), advice::is_fatal(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::sample::config;
+    use crate::ike::ChildStatus;
+    use crate::io::clock;
+    use crate::ipsec::pad::Identity;
+    use crate::ipsec::suite::{Encr, EspSuite};
+    use crate::ipsec::{Encap, Path, Spi};
+    use crate::wire::ike::header::IkeSpi;
+    use crate::wire::ike::numbers::{EncrId, EsnId, IntegId};
+
+    struct Zero;
+
+    impl SecureRandom for Zero {
+        fn fill(&mut self, buf: &mut [u8]) {
+            buf.fill(0);
+        }
+    }
+
+    fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> SaStatus {
+        let path = Path {
+            local: "192.0.2.1:500".parse().unwrap(),
+            remote: "192.0.2.2:500".parse().unwrap(),
+            encap: Encap::Plain,
+        };
+        let encr = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
+        let child = child.map(|name| ChildStatus {
+            name: name.into(),
+            state: "INSTALLED",
+            spi_inbound: Spi::new(256).unwrap(),
+            spi_outbound: Spi::new(257).unwrap(),
+            suite: EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN },
+            ts_local: [].into(),
+            ts_peer: [].into(),
+            path,
+            established: Duration::ZERO,
+            rekey_in: None,
+        });
+        SaStatus {
+            peer: "site-b".into(),
+            state,
+            initiator,
+            spi_i: IkeSpi(1),
+            spi_r: IkeSpi(2),
+            local_id: Identity::Fqdn("a".into()),
+            peer_id: None,
+            path,
+            nat_local: false,
+            nat_peer: false,
+            suite: None,
+            established: None,
+            rekey_in: None,
+            children: child.into_iter().collect(),
+        }
+    }
+
+    fn failure() -> Failure {
+        Failure { code: crate::control::protocol::Code::Peer, message: "no".into() }
+    }
+
+    #[test]
+    fn state_follows_the_sas() {
+        let mut entry = Entry::new(config());
+        assert_eq!(entry.state(&[sa("CONNECTING", true, None)]), PeerState::Connecting);
+        assert_eq!(entry.state(&[sa("ESTABLISHED", true, None)]), PeerState::Connecting);
+        assert_eq!(entry.state(&[sa("ESTABLISHED", true, Some("other"))]), PeerState::Connecting);
+        assert_eq!(entry.state(&[sa("ESTABLISHED", false, Some("lan"))]), PeerState::Up);
+        entry.failed(clock::now(), failure(), &mut Zero);
+        assert_eq!(entry.state(&[]), PeerState::Retrying);
+        entry.removal = Some(clock::now());
+        assert_eq!(entry.state(&[sa("ESTABLISHED", false, Some("lan"))]), PeerState::Deleting);
+    }
+
+    #[test]
+    fn peer_that_only_responds_waits_and_is_never_tried() {
+        let mut config = config();
+        config.peer.children[0].start = StartPolicy::Respond;
+        let mut entry = Entry::new(config);
+        assert!(!entry.wants_up());
+        assert!(!entry.on_traffic(PolicyId(1)));
+        assert_eq!(entry.state(&[]), PeerState::Waiting);
+        entry.failed(clock::now(), failure(), &mut Zero);
+        assert_eq!(entry.retry_at, None);
+        assert_eq!(entry.state(&[sa("ESTABLISHED", false, Some("lan"))]), PeerState::Up);
+    }
+
+    #[test]
+    fn traffic_brings_up_what_waits_for_it_and_nothing_else() {
+        let mut config = config();
+        config.peer.children[0].start = StartPolicy::OnTraffic;
+        let mut entry = Entry::new(config);
+        assert!(entry.on_traffic(PolicyId(1)));
+        assert!(!entry.on_traffic(PolicyId(2)));
+        entry.config.peer.address = PeerAddress::Any;
+        assert!(!entry.on_traffic(PolicyId(1)), "nobody knows where it is");
+    }
+
+    #[test]
+    fn attempts_of_others_do_not_keep_us_from_trying() {
+        let entry = Entry::new(config());
+        assert!(entry.is_busy(&[sa("CONNECTING", true, None)]));
+        assert!(!entry.is_busy(&[sa("CONNECTING", false, None)]));
+        assert!(!goes_on(&sa("CONNECTING", false, None)));
+        assert!(goes_on(&sa("REKEYING", false, None)));
+        assert!(!goes_on(&sa("DELETING", false, None)));
+    }
+
+    #[test]
+    fn addresses_are_taken_in_turn_and_of_our_version() {
+        let mut entry = Entry::new(config());
+        let found: Vec<IpAddr> =
+            ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|addr| addr.parse().unwrap()).into();
+        let mut chosen = Vec::new();
+        for _ in 0..4 {
+            chosen.push(entry.choose_address(&found).unwrap());
+            entry.attempts += 1;
+        }
+        assert_eq!(chosen, [found[0], found[1], found[2], found[0]]);
+        entry.config.peer.local_addr = Some("2001:db8::9".parse().unwrap());
+        assert_eq!(entry.choose_address(&found), Some(found[1]));
+        assert_eq!(entry.choose_address(&found[..1]), None);
+    }
+
+    #[test]
+    fn policy_number_survives_a_reload() {
+        let (mut next, mut first) = (4, config());
+        Entry::number(&mut first, None, &mut next);
+        assert_eq!(first.peer.children[0].policy, PolicyId(5));
+        let before = Entry::new(first);
+        let mut second = config();
+        let mut more = second.peer.children[0].clone();
+        more.name = "dmz".into();
+        second.peer.children.insert(0, more);
+        Entry::number(&mut second, Some(&before), &mut next);
+        let numbers: Vec<_> = second.peer.children.iter().map(|child| child.policy.0).collect();
+        assert_eq!(numbers, [6, 5]);
+    }
+
+    #[test]
+    fn timeout_tells_of_the_unanswered_request() {
+        let mut entry = Entry::new(config());
+        assert!(entry.advance(Phase::IkeSaInit).is_some());
+        assert!(entry.advance(Phase::Retransmit { tries: 3 }).is_some());
+        let failure = entry.timeout(Duration::from_secs(9));
+        assert!(failure.message.contains("IKE_SA_INIT after 3 tries in 9 s"), "{failure}");
+    }
 }

@@ -32,3 +32,28 @@ fn size(ts: &TrafficSelector) -> u128 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::sample::{config, range};
+    use crate::ipsec::PolicyId;
+
+    #[test]
+    fn smaller_network_comes_before_the_one_around_it() {
+        let entry = |policy, start, end| {
+            let mut config = config();
+            config.peer.children[0].policy = PolicyId(policy);
+            config.peer.children[0].ts_peer = vec![range(start, end)];
+            Entry::new(config)
+        };
+        let peers = [
+            entry(1, "0.0.0.0", "255.255.255.255"),
+            entry(2, "10.2.9.0", "10.2.9.255"),
+            entry(3, "10.2.0.0", "10.2.255.255"),
+        ];
+        let spd = of(peers.iter());
+        let order: Vec<_> = spd.entries().iter().map(|entry| entry.action).collect();
+        assert_eq!(order, [2, 3, 1].map(|n| Action::Protect(PolicyId(n))));
+    }
+}

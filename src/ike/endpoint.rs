@@ -1,14 +1,38 @@
-//! [`Endpoint`]: every IKE SA of this host.
+//! [`Endpoint`]: every IKE SA of this host. Finds the IKE SA that a message is for, guards the door, keeps the timers.
 
-use std::time::Instant;
+use core::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::event::{Command, CommandError, Event, SaStatus, TimerKind, Transmit};
+use tracing::debug;
+
+use super::cookie::CookieJar;
+use super::event::{CloseReason, Command, CommandError, Event, SaStatus, TimerKind, Transmit};
+use super::ike_sa::{Ctx, IkeSa, SaId, State, Task};
+use super::limits;
+use super::rules;
 use crate::crypto::SecureRandom;
-use crate::ipsec::{Notice, Path};
+use crate::ipsec::pad::Peer;
+use crate::ipsec::{Notice, Path, PolicyId, Spi};
+use crate::wire::Reader;
+use crate::wire::ike::header::{Flags, Header, IkeSpi};
+use crate::wire::ike::message::Message;
+use crate::wire::ike::numbers::{ExchangeType, NotifyType};
+use crate::wire::ike::payload::{Notify, Payload};
 
-/// Limits and switches of an [`Endpoint`] that hold for all peers.
-#[derive(Clone, Debug, Default)]
-pub struct EndpointConfig {}
+/// Limits of an [`Endpoint`] that hold for all peers.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// Half-open IKE SAs as responder from which on a COOKIE is asked for (RFC 7296 §2.6).
+    pub cookie_threshold: usize,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self { cookie_threshold: limits::COOKIE_THRESHOLD }
+    }
+}
 
 /// What an [`Endpoint`] takes from its surroundings.
 pub struct Env {
@@ -20,48 +44,557 @@ pub struct Env {
 ///
 /// After any `handle_*`, drain `poll_transmit` and `poll_event` until `None`, then read `poll_timeout`, before the next
 /// `handle_*`. Calling `handle_timeout` early is harmless.
-pub struct Endpoint {}
+pub struct Endpoint {
+    config: EndpointConfig,
+    rng: Box<dyn SecureRandom>,
+    peers: BTreeMap<Arc<str>, Arc<Peer>>,
+    sas: BTreeMap<SaId, IkeSa>,
+    /// The deadline of each IKE SA that has one, twice: to find the first, and to find an SA's.
+    deadlines: BTreeSet<(Instant, TimerKind, SaId)>,
+    deadline_of: BTreeMap<SaId, (Instant, TimerKind)>,
+    /// Half-open IKE SAs as responder: by initiator's SPI and address, for retransmissions of IKE_SA_INIT.
+    half_open: BTreeMap<(IkeSpi, SocketAddr), SaId>,
+    half_open_of: BTreeMap<SaId, (IkeSpi, SocketAddr)>,
+    half_open_by_address: BTreeMap<IpAddr, usize>,
+    spis: BTreeMap<Spi, SaId>,
+    jar: Option<CookieJar>,
+    answers: RateLimit,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
 
-#[expect(
-    unused_variables,
-    clippy::needless_pass_by_ref_mut,
-    missing_docs,
-    clippy::todo,
-    reason = "being written"
-)]
 impl Endpoint {
+    /// An endpoint without peers.
     #[must_use]
     pub fn new(config: EndpointConfig, env: Env) -> Self {
-        todo!()
+        Self {
+            config,
+            rng: env.rng,
+            peers: BTreeMap::new(),
+            sas: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            deadline_of: BTreeMap::new(),
+            half_open: BTreeMap::new(),
+            half_open_of: BTreeMap::new(),
+            half_open_by_address: BTreeMap::new(),
+            spis: BTreeMap::new(),
+            jar: None,
+            answers: RateLimit::default(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
     }
+
+    // What comes in.
+
     /// `datagram` is the IKE message, without non-ESP marker.
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
-        todo!()
+        if datagram.len() > limits::MAX_MESSAGE {
+            return;
+        }
+        let Ok(header) = Header::parse(&mut Reader::new("IKE header", datagram)) else { return };
+        if usize::try_from(header.length) != Ok(datagram.len()) {
+            return;
+        }
+        if header.major > Header::MAJOR {
+            self.answer_unprotected(
+                now,
+                path,
+                &header,
+                NotifyType::INVALID_MAJOR_VERSION,
+                &[Header::MAJOR << 4],
+            );
+            return;
+        }
+        if header.major < Header::MAJOR {
+            return;
+        }
+        let is_init = header.exchange == ExchangeType::IKE_SA_INIT;
+        if is_init && !header.flags.response {
+            self.handle_init_request(now, path, &header, datagram);
+            return;
+        }
+        // RFC 7296 §3.1: the flag says whose of the two SPIs is ours.
+        let local = if header.flags.initiator { header.spi_r } else { header.spi_i };
+        if !self.sas.contains_key(&local.0) {
+            self.handle_stranger(now, path, &header, datagram);
+            return;
+        }
+        self.with(now, local.0, |sa, ctx| {
+            if is_init {
+                if let Ok(message) = Message::parse(datagram) {
+                    sa.handle_init_response(ctx, path, &message, datagram);
+                }
+            } else {
+                sa.handle(ctx, path, &header, datagram);
+            }
+        });
     }
+
+    /// RFC 7296 §2.6: a request for a new IKE SA, from who knows whom.
+    fn handle_init_request(&mut self, now: Instant, path: Path, header: &Header, datagram: &[u8]) {
+        let in_form = header.spi_i.0 != 0
+            && header.spi_r.0 == 0
+            && header.message_id == 0
+            && header.flags.initiator;
+        if !in_form {
+            return;
+        }
+        if let Some(id) = self.half_open.get(&(header.spi_i, path.remote)) {
+            if let Some(again) = self.sas.get(id).and_then(|sa| sa.init_response_to(datagram)) {
+                self.transmits.push_back(Transmit { path, payload: again, keepalive: false });
+            }
+            return;
+        }
+        let Ok(message) = Message::parse(datagram) else {
+            self.answer_unprotected(now, path, header, NotifyType::INVALID_SYNTAX, &[]);
+            return;
+        };
+        match rules::check(ExchangeType::IKE_SA_INIT, false, &message.payloads) {
+            Ok(()) => {}
+            Err(rules::Violation::Critical(payload_type)) => {
+                self.answer_unprotected(
+                    now,
+                    path,
+                    header,
+                    NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+                    &[payload_type.0],
+                );
+                return;
+            }
+            Err(violation) => {
+                debug!(?violation, remote = %path.remote, "IKE_SA_INIT refused");
+                self.answer_unprotected(now, path, header, NotifyType::INVALID_SYNTAX, &[]);
+                return;
+            }
+        }
+        let from_there = self.half_open_by_address.get(&path.remote.ip()).copied().unwrap_or(0);
+        if self.half_open.len() >= limits::MAX_HALF_OPEN
+            || from_there >= limits::MAX_HALF_OPEN_PER_ADDRESS
+            || self.sas.len() >= limits::MAX_IKE_SAS
+        {
+            return;
+        }
+        if self.half_open.len() >= self.config.cookie_threshold
+            && !self.cookie_is_good(now, path, header, &message)
+        {
+            return;
+        }
+        let mut touched = Vec::new();
+        let mut ctx = self.context(now, &mut touched);
+        match IkeSa::answer_init(&mut ctx, path, &message, datagram) {
+            Ok(sa) => {
+                self.half_open.insert((header.spi_i, path.remote), sa.id);
+                self.half_open_of.insert(sa.id, (header.spi_i, path.remote));
+                *self.half_open_by_address.entry(path.remote.ip()).or_default() += 1;
+                let id = sa.id;
+                self.sas.insert(id, sa);
+                self.settle(now, id);
+            }
+            Err(refusal) => {
+                if self.answers.allows(now) {
+                    self.transmits.push_back(Transmit { path, payload: refusal, keepalive: false });
+                }
+            }
+        }
+    }
+
+    /// Whether the request brings a COOKIE of ours; if not, it is asked for one.
+    fn cookie_is_good(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        message: &Message,
+    ) -> bool {
+        let jar = self.jar.get_or_insert_with(|| CookieJar::new(now, &mut *self.rng));
+        jar.rotate(now, &mut *self.rng);
+        let mut nonce: &[u8] = &[];
+        let mut cookie = None;
+        for payload in &message.payloads {
+            match payload {
+                Payload::Nonce(found) => nonce = &found.data,
+                Payload::Notify(notify) if notify.notify_type == NotifyType::COOKIE => {
+                    cookie = Some(&notify.data)
+                }
+                _ => {}
+            }
+        }
+        if cookie.is_some_and(|cookie| jar.is_ours(cookie, nonce, path.remote, header.spi_i)) {
+            return true;
+        }
+        let payload = Notify::new(NotifyType::COOKIE, jar.bake(nonce, path.remote, header.spi_i));
+        let header = Header::new(
+            header.spi_i,
+            IkeSpi(0),
+            ExchangeType::IKE_SA_INIT,
+            Flags::new(false, true),
+            0,
+        );
+        let payload = Message { header, payloads: vec![Payload::Notify(payload)] }.emit();
+        self.transmits.push_back(Transmit { path, payload, keepalive: false });
+        false
+    }
+
+    /// A message for an IKE SA that we do not have (RFC 7296 §1.5).
+    fn handle_stranger(&mut self, now: Instant, path: Path, header: &Header, datagram: &[u8]) {
+        if header.flags.response {
+            return;
+        }
+        // Unprotected INVALID_SPI, which must not be answered: a hint for the SA that it names.
+        if header.exchange == ExchangeType::INFORMATIONAL
+            && let Ok(message) = Message::parse(datagram)
+            && !message.payloads.iter().any(|payload| matches!(payload, Payload::Sk(_)))
+        {
+            for payload in &message.payloads {
+                if let Payload::Notify(notify) = payload
+                    && notify.notify_type == NotifyType::INVALID_SPI
+                {
+                    self.hint_of_lost_child(now, path, &notify.data);
+                }
+            }
+            return;
+        }
+        self.answer_unprotected(now, path, header, NotifyType::INVALID_IKE_SPI, &[]);
+    }
+
+    fn hint_of_lost_child(&mut self, now: Instant, path: Path, spi: &[u8]) {
+        let named = self.sas.values().find(|sa| {
+            sa.path.remote.ip() == path.remote.ip()
+                && sa.children.iter().any(|child| child.spi_outbound.to_be_bytes() == spi)
+        });
+        if let Some(id) = named.map(|sa| sa.id) {
+            self.with(now, id, |sa, ctx| sa.follow_hint(ctx));
+        }
+    }
+
+    fn answer_unprotected(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        notify: NotifyType,
+        data: &[u8],
+    ) {
+        if header.flags.response || !self.answers.allows(now) {
+            return;
+        }
+        let header = Header::new(
+            header.spi_i,
+            header.spi_r,
+            header.exchange,
+            Flags::new(!header.flags.initiator, true),
+            header.message_id,
+        );
+        let payload =
+            Message { header, payloads: vec![Payload::Notify(Notify::new(notify, data))] }.emit();
+        self.transmits.push_back(Transmit { path, payload, keepalive: false });
+    }
+
+    /// What the datapath noticed.
     pub fn handle_notice(&mut self, now: Instant, notice: Notice) {
-        todo!()
+        match notice {
+            Notice::Acquire { policy, .. } => self.acquire(now, policy),
+            Notice::Expire { spi, hard } => self.with_child(now, spi, |sa, ctx| {
+                let task =
+                    if hard { Task::DeleteChildren(vec![spi]) } else { Task::RekeyChild(spi) };
+                sa.queue(task);
+                sa.next_task(ctx);
+            }),
+            Notice::NoSa { spi, path } => self.no_sa(now, spi, path),
+            Notice::PeerMoved { spi, path } => self.with_child(now, spi, |sa, ctx| {
+                // RFC 7296 §2.23: who is not behind a NAT itself follows one that is.
+                if sa.is_established() && sa.nat.peer && !sa.nat.local {
+                    let encap = sa.path.encap;
+                    sa.move_to(ctx, Path { encap, ..path });
+                }
+            }),
+            Notice::Alive { spi } => self.with_child(now, spi, |sa, ctx| {
+                sa.last_heard = ctx.now;
+                // RFC 7296 §2.8: the peer sends on it, so it may be sent on.
+                if let Some(child) = sa.child(spi)
+                    && child.state == super::child_sa::ChildState::Installed
+                {
+                    super::ike_sa::activate(ctx, child);
+                }
+            }),
+        }
     }
+
+    fn acquire(&mut self, now: Instant, policy: PolicyId) {
+        let wanted = self.peers.values().find_map(|peer| {
+            let child = peer.children.iter().find(|child| child.policy == policy)?;
+            Some((Arc::clone(&peer.name), Arc::clone(&child.name)))
+        });
+        let Some((peer, child)) = wanted else { return };
+        if let Some(id) = self.established_with(&peer) {
+            self.with(now, id, |sa, ctx| {
+                sa.queue(Task::CreateChild(child));
+                sa.next_task(ctx);
+            });
+        }
+    }
+
+    fn no_sa(&mut self, now: Instant, spi: Spi, path: Path) {
+        // RFC 7296 §1.5: a hint for the sender, which may have missed a DELETE or our restart.
+        if !self.answers.allows(now) {
+            return;
+        }
+        let notify = Payload::Notify(Notify::new(NotifyType::INVALID_SPI, spi.to_be_bytes()));
+        let header = Header::new(
+            IkeSpi(0),
+            IkeSpi(0),
+            ExchangeType::INFORMATIONAL,
+            Flags::new(true, false),
+            0,
+        );
+        let payload = Message { header, payloads: vec![notify] }.emit();
+        self.transmits.push_back(Transmit { path, payload, keepalive: false });
+    }
+
+    /// What the operator wants.
+    ///
+    /// # Errors
+    /// [`CommandError`] when it cannot be begun.
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), CommandError> {
-        todo!()
+        match command {
+            Command::AddPeer(peer) => {
+                self.peers.insert(Arc::clone(&peer.name), peer);
+                Ok(())
+            }
+            Command::RemovePeer { peer } => {
+                self.known(&peer)?;
+                self.terminate(now, &peer);
+                self.peers.remove(&peer);
+                Ok(())
+            }
+            Command::Terminate { peer } => {
+                self.known(&peer)?;
+                self.terminate(now, &peer);
+                Ok(())
+            }
+            Command::TerminateAll => {
+                let peers: Vec<_> = self.peers.keys().cloned().collect();
+                for peer in peers {
+                    self.terminate(now, &peer);
+                }
+                Ok(())
+            }
+            Command::Initiate { peer, path } => self.initiate(now, &peer, path),
+            Command::RekeyIke { peer } => self.task_for(now, &peer, |_| vec![Task::RekeyIke]),
+            Command::RekeyChildren { peer } => self.task_for(now, &peer, |sa| {
+                sa.children
+                    .iter()
+                    .filter(|child| child.state == super::child_sa::ChildState::Installed)
+                    .map(|child| Task::RekeyChild(child.spi_inbound))
+                    .collect()
+            }),
+        }
     }
+
+    fn known(&self, peer: &Arc<str>) -> Result<Arc<Peer>, CommandError> {
+        self.peers.get(peer).cloned().ok_or_else(|| CommandError::NoSuchPeer(Arc::clone(peer)))
+    }
+
+    fn initiate(&mut self, now: Instant, name: &Arc<str>, path: Path) -> Result<(), CommandError> {
+        let peer = self.known(name)?;
+        if let Some(id) = self.established_with(name) {
+            self.with(now, id, |sa, ctx| {
+                for child in &peer.children {
+                    if !sa.has_child(&child.name) {
+                        sa.queue(Task::CreateChild(Arc::clone(&child.name)));
+                    }
+                }
+                sa.next_task(ctx);
+            });
+            return Ok(());
+        }
+        let connecting = self.sas.values().any(|sa| {
+            sa.peer_name() == *name && matches!(sa.state, State::InitSent(_) | State::AuthSent(_))
+        });
+        if connecting {
+            return Ok(());
+        }
+        if self.sas.len() >= limits::MAX_IKE_SAS {
+            return Err(CommandError::Limit("too many IKE_SAs"));
+        }
+        let mut touched = Vec::new();
+        let mut ctx = self.context(now, &mut touched);
+        let sa = IkeSa::initiate(&mut ctx, peer, path)
+            .ok_or(CommandError::Limit("no key exchange group of the proposals is supported"))?;
+        let id = sa.id;
+        self.sas.insert(id, sa);
+        self.settle(now, id);
+        Ok(())
+    }
+
+    fn task_for(
+        &mut self,
+        now: Instant,
+        peer: &Arc<str>,
+        tasks: impl FnOnce(&IkeSa) -> Vec<Task>,
+    ) -> Result<(), CommandError> {
+        self.known(peer)?;
+        let id = self
+            .established_with(peer)
+            .ok_or_else(|| CommandError::NotEstablished(Arc::clone(peer)))?;
+        self.with(now, id, |sa, ctx| {
+            for task in tasks(sa) {
+                sa.queue(task);
+            }
+            sa.next_task(ctx);
+        });
+        Ok(())
+    }
+
+    fn terminate(&mut self, now: Instant, peer: &Arc<str>) {
+        let ids: Vec<_> =
+            self.sas.values().filter(|sa| sa.peer_name() == *peer).map(|sa| sa.id).collect();
+        for id in ids {
+            self.with(now, id, |sa, ctx| match sa.state {
+                State::Established => sa.begin_delete_ike(ctx),
+                State::InitSent(_) | State::AuthSent(_) => sa.close(ctx, CloseReason::Operator),
+                State::InitAnswered(_) | State::Replaced | State::Deleting | State::Closed(_) => {}
+            });
+        }
+    }
+
+    /// The established IKE SA with a peer; of several, the newest.
+    fn established_with(&self, peer: &str) -> Option<SaId> {
+        self.sas
+            .values()
+            .filter(|sa| {
+                sa.is_established() && sa.established.is_some() && *sa.peer_name() == *peer
+            })
+            .max_by_key(|sa| (sa.established, sa.id))
+            .map(|sa| sa.id)
+    }
+
+    /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        if let Some(jar) = self.jar.as_mut() {
+            jar.rotate(now, &mut *self.rng);
+        }
+        let due: Vec<SaId> = self
+            .deadlines
+            .iter()
+            .take_while(|(at, _, _)| *at <= now)
+            .map(|(_, _, id)| *id)
+            .collect();
+        for id in due {
+            self.with(now, id, |sa, ctx| sa.handle_timeout(ctx));
+        }
     }
+
+    // What goes out.
+
+    /// The next datagram to send.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        todo!()
+        self.transmits.pop_front()
     }
+
+    /// The next thing that happened.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
+        self.events.pop_front()
     }
+
+    /// When `handle_timeout` wants to be called, and what for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
-        todo!()
+        self.deadlines.first().map(|(at, kind, _)| (*at, *kind))
     }
+
     /// Every IKE SA, sorted by peer, for status.
     #[must_use]
     pub fn status(&self, now: Instant) -> Vec<SaStatus> {
-        todo!()
+        let mut all: Vec<_> = self.sas.values().filter_map(|sa| sa.status(now)).collect();
+        all.sort_by(|a, b| (&a.peer, a.spi_i, a.spi_r).cmp(&(&b.peer, b.spi_i, b.spi_r)));
+        all
+    }
+
+    // Inside.
+
+    fn with_child(&mut self, now: Instant, spi: Spi, f: impl FnOnce(&mut IkeSa, &mut Ctx<'_>)) {
+        if let Some(id) = self.spis.get(&spi).copied() {
+            self.with(now, id, f);
+        }
+    }
+
+    /// Lets `f` work on one IKE SA, and puts everything in order afterwards.
+    fn with(&mut self, now: Instant, id: SaId, f: impl FnOnce(&mut IkeSa, &mut Ctx<'_>)) {
+        let Some(mut sa) = self.sas.remove(&id) else { return };
+        let mut touched = vec![id];
+        let mut ctx = self.context(now, &mut touched);
+        f(&mut sa, &mut ctx);
+        self.sas.insert(id, sa);
+        for id in touched {
+            self.settle(now, id);
+        }
+    }
+
+    fn context<'a>(&'a mut self, now: Instant, touched: &'a mut Vec<SaId>) -> Ctx<'a> {
+        Ctx {
+            now,
+            rng: &mut *self.rng,
+            transmits: &mut self.transmits,
+            events: &mut self.events,
+            spis: &mut self.spis,
+            others: &mut self.sas,
+            peers: &self.peers,
+            touched,
+        }
+    }
+
+    fn forget_half_open(&mut self, id: SaId) {
+        let Some(key) = self.half_open_of.remove(&id) else { return };
+        self.half_open.remove(&key);
+        if let Some(count) = self.half_open_by_address.get_mut(&key.1.ip()) {
+            *count -= 1;
+            if *count == 0 {
+                self.half_open_by_address.remove(&key.1.ip());
+            }
+        }
+    }
+
+    /// Notes the deadline of an IKE SA, or drops what is over.
+    fn settle(&mut self, now: Instant, id: SaId) {
+        let Some(sa) = self.sas.get(&id) else { return };
+        if !sa.is_half_open() {
+            self.forget_half_open(id);
+        }
+        let Some(sa) = self.sas.get(&id) else { return };
+        let over = matches!(sa.state, State::Closed(until) if until <= now);
+        let next = if over { None } else { sa.deadline() };
+        if let Some((at, kind)) = self.deadline_of.remove(&id) {
+            self.deadlines.remove(&(at, kind, id));
+        }
+        if let Some((at, kind)) = next {
+            self.deadlines.insert((at, kind, id));
+            self.deadline_of.insert(id, (at, kind));
+        }
+        if over {
+            self.sas.remove(&id);
+            self.forget_half_open(id);
+        }
+    }
+}
+
+/// Answers to unprotected messages, so many a second (RFC 7296 §2.4).
+#[derive(Default)]
+struct RateLimit {
+    second: Option<Instant>,
+    count: u32,
+}
+
+impl RateLimit {
+    fn allows(&mut self, now: Instant) -> bool {
+        if self.second.is_none_or(|began| began + Duration::from_secs(1) <= now) {
+            self.second = Some(now);
+            self.count = 0;
+        }
+        self.count += 1;
+        self.count <= limits::UNPROTECTED_ANSWERS_PER_SECOND
     }
 }

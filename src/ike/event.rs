@@ -17,8 +17,10 @@ use crate::wire::ike::numbers::NotifyType;
 pub struct Transmit {
     /// From where to where.
     pub path: Path,
-    /// The IKE message.
+    /// The IKE message, or the one byte 0xff of a keepalive.
     pub payload: Vec<u8>,
+    /// A NAT keepalive (RFC 3948 §2.3): goes out as it is, without non-ESP marker.
+    pub keepalive: bool,
 }
 
 /// What the operator, through the daemon, wants.

@@ -1,5 +1,5 @@
-//! Keying material: SKEYSEED and the keys of an IKE SA (RFC 7296 §2.14, §2.18), KEYMAT of CHILD_SAs (§2.17), and what
-//! a pre-shared key signs (§2.15).
+//! Keying material: SKEYSEED and the keys of an IKE SA (RFC 7296 §2.14, §2.18), KEYMAT of CHILD_SAs
+//! (§2.17), and what a pre-shared key signs (§2.15).
 
 use crate::crypto::aead::Aead;
 use crate::crypto::cipher::Cbc;
@@ -30,7 +30,8 @@ pub struct IkeKeys {
 }
 
 impl IkeKeys {
-    /// The keys of an IKE SA made by IKE_SA_INIT (RFC 7296 §2.14). `None` if an algorithm of the suite is not ours.
+    /// The keys of an IKE SA made by IKE_SA_INIT (RFC 7296 §2.14). `None` if an algorithm of the
+    /// suite is not ours.
     #[must_use]
     pub fn derive(
         suite: IkeSuite,
@@ -40,14 +41,15 @@ impl IkeKeys {
         spi_r: IkeSpi,
         shared: &Secret,
     ) -> Option<Self> {
-        // SKEYSEED = prf(Ni | Nr, g^ir). Nonces are public, so the key may lie about in a plain vector.
+        // SKEYSEED = prf(Ni | Nr, g^ir). Nonces are public, so the key may lie about in a plain
+        // vector.
         let key = [nonce_i, nonce_r].concat();
         let skeyseed = Prf::new(suite.prf)?.compute(&key, &[shared.expose()]);
         Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
     }
 
-    /// The keys of an IKE SA made by rekeying another in CREATE_CHILD_SA (RFC 7296 §2.18). Nonces and SPIs are those of
-    /// that exchange. `None` if an algorithm of the suite is not ours.
+    /// The keys of an IKE SA made by rekeying another in CREATE_CHILD_SA (RFC 7296 §2.18). Nonces
+    /// and SPIs are those of that exchange. `None` if an algorithm of the suite is not ours.
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "the inputs that RFC 7296 §2.18 names")]
     pub fn derive_rekeyed(
@@ -60,7 +62,8 @@ impl IkeKeys {
         spi_i: IkeSpi,
         spi_r: IkeSpi,
     ) -> Option<Self> {
-        // RFC 7296 §2.18: SKEYSEED comes from the old IKE SA's PRF, what follows from the new one's.
+        // RFC 7296 §2.18: SKEYSEED comes from the old IKE SA's PRF, what follows from the new
+        // one's.
         let skeyseed =
             Prf::new(old_prf)?.compute(old_sk_d.expose(), &[shared.expose(), nonce_i, nonce_r]);
         Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
@@ -96,8 +99,8 @@ impl IkeKeys {
     }
 }
 
-/// The keys of a CHILD_SA. `_i` protects what the initiator of the exchange that made the CHILD_SA sends, which need not be the
-/// original initiator of the IKE SA.
+/// The keys of a CHILD_SA. `_i` protects what the initiator of the exchange that made the CHILD_SA
+/// sends, which need not be the original initiator of the IKE SA.
 #[derive(Clone, Debug)]
 pub struct ChildKeys {
     /// Encryption, initiator to responder; with an AEAD the salt is at the end (RFC 4106 §8.1).
@@ -110,9 +113,9 @@ pub struct ChildKeys {
     pub integ_r: Secret,
 }
 
-/// KEYMAT of a CHILD_SA (RFC 7296 §2.17). `shared` is the shared secret of the CREATE_CHILD_SA that made it, if that had
-/// a key exchange; the nonces are that exchange's, or those of IKE_SA_INIT for the CHILD_SA of IKE_AUTH. `None` if an
-/// algorithm is not ours.
+/// KEYMAT of a CHILD_SA (RFC 7296 §2.17). `shared` is the shared secret of the CREATE_CHILD_SA that
+/// made it, if that had a key exchange; the nonces are that exchange's, or those of IKE_SA_INIT for
+/// the CHILD_SA of IKE_AUTH. `None` if an algorithm is not ours.
 #[must_use]
 pub fn child_keys(
     prf: PrfId,
@@ -139,11 +142,13 @@ pub fn child_keys(
     })
 }
 
-/// The AUTH data of method SHARED_KEY_MIC (RFC 7296 §2.15): `prf(prf(psk, "Key Pad for IKEv2"), signed octets)`.
+/// The AUTH data of method SHARED_KEY_MIC (RFC 7296 §2.15): `prf(prf(psk, "Key Pad for IKEv2"),
+/// signed octets)`.
 ///
-/// `message` is the signer's IKE_SA_INIT message as sent last, without non-ESP marker; `peer_nonce` the nonce of the
-/// other side; `sk_p` the signer's SK_pi or SK_pr; `id_payload_body` the signer's ID payload after its generic header
-/// (ID Type, RESERVED, data). Two of these compare in constant time. `None` if the PRF is not ours.
+/// `message` is the signer's IKE_SA_INIT message as sent last, without non-ESP marker; `peer_nonce`
+/// the nonce of the other side; `sk_p` the signer's SK_pi or SK_pr; `id_payload_body` the signer's
+/// ID payload after its generic header (ID Type, RESERVED, data). Two of these compare in constant
+/// time. `None` if the PRF is not ours.
 #[must_use]
 pub fn psk_auth(
     prf: PrfId,
@@ -170,8 +175,8 @@ struct KeyLens {
 }
 
 impl KeyLens {
-    /// `None` if an algorithm is not ours, or the two do not go together (RFC 7296 §3.3: an AEAD has no integrity
-    /// algorithm, any other cipher needs one).
+    /// `None` if an algorithm is not ours, or the two do not go together (RFC 7296 §3.3: an AEAD
+    /// has no integrity algorithm, any other cipher needs one).
     fn of(encr: Encr, integ: IntegId) -> Option<Self> {
         if let Some(encr) = Aead::key_len(encr) {
             return (integ == IntegId::NONE).then_some(Self { encr, integ: 0 });

@@ -2,11 +2,21 @@
 //!
 //! [`Endpoint`] is the whole of it to the outside. Nothing here knows sockets, clocks, files or the datapath.
 
+mod child_sa;
+mod cookie;
 pub mod endpoint;
 pub mod event;
+mod exchange;
+mod identity;
+mod ike_sa;
 pub mod keymat;
+mod limits;
+mod narrow;
+mod natd;
 pub mod proposal;
 pub mod protect;
+mod rules;
+mod window;
 
 pub use endpoint::{Endpoint, EndpointConfig, Env};
 pub use event::{

@@ -1,8 +1,8 @@
-//! Negotiation of algorithms: SA payloads made from configured proposals, and the choice among a peer's (RFC 7296 §2.7,
-//! §3.3).
+//! Negotiation of algorithms: SA payloads made from configured proposals, and the choice among a
+//! peer's (RFC 7296 §2.7, §3.3).
 //!
-//! An offer is read leniently where RFC 7296 §3.3.6 says so (a transform or a proposal that we do not understand is
-//! passed over); an answer to our own offer is read strictly.
+//! An offer is read leniently where RFC 7296 §3.3.6 says so (a transform or a proposal that we do
+//! not understand is passed over); an answer to our own offer is read strictly.
 
 use crate::ipsec::Spi;
 use crate::ipsec::suite::{Encr, EspProposal, EspSuite, IkeProposal, IkeSuite};
@@ -17,13 +17,15 @@ pub struct Chosen<S> {
     pub number: u8,
     /// The algorithms.
     pub suite: S,
-    /// The peer's SPI as it stood in the proposal: 4 bytes for ESP and never a reserved one, 8 for a rekeyed IKE SA
-    /// and never zero, empty for the first IKE SA.
+    /// The peer's SPI as it stood in the proposal: 4 bytes for ESP and never a reserved one, 8 for
+    /// a rekeyed IKE SA and never zero, empty for the first IKE SA.
     pub peer_spi: Vec<u8>,
-    /// Group of the key exchange: for an IKE SA always there, for a CHILD_SA with perfect forward secrecy.
+    /// Group of the key exchange: for an IKE SA always there, for a CHILD_SA with perfect forward
+    /// secrecy.
     pub ke: Option<KeId>,
-    /// The peer listed NONE as an integrity algorithm, or as a group, and that is what was chosen: the answer has
-    /// exactly one transform of each type in the offer (RFC 7296 §2.7), so it lists NONE too.
+    /// The peer listed NONE as an integrity algorithm, or as a group, and that is what was chosen:
+    /// the answer has exactly one transform of each type in the offer (RFC 7296 §2.7), so it lists
+    /// NONE too.
     pub listed_none: ListedNone,
 }
 
@@ -36,7 +38,8 @@ pub struct ListedNone {
     pub ke: bool,
 }
 
-/// Our offer for an IKE SA. `spi` is ours when an IKE SA is rekeyed; the first has none in it (RFC 7296 §3.3.1).
+/// Our offer for an IKE SA. `spi` is ours when an IKE SA is rekeyed; the first has none in it (RFC
+/// 7296 §3.3.1).
 #[must_use]
 pub fn ike_offer(ours: &[IkeProposal], spi: Option<IkeSpi>) -> Sa {
     let spi = ike_spi_field(spi);
@@ -50,8 +53,8 @@ pub fn ike_offer(ours: &[IkeProposal], spi: Option<IkeSpi>) -> Sa {
     Sa { proposals: proposals.collect() }
 }
 
-/// Our offer for an ESP SA that will receive on `spi`. Without `with_ke` there are no groups in it, as in IKE_AUTH
-/// (RFC 7296 §1.2).
+/// Our offer for an ESP SA that will receive on `spi`. Without `with_ke` there are no groups in it,
+/// as in IKE_AUTH (RFC 7296 §1.2).
 #[must_use]
 pub fn esp_offer(ours: &[EspProposal], spi: Spi, with_ke: bool) -> Sa {
     let proposals = (1..=u8::MAX).zip(ours).map(|(number, ours)| {
@@ -66,9 +69,10 @@ pub fn esp_offer(ours: &[EspProposal], spi: Spi, with_ke: bool) -> Sa {
     Sa { proposals: proposals.collect() }
 }
 
-/// The responder's choice for an IKE SA: the first of our proposals that one of the peer's meets, and in it the first
-/// of our algorithms that is offered. Only the group of the peer's KE payload, `peer_ke`, goes before our first one,
-/// because it saves a round trip. `rekey` says that this is CREATE_CHILD_SA.
+/// The responder's choice for an IKE SA: the first of our proposals that one of the peer's meets,
+/// and in it the first of our algorithms that is offered. Only the group of the peer's KE payload,
+/// `peer_ke`, goes before our first one, because it saves a round trip. `rekey` says that this is
+/// CREATE_CHILD_SA.
 #[must_use]
 pub fn choose_ike(
     ours: &[IkeProposal],
@@ -81,8 +85,8 @@ pub fn choose_ike(
     })
 }
 
-/// The responder's choice for an ESP SA, in the order of [`choose_ike`]. `with_ke` says that this is CREATE_CHILD_SA,
-/// where a key exchange can be.
+/// The responder's choice for an ESP SA, in the order of [`choose_ike`]. `with_ke` says that this
+/// is CREATE_CHILD_SA, where a key exchange can be.
 #[must_use]
 pub fn choose_esp(
     ours: &[EspProposal],
@@ -139,8 +143,9 @@ pub fn answer_esp(chosen: &Chosen<EspSuite>, spi: Spi) -> Sa {
     }
 }
 
-/// The initiator's check of the answer to [`ike_offer`]: one proposal, in it one transform of each type, all of them
-/// among those of our proposal with that number (RFC 7296 §3.3.6). `None` ends the exchange.
+/// The initiator's check of the answer to [`ike_offer`]: one proposal, in it one transform of each
+/// type, all of them among those of our proposal with that number (RFC 7296 §3.3.6). `None` ends
+/// the exchange.
 #[must_use]
 pub fn accept_ike(ours: &[IkeProposal], answer: &Sa, rekey: bool) -> Option<Chosen<IkeSuite>> {
     let theirs = only_proposal(answer)?;
@@ -211,8 +216,8 @@ fn match_esp(
     let (encr, integ) = offer.encr_and_integ(&ours.encr, &ours.integ)?;
     // RFC 7296 §3.3.3: mandatory, so a proposal without any is not acceptable.
     let esn = first(&ours.esn, |id| offer.has(esn(id)))?;
-    // RFC 7296 §1.2 allows no group but NONE in IKE_AUTH. We pass over what a peer lists there all the same: no key
-    // exchange can come of it, and the answer has none.
+    // RFC 7296 §1.2 allows no group but NONE in IKE_AUTH. We pass over what a peer lists there all
+    // the same: no key exchange can come of it, and the answer has none.
     let group = if with_ke { offer.child_ke(&ours.ke, peer_ke)? } else { KeId::NONE };
     Some(Chosen {
         number: theirs.number,
@@ -230,15 +235,17 @@ fn match_esp(
 struct Offer<'a>(&'a [Transform]);
 
 impl<'a> Offer<'a> {
-    /// `None` if there is a transform type other than `types`: RFC 7296 §3.3.6, the proposal is unacceptable then, and
-    /// a type that does not belong to the protocol (§3.3.3) is no better than an unknown one.
+    /// `None` if there is a transform type other than `types`: RFC 7296 §3.3.6, the proposal is
+    /// unacceptable then, and a type that does not belong to the protocol (§3.3.3) is no better
+    /// than an unknown one.
     fn of(proposal: &'a Proposal, types: &[TransformType]) -> Option<Self> {
         let known = |transform: &Transform| types.contains(&transform.transform_type);
         proposal.transforms.iter().all(known).then_some(Self(&proposal.transforms))
     }
 
-    /// Whether exactly this transform is there. One with an attribute that we do not understand never is
-    /// (RFC 7296 §3.3.6), nor one with another key length, or with one where the algorithm takes none.
+    /// Whether exactly this transform is there. One with an attribute that we do not understand
+    /// never is (RFC 7296 §3.3.6), nor one with another key length, or with one where the algorithm
+    /// takes none.
     fn has(&self, transform: Transform) -> bool {
         self.0.contains(&transform)
     }
@@ -253,8 +260,8 @@ impl<'a> Offer<'a> {
             .any(|transform| transform.transform_type == transform_type && transform.id != 0)
     }
 
-    /// An AEAD goes with no integrity algorithm: none listed, or NONE among those listed (RFC 7296 §3.3). Any other
-    /// cipher goes with one.
+    /// An AEAD goes with no integrity algorithm: none listed, or NONE among those listed (RFC 7296
+    /// §3.3). Any other cipher goes with one.
     fn encr_and_integ(&self, ours: &[Encr], ours_integ: &[IntegId]) -> Option<(Encr, IntegId)> {
         let none_is_offered =
             !self.has_type(TransformType::INTEG) || self.has(integ(IntegId::NONE));
@@ -268,8 +275,8 @@ impl<'a> Offer<'a> {
         })
     }
 
-    /// The group for a CHILD_SA; [`KeId::NONE`] for no key exchange, `None` if nothing fits. We go without one if none
-    /// is configured, or NONE is among those configured.
+    /// The group for a CHILD_SA; [`KeId::NONE`] for no key exchange, `None` if nothing fits. We go
+    /// without one if none is configured, or NONE is among those configured.
     fn child_ke(&self, ours: &[KeId], peer_ke: Option<KeId>) -> Option<KeId> {
         let none_is_offered = !self.has_type(TransformType::KE) || self.has(ke(KeId::NONE));
         let usable = |id: KeId| if id == KeId::NONE { none_is_offered } else { self.has(ke(id)) };

@@ -1,7 +1,8 @@
-//! [`Protector`]: seals and opens the SK payload of messages in one direction of an IKE SA (RFC 7296 §3.14; RFC 5282
-//! with an AEAD).
+//! [`Protector`]: seals and opens the SK payload of messages in one direction of an IKE SA (RFC
+//! 7296 §3.14; RFC 5282 with an AEAD).
 //!
-//! Nothing in a message is believed before its ICV has been verified. Fragments (SKF) are not opened here.
+//! Nothing in a message is believed before its ICV has been verified. Fragments (SKF) are not
+//! opened here.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +29,8 @@ pub struct Protector {
 enum Method {
     Aead {
         aead: Aead,
-        /// The IV of the next message sealed. RFC 5282 §3.1: never the same twice under one key, so a `Protector` cannot
-        /// be cloned.
+        /// The IV of the next message sealed. RFC 5282 §3.1: never the same twice under one key, so
+        /// a `Protector` cannot be cloned.
         next_iv: AtomicU64,
     },
     Cbc {
@@ -42,7 +43,7 @@ enum Method {
 /// Why a message gave no payloads.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum OpenError {
-    /// Forged, damaged, or protected with other keys. Says nothing about the peer: ignore it (RFC 7296 §2.21).
+    /// Forged, damaged, or protected with other keys. Says nothing about the peer: ignore it.
     #[error("integrity check of the encrypted payload failed")]
     BadIcv,
     /// Not a message that ends in an SK payload. Says nothing about the peer either.
@@ -72,7 +73,8 @@ impl Protector {
         Some(Self { method })
     }
 
-    /// The message with `header` and, in its SK payload, `inner`. Next Payload and Length of the header are filled in.
+    /// The message with `header` and, in its SK payload, `inner`. Next Payload and Length of the
+    /// header are filled in.
     ///
     /// To send a message again, keep the bytes: sealing it once more gives another IV.
     #[must_use]
@@ -81,7 +83,8 @@ impl Protector {
         let first = emit_chain(inner, &mut plain);
         match &self.method {
             Method::Aead { aead, next_iv } => {
-                // RFC 5282 §3: no alignment is asked for, so no padding; its length is always there.
+                // RFC 5282 §3: no alignment is asked for, so no padding; its length is always
+                // there.
                 plain.push(0);
                 let iv = next_iv.fetch_add(1, Ordering::Relaxed).to_be_bytes();
                 let sealed_len = iv.len() + plain.len() + Aead::ICV_LEN;
@@ -104,7 +107,8 @@ impl Protector {
                 let mut out = start(header, first, iv.len() + plain.len() + icv_len);
                 out.extend_from_slice(&iv);
                 out.extend_from_slice(&plain);
-                // RFC 7296 §3.14: over the entire message, from the header through the Pad Length, as encrypted.
+                // RFC 7296 §3.14: over the entire message, from the header through the Pad Length,
+                // as encrypted.
                 let mut icv = vec![0; *icv_len];
                 integ.sign(&[&out], &mut icv);
                 out.extend_from_slice(&icv);
@@ -113,15 +117,18 @@ impl Protector {
         }
     }
 
-    /// The payloads inside the SK payload of `datagram` (without the non-ESP marker), whose ICV is verified first.
+    /// The payloads inside the SK payload of `datagram` (without the non-ESP marker), whose ICV is
+    /// verified first.
     ///
-    /// Payloads before SK are covered by the ICV but protected from no one's eyes, and no exchange has any: only
-    /// unknown critical ones are handed on, in front, since RFC 7296 §2.5 has the message rejected for them.
+    /// Payloads before SK are covered by the ICV but protected from no one's eyes, and no exchange
+    /// has any: only unknown critical ones are handed on, in front, since RFC 7296 §2.5 has the
+    /// message rejected for them.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, datagram: &[u8]) -> Result<Vec<Payload>, OpenError> {
-        // Nothing is authenticated yet: whatever is malformed now is nobody's fault that we could name.
+        // Nothing is authenticated yet: whatever is malformed now is nobody's fault that we could
+        // name.
         let mut message = Message::parse(datagram).map_err(|_| OpenError::NotProtected)?;
         let Some(Payload::Sk(sk)) = message.payloads.pop() else {
             return Err(OpenError::NotProtected);
@@ -147,7 +154,8 @@ impl Protector {
     ) -> Result<&'a [u8], OpenError> {
         match &self.method {
             Method::Aead { aead, .. } => {
-                // RFC 5282 §5.1: associated data is all up to and including the generic header of SK.
+                // RFC 5282 §5.1: associated data is all up to and including the generic header of
+                // SK.
                 let aad = datagram.get(..body_at).ok_or(OpenError::BadIcv)?;
                 let (iv, rest) = body.split_first_chunk_mut().ok_or(OpenError::BadIcv)?;
                 let (data, icv) = rest.split_last_chunk_mut().ok_or(OpenError::BadIcv)?;
@@ -179,8 +187,8 @@ impl fmt::Debug for Protector {
     }
 }
 
-/// The header and the generic header of an SK payload whose body will have `body_len` bytes. What is too long for the
-/// length fields never fits a datagram; it is for the sender to see to.
+/// The header and the generic header of an SK payload whose body will have `body_len` bytes. What
+/// is too long for the length fields never fits a datagram; it is for the sender to see to.
 fn start(header: Header, first: PayloadType, body_len: usize) -> Vec<u8> {
     let payload_len = GENERIC_HEADER_LEN + body_len;
     let total = Header::LEN + payload_len;

@@ -11,6 +11,20 @@ fn check(text: &str) {
     ipsecd::config::fuzz(text.as_bytes());
 }
 
+#[test]
+fn a_file_full_of_faults_is_told_of_in_a_hundred_findings() {
+    use super::secrets::parse;
+    let keys: String = (0..20_000).map(|i| format!("k{i} = 1\n")).collect();
+    let bare: String = (0..20_000).map(|i| format!("k{i} = = x\n")).collect();
+    let subnets = format!("[local]\nsubnets = [{}]\n", "\"10.0.0.1/8\",".repeat(20_000));
+    let long = format!("{} = 1\n", "k".repeat(500_000));
+    for text in [keys, bare, subnets, long] {
+        let found = parse("a.conf", &text).unwrap_err();
+        assert!(found.len() <= 101, "{}", found.len());
+        assert!(found.has_errors() && !found.to_string().is_empty());
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_answered(data in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -1,7 +1,8 @@
-//! Key exchange (RFC 7296 §3.3.2, transform type 4): x25519 (RFC 8031), P-256 and P-384 (RFC 5903), MODP (RFC 3526).
+//! Key exchange (RFC 7296 §3.3.2, transform type 4): x25519 (RFC 8031), P-256 and P-384 (RFC 5903),
+//! MODP (RFC 3526).
 //!
-//! Owns the encodings and the checks of the peer's public value that RFC 6989 and RFC 8031 ask for. Shared secrets
-//! have a constant length, leading zeros kept (RFC 7296 §2.14).
+//! Owns the encodings and the checks of the peer's public value that RFC 6989 and RFC 7748 ask for.
+//! Shared secrets have a constant length, leading zeros kept (RFC 7296 §2.14).
 
 mod modp;
 
@@ -33,7 +34,7 @@ pub enum BadPublicValue {
     /// Not between 1 and p - 1, exclusive (RFC 6989 §2.1).
     #[error("public value is out of range")]
     OutOfRange,
-    /// Of small order: the shared secret would be all zero (RFC 8031 §2.3, RFC 7748 §6.1).
+    /// Of small order: the shared secret would be all zero (RFC 7748 §6.1).
     #[error("public value is of small order")]
     SmallOrder,
 }
@@ -113,7 +114,7 @@ impl KeyPair {
     /// The shared secret, g^ir.
     ///
     /// # Errors
-    /// [`BadPublicValue`] when the peer's value fails the checks of RFC 6989 or RFC 8031.
+    /// [`BadPublicValue`] when the peer's value fails the checks of RFC 6989 or RFC 7748.
     pub fn agree(&self, peer_public: &[u8]) -> Result<Secret, BadPublicValue> {
         if peer_public.len() != self.public.len() {
             return Err(BadPublicValue::Length {

@@ -1,7 +1,7 @@
 //! MODP groups 14 to 16 (RFC 3526 §3 to §5): exponentiation modulo a safe prime, generator 2.
 //!
-//! Constant time in the exponent, by Montgomery multiplication with a fixed window; only the bit length of
-//! exponents, which is the group's, shows in the time.
+//! Constant time in the exponent, by Montgomery multiplication with a fixed window; only the bit
+//! length of exponents, which is the group's, shows in the time.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,8 @@ use crate::crypto::{Secret, SecureRandom};
 pub(super) struct Exponent<const LIMBS: usize>(Zeroizing<Uint<LIMBS>>);
 
 impl<const LIMBS: usize> Exponent<LIMBS> {
-    /// Random, of full length: the highest bit is set, which costs one bit of the choice and rules 0 and 1 out.
+    /// Random, of full length: the highest bit is set, which costs one bit of the choice and rules
+    /// 0 and 1 out.
     pub(super) fn generate(rng: &mut dyn SecureRandom) -> Self {
         let mut bytes = Zeroizing::new(vec![0; LIMBS * LIMB_BYTES]);
         rng.fill(&mut bytes);
@@ -53,7 +54,8 @@ impl<const LIMBS: usize, const EXPONENT: usize> Group<LIMBS, EXPONENT> {
                 got: peer_public.len(),
             });
         }
-        // RFC 6989 §2.1: for safe primes, 1 < y < p - 1 suffices. The value is public, and so is this comparison.
+        // RFC 6989 §2.1: for safe primes, 1 < y < p - 1 suffices. The value is public, and so is
+        // this comparison.
         let y = Uint::<LIMBS>::from_be_slice(peer_public);
         let p_minus_1 = self.params.modulus().as_ref().wrapping_sub(&Uint::ONE);
         if y <= Uint::ONE || y >= p_minus_1 {
@@ -80,8 +82,8 @@ impl<const LIMBS: usize, const EXPONENT: usize> Group<LIMBS, EXPONENT> {
     }
 }
 
-// Exponents are at least twice the higher estimate of the group's strength (RFC 3526 §8), in whole words:
-// 320, 420 and 480 bits.
+// Exponents are at least twice the higher estimate of the group's strength (RFC 3526 §8), in whole
+// words: 320, 420 and 480 bits.
 
 /// Words in a private exponent of MODP-2048: 320 bits.
 pub(super) const MODP_2048_EXPONENT_LIMBS: usize = 5;

@@ -75,7 +75,8 @@ fn modp_values_outside_the_group_are_refused() {
         small[len - 1] = 2;
         assert_eq!(a.agree(&small).unwrap().expose(), a.public(), "{group}: 2 is the generator");
 
-        // The primes end in 64 one bits: p - 2 to p + 1 differ in the last byte, and 2^n - 1 is above them all.
+        // The primes end in 64 one bits: p - 2 to p + 1 differ in the last byte, and 2^n - 1 is
+        // above them all.
         let prime = prime(group);
         assert_eq!(prime[len - 8..], [0xff; 8]);
         let mut large = prime.clone();

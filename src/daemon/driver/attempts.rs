@@ -9,9 +9,6 @@ impl Driver {
         let name = Arc::clone(&config.peer.name);
         let before = self.peers.remove(&name);
         Entry::number(&mut config, before.as_ref(), &mut self.next_policy);
-        if before.is_some() {
-            self.network.detach(&name, &self.workers).await;
-        }
         let routes = self.network.attach(&config, &self.workers).await.inspect_err(|_| {
             // A peer that was there before and cannot be set up any more is gone.
             if before.is_some() {
@@ -167,6 +164,9 @@ impl Driver {
                 entry.succeeded();
             } else if entry.retry_at.is_some_and(|at| at <= now) {
                 due.push(Arc::clone(name));
+            } else if entry.wants_up() && sas.is_empty() && !entry.is_busy(sas) {
+                // Whatever ended it.
+                entry.plan(now, &mut OsRandom);
             }
         }
         for name in due {

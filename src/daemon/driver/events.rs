@@ -87,8 +87,7 @@ impl Driver {
                 let others = self.sas_of(&peer);
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
                 let (failure, fatal) = judge(entry, &reason);
-                // Another IKE SA of this peer, or an attempt, goes on.
-                if others.iter().any(|sa| sa.state != "DELETING") {
+                if others.iter().any(goes_on) {
                     return;
                 }
                 entry.failed(now, failure.clone(), &mut OsRandom);
@@ -125,6 +124,10 @@ impl Driver {
             }
             Event::ChildSaClosed { peer, child, spi } => {
                 tracing::info!(%peer, %child, %spi, "CHILD_SA closed");
+                // If it is not replaced, it is asked for again.
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.plan(now, &mut OsRandom);
+                }
             }
             Event::ChildSaFailed { peer, child, reason } => {
                 tracing::warn!(%peer, %child, %reason, "CHILD_SA failed");

@@ -38,7 +38,7 @@ impl Driver {
             id,
             reply: reply.clone(),
             began: now,
-            deadline: now + timeout,
+            deadline: now + timeout.min(LONGEST_UP),
             keep,
             peers: Vec::new(),
         };

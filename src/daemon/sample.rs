@@ -1,0 +1,85 @@
+//! What tests of the daemon have in common.
+
+use core::time::Duration;
+
+use crate::config::{Config, Interface};
+use crate::crypto::Secret;
+use crate::ipsec::pad::{
+    Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
+};
+use crate::ipsec::suite::{Encr, EspProposal, IkeProposal};
+use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode, PolicyId, TrafficSelector};
+use crate::wire::ike::numbers::{EncrId, EsnId, KeId, PrfId};
+
+/// Every packet between two addresses.
+pub(super) fn range(start: &str, end: &str) -> TrafficSelector {
+    TrafficSelector {
+        protocol: 0,
+        start_port: 0,
+        end_port: 0xffff,
+        start_addr: start.parse().unwrap(),
+        end_addr: end.parse().unwrap(),
+    }
+}
+
+/// A peer that is kept up.
+pub(super) fn site_b() -> Peer {
+    let gcm = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
+    Peer {
+        name: "site-b".into(),
+        local_addr: None,
+        address: PeerAddress::Name("b.example.net".into()),
+        local_id: Identity::Fqdn("a.example.net".into()),
+        peer_id: Some(Identity::Fqdn("b.example.net".into())),
+        auth: Auth::Psk(Secret::copy_of(b"correct horse")),
+        ike: IkePolicy {
+            proposals: vec![IkeProposal {
+                encr: vec![gcm],
+                integ: vec![],
+                prf: vec![PrfId::PRF_HMAC_SHA2_384],
+                ke: vec![KeId::CURVE25519],
+            }],
+            encap: EncapPolicy::Auto,
+            rekey_time: None,
+            over_time: Duration::ZERO,
+            dpd_delay: None,
+            retransmit_timeout: Duration::from_secs(2),
+            retransmit_base_percent: 180,
+            retransmit_tries: 5,
+        },
+        children: vec![ChildPolicy {
+            name: "lan".into(),
+            policy: PolicyId(1),
+            proposals: vec![EspProposal {
+                encr: vec![gcm],
+                integ: vec![],
+                ke: vec![],
+                esn: vec![EsnId::NO_ESN],
+            }],
+            mode: Mode::Tunnel,
+            start: StartPolicy::Now,
+            ts_local: vec![range("10.1.0.0", "10.1.255.255")],
+            ts_peer: vec![range("10.2.0.0", "10.2.255.255"), range("fd02::", "fd02::ffff")],
+            lifetime: Lifetime::default(),
+            replay_window: 1024,
+            df: DfPolicy::Copy,
+            dscp: DscpPolicy::Copy,
+        }],
+    }
+}
+
+/// The file of [`site_b`].
+pub(super) fn config() -> Config {
+    Config {
+        file: "/etc/ipsecd/site-b.conf".into(),
+        peer: site_b(),
+        interface: Interface {
+            name: "ipsec0".into(),
+            mtu: None,
+            routes: true,
+            addresses: vec![],
+            clamp_mss: true,
+        },
+        log_level: None,
+    }
+}

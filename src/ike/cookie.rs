@@ -1,0 +1,129 @@
+//! COOKIEs as responder (RFC 7296 §2.6): proof, without state, that the initiator is where it says.
+
+use core::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::limits::COOKIE_SECRET_TIME;
+use crate::crypto::integ::Integ;
+use crate::crypto::{Secret, SecureRandom};
+use crate::wire::ike::header::IkeSpi;
+use crate::wire::ike::numbers::IntegId;
+
+const SECRET_LEN: usize = 32;
+const COOKIE_LEN: usize = 16;
+
+/// The secrets behind our COOKIEs: `<version> | MAC(secret, Ni | IPi | port | SPIi)`.
+pub(super) struct CookieJar {
+    current: Secret,
+    previous: Option<Secret>,
+    version: u8,
+    changes_at: Instant,
+}
+
+impl CookieJar {
+    pub(super) fn new(now: Instant, rng: &mut dyn SecureRandom) -> Self {
+        Self {
+            current: fresh(rng),
+            previous: None,
+            version: 0,
+            changes_at: now + COOKIE_SECRET_TIME,
+        }
+    }
+
+    pub(super) fn rotate(&mut self, now: Instant, rng: &mut dyn SecureRandom) {
+        if self.changes_at <= now {
+            self.previous = Some(core::mem::replace(&mut self.current, fresh(rng)));
+            self.version = self.version.wrapping_add(1);
+            self.changes_at = now + COOKIE_SECRET_TIME;
+        }
+    }
+
+    /// The COOKIE for an initiator.
+    pub(super) fn bake(&self, nonce: &[u8], from: SocketAddr, spi_i: IkeSpi) -> Vec<u8> {
+        let mut cookie = vec![self.version];
+        cookie.extend_from_slice(&mac(&self.current, nonce, from, spi_i));
+        cookie
+    }
+
+    /// Whether we gave this COOKIE to this initiator, lately.
+    pub(super) fn is_ours(
+        &self,
+        cookie: &[u8],
+        nonce: &[u8],
+        from: SocketAddr,
+        spi_i: IkeSpi,
+    ) -> bool {
+        let Some((&version, theirs)) = cookie.split_first() else { return false };
+        let secret = if version == self.version {
+            Some(&self.current)
+        } else if version.wrapping_add(1) == self.version {
+            self.previous.as_ref()
+        } else {
+            None
+        };
+        secret.is_some_and(|secret| {
+            Secret::copy_of(theirs) == Secret::copy_of(&mac(secret, nonce, from, spi_i))
+        })
+    }
+}
+
+fn fresh(rng: &mut dyn SecureRandom) -> Secret {
+    let mut secret = vec![0; SECRET_LEN];
+    rng.fill(&mut secret);
+    Secret::new(secret)
+}
+
+fn mac(secret: &Secret, nonce: &[u8], from: SocketAddr, spi_i: IkeSpi) -> [u8; COOKIE_LEN] {
+    let mut cookie = [0; COOKIE_LEN];
+    let integ = Integ::new(IntegId::AUTH_HMAC_SHA2_256_128, secret.expose())
+        .expect("HMAC-SHA2-256 takes a key of 32 bytes");
+    let ip = match from.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    // The fixed-length parts come first, so that no two inputs run together.
+    integ.sign(
+        &[&spi_i.0.to_be_bytes(), &ip.octets(), &from.port().to_be_bytes(), nonce],
+        &mut cookie,
+    );
+    cookie
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Counting(u8);
+
+    impl SecureRandom for Counting {
+        fn fill(&mut self, buf: &mut [u8]) {
+            self.0 += 1;
+            buf.fill(self.0);
+        }
+    }
+
+    #[test]
+    fn cookie_is_good_for_its_initiator_until_the_secret_changed_twice() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        let mut rng = Counting(0);
+        let mut jar = CookieJar::new(start, &mut rng);
+        let from = "192.0.2.1:500".parse().unwrap();
+        let cookie = jar.bake(&[7; 32], from, IkeSpi(1));
+        assert!(jar.is_ours(&cookie, &[7; 32], from, IkeSpi(1)));
+        assert!(!jar.is_ours(&cookie, &[8; 32], from, IkeSpi(1)), "another nonce");
+        assert!(!jar.is_ours(&cookie, &[7; 32], "192.0.2.1:501".parse().unwrap(), IkeSpi(1)));
+        assert!(!jar.is_ours(&cookie, &[7; 32], from, IkeSpi(2)));
+        assert!(!jar.is_ours(&[], &[7; 32], from, IkeSpi(1)));
+        assert!(
+            !jar.is_ours(&[&cookie[..], &[0]].concat(), &[7; 32], from, IkeSpi(1)),
+            "trailing byte"
+        );
+        jar.rotate(start, &mut rng);
+        assert_eq!(jar.version, 0, "not due yet");
+        jar.rotate(jar.changes_at, &mut rng);
+        assert!(jar.is_ours(&cookie, &[7; 32], from, IkeSpi(1)));
+        jar.rotate(jar.changes_at, &mut rng);
+        assert!(!jar.is_ours(&cookie, &[7; 32], from, IkeSpi(1)));
+    }
+}

@@ -1,0 +1,630 @@
+//! CHILD_SAs: agreed with IKE_AUTH or in CREATE_CHILD_SA, new or in place of another (RFC 7296 §1.3.1, §1.3.3, §2.9, §2.17).
+//! Who wins when both sides rekey at once is decided in [`super::rekey`].
+
+use std::sync::Arc;
+
+use tracing::{debug, info};
+
+use super::sa_init::InitDone;
+use super::{Parts, notify, wanted_group};
+use crate::crypto::dh::KeyPair;
+use crate::ike::child_sa::{Agreed, ChildSa, ChildState};
+use crate::ike::event::{CloseReason, Event, Phase};
+use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, State, Task, activate};
+use crate::ike::keymat::child_keys;
+use crate::ike::limits;
+use crate::ike::narrow::{narrow, within};
+use crate::ike::proposal::{self, Chosen};
+use crate::ipsec::pad::ChildPolicy;
+use crate::ipsec::suite::EspSuite;
+use crate::ipsec::{SaParams, SadUpdate, Spi, TrafficSelector};
+use crate::wire::ike::header::Header;
+use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
+use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Ts};
+
+/// What we offered for a CHILD_SA.
+pub(in crate::ike) struct Offer {
+    pub(in crate::ike) policy: Arc<ChildPolicy>,
+    pub(in crate::ike) spi: Spi,
+    ts_local: Vec<TrafficSelector>,
+    ts_peer: Vec<TrafficSelector>,
+}
+
+impl Offer {
+    /// An offer by a policy; when it replaces a CHILD_SA, with selectors no narrower than that one's (RFC 7296 §2.9.2).
+    pub(in crate::ike) fn new(
+        ctx: &mut Ctx<'_>,
+        owner: SaId,
+        policy: Arc<ChildPolicy>,
+        _replaces: Option<&ChildSa>,
+    ) -> Self {
+        Self {
+            spi: ctx.fresh_spi(owner),
+            ts_local: policy.ts_local.clone(),
+            ts_peer: policy.ts_peer.clone(),
+            policy,
+        }
+    }
+
+    pub(in crate::ike) fn payloads_for_auth(&self) -> [Payload; 3] {
+        self.payloads(false)
+    }
+
+    fn payloads(&self, with_ke: bool) -> [Payload; 3] {
+        [
+            Payload::Sa(proposal::esp_offer(&self.policy.proposals, self.spi, with_ke)),
+            Payload::TsI(Ts { selectors: self.ts_local.clone() }),
+            Payload::TsR(Ts { selectors: self.ts_peer.clone() }),
+        ]
+    }
+
+    /// The SPI is free again.
+    pub(in crate::ike) fn forget(&self, ctx: &mut Ctx<'_>) {
+        ctx.spis.remove(&self.spi);
+    }
+}
+
+/// A CREATE_CHILD_SA request of ours for a CHILD_SA.
+pub(in crate::ike) struct ChildRequest {
+    pub(in crate::ike) offer: Offer,
+    /// The CHILD_SA to be replaced.
+    pub(in crate::ike) replaces: Option<Spi>,
+    pub(in crate::ike) nonce: Vec<u8>,
+    pub(in crate::ike) key: Option<KeyPair>,
+    groups_tried: Vec<KeId>,
+    /// The peer rekeyed the same CHILD_SA meanwhile.
+    pub(in crate::ike) collision: Option<Collision>,
+}
+
+/// The other half of a simultaneous rekey: the CHILD_SA that the peer's request made, and the lower nonce of that exchange.
+pub(in crate::ike) struct Collision {
+    pub(in crate::ike) spi: Spi,
+    pub(in crate::ike) lowest_nonce: Vec<u8>,
+}
+
+impl ChildRequest {
+    pub(in crate::ike) const fn replaces(&self) -> Option<Spi> {
+        self.replaces
+    }
+}
+
+/// The nonces of an exchange.
+pub(in crate::ike) struct Nonces<'a> {
+    pub(in crate::ike) i: &'a [u8],
+    pub(in crate::ike) r: &'a [u8],
+}
+
+/// A CHILD_SA that we agreed to as responder, not yet installed.
+pub(in crate::ike) struct Answered {
+    pub(in crate::ike) child: ChildSa,
+    inbound: Box<SaParams>,
+    outbound: Box<SaParams>,
+    payloads: Vec<Payload>,
+}
+
+/// Why we do not agree.
+#[derive(Debug)]
+pub(in crate::ike) struct Refusal {
+    pub(in crate::ike) notify: NotifyType,
+    data: Vec<u8>,
+}
+
+impl Refusal {
+    pub(in crate::ike) const fn new(notify: NotifyType) -> Self {
+        Self { notify, data: Vec::new() }
+    }
+
+    pub(in crate::ike) fn invalid_ke(group: KeId) -> Self {
+        Self { notify: NotifyType::INVALID_KE_PAYLOAD, data: group.0.to_be_bytes().to_vec() }
+    }
+
+    pub(in crate::ike) fn payload(&self) -> Payload {
+        notify(self.notify, &self.data)
+    }
+}
+
+fn close_reason(notify: NotifyType) -> CloseReason {
+    match notify {
+        NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD => {
+            CloseReason::NoProposal("CHILD_SA")
+        }
+        NotifyType::TS_UNACCEPTABLE => CloseReason::TrafficSelectors,
+        other => CloseReason::PeerNotify(other),
+    }
+}
+
+impl IkeSa {
+    pub(in crate::ike) fn has_child(&self, name: &str) -> bool {
+        self.children
+            .iter()
+            .any(|child| &*child.policy.name == name && child.state == ChildState::Installed)
+    }
+
+    fn policy(&self, name: &str) -> Option<Arc<ChildPolicy>> {
+        self.peer
+            .as_ref()?
+            .children
+            .iter()
+            .find(|policy| &*policy.name == name)
+            .cloned()
+            .map(Arc::new)
+    }
+
+    // Initiator.
+
+    pub(in crate::ike) fn begin_create_child(&mut self, ctx: &mut Ctx<'_>, name: &str) {
+        if self.has_child(name) {
+            return;
+        }
+        let Some(policy) = self.policy(name) else { return };
+        self.send_create_child(ctx, policy, None, None);
+    }
+
+    pub(in crate::ike) fn begin_rekey_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
+        let Some(child) = self.child(spi).filter(|child| child.state == ChildState::Installed)
+        else {
+            return;
+        };
+        let policy = Arc::clone(&child.policy);
+        self.send_create_child(ctx, policy, Some(spi), None);
+    }
+
+    fn send_create_child(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        policy: Arc<ChildPolicy>,
+        replaces: Option<Spi>,
+        again: Option<(KeId, Vec<KeId>)>,
+    ) {
+        let first = policy
+            .proposals
+            .iter()
+            .flat_map(|proposal| &proposal.ke)
+            .copied()
+            .find(|group| *group != KeId::NONE);
+        let (group, groups_tried) = match again {
+            Some((group, tried)) => (Some(group), tried),
+            None => (first, first.into_iter().collect()),
+        };
+        let key = group.and_then(|group| KeyPair::generate(group, ctx.rng));
+        let nonce = ctx.random_bytes(limits::NONCE_LEN);
+        let offer = Offer::new(ctx, self.id, policy, None);
+        let mut payloads = Vec::new();
+        if let Some(spi) = replaces {
+            // RFC 7296 §1.3.3: the SPI is the one that the exchange's initiator expects inbound packets with.
+            payloads.push(Payload::Notify(Notify::for_sa(
+                ProtocolId::ESP,
+                spi.to_be_bytes(),
+                NotifyType::REKEY_SA,
+            )));
+        }
+        let [sa, ts_i, ts_r] = offer.payloads(key.is_some());
+        payloads.push(sa);
+        payloads.push(Payload::Nonce(Nonce { data: nonce.clone() }));
+        payloads.extend(
+            key.as_ref()
+                .map(|key| Payload::Ke(Ke { group: key.group(), data: key.public().to_vec() })),
+        );
+        payloads.extend([ts_i, ts_r]);
+        ctx.events
+            .push_back(Event::Progress { peer: self.peer_name(), phase: Phase::CreateChildSa });
+        self.request(ctx, ExchangeType::CREATE_CHILD_SA, &payloads);
+        self.active = Some(Active::Child(Box::new(ChildRequest {
+            offer,
+            replaces,
+            nonce,
+            key,
+            groups_tried,
+            collision: None,
+        })));
+    }
+
+    pub(in crate::ike) fn handle_create_child_response(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        request: ChildRequest,
+        payloads: &[Payload],
+    ) {
+        let parts = Parts::of(payloads);
+        let (Some(sa), Some(nonce)) = (parts.sa, parts.nonce) else {
+            self.create_child_refused(ctx, request, &parts);
+            return;
+        };
+        let ChildRequest { offer, replaces, nonce: nonce_i, key, collision, .. } = request;
+        let with_ke = key.is_some();
+        let chosen = proposal::accept_esp(&offer.policy.proposals, sa, with_ke);
+        let shared = match (&key, parts.ke, chosen.as_ref().and_then(|chosen| chosen.ke)) {
+            (Some(key), Some(ke), Some(group)) if ke.group == group && key.group() == group => {
+                key.agree(&ke.data).ok().map(Some)
+            }
+            (_, _, None) => Some(None),
+            _ => None,
+        };
+        let nonces = Nonces { i: &nonce_i, r: &nonce.data };
+        let agreed = match (chosen, shared) {
+            (Some(chosen), Some(shared)) => {
+                self.agreed_as_initiator(&offer, &chosen, shared.as_ref(), &nonces, &parts)
+            }
+            _ => None,
+        };
+        let Some(agreed) = agreed else {
+            // The peer has a CHILD_SA that we cannot use: it is told, if it said which.
+            offer.forget(ctx);
+            self.child_failed(
+                ctx,
+                &offer.policy.name,
+                CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA"),
+            );
+            if let Some(spi) = sa
+                .proposals
+                .first()
+                .and_then(|proposal| <[u8; 4]>::try_from(proposal.spi.as_slice()).ok())
+            {
+                debug!(spi = %u32::from_be_bytes(spi), "the peer's CHILD_SA is not acceptable");
+            }
+            return;
+        };
+        let (spi, lowest) = (offer.spi, lower(&nonce_i, &nonce.data).to_vec());
+        let jitter = ctx.random_u32();
+        let Some(peer) = self.peer.clone() else { return };
+        let (mut child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
+        ctx.sad(SadUpdate::AddInbound(inbound));
+        let loses = collision.as_ref().is_some_and(|collision| lowest < collision.lowest_nonce);
+        if loses {
+            // Never sent on: it is about to be deleted.
+            child.state = ChildState::Replaced;
+        } else {
+            ctx.sad(SadUpdate::AddOutbound(outbound));
+            child.outbound_installed = true;
+        }
+        self.announce_child(ctx, &child, replaces.is_some() && !loses);
+        self.children.push(child);
+        self.conclude_rekey_child(ctx, replaces, spi, collision, loses);
+    }
+
+    fn agreed_as_initiator(
+        &self,
+        offer: &Offer,
+        chosen: &Chosen<EspSuite>,
+        shared: Option<&crate::crypto::Secret>,
+        nonces: &Nonces<'_>,
+        parts: &Parts<'_>,
+    ) -> Option<Agreed> {
+        let session = self.session.as_ref()?;
+        let spi_outbound = spi_of(&chosen.peer_spi)?;
+        let (ts_i, ts_r) = (&parts.ts_i?.selectors, &parts.ts_r?.selectors);
+        // RFC 7296 §2.9: narrowed is well, widened is not.
+        if !within(ts_i, &offer.ts_local) || !within(ts_r, &offer.ts_peer) {
+            return None;
+        }
+        let keys =
+            child_keys(session.suite.prf, &session.sk_d, chosen.suite, shared, nonces.i, nonces.r)?;
+        Some(Agreed {
+            policy: Arc::clone(&offer.policy),
+            spi_inbound: offer.spi,
+            spi_outbound,
+            suite: chosen.suite,
+            ts_local: ts_i.clone(),
+            ts_peer: ts_r.clone(),
+            path: self.esp_path(),
+            initiator: true,
+            keys,
+        })
+    }
+
+    /// Initiator of IKE_AUTH: its CHILD_SA.
+    pub(super) fn conclude_auth_child(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        offer: Offer,
+        init: &InitDone,
+        parts: &Parts<'_>,
+    ) {
+        let nonces = Nonces { i: &init.nonce_i, r: &init.nonce_r };
+        let agreed = parts
+            .sa
+            .and_then(|sa| proposal::accept_esp(&offer.policy.proposals, sa, false))
+            .and_then(|chosen| self.agreed_as_initiator(&offer, &chosen, None, &nonces, parts));
+        let Some(agreed) = agreed else {
+            offer.forget(ctx);
+            let reason = match parts.error() {
+                Some(error) => close_reason(error.notify_type),
+                None => CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA"),
+            };
+            self.child_failed(ctx, &offer.policy.name, reason);
+            return;
+        };
+        let jitter = ctx.random_u32();
+        let Some(peer) = self.peer.clone() else { return };
+        let (mut child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
+        ctx.sad(SadUpdate::AddInbound(inbound));
+        ctx.sad(SadUpdate::AddOutbound(outbound));
+        child.outbound_installed = true;
+        self.announce_child(ctx, &child, false);
+        self.children.push(child);
+    }
+
+    fn create_child_refused(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        request: ChildRequest,
+        parts: &Parts<'_>,
+    ) {
+        request.offer.forget(ctx);
+        let Some(error) = parts.error() else { return };
+        let task = request.replaces.map_or_else(
+            || Task::CreateChild(Arc::clone(&request.offer.policy.name)),
+            Task::RekeyChild,
+        );
+        if let Some(collision) = &request.collision {
+            // The peer's own rekey of the same CHILD_SA went through: nothing is left to do but what that asks for.
+            self.survives(ctx, request.replaces, collision.spi);
+            return;
+        }
+        match error.notify_type {
+            NotifyType::INVALID_KE_PAYLOAD => {
+                let group = wanted_group(error)
+                    .filter(|group| {
+                        request
+                            .offer
+                            .policy
+                            .proposals
+                            .iter()
+                            .any(|proposal| proposal.ke.contains(group))
+                    })
+                    .filter(|group| !request.groups_tried.contains(group));
+                if let Some(group) = group {
+                    let mut tried = request.groups_tried;
+                    tried.push(group);
+                    self.send_create_child(
+                        ctx,
+                        request.offer.policy,
+                        request.replaces,
+                        Some((group, tried)),
+                    );
+                    return;
+                }
+                self.child_failed(ctx, &request.offer.policy.name, close_reason(error.notify_type));
+            }
+            NotifyType::TEMPORARY_FAILURE => {
+                let wanted = request.replaces.is_none_or(|spi| {
+                    self.child(spi).is_some_and(|child| child.state == ChildState::Installed)
+                });
+                if wanted {
+                    self.queue_later(ctx, task);
+                }
+            }
+            NotifyType::CHILD_SA_NOT_FOUND => {
+                // RFC 7296 §2.25: the peer has lost it; ours goes silently and a new one is made.
+                if let Some(spi) = request.replaces
+                    && self.child(spi).is_some_and(|child| child.state == ChildState::Installed)
+                {
+                    self.remove_child(ctx, spi);
+                    self.queue(Task::CreateChild(Arc::clone(&request.offer.policy.name)));
+                }
+            }
+            NotifyType::NO_ADDITIONAL_SAS if request.replaces.is_some() => {
+                // RFC 7296 §4: a minimal peer cannot rekey; make it anew.
+                self.queue(Task::RekeyIke);
+            }
+            other => {
+                self.child_failed(ctx, &request.offer.policy.name, close_reason(other));
+                if let Some(spi) = request.replaces {
+                    debug!(%spi, notify = %other, "rekey refused; it is tried again before the SA ends");
+                    self.queue_later(ctx, task);
+                }
+            }
+        }
+    }
+
+    // Responder.
+
+    pub(in crate::ike) fn handle_create_child_request(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        payloads: &[Payload],
+    ) {
+        let parts = Parts::of(payloads);
+        let is_ike = parts.sa.is_some_and(|sa| {
+            sa.proposals.first().is_some_and(|proposal| proposal.protocol == ProtocolId::IKE)
+        });
+        let answer = if is_ike {
+            self.answer_rekey_ike(ctx, &parts)
+        } else {
+            self.answer_create_child(ctx, &parts)
+        };
+        let payloads = answer.unwrap_or_else(|refusal| {
+            debug!(peer = %self.peer_name(), notify = %refusal.notify, "CREATE_CHILD_SA refused");
+            vec![refusal.payload()]
+        });
+        self.respond(ctx, header.exchange, header.message_id, &payloads);
+    }
+
+    fn answer_create_child(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        parts: &Parts<'_>,
+    ) -> Result<Vec<Payload>, Refusal> {
+        // RFC 7296 §2.25.2: not while the IKE SA itself is being replaced or closed.
+        if !matches!(self.state, State::Established)
+            || matches!(self.active, Some(Active::Ike(_) | Active::DeleteIke))
+        {
+            return Err(Refusal::new(NotifyType::TEMPORARY_FAILURE));
+        }
+        let rekeyed = match parts.notify(NotifyType::REKEY_SA) {
+            None => None,
+            Some(rekey) => Some(self.rekeyed_child(rekey)?),
+        };
+        if self.children.len() >= limits::MAX_CHILD_SAS {
+            return Err(Refusal::new(NotifyType::NO_ADDITIONAL_SAS));
+        }
+        let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
+        let nonce_i = parts.nonce.map(|nonce| nonce.data.as_slice()).unwrap_or_default();
+        let nonces = Nonces { i: nonce_i, r: &nonce_r };
+        let answered = match self.answer_child(ctx, parts, rekeyed, &nonces) {
+            Ok(answered) => answered,
+            Err(refusal) => {
+                if rekeyed.is_none() && refusal.notify != NotifyType::INVALID_KE_PAYLOAD {
+                    self.announce_child_failed(ctx, parts, refusal.notify);
+                }
+                return Err(refusal);
+            }
+        };
+        let spi = answered.child.spi_inbound;
+        let mut payloads = self.install_answered(ctx, answered, rekeyed.is_some());
+        payloads.insert(1, Payload::Nonce(Nonce { data: nonce_r.clone() }));
+        if let Some(old) = rekeyed {
+            self.note_peer_rekeyed(old, spi, lower(nonce_i, &nonce_r).to_vec());
+        }
+        Ok(payloads)
+    }
+
+    /// Responder: agrees to the peer's offer, or says why not. `replaces` names the CHILD_SA that it rekeys.
+    pub(super) fn answer_child(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        parts: &Parts<'_>,
+        replaces: Option<Spi>,
+        nonces: &Nonces<'_>,
+    ) -> Result<Answered, Refusal> {
+        let peer = self.peer.clone().ok_or(Refusal::new(NotifyType::NO_ADDITIONAL_SAS))?;
+        let (Some(sa), Some(ts_i), Some(ts_r)) = (parts.sa, parts.ts_i, parts.ts_r) else {
+            return Err(Refusal::new(NotifyType::INVALID_SYNTAX));
+        };
+        let old =
+            replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
+        let is_auth = matches!(self.responses.classify(1), crate::ike::window::Incoming::New)
+            && self.children.is_empty()
+            && parts.auth.is_some();
+        let mut refusal = NotifyType::TS_UNACCEPTABLE;
+        let mut found = None;
+        for policy in &peer.children {
+            if old.is_some_and(|old| old.policy.name != policy.name) {
+                continue;
+            }
+            let ts_peer = narrow(&ts_i.selectors, &policy.ts_peer);
+            let ts_local = narrow(&ts_r.selectors, &policy.ts_local);
+            if ts_peer.is_empty() || ts_local.is_empty() {
+                continue;
+            }
+            let peer_ke = parts.ke.map(|ke| ke.group);
+            match proposal::choose_esp(&policy.proposals, sa, !is_auth, peer_ke) {
+                Some(chosen) => {
+                    found = Some((policy.clone(), chosen, ts_local, ts_peer));
+                    break;
+                }
+                None => refusal = NotifyType::NO_PROPOSAL_CHOSEN,
+            }
+        }
+        let (policy, chosen, ts_local, ts_peer) = found.ok_or(Refusal::new(refusal))?;
+        let mut key = None;
+        let mut shared = None;
+        if let Some(group) = chosen.ke {
+            let theirs = parts
+                .ke
+                .filter(|ke| ke.group == group)
+                .ok_or_else(|| Refusal::invalid_ke(group))?;
+            let ours = KeyPair::generate(group, ctx.rng)
+                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
+            shared = Some(
+                ours.agree(&theirs.data).map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?,
+            );
+            key = Some(ours);
+        }
+        let spi_outbound =
+            spi_of(&chosen.peer_spi).ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
+        let session = self.session.as_ref().ok_or(Refusal::new(NotifyType::TEMPORARY_FAILURE))?;
+        let keys = child_keys(
+            session.suite.prf,
+            &session.sk_d,
+            chosen.suite,
+            shared.as_ref(),
+            nonces.i,
+            nonces.r,
+        )
+        .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
+        let spi_inbound = ctx.fresh_spi(self.id);
+        let mut payloads = vec![Payload::Sa(proposal::answer_esp(&chosen, spi_inbound))];
+        payloads.extend(
+            key.map(|key| Payload::Ke(Ke { group: key.group(), data: key.public().to_vec() })),
+        );
+        payloads.push(Payload::TsI(Ts { selectors: ts_peer.clone() }));
+        payloads.push(Payload::TsR(Ts { selectors: ts_local.clone() }));
+        let jitter = ctx.random_u32();
+        let agreed = Agreed {
+            policy: Arc::new(policy),
+            spi_inbound,
+            spi_outbound,
+            suite: chosen.suite,
+            ts_local,
+            ts_peer,
+            path: self.esp_path(),
+            initiator: false,
+            keys,
+        };
+        let (child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
+        Ok(Answered { child, inbound, outbound, payloads })
+    }
+
+    /// Installs what [`Self::answer_child`] agreed to. One that replaces another is not sent on until the peer has it (RFC 7296 §2.8).
+    pub(super) fn install_answered(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        answered: Answered,
+        rekeyed: bool,
+    ) -> Vec<Payload> {
+        let Answered { mut child, inbound, outbound, payloads } = answered;
+        ctx.sad(SadUpdate::AddInbound(inbound));
+        child.activate_at = Some((ctx.now + limits::ACTIVATE_AFTER, outbound));
+        if !rekeyed {
+            activate(ctx, &mut child);
+        }
+        self.announce_child(ctx, &child, rekeyed);
+        self.children.push(child);
+        payloads
+    }
+
+    // What became of it.
+
+    fn announce_child(&self, ctx: &mut Ctx<'_>, child: &ChildSa, rekeyed: bool) {
+        info!(
+            peer = %self.peer_name(), child = %child.policy.name, spi_inbound = %child.spi_inbound,
+            spi_outbound = %child.spi_outbound, suite = %child.suite, encap = ?child.path.encap, rekeyed, "CHILD_SA installed"
+        );
+        ctx.events.push_back(Event::ChildSaEstablished {
+            peer: self.peer_name(),
+            child: Box::new(child.status(ctx.now, false)),
+            rekeyed,
+        });
+    }
+
+    pub(super) fn child_failed(&self, ctx: &mut Ctx<'_>, child: &Arc<str>, reason: CloseReason) {
+        info!(peer = %self.peer_name(), %child, %reason, "no CHILD_SA");
+        ctx.events.push_back(Event::ChildSaFailed {
+            peer: self.peer_name(),
+            child: Arc::clone(child),
+            reason,
+        });
+    }
+
+    pub(super) fn announce_child_failed(
+        &self,
+        ctx: &mut Ctx<'_>,
+        _parts: &Parts<'_>,
+        notify: NotifyType,
+    ) {
+        if let Some(policy) = self.peer.as_ref().and_then(|peer| peer.children.first()) {
+            self.child_failed(ctx, &policy.name, close_reason(notify));
+        }
+    }
+}
+
+/// The lower of two nonces, compared as octet strings (RFC 7296 §2.8.1).
+pub(in crate::ike) fn lower<'a>(a: &'a [u8], b: &'a [u8]) -> &'a [u8] {
+    if a < b { a } else { b }
+}
+
+fn spi_of(bytes: &[u8]) -> Option<Spi> {
+    <[u8; 4]>::try_from(bytes).ok().and_then(|bytes| Spi::new(u32::from_be_bytes(bytes)))
+}

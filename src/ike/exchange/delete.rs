@@ -1,0 +1,161 @@
+//! DELETE (RFC 7296 §1.4.1): of CHILD_SAs, in pairs, and of the IKE SA with all that is under it.
+
+use std::sync::Arc;
+
+use tracing::info;
+
+use crate::ike::child_sa::ChildState;
+use crate::ike::event::{CloseReason, Event};
+use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, activate};
+use crate::ike::limits;
+use crate::ipsec::{SadUpdate, Spi};
+use crate::wire::ike::numbers::{ExchangeType, ProtocolId};
+use crate::wire::ike::payload::{Delete, Payload};
+
+impl IkeSa {
+    // As initiator.
+
+    pub(in crate::ike) fn begin_delete_children(&mut self, ctx: &mut Ctx<'_>, spis: Vec<Spi>) {
+        let mut named = Vec::new();
+        for spi in spis {
+            let peer = self.peer_name();
+            let Some(child) = self.child(spi) else { continue };
+            if !matches!(child.state, ChildState::Installed | ChildState::Replaced) {
+                continue;
+            }
+            if child.state == ChildState::Installed {
+                let name = Arc::clone(&child.policy.name);
+                ctx.events.push_back(Event::ChildSaClosed { peer, child: name, spi });
+            }
+            child.state = ChildState::Deleting;
+            if let Some(update) = child.remove_outbound() {
+                ctx.sad(update);
+            }
+            named.push(spi);
+        }
+        if named.is_empty() {
+            return;
+        }
+        let payload = Payload::Delete(Delete::esp(named.iter().map(|spi| spi.to_be_bytes())));
+        self.request(ctx, ExchangeType::INFORMATIONAL, &[payload]);
+        self.active = Some(Active::DeleteChildren(named));
+    }
+
+    pub(in crate::ike) fn handle_delete_children_response(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        spis: &[Spi],
+        _payloads: &[Payload],
+    ) {
+        let until = ctx.now + limits::LINGER;
+        for spi in spis {
+            if let Some(child) = self.child(*spi) {
+                child.state = ChildState::Lingering(until);
+            }
+        }
+    }
+
+    pub(in crate::ike) fn begin_delete_ike(&mut self, ctx: &mut Ctx<'_>) {
+        self.announce_closed(ctx, CloseReason::Operator);
+        self.begin_delete_ike_with(ctx, &[Payload::Delete(Delete::ike())]);
+    }
+
+    pub(in crate::ike) fn begin_delete_ike_with(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        payloads: &[Payload],
+    ) {
+        self.drop_children(ctx);
+        self.tasks.clear();
+        self.state = State::Deleting;
+        // RFC 7296 §2.3: the window is one; with a request under way, DELETE follows its answer.
+        if self.requests.is_idle() {
+            self.request(ctx, ExchangeType::INFORMATIONAL, payloads);
+            self.active = Some(Active::DeleteIke);
+        }
+    }
+
+    // As responder.
+
+    /// Carries out the peer's DELETE payloads; returns those of the answer.
+    pub(super) fn handle_deletes(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        payloads: &[Payload],
+    ) -> Vec<Payload> {
+        let mut paired = Vec::new();
+        for payload in payloads {
+            let Payload::Delete(delete) = payload else { continue };
+            if delete.protocol == ProtocolId::ESP {
+                for spi in &delete.spis {
+                    paired.extend(self.delete_by_peer(ctx, spi));
+                }
+            }
+        }
+        if paired.is_empty() {
+            Vec::new()
+        } else {
+            vec![Payload::Delete(Delete::esp(paired.iter().map(|spi| spi.to_be_bytes())))]
+        }
+    }
+
+    /// The peer no longer receives on `spi`. Returns our half of the pair for the answer.
+    fn delete_by_peer(&mut self, ctx: &mut Ctx<'_>, spi: &[u8]) -> Option<Spi> {
+        let until = ctx.now + limits::LINGER;
+        let at = self.children.iter().position(|child| {
+            spi == child.spi_outbound.to_be_bytes()
+                && !matches!(child.state, ChildState::Lingering(_))
+        })?;
+        let name = Arc::clone(&self.children.get(at)?.policy.name);
+        // What replaces it is known to be there at the peer: whoever deletes the old one has the new one.
+        for child in &mut self.children {
+            if child.policy.name == name && child.state == ChildState::Installed {
+                activate(ctx, child);
+            }
+        }
+        let peer = self.peer_name();
+        let child = self.children.get_mut(at)?;
+        if let Some(update) = child.remove_outbound() {
+            ctx.sad(update);
+        }
+        let spi_inbound = child.spi_inbound;
+        match child.state {
+            // RFC 7296 §1.4.1: both ends delete it at once; our half goes with the answer to our own request.
+            ChildState::Deleting => return None,
+            ChildState::Installed => {
+                info!(%peer, child = %name, spi_inbound = %spi_inbound, "CHILD_SA deleted by the peer");
+                ctx.events.push_back(Event::ChildSaClosed { peer, child: name, spi: spi_inbound });
+            }
+            ChildState::Replaced | ChildState::Lingering(_) => {}
+        }
+        child.state = ChildState::Lingering(until);
+        Some(spi_inbound)
+    }
+
+    /// The peer deletes the IKE SA; the answer has been sent.
+    pub(super) fn deleted_by_peer(&mut self, ctx: &mut Ctx<'_>) {
+        // RFC 7296 §2.25.2: our own rekey of it is forgotten; the peer's, if there was one, has won.
+        if let Some(winner) = self.take_collided(ctx) {
+            self.hand_over(ctx, winner);
+        }
+        self.close(ctx, CloseReason::DeletedByPeer);
+    }
+
+    /// Takes a CHILD_SA out of the SAD without a word to the peer.
+    pub(in crate::ike) fn remove_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
+        if let Some(at) = self.children.iter().position(|child| child.spi_inbound == spi) {
+            let mut child = self.children.remove(at);
+            if let Some(update) = child.remove_outbound() {
+                ctx.sad(update);
+            }
+            ctx.sad(SadUpdate::RemoveInbound(spi));
+            ctx.spis.remove(&spi);
+            let peer = self.peer_name();
+            ctx.events.push_back(Event::ChildSaClosed {
+                peer,
+                child: Arc::clone(&child.policy.name),
+                spi,
+            });
+        }
+    }
+}

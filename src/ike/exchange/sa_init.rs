@@ -1,0 +1,391 @@
+//! IKE_SA_INIT (RFC 7296 §1.2, §2.6): algorithms, key exchange, NAT detection, before anybody is authenticated.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::{Parts, auth, notify, wanted_group};
+use crate::crypto::dh::KeyPair;
+use crate::ike::event::{CloseReason, Event, Phase};
+use crate::ike::ike_sa::{Ctx, IkeSa, Session, State};
+use crate::ike::keymat::IkeKeys;
+use crate::ike::limits;
+use crate::ike::natd::{self, Nat, PORT_NATT};
+use crate::ike::proposal;
+use crate::ike::rules;
+use crate::ike::window::{Requests, Responses, Retransmission};
+use crate::ipsec::pad::{EncapPolicy, Peer};
+use crate::ipsec::{Encap, Path};
+use crate::wire::ike::header::{Flags, Header, IkeSpi};
+use crate::wire::ike::message::Message;
+use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType};
+use crate::wire::ike::payload::{Ke, Nonce, Payload};
+
+/// What the initiator keeps between request and response.
+pub(in crate::ike) struct InitSent {
+    key: KeyPair,
+    nonce: Vec<u8>,
+    cookie: Option<Vec<u8>>,
+    retries: u32,
+    groups_tried: Vec<KeId>,
+    /// What an unprotected error said (RFC 7296 §2.21.1), and after how many transmissions.
+    pub(in crate::ike) hint: Option<CloseReason>,
+    pub(in crate::ike) hint_tries: u32,
+}
+
+/// Algorithms and keys are agreed: what IKE_AUTH needs of this exchange.
+pub(in crate::ike) struct InitDone {
+    /// The initiator's IKE_SA_INIT message, as sent last.
+    pub(in crate::ike) request: Vec<u8>,
+    /// The responder's.
+    pub(in crate::ike) response: Vec<u8>,
+    pub(in crate::ike) nonce_i: Vec<u8>,
+    pub(in crate::ike) nonce_r: Vec<u8>,
+    pub(in crate::ike) keys: IkeKeys,
+}
+
+impl IkeSa {
+    fn blank(
+        initiator: bool,
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+        path: Path,
+        state: State,
+        how: Retransmission,
+        ctx: &Ctx<'_>,
+    ) -> Self {
+        Self {
+            id: if initiator { spi_i.0 } else { spi_r.0 },
+            peer: None,
+            initiator,
+            spi_i,
+            spi_r,
+            path,
+            nat: Nat::default(),
+            encap: false,
+            session: None,
+            state,
+            requests: Requests::starting_at(0),
+            responses: Responses::starting_at(0),
+            how,
+            tasks: VecDeque::new(),
+            active: None,
+            children: Vec::new(),
+            created: ctx.now,
+            established: None,
+            rekey_at: None,
+            expire_at: None,
+            last_heard: ctx.now,
+            keepalive_at: None,
+            last_hint: None,
+            peer_identity: None,
+        }
+    }
+
+    /// The IKE SA that replaces this one, its ends and messages numbered anew (RFC 7296 §2.18).
+    pub(in crate::ike) fn successor(
+        &self,
+        ctx: &Ctx<'_>,
+        initiator: bool,
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+        session: Session,
+    ) -> Self {
+        let mut sa =
+            Self::blank(initiator, spi_i, spi_r, self.path, State::Established, self.how, ctx);
+        sa.peer.clone_from(&self.peer);
+        sa.peer_identity.clone_from(&self.peer_identity);
+        sa.nat = self.nat;
+        sa.encap = self.encap;
+        sa.session = Some(session);
+        sa.keepalive_at = self.keepalive_at;
+        sa
+    }
+
+    /// Begins an IKE SA with a peer. `None` if none of its groups is ours.
+    pub(in crate::ike) fn initiate(ctx: &mut Ctx<'_>, peer: Arc<Peer>, path: Path) -> Option<Self> {
+        let group = peer
+            .ike
+            .proposals
+            .iter()
+            .flat_map(|proposal| &proposal.ke)
+            .copied()
+            .find(|group| crate::crypto::dh::supported(*group))?;
+        let key = KeyPair::generate(group, ctx.rng)?;
+        let nonce = ctx.random_bytes(limits::NONCE_LEN);
+        let spi_i = ctx.fresh_ike_spi();
+        let init = InitSent {
+            key,
+            nonce,
+            cookie: None,
+            retries: 0,
+            groups_tried: vec![group],
+            hint: None,
+            hint_tries: 0,
+        };
+        let how = Retransmission::of(&peer.ike);
+        let mut sa =
+            Self::blank(true, spi_i, IkeSpi(0), path, State::InitSent(Box::new(init)), how, ctx);
+        ctx.events
+            .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeSaInit });
+        sa.peer = Some(peer);
+        sa.send_init(ctx);
+        Some(sa)
+    }
+
+    /// Sends IKE_SA_INIT, for the first time or with what the responder asked for.
+    fn send_init(&mut self, ctx: &mut Ctx<'_>) {
+        let (State::InitSent(init), Some(peer)) = (&self.state, &self.peer) else { return };
+        let mut payloads = Vec::new();
+        // RFC 7296 §2.6: the COOKIE first, all else unchanged.
+        payloads.extend(init.cookie.as_ref().map(|cookie| notify(NotifyType::COOKIE, cookie)));
+        payloads.push(Payload::Sa(proposal::ike_offer(&peer.ike.proposals, None)));
+        payloads
+            .push(Payload::Ke(Ke { group: init.key.group(), data: init.key.public().to_vec() }));
+        payloads.push(Payload::Nonce(Nonce { data: init.nonce.clone() }));
+        let pretend = peer.ike.encap == EncapPolicy::Udp;
+        payloads.extend(natd::notifies(self.spi_i, IkeSpi(0), self.path, pretend));
+        let header = Header::new(
+            self.spi_i,
+            IkeSpi(0),
+            ExchangeType::IKE_SA_INIT,
+            Flags::new(true, false),
+            0,
+        );
+        let datagram = Message { header, payloads }.emit();
+        self.requests.withdraw();
+        self.requests.sent(ctx.now, datagram.clone(), self.how);
+        self.transmit(ctx, datagram);
+    }
+
+    /// Initiator: the answer. Nothing in it is authenticated, so what makes no sense is ignored and waited past.
+    pub(in crate::ike) fn handle_init_response(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        message: &Message,
+        datagram: &[u8],
+    ) {
+        if !self.initiator
+            || message.header.message_id != 0
+            || !message.header.flags.response
+            || message.header.flags.initiator
+        {
+            return;
+        }
+        if rules::check(ExchangeType::IKE_SA_INIT, true, &message.payloads).is_err() {
+            return;
+        }
+        let Some(peer) = self.peer.clone() else { return };
+        let times_sent = self.requests.times_sent();
+        let State::InitSent(init) = &mut self.state else { return };
+        let parts = Parts::of(&message.payloads);
+
+        if parts.sa.is_none() {
+            if let Some(cookie) = parts.notify(NotifyType::COOKIE) {
+                let valid = (1..=limits::MAX_COOKIE).contains(&cookie.data.len());
+                if valid
+                    && init.retries < limits::MAX_INIT_RETRIES
+                    && init.cookie.as_deref() != Some(&cookie.data)
+                {
+                    init.retries += 1;
+                    init.cookie = Some(cookie.data.clone());
+                    ctx.events.push_back(Event::Progress {
+                        peer: Arc::clone(&peer.name),
+                        phase: Phase::Cookie,
+                    });
+                    self.send_init(ctx);
+                }
+                return;
+            }
+            if let Some(wanted) = parts.notify(NotifyType::INVALID_KE_PAYLOAD) {
+                let offered = wanted_group(wanted)
+                    .filter(|group| {
+                        peer.ike.proposals.iter().any(|proposal| proposal.ke.contains(group))
+                    })
+                    .filter(|group| !init.groups_tried.contains(group));
+                if let Some(group) = offered
+                    && init.retries < limits::MAX_INIT_RETRIES
+                    && let Some(key) = KeyPair::generate(group, ctx.rng)
+                {
+                    init.retries += 1;
+                    init.groups_tried.push(group);
+                    init.key = key;
+                    ctx.events.push_back(Event::Progress {
+                        peer: Arc::clone(&peer.name),
+                        phase: Phase::InvalidKe,
+                    });
+                    self.send_init(ctx);
+                    return;
+                }
+            }
+            if let Some(error) = parts.error()
+                && init.hint.is_none()
+            {
+                init.hint = Some(match error.notify_type {
+                    NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD => {
+                        CloseReason::NoProposal("IKE_SA")
+                    }
+                    other => CloseReason::PeerNotify(other),
+                });
+                init.hint_tries = times_sent;
+            }
+            return;
+        }
+
+        let (Some(sa), Some(ke), Some(nonce)) = (parts.sa, parts.ke, parts.nonce) else { return };
+        let spi_r = message.header.spi_r;
+        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, false);
+        let Some(chosen) = chosen.filter(|chosen| {
+            spi_r.0 != 0 && chosen.suite.ke == init.key.group() && ke.group == init.key.group()
+        }) else {
+            init.hint.get_or_insert(CloseReason::PeerMisbehaved(
+                "it chose algorithms that were not offered",
+            ));
+            init.hint_tries = times_sent;
+            return;
+        };
+        let Ok(shared) = init.key.agree(&ke.data) else {
+            init.hint
+                .get_or_insert(CloseReason::PeerMisbehaved("it sent a bad key exchange value"));
+            init.hint_tries = times_sent;
+            return;
+        };
+        let nonce_i = init.nonce.clone();
+        let Some(keys) =
+            IkeKeys::derive(chosen.suite, &nonce_i, &nonce.data, self.spi_i, spi_r, &shared)
+        else {
+            return;
+        };
+        let Some(session) = Session::new(chosen.suite, &keys, true) else { return };
+
+        self.nat = natd::detect(self.spi_i, spi_r, path, parts.notifies.iter().copied());
+        let pretend = peer.ike.encap == EncapPolicy::Udp;
+        self.nat.local |= pretend;
+        let nat = self.nat.local || self.nat.peer;
+        if nat && peer.ike.encap == EncapPolicy::None {
+            self.close(ctx, CloseReason::NatForbidden);
+            return;
+        }
+        let request = self.requests.datagram().map(<[u8]>::to_vec).unwrap_or_default();
+        self.requests.answered();
+        self.spi_r = spi_r;
+        self.session = Some(session);
+        if nat {
+            // RFC 7296 §2.23: from here on port 4500, at both ends.
+            self.encap = true;
+            if self.path.encap == Encap::Plain {
+                self.path.local.set_port(PORT_NATT);
+                self.path.remote.set_port(PORT_NATT);
+                self.path.encap = Encap::Udp;
+            }
+        }
+        let done = InitDone {
+            request,
+            response: datagram.to_vec(),
+            nonce_i,
+            nonce_r: nonce.data.clone(),
+            keys,
+        };
+        self.send_auth(ctx, done);
+    }
+
+    /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer may be an error.
+    pub(in crate::ike) fn answer_init(
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        message: &Message,
+        datagram: &[u8],
+    ) -> Result<Self, Vec<u8>> {
+        let spi_i = message.header.spi_i;
+        let refuse = |notify_type, data: &[u8]| {
+            let header = Header::new(
+                spi_i,
+                IkeSpi(0),
+                ExchangeType::IKE_SA_INIT,
+                Flags::new(false, true),
+                0,
+            );
+            Message { header, payloads: vec![notify(notify_type, data)] }.emit()
+        };
+        let parts = Parts::of(&message.payloads);
+        let (Some(sa), Some(ke), Some(nonce)) = (parts.sa, parts.ke, parts.nonce) else {
+            return Err(refuse(NotifyType::INVALID_SYNTAX, &[]));
+        };
+        let candidates = auth::candidates(ctx.peers, path);
+        let mut chosen = None;
+        let mut accepting = BTreeMap::new();
+        for peer in candidates {
+            if let Some(found) =
+                proposal::choose_ike(&peer.ike.proposals, sa, false, Some(ke.group))
+            {
+                let suite = chosen.get_or_insert_with(|| found.clone()).suite;
+                if suite == found.suite {
+                    accepting.insert(Arc::clone(&peer.name), peer);
+                }
+            }
+        }
+        let Some(chosen) = chosen else {
+            debug!(remote = %path.remote, "no common proposal for an IKE_SA");
+            return Err(refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]));
+        };
+        if chosen.suite.ke != ke.group {
+            return Err(refuse(NotifyType::INVALID_KE_PAYLOAD, &chosen.suite.ke.0.to_be_bytes()));
+        }
+        let key = KeyPair::generate(ke.group, ctx.rng)
+            .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?;
+        let shared = key.agree(&ke.data).map_err(|_| refuse(NotifyType::INVALID_SYNTAX, &[]))?;
+        let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
+        let spi_r = ctx.fresh_ike_spi();
+        let (keys, session) =
+            IkeKeys::derive(chosen.suite, &nonce.data, &nonce_r, spi_i, spi_r, &shared)
+                .and_then(|keys| {
+                    Session::new(chosen.suite, &keys, false).map(|session| (keys, session))
+                })
+                .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?;
+
+        let mut nat = natd::detect(spi_i, IkeSpi(0), path, parts.notifies.iter().copied());
+        let pretend =
+            accepting.values().any(|peer| peer.ike.encap == EncapPolicy::Udp) && nat.supported;
+        nat.local |= pretend;
+        let mut payloads = vec![
+            Payload::Sa(proposal::answer_ike(&chosen, None)),
+            Payload::Ke(Ke { group: ke.group, data: key.public().to_vec() }),
+            Payload::Nonce(Nonce { data: nonce_r.clone() }),
+        ];
+        if nat.supported {
+            payloads.extend(natd::notifies(spi_i, spi_r, path, pretend));
+        }
+        let header =
+            Header::new(spi_i, spi_r, ExchangeType::IKE_SA_INIT, Flags::new(false, true), 0);
+        let response = Message { header, payloads }.emit();
+
+        let Some(how) = accepting.values().next().map(|peer| Retransmission::of(&peer.ike)) else {
+            return Err(refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]));
+        };
+        let done = InitDone {
+            request: datagram.to_vec(),
+            response: response.clone(),
+            nonce_i: nonce.data.clone(),
+            nonce_r,
+            keys,
+        };
+        let awaited = auth::Awaited { init: done, candidates: accepting.into_values().collect() };
+        let mut sa = Self::blank(
+            false,
+            spi_i,
+            spi_r,
+            path,
+            State::InitAnswered(Box::new(awaited)),
+            how,
+            ctx,
+        );
+        sa.nat = nat;
+        sa.encap = nat.local || nat.peer;
+        sa.session = Some(session);
+        sa.responses.answered(response.clone());
+        sa.transmit(ctx, response);
+        Ok(sa)
+    }
+}

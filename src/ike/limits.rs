@@ -1,0 +1,52 @@
+//! Numbers that bound what IKE does.
+
+use core::time::Duration;
+
+// Values the RFCs fix.
+
+/// Longest COOKIE in bytes (RFC 7296 §2.6).
+pub(super) const MAX_COOKIE: usize = 64;
+
+// Values we chose.
+
+/// Bytes of our nonces: half the key size of the largest PRF, as RFC 7296 §2.10 asks.
+pub(super) const NONCE_LEN: usize = 32;
+/// Longest IKE message taken, in bytes: several times the 3,000 that RFC 7296 §2 asks for.
+pub(super) const MAX_MESSAGE: usize = 16_384;
+/// Half-open IKE SAs as responder, in all. Each holds about 4 KiB.
+pub(super) const MAX_HALF_OPEN: usize = 4096;
+/// Half-open IKE SAs as responder from one address.
+pub(super) const MAX_HALF_OPEN_PER_ADDRESS: usize = 64;
+/// From this many half-open IKE SAs on, a COOKIE is asked for (RFC 7296 §2.6).
+pub(super) const COOKIE_THRESHOLD: usize = 32;
+/// IKE SAs in all.
+pub(super) const MAX_IKE_SAS: usize = 65_536;
+/// CHILD_SAs under one IKE SA; a policy needs one, and two while it is rekeyed.
+pub(super) const MAX_CHILD_SAS: usize = 64;
+/// Tasks waiting under one IKE SA.
+pub(super) const MAX_TASKS: usize = 64;
+/// Traffic selectors that narrowing may result in.
+pub(super) const MAX_SELECTORS: usize = 64;
+/// A responder's half-open IKE SA is dropped after this time.
+pub(super) const HALF_OPEN_TIME: Duration = Duration::from_secs(30);
+/// COOKIE and INVALID_KE_PAYLOAD answers that an initiator follows, together.
+pub(super) const MAX_INIT_RETRIES: u32 = 6;
+/// An inbound SA outlives its deletion by this time, for packets that are under way.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+/// A closed IKE SA answers retransmissions for this time.
+pub(super) const CLOSED_LINGER: Duration = Duration::from_secs(10);
+/// A CHILD_SA that replaced another is sent on by the responder of the rekey after this time at the latest, should neither
+/// the DELETE of the old one nor a packet on the new one come (RFC 7296 §2.8).
+pub(super) const ACTIVATE_AFTER: Duration = Duration::from_secs(3);
+/// The secret of COOKIEs changes in this time; the one before it stays valid as long again.
+pub(super) const COOKIE_SECRET_TIME: Duration = Duration::from_secs(60);
+/// NAT keepalives (RFC 3948 §4 has 20 s as its default).
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
+/// First wait after TEMPORARY_FAILURE; the peer's wait differs by jitter.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Answers to unprotected messages outside of any IKE SA, each second.
+pub(super) const UNPROTECTED_ANSWERS_PER_SECOND: u32 = 50;
+/// Hints of unprotected messages (INVALID_SPI, INVALID_IKE_SPI) to one IKE SA are followed at most once in this time.
+pub(super) const HINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Of two IKE SAs that both ends began at once, the redundant one is deleted after this time.
+pub(super) const REDUNDANT_AFTER: Duration = Duration::from_secs(1);

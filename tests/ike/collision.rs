@@ -1,0 +1,309 @@
+//! Every collision of RFC 7296 §2.8.1, §2.8.2, §2.25.1 and §2.25.2, in every order in which messages can arrive, and
+//! with each message lost once.
+//!
+//! The two begin something each; from then on a tree is walked whose branches are: this side begins, this message in
+//! flight arrives, this message is lost. Every path of it is run from the start to the end of all retransmissions.
+
+use std::collections::BTreeSet;
+
+use ipsecd::ipsec::Notice;
+use ipsecd::wire::ike::numbers::KeId;
+
+use crate::support::*;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    DeleteChild,
+    DeleteIke,
+    RekeyChild,
+    RekeyIke,
+}
+
+/// Which orders of arrival the tree has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Messages of one direction arrive in the order in which they left.
+    Kept,
+    /// Any message in flight may be the next.
+    Any,
+}
+
+#[derive(Clone, Copy)]
+struct Explore {
+    acts: [(Side, Act); 2],
+    order: Order,
+    losses: usize,
+    pfs: bool,
+}
+
+/// What can happen next.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Begin(usize),
+    Arrive(Side, usize),
+    Lose(Side, usize),
+}
+
+/// A tree of more paths than this is a mistake in the test.
+const MAX_PATHS: usize = 200_000;
+
+impl Explore {
+    /// Runs every path with this seed, `check`ing each end; returns how many there were.
+    fn run(self, seed: u64, mut check: impl FnMut(&Pair) -> Result<(), Violation>) -> usize {
+        let mut path: Vec<usize> = Vec::new();
+        for paths in 1..=MAX_PATHS {
+            let (pair, taken) = self.walk(seed, &path, false);
+            if let Err(violation) = check(&pair) {
+                let (pair, taken) = self.walk(seed, &path, true);
+                let steps: Vec<_> = taken.iter().map(|(_, _, step)| *step).collect();
+                panic!(
+                    "{:?} {:?} seed {seed} path {path:?}: {violation}\nsteps {steps:?}\n{}",
+                    self.acts, self.order, pair.trace
+                );
+            }
+            // The next path: the last choice that has an alternative left takes it.
+            let next = taken.iter().rposition(|(choice, options, _)| choice + 1 < *options);
+            let Some(at) = next else { return paths };
+            path = taken.iter().take(at + 1).map(|(choice, _, _)| *choice).collect();
+            path[at] += 1;
+        }
+        panic!("{:?}: more than {MAX_PATHS} paths", self.acts);
+    }
+
+    /// Runs one path: the choices of `path`, then the first of each. Returns each choice with how many there were.
+    fn walk(self, seed: u64, path: &[usize], traced: bool) -> (Pair, Vec<(usize, usize, Step)>) {
+        let mut pair = start(seed, self.pfs, traced);
+        let mut pending = vec![1];
+        let mut losses = self.losses;
+        let mut taken = Vec::new();
+        begin(&mut pair, self.acts[0]);
+        for _ in 0..2000 {
+            let steps = self.steps(&pair, &pending, losses);
+            if steps.is_empty() {
+                let timer = [A, B].into_iter().filter_map(|side| pair.timer(side)).min();
+                match timer {
+                    Some(due) if due < pair.clock.elapsed() + QUIET => {
+                        pair.fire_next_timer();
+                    }
+                    _ => return (pair, taken),
+                }
+                continue;
+            }
+            let choice = path.get(taken.len()).copied().unwrap_or(0);
+            let step = steps[choice];
+            taken.push((choice, steps.len(), step));
+            match step {
+                Step::Begin(which) => {
+                    pending.retain(|pending| *pending != which);
+                    begin(&mut pair, self.acts[which]);
+                }
+                Step::Arrive(from, index) => {
+                    let held = pair.take(from, index).unwrap();
+                    pair.deliver(held);
+                }
+                Step::Lose(from, index) => {
+                    losses -= 1;
+                    drop(pair.take(from, index).unwrap());
+                }
+            }
+            if pair.in_flight(A).is_empty() && pair.in_flight(B).is_empty() {
+                pair.deliver_packets();
+            }
+        }
+        panic!("{:?} seed {seed} path {path:?}: does not come to rest\n{}", self.acts, pair.trace);
+    }
+
+    fn steps(self, pair: &Pair, pending: &[usize], losses: usize) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for from in [A, B] {
+            let flying = pair.in_flight(from).len();
+            let choices = if self.order == Order::Any { flying } else { flying.min(1) };
+            steps.extend((0..choices).map(|index| Step::Arrive(from, index)));
+        }
+        if losses > 0 {
+            let lost = steps.clone().into_iter().filter_map(|step| match step {
+                Step::Arrive(from, index) => Some(Step::Lose(from, index)),
+                Step::Begin(_) | Step::Lose(..) => None,
+            });
+            steps.extend(lost.collect::<Vec<_>>());
+        }
+        steps.extend(pending.iter().map(|which| Step::Begin(*which)));
+        steps
+    }
+}
+
+fn start(seed: u64, pfs: bool, traced: bool) -> Pair {
+    let (mut a, mut b) = (peers::site_a(), peers::site_b());
+    if pfs {
+        for peer in [&mut a, &mut b] {
+            peer.children[0].proposals[0].ke = vec![KeId::CURVE25519];
+        }
+    }
+    let mut pair = Pair::with(seed, LinkConfig::PERFECT, a, b);
+    if traced {
+        pair.trace.keep_lines();
+    }
+    pair.initiate(A);
+    pair.run_for(core::time::Duration::from_secs(2));
+    assert_ok(&pair, pair.check_established(1));
+    pair.hold = true;
+    pair
+}
+
+fn begin(pair: &mut Pair, (side, act): (Side, Act)) {
+    // Refused where the other side was faster: the SA to rekey or delete is gone. That is an outcome too.
+    let _ = match act {
+        Act::RekeyChild => pair.rekey_children(side),
+        Act::RekeyIke => pair.rekey_ike(side),
+        Act::DeleteIke => pair.terminate(side),
+        Act::DeleteChild => {
+            let spi = pair.node(side).sad.all_inbound().next().map(|sa| sa.spi);
+            if let Some(spi) = spi {
+                pair.notice(side, Notice::Expire { spi, hard: true });
+            }
+            Ok(())
+        }
+    };
+}
+
+/// One IKE SA and one CHILD_SA, the same on both sides, and no packet that met no SA.
+fn both_rekeyed(pair: &Pair) -> Result<(), Violation> {
+    pair.check_established(1)?;
+    pair.check_no_packet_missed()
+}
+
+/// One IKE SA, the same on both sides, with the same CHILD_SAs: none or one.
+fn agreed(pair: &Pair) -> Result<(), Violation> {
+    let children = pair.status(A).first().map_or(0, |sa| sa.children.len());
+    if children > 1 {
+        return Err(Violation(format!("{children} CHILD_SAs")));
+    }
+    pair.check_established(children)
+}
+
+fn in_every_order(acts: [Act; 2], pfs: bool, check: fn(&Pair) -> Result<(), Violation>) {
+    let [first, second] = acts;
+    // Either side may be the first to begin; the nonces, and so who wins, follow from the seed.
+    for acts in [[(A, first), (B, second)], [(B, first), (A, second)]] {
+        let base = Explore { acts, order: Order::Kept, losses: 0, pfs };
+        let mut paths = 0;
+        for seed in 0..4 {
+            paths += base.run(seed, check);
+            paths += Explore { order: Order::Any, ..base }.run(seed, check);
+        }
+        // One message lost, in every order that keeps its direction.
+        paths += Explore { losses: 1, ..base }.run(4, check);
+        assert!(paths > 20, "{acts:?}: only {paths} paths");
+    }
+}
+
+#[test]
+fn child_rekey_meets_child_rekey() {
+    in_every_order([Act::RekeyChild, Act::RekeyChild], false, both_rekeyed);
+}
+
+#[test]
+fn child_rekey_meets_child_rekey_with_pfs() {
+    in_every_order([Act::RekeyChild, Act::RekeyChild], true, both_rekeyed);
+}
+
+#[test]
+fn ike_rekey_meets_ike_rekey() {
+    in_every_order([Act::RekeyIke, Act::RekeyIke], false, both_rekeyed);
+}
+
+#[test]
+fn ike_rekey_meets_child_rekey() {
+    in_every_order([Act::RekeyIke, Act::RekeyChild], false, both_rekeyed);
+}
+
+#[test]
+fn child_rekey_meets_ike_rekey() {
+    in_every_order([Act::RekeyChild, Act::RekeyIke], false, both_rekeyed);
+}
+
+#[test]
+fn child_rekey_meets_child_delete() {
+    in_every_order([Act::RekeyChild, Act::DeleteChild], false, agreed);
+}
+
+#[test]
+fn child_delete_meets_child_rekey() {
+    in_every_order([Act::DeleteChild, Act::RekeyChild], false, agreed);
+}
+
+#[test]
+fn child_delete_meets_child_delete() {
+    in_every_order([Act::DeleteChild, Act::DeleteChild], false, agreed);
+}
+
+#[test]
+fn child_delete_meets_ike_rekey() {
+    in_every_order([Act::DeleteChild, Act::RekeyIke], false, agreed);
+    in_every_order([Act::RekeyIke, Act::DeleteChild], false, agreed);
+}
+
+#[test]
+fn ike_delete_meets_ike_rekey() {
+    in_every_order([Act::DeleteIke, Act::RekeyIke], false, Pair::check_gone);
+    in_every_order([Act::RekeyIke, Act::DeleteIke], false, Pair::check_gone);
+}
+
+#[test]
+fn ike_delete_meets_child_rekey() {
+    in_every_order([Act::DeleteIke, Act::RekeyChild], false, Pair::check_gone);
+    in_every_order([Act::RekeyChild, Act::DeleteIke], false, Pair::check_gone);
+}
+
+#[test]
+fn ike_delete_meets_ike_delete() {
+    in_every_order([Act::DeleteIke, Act::DeleteIke], false, Pair::check_gone);
+}
+
+#[test]
+fn ike_delete_meets_child_delete() {
+    in_every_order([Act::DeleteIke, Act::DeleteChild], false, Pair::check_gone);
+}
+
+#[test]
+fn lowest_nonce_decides_and_either_side_may_win() {
+    let mut winners = BTreeSet::new();
+    for seed in 0..16 {
+        let mut pair = start(seed, false, true);
+        pair.rekey_ike(A).unwrap();
+        pair.rekey_ike(B).unwrap();
+        // Both requests, then both responses.
+        pair.pass(A, CREATE_CHILD_SA, REQUEST);
+        pair.pass(B, CREATE_CHILD_SA, REQUEST);
+        pair.pass(A, CREATE_CHILD_SA, RESPONSE);
+        pair.pass(B, CREATE_CHILD_SA, RESPONSE);
+        pair.hold = false;
+        settle(&mut pair);
+        assert_ok(&pair, both_rekeyed(&pair));
+        winners.insert(only_sa(&pair, A).initiator);
+    }
+    assert_eq!(winners.len(), 2, "the nonces of 16 seeds let only one side win");
+}
+
+#[test]
+fn request_to_rekey_a_child_sa_that_is_gone_gets_child_sa_not_found_and_costs_nothing() {
+    // RFC 7296 §2.8.1, the second picture: A's request is lost, B finishes its own rekey, A's comes again.
+    let mut pair = start(1, false, true);
+    pair.rekey_children(A).unwrap();
+    pair.rekey_children(B).unwrap();
+    let _lost = pair.expect(A, CREATE_CHILD_SA, REQUEST);
+    pair.exchange(B, CREATE_CHILD_SA);
+    pair.exchange(B, INFORMATIONAL);
+    assert!(pair.in_flight(A).is_empty() && pair.in_flight(B).is_empty(), "{}", pair.trace);
+    pair.deliver_packets();
+    while pair.in_flight(A).is_empty() {
+        pair.fire_next_timer().unwrap();
+    }
+    // CREATE_CHILD_SA { N(REKEY_SA) of the old SPI, .. } -->  <-- { N(CHILD_SA_NOT_FOUND) }
+    let child = only_child(&pair, B).spi_inbound;
+    pair.exchange(A, CREATE_CHILD_SA);
+    pair.hold = false;
+    settle(&mut pair);
+    assert_ok(&pair, both_rekeyed(&pair));
+    assert_eq!(only_child(&pair, B).spi_inbound, child);
+}

@@ -1,0 +1,21 @@
+//! Exchange tests of IKE: two endpoints, a virtual clock, a seeded network. See `docs/testing.md`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
+mod auth_failure;
+mod child;
+mod collision;
+mod cookie;
+mod delete;
+mod establish;
+mod harness;
+mod liveness;
+mod lost;
+mod mutate;
+mod nat;
+mod rekey;
+mod secrets;
+mod seeds;
+mod support;
+mod unprotected;
+mod window;

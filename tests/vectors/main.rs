@@ -1,0 +1,223 @@
+//! Runs every file under `vectors/`, and under the directories of `IPSECD_EXTRA_VECTORS` (a path
+//! list). A file for which there is no runner is a failure, and so is a field that its runner does
+//! not read.
+
+mod crypto;
+mod file;
+mod ike;
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use file::{Case, VectorFile};
+
+type Runner = fn(&Case) -> Result<(), String>;
+
+/// Every `kind` of file, and what runs it.
+const RUNNERS: &[(&str, Runner)] = &[
+    ("cbc", crypto::cbc),
+    ("child-keys", ike::child_keys),
+    ("dh", crypto::dh),
+    ("esp-gcm", crypto::esp_gcm),
+    ("hmac", crypto::hmac),
+    ("ike-keys", ike::ike_keys),
+    ("integ", crypto::integ),
+    ("modp-group", crypto::modp_group),
+    ("psk-auth", ike::psk_auth),
+    ("sk-payload", ike::sk_payload),
+    ("x25519", crypto::x25519),
+];
+
+/// Directories of `vectors/` whose files another test runs, each with the source of that test.
+const ELSEWHERE: &[(&str, &str)] = &[("captures", "tests/wire/captures.rs")];
+
+/// The name of the file that says what the vectors are.
+const README: &str = "README.md";
+
+fn home() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
+}
+
+#[test]
+fn every_vector_holds() {
+    let mut report = Report::default();
+    for root in [home()].into_iter().chain(extra_directories()) {
+        report.walk(&root, &root);
+    }
+    report.line(&format!("{} cases, {} failures", report.cases, report.failures.len()));
+    assert!(report.cases > 0, "no case found");
+    assert!(report.failures.is_empty(), "failed:\n{}", report.failures.join("\n"));
+}
+
+fn extra_directories() -> Vec<PathBuf> {
+    std::env::var_os("IPSECD_EXTRA_VECTORS")
+        .map(|list| std::env::split_paths(&list).filter(|p| !p.as_os_str().is_empty()).collect())
+        .unwrap_or_default()
+}
+
+#[derive(Default)]
+struct Report {
+    cases: usize,
+    failures: Vec<String>,
+    kinds: BTreeSet<String>,
+    quiet: bool,
+}
+
+impl Report {
+    fn walk(&mut self, root: &Path, directory: &Path) {
+        let entries =
+            fs::read_dir(directory).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+        let mut entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => return self.fail(directory, &error.to_string()),
+        };
+        entries.sort_by_key(fs::DirEntry::path);
+        for entry in entries {
+            let path = entry.path();
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            if let Some((_, test)) = ELSEWHERE.iter().find(|(name, _)| relative == Path::new(name))
+            {
+                if !Path::new(env!("CARGO_MANIFEST_DIR")).join(test).exists() {
+                    self.fail(&path, &format!("left to {test}, which does not exist"));
+                }
+            } else if path.is_dir() {
+                self.walk(root, &path);
+            } else if path.file_name() != Some(OsStr::new(README)) {
+                self.file(&path);
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        if path.extension() != Some(OsStr::new("txt")) {
+            return self.fail(path, "no runner for a file of this name");
+        }
+        let file = fs::read_to_string(path)
+            .map_err(|error| error.to_string())
+            .and_then(|text| VectorFile::parse(&text));
+        let file = match file {
+            Ok(file) => file,
+            Err(error) => return self.fail(path, &error),
+        };
+        let Some(runner) = runner(&file.kind) else {
+            return self.fail(path, &format!("no runner for kind `{}`", file.kind));
+        };
+        self.kinds.insert(file.kind.clone());
+        for case in &file.cases {
+            self.cases += 1;
+            let name = format!("{} [{}]", short(path), case.name);
+            match run(runner, case) {
+                Ok(()) => self.line(&format!("ok      {name}")),
+                Err(error) => {
+                    self.line(&format!("FAILED  {name}: {error}"));
+                    self.failures.push(format!("{name}: {error}"));
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, path: &Path, why: &str) {
+        let line = format!("{}: {why}", short(path));
+        self.line(&format!("FAILED  {line}"));
+        self.failures.push(line);
+    }
+
+    /// Straight to standard output, so that it is seen when the test passes too.
+    fn line(&self, text: &str) {
+        if !self.quiet {
+            writeln!(io::stdout().lock(), "{text}").expect("standard output is open");
+        }
+    }
+}
+
+fn runner(kind: &str) -> Option<Runner> {
+    RUNNERS.iter().find(|(name, _)| *name == kind).map(|(_, runner)| *runner)
+}
+
+fn run(runner: Runner, case: &Case) -> Result<(), String> {
+    runner(case)?;
+    case.unread().map_or(Ok(()), |field| Err(format!("nothing reads the field `{field}`")))
+}
+
+fn short(path: &Path) -> String {
+    path.strip_prefix(home()).unwrap_or(path).display().to_string()
+}
+
+/// What `quiet` finds under a directory with one file in it.
+fn report_of(name: &str, text: &str) -> Report {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::write(directory.path().join(name), text).expect("a file in it");
+    let mut report = Report { quiet: true, ..Report::default() };
+    report.walk(directory.path(), directory.path());
+    report
+}
+
+#[test]
+fn every_runner_has_vectors() {
+    let mut report = Report { quiet: true, ..Report::default() };
+    report.walk(&home(), &home());
+    let kinds: BTreeSet<_> = RUNNERS.iter().map(|(kind, _)| (*kind).to_owned()).collect();
+    assert_eq!(report.kinds, kinds);
+}
+
+#[test]
+fn change_of_any_field_makes_its_case_fail() {
+    let mut directories = vec![home()];
+    let mut checked = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("readable").map(|e| e.expect("readable")) {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension() == Some(OsStr::new("txt")) {
+                let text = fs::read_to_string(&path).expect("readable");
+                let file = VectorFile::parse(&text).expect("parsed by the other test");
+                let runner = runner(&file.kind).expect("found by the other test");
+                let case = &file.cases[0];
+                for field in case.hex_fields() {
+                    // Numbers look like hexadecimal too.
+                    if ["iterations", "key_bits", "first"].contains(&field.as_str()) {
+                        continue;
+                    }
+                    checked += 1;
+                    let changed = case.with_bit_changed(&field);
+                    assert!(
+                        run(runner, &changed).is_err(),
+                        "{} [{}]: `{field}` could be anything",
+                        short(&path),
+                        case.name
+                    );
+                }
+            }
+        }
+    }
+    assert!(checked > 50, "only {checked} fields");
+}
+
+#[test]
+fn file_without_a_runner_fails() {
+    for (name, text) in [
+        ("x.txt", "kind = unheard-of\n[a]\nb = 00\n"),
+        ("x.txt", "[a]\nb = 00\n"),
+        ("x.txt", "kind = cbc\n"),
+        ("x.json", "{}"),
+        ("x", ""),
+    ] {
+        assert_eq!(report_of(name, text).failures.len(), 1, "{name} {text:?}");
+    }
+    let good = "kind = x25519\n[a]\nscalar =\n    09\n".to_owned() + &"00".repeat(31);
+    assert_eq!(report_of("x.txt", &good).failures.len(), 1, "continuation must be indented");
+    assert!(report_of("README.md", "no vectors here").failures.is_empty());
+}
+
+#[test]
+fn field_that_nothing_reads_fails() {
+    let text = fs::read_to_string(home().join("rfc7748/dh.txt")).expect("readable");
+    assert!(report_of("x.txt", &text).failures.is_empty());
+    let report = report_of("x.txt", &(text + "colour = 00\n"));
+    assert_eq!(report.failures.len(), 1);
+    assert!(report.failures[0].contains("`colour`"), "{:?}", report.failures);
+}
