@@ -4,10 +4,12 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+MAN     := $(PREFIX)/share/man/man1
+BASH    := $(PREFIX)/share/bash-completion/completions
 T       ?= 60
 
 help:          ## this list
-	@sed -n 's/^\([a-z-]*\): *[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build:         ## target/release/ipsecd
 	cargo build --locked --release
@@ -20,7 +22,6 @@ test:          ## everything that CI runs; installs what it needs
 
 lab:           ## two sites to play with, until Enter is pressed (root)
 	tests/lab/install.sh
-	cargo build --locked --bins
 	@trap '' INT; cargo test --locked --quiet --test e2e -- --ignored --exact --nocapture playground::two_sites
 
 lint:          ## format, clippy, the core alone
@@ -33,13 +34,18 @@ doc:           ## the library's documentation, in target/doc
 	.ci/run doc
 
 fuzz:          ## every fuzz target for T seconds (make fuzz T=60)
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
 	fuzz/run.sh $(T)
 
-install:       ## into PREFIX (/usr/local): the binary, its man pages and completions
+install: build ## into PREFIX (/usr/local): the binary, its man pages, completions
 	install -D -m 755 target/release/ipsecd $(DESTDIR)$(PREFIX)/sbin/ipsecd
+	install -d $(DESTDIR)$(MAN) $(DESTDIR)$(BASH)
+	target/release/ipsecd man $(DESTDIR)$(MAN)
+	target/release/ipsecd completions bash > $(DESTDIR)$(BASH)/ipsecd
 
 uninstall:     ## what install put there
-	rm -f $(DESTDIR)$(PREFIX)/sbin/ipsecd
+	rm -f $(DESTDIR)$(PREFIX)/sbin/ipsecd $(DESTDIR)$(BASH)/ipsecd
+	rm -f $(DESTDIR)$(MAN)/ipsecd.1 $(DESTDIR)$(MAN)/ipsecd-*.1
 
 clean:         ## everything that was built
 	cargo clean

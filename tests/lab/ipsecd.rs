@@ -77,8 +77,7 @@ impl Peer {
             "id = {local_id:?}\nsubnets = {local_subnets:?}\n\
              [peer]\naddress = {address:?}\nid = {id:?}\nsubnets = {subnets:?}\n\
              [auth]\npsk = {{ file = \"far.psk\" }}\n\
-             [ike]\n{ike}\n[esp]\n{esp}\n\
-             [log]\nlevel = \"trace\"\n"
+             [ike]\n{ike}\n[esp]\n{esp}\n"
         )
         .expect("a string takes it");
         let file = dir.join("far.conf");
@@ -120,7 +119,7 @@ impl<'a> Ipsecd<'a> {
     #[track_caller]
     fn launch(side: &'a Side, file: PathBuf, dir: &Path) -> Self {
         let mut command = side.gw.command(BINARY);
-        command.args(["daemon", "--config-dir"]).arg(dir);
+        command.args(["--log", "trace", "daemon", "--config-dir"]).arg(dir);
         let process = Process::start(&mut command, &side.dir.join("ipsecd.log"));
         let mut daemon = Self { gw: &side.gw, file, process };
         let started = wait::within(PATIENCE, || {

@@ -82,7 +82,16 @@ impl Netns {
         })
     }
 
-    /// Devices, addresses, routes and rules: what a daemon may have changed and must have put back.
+    /// Devices, addresses, routes and rules, in brief.
+    pub(crate) fn network(&self) -> String {
+        ["-br addr", "-4 route show table all type unicast", "-6 route show table all type unicast"]
+            .into_iter()
+            .chain(["-4 rule", "-6 rule"])
+            .map(|what| self.ip(what))
+            .collect()
+    }
+
+    /// Devices, addresses, routes and rules in full: what a daemon may have changed and must have put back.
     pub(crate) fn network_state(&self) -> String {
         [
             "-d link",

@@ -229,7 +229,7 @@ impl Drop for Lab {
             return;
         }
         for side in self.both() {
-            eprintln!("--- {}: network\n{}", side.name, side.gw.network_state());
+            eprintln!("--- {}: network\n{}", side.name, side.gw.network());
             let Ok(files) = fs::read_dir(&side.dir) else { continue };
             for file in files.flatten().map(|entry| entry.path()) {
                 if file.extension().is_some_and(|extension| extension == "log") {
