@@ -564,7 +564,12 @@ impl IkeSa {
         self.tend_children(ctx);
         if self.is_established() {
             if self.expire_at.is_some_and(|at| at <= now) {
-                self.terminate(ctx, CloseReason::Lifetime);
+                if self.requests.is_idle() {
+                    self.terminate(ctx, CloseReason::Lifetime);
+                } else {
+                    // The peer has not answered all the while that a rekey was due.
+                    self.close(ctx, CloseReason::Lifetime);
+                }
                 return;
             } else if self.rekey_at.is_some_and(|at| at <= now) {
                 self.rekey_at = None;

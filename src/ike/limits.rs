@@ -37,7 +37,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 pub(super) const CLOSED_LINGER: Duration = Duration::from_secs(10);
 /// The responder of an exchange that made a CHILD_SA asks after this time whether the peer has the answer, should neither a request nor
 /// a packet on the CHILD_SA have come (RFC 7296 §2.8).
-pub(super) const CONFIRM_AFTER: Duration = Duration::from_millis(200);
+pub(super) const CONFIRM_AFTER: Duration = Duration::from_millis(50);
 /// The same for a CHILD_SA that replaces another, which serves as long.
 pub(super) const CONFIRM_REKEY_AFTER: Duration = Duration::from_secs(3);
 /// The secret of COOKIEs changes in this time; the one before it stays valid as long again.

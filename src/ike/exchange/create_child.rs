@@ -301,9 +301,6 @@ impl IkeSa {
         }
         self.announce_child(ctx, &child, replaces.is_some() && !loses);
         self.children.push(child);
-        if replaces.is_none() {
-            self.queue(Task::Liveness);
-        }
         self.conclude_rekey_child(ctx, replaces, spi, collision, loses);
     }
 
@@ -367,8 +364,6 @@ impl IkeSa {
         child.outbound_installed = true;
         self.announce_child(ctx, &child, false);
         self.children.push(child);
-        // The peer may send once it knows that we have the SA, and our next request says so.
-        self.queue(Task::Liveness);
     }
 
     /// Whether no CHILD_SA of this peer has that SPI at its end.
