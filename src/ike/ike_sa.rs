@@ -446,7 +446,10 @@ impl IkeSa {
             }
             Some(Active::DeleteIke) => self.closed(ctx),
             // It answered what was sent after these were agreed on, so it has them.
-            Some(Active::Liveness(since)) => self.activate(ctx, |child| child.created <= since),
+            Some(Active::Liveness(since)) => self.activate(ctx, |child| {
+                let asked = child.unconfirmed.as_ref().is_some_and(|waits| waits.ask_at.is_none());
+                asked && child.created <= since
+            }),
             None => {}
         }
     }

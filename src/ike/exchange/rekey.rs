@@ -191,7 +191,7 @@ impl IkeSa {
             theirs => {
                 if let Some((mut loser, _)) = theirs {
                     loser.state = State::Replaced;
-                    loser.expire_at = Some(ctx.now + limits::HALF_OPEN_TIME);
+                    loser.expire_at = Some(ctx.now + limits::REPLACED_TIME);
                     ctx.put(loser);
                 }
                 self.hand_over(ctx, next);
@@ -293,7 +293,7 @@ impl IkeSa {
         next.path = self.path;
         next.last_heard = self.last_heard;
         self.state = State::Replaced;
-        self.expire_at = Some(ctx.now + limits::HALF_OPEN_TIME * 4);
+        self.expire_at = Some(ctx.now + limits::REPLACED_TIME);
         self.active = None;
         next.establish(ctx, Some((self.spi_i, self.spi_r)));
         next.next_task(ctx);
