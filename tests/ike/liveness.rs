@@ -90,26 +90,29 @@ fn esp_of_an_unknown_spi_does_not_harm_the_sas_there_are() {
     let mut pair = established();
     let spi = ipsecd::ipsec::Spi::new(0xdead_beef).unwrap();
     let path = peers::path(peers::ADDR_B, peers::ADDR_A);
-    for _ in 0..10 {
+    pair.hold = true;
+    for _ in 0..1000 {
         pair.notice(B, ipsecd::ipsec::Notice::NoSa { spi, path });
     }
-    // At most one INFORMATIONAL { N(INVALID_SPI) } at a time: RFC 7296 §2.21.4 wants such answers rate-limited.
-    assert!(pair.in_flight(B).len() <= 1, "{:?}", pair.in_flight(B));
+    // RFC 7296 §2.21.4: such answers are rate-limited.
+    let answers = pair.in_flight(B).len();
+    assert!(answers <= 50, "{answers} messages for a thousand packets at one moment");
+    pair.hold = false;
     settle(&mut pair);
     assert_ok(&pair, pair.check_established(1));
 }
 
 #[test]
-fn esp_from_a_stranger_gets_at_most_one_answer() {
+fn esp_from_a_stranger_gets_few_hints_and_none_is_answered() {
     let mut pair = pair_of(peers::site_a(), peers::site_b());
     pair.hold = true;
     let spi = ipsecd::ipsec::Spi::new(0xdead_beef).unwrap();
     let path = peers::path(peers::ADDR_B, peers::ADDR_A);
-    for _ in 0..10 {
+    for _ in 0..1000 {
         pair.notice(B, ipsecd::ipsec::Notice::NoSa { spi, path });
     }
     let answers = pair.in_flight(B);
-    assert!(answers.len() <= 1, "{answers:?}");
+    assert!(answers.len() <= 50, "{} messages for a thousand packets", answers.len());
     for _ in answers {
         pair.pass(B, INFORMATIONAL, REQUEST);
     }

@@ -32,13 +32,17 @@ fn lose_one(lose: usize, mut pair: Pair, begin: impl Fn(&mut Pair)) -> (Pair, bo
 }
 
 fn lose_each(least: usize, fresh: impl Fn() -> Pair, begin: impl Fn(&mut Pair), children: usize) {
+    // Before there is an SA, the responder may send on it before the initiator has it (RFC 7296 §2.8).
+    let rekeys = !fresh().node(A).sad.is_empty();
     for lose in 0.. {
         let (pair, lost) = lose_one(lose, fresh(), &begin);
         if children == 0 {
             assert_ok(&pair, pair.check_gone());
         } else {
             assert_ok(&pair, pair.check_established(children));
-            assert_ok(&pair, pair.check_no_packet_missed());
+            if rekeys {
+                assert_ok(&pair, pair.check_no_packet_missed());
+            }
         }
         if !lost {
             assert!(lose >= least, "only {lose} messages");
@@ -84,12 +88,7 @@ fn repeated_requests_get_the_identical_response() {
         let request = pair.expect(A, exchange, REQUEST);
         pair.deliver(request.clone());
         pair.deliver(request.clone());
-        let first = pair.expect(B, exchange, RESPONSE);
-        let second = pair.expect(B, exchange, RESPONSE);
-        // RFC 7296 §2.1: the retransmitted response is the one sent before, bit for bit.
-        assert_eq!(first.datagram(), second.datagram(), "{exchange}");
-        pair.deliver(first);
-        pair.deliver(second);
+        same_twice(&mut pair, exchange);
     }
     pair.deliver_packets();
     assert_ok(&pair, pair.check_established(1));
@@ -99,23 +98,26 @@ fn repeated_requests_get_the_identical_response() {
         // CREATE_CHILD_SA -->, then INFORMATIONAL { D } -->
         for exchange in [CREATE_CHILD_SA, INFORMATIONAL] {
             let request = pair.expect(A, exchange, REQUEST);
-            let before = pair.node(B).sad.clone();
             pair.deliver(request.clone());
             let after = spis(&pair);
             pair.deliver(request.clone());
             assert_eq!(spis(&pair), after, "a repeated request changes nothing");
-            drop(before);
-            let first = pair.expect(B, exchange, RESPONSE);
-            let second = pair.expect(B, exchange, RESPONSE);
-            assert_eq!(first.datagram(), second.datagram(), "{exchange}");
-            pair.deliver(first);
-            pair.deliver(second);
+            same_twice(&mut pair, exchange);
         }
     }
     pair.deliver_packets();
     pair.hold = false;
     settle(&mut pair);
     assert_ok(&pair, pair.check_established(1));
+}
+
+/// RFC 7296 §2.1: the retransmitted response is the one sent before, bit for bit.
+fn same_twice(pair: &mut Pair, exchange: ExchangeType) {
+    let first = pair.expect(B, exchange, RESPONSE);
+    pair.deliver(first.clone());
+    let second = pair.expect(B, exchange, RESPONSE);
+    assert_eq!(first.datagram(), second.datagram(), "{exchange}");
+    pair.deliver(second);
 }
 
 fn spis(pair: &Pair) -> Vec<u32> {

@@ -8,7 +8,7 @@ use ipsecd::testing::Stage;
 use ipsecd::wire::ike::header::{Flags, Header, IkeSpi};
 use ipsecd::wire::ike::message::Message;
 use ipsecd::wire::ike::numbers::{NotifyType, PayloadType};
-use ipsecd::wire::ike::payload::{Delete, Notify, Payload};
+use ipsecd::wire::ike::payload::{Delete, Notify, Payload, Sk};
 
 use crate::support::*;
 
@@ -30,6 +30,11 @@ fn notify(notify_type: NotifyType) -> Payload {
 
 fn plain(header: Header, payloads: Vec<Payload>) -> Vec<u8> {
     Message { header, payloads }.emit()
+}
+
+/// An encrypted payload that nobody can open.
+fn encrypted() -> Payload {
+    Payload::Sk(Sk { first: PayloadType::NONE, body: vec![7; 40] })
 }
 
 fn unharmed(stage: &Stage) {
@@ -108,7 +113,7 @@ fn request_for_an_unknown_ike_sa_gets_invalid_ike_spi_and_a_response_gets_nothin
     let header = |response| {
         Header::new(IkeSpi(0x1111), IkeSpi(0x2222), INFORMATIONAL, Flags::new(true, response), 7)
     };
-    let sent = stage.give(&plain(header(false), vec![]));
+    let sent = stage.give(&plain(header(false), vec![encrypted()]));
     if let [answer] = sent.as_slice() {
         // RFC 7296 §1.5: SPIs, message ID and exchange are copied, the Response flag is set.
         let message = Message::parse(answer).unwrap();
@@ -119,7 +124,7 @@ fn request_for_an_unknown_ike_sa_gets_invalid_ike_spi_and_a_response_gets_nothin
     } else {
         panic!("{} answers", sent.len());
     }
-    assert!(stage.give(&plain(header(true), vec![])).is_empty());
+    assert!(stage.give(&plain(header(true), vec![encrypted()])).is_empty());
     assert_eq!(stage.ike_sas(), 0);
 }
 
@@ -130,7 +135,7 @@ fn answers_to_strangers_are_rate_limited() {
     for n in 1..10_000 {
         let flags = Flags::new(true, false);
         let header = Header::new(IkeSpi(n), IkeSpi(n), INFORMATIONAL, flags, 0);
-        answers += stage.give(&plain(header, vec![])).len();
+        answers += stage.give(&plain(header, vec![encrypted()])).len();
     }
     assert!((1..1000).contains(&answers), "{answers} answers to 10,000 strangers at one moment");
 }
