@@ -26,9 +26,9 @@ fn two_strongswans_pass_traffic_and_only_esp_crosses() {
     let a = Charon::start(&lab.a, &Connection::new(&lab.a, &lab.b, false));
     a.must_initiate();
     traffic::both_ways(&lab, 1, false);
+    let wire = wire.stop();
     a.stop();
     b.stop();
-    let wire = wire.stop();
     assert!(capture::lines(&lab.router, &wire, "udp port 4500").len() > 1_000);
     let clear = capture::lines(&lab.router, &wire, "ip and not udp port 500 and not udp port 4500");
     assert!(clear.is_empty(), "in clear: {clear:?}");
