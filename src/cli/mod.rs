@@ -23,7 +23,7 @@ use crate::control::protocol::{Code, Failure};
 use crate::crypto::random::OsRandom;
 use crate::daemon::DaemonError;
 use crate::daemon::log::{self, BadFilter};
-use crate::io::secrets::FsSecrets;
+use crate::daemon::secrets::FsSecrets;
 
 /// Where the control socket is unless said otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ipsecd/ipsecd.sock";

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::config::{self, Config};
-use crate::io::secrets::FsSecrets;
+use crate::daemon::secrets::FsSecrets;
 
 /// A file has errors, or does not go with those that are loaded.
 #[derive(Debug, Error)]

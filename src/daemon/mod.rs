@@ -13,6 +13,7 @@ pub mod network;
 pub mod peers;
 #[cfg(test)]
 mod sample;
+pub mod secrets;
 pub mod sockets;
 pub mod spd;
 pub mod status;

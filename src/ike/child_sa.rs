@@ -38,9 +38,19 @@ pub(super) struct ChildSa {
     pub(super) rekey_at: Option<Instant>,
     pub(super) expire_at: Option<Instant>,
     pub(super) state: ChildState,
-    /// Its outbound SA is not used until the peer is known to have the new SA: until then, and when at the latest.
-    pub(super) activate_at: Option<(Instant, Box<SaParams>)>,
+    /// Responder: the outbound half, kept back until the peer is known to have its inbound half.
+    pub(super) unconfirmed: Option<Unconfirmed>,
     pub(super) outbound_installed: bool,
+}
+
+/// The outbound half of a CHILD_SA that is not sent on yet (RFC 7296 §2.8).
+#[derive(Debug)]
+pub(super) struct Unconfirmed {
+    /// When the peer is asked; `None` once it has been.
+    pub(super) ask_at: Option<Instant>,
+    pub(super) outbound: Box<SaParams>,
+    /// Whether the daemon is told of the CHILD_SA only then.
+    pub(super) announce: bool,
 }
 
 /// What one side of an exchange knows when a CHILD_SA is agreed.
@@ -116,14 +126,14 @@ impl ChildSa {
             path,
             created: now,
             state: ChildState::Installed,
-            activate_at: None,
+            unconfirmed: None,
             outbound_installed: false,
         };
         (child, inbound, outbound)
     }
 
     pub(super) fn remove_outbound(&mut self) -> Option<SadUpdate> {
-        self.activate_at = None;
+        self.unconfirmed = None;
         core::mem::take(&mut self.outbound_installed).then_some(SadUpdate::RemoveOutbound {
             policy: self.policy.policy,
             spi: self.spi_outbound,

@@ -59,6 +59,7 @@ pub struct Endpoint {
     spis: BTreeMap<Spi, SaId>,
     jar: Option<CookieJar>,
     answers: RateLimit,
+    hints: RateLimit,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -80,6 +81,7 @@ impl Endpoint {
             spis: BTreeMap::new(),
             jar: None,
             answers: RateLimit::default(),
+            hints: RateLimit::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -97,13 +99,7 @@ impl Endpoint {
             return;
         }
         if header.major > Header::MAJOR {
-            self.answer_unprotected(
-                now,
-                path,
-                &header,
-                NotifyType::INVALID_MAJOR_VERSION,
-                &[Header::MAJOR << 4],
-            );
+            self.answer_unprotected(now, path, &header, NotifyType::INVALID_MAJOR_VERSION, &[]);
             return;
         }
         if header.major < Header::MAJOR {
@@ -192,7 +188,7 @@ impl Endpoint {
                 self.settle(now, id);
             }
             Err(refusal) => {
-                if self.answers.allows(now) {
+                if self.answers.allows(now, limits::UNPROTECTED_ANSWERS_PER_SECOND) {
                     self.transmits.push_back(Transmit { path, payload: refusal, keepalive: false });
                 }
             }
@@ -244,15 +240,9 @@ impl Endpoint {
         // Unprotected INVALID_SPI, which must not be answered: a hint for the SA that it names.
         if header.exchange == ExchangeType::INFORMATIONAL
             && let Ok(message) = Message::parse(datagram)
-            && !message.payloads.iter().any(|payload| matches!(payload, Payload::Sk(_)))
+            && let Some(spi) = message.payloads.iter().find_map(invalid_spi)
         {
-            for payload in &message.payloads {
-                if let Payload::Notify(notify) = payload
-                    && notify.notify_type == NotifyType::INVALID_SPI
-                {
-                    self.hint_of_lost_child(now, path, &notify.data);
-                }
-            }
+            self.hint_of_lost_child(now, path, spi);
             return;
         }
         self.answer_unprotected(now, path, header, NotifyType::INVALID_IKE_SPI, &[]);
@@ -276,7 +266,9 @@ impl Endpoint {
         notify: NotifyType,
         data: &[u8],
     ) {
-        if header.flags.response || !self.answers.allows(now) {
+        if header.flags.response
+            || !self.answers.allows(now, limits::UNPROTECTED_ANSWERS_PER_SECOND)
+        {
             return;
         }
         let header = Header::new(
@@ -312,11 +304,7 @@ impl Endpoint {
             Notice::Alive { spi } => self.with_child(now, spi, |sa, ctx| {
                 sa.last_heard = ctx.now;
                 // RFC 7296 §2.8: the peer sends on it, so it may be sent on.
-                if let Some(child) = sa.child(spi)
-                    && child.state == super::child_sa::ChildState::Installed
-                {
-                    super::ike_sa::activate(ctx, child);
-                }
+                sa.activate(ctx, |child| child.spi_inbound == spi);
             }),
         }
     }
@@ -337,7 +325,7 @@ impl Endpoint {
 
     fn no_sa(&mut self, now: Instant, spi: Spi, path: Path) {
         // RFC 7296 §1.5: a hint for the sender, which may have missed a DELETE or our restart.
-        if !self.answers.allows(now) {
+        if !self.hints.allows(now, limits::INVALID_SPI_PER_SECOND) {
             return;
         }
         let notify = Payload::Notify(Notify::new(NotifyType::INVALID_SPI, spi.to_be_bytes()));
@@ -452,7 +440,7 @@ impl Endpoint {
             self.sas.values().filter(|sa| sa.peer_name() == *peer).map(|sa| sa.id).collect();
         for id in ids {
             self.with(now, id, |sa, ctx| match sa.state {
-                State::Established => sa.begin_delete_ike(ctx),
+                State::Established => sa.terminate(ctx, CloseReason::Operator),
                 State::InitSent(_) | State::AuthSent(_) => sa.close(ctx, CloseReason::Operator),
                 State::InitAnswered(_) | State::Replaced | State::Deleting | State::Closed(_) => {}
             });
@@ -581,6 +569,16 @@ impl Endpoint {
     }
 }
 
+/// The SPI in an INVALID_SPI notify.
+fn invalid_spi(payload: &Payload) -> Option<&[u8]> {
+    match payload {
+        Payload::Notify(notify) if notify.notify_type == NotifyType::INVALID_SPI => {
+            Some(&notify.data)
+        }
+        _ => None,
+    }
+}
+
 /// Answers to unprotected messages, so many a second (RFC 7296 §2.4).
 #[derive(Default)]
 struct RateLimit {
@@ -589,12 +587,12 @@ struct RateLimit {
 }
 
 impl RateLimit {
-    fn allows(&mut self, now: Instant) -> bool {
+    fn allows(&mut self, now: Instant, per_second: u32) -> bool {
         if self.second.is_none_or(|began| began + Duration::from_secs(1) <= now) {
             self.second = Some(now);
             self.count = 0;
         }
         self.count += 1;
-        self.count <= limits::UNPROTECTED_ANSWERS_PER_SECOND
+        self.count <= per_second
     }
 }

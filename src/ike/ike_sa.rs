@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tracing::{debug, info};
 
-use super::child_sa::{ChildSa, ChildState};
+use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::event::{CloseReason, Event, Phase, SaStatus, TimerKind, Transmit};
 use super::exchange::{auth, create_child, rekey, sa_init};
 use super::keymat::IkeKeys;
@@ -155,7 +155,8 @@ pub(super) enum Active {
     Ike(Box<rekey::IkeRequest>),
     DeleteChildren(Vec<Spi>),
     DeleteIke,
-    Liveness,
+    /// Since when it is asked.
+    Liveness(Instant),
 }
 
 pub(super) struct IkeSa {
@@ -305,7 +306,7 @@ impl IkeSa {
             match self.responses.classify(header.message_id) {
                 Incoming::New => {
                     self.heard(ctx, path);
-                    self.handle_request(ctx, header, &payloads, datagram);
+                    self.handle_request(ctx, header, &payloads);
                 }
                 Incoming::Again(response) => {
                     // RFC 7296 §2.11: to where the request came from.
@@ -368,18 +369,18 @@ impl IkeSa {
         self.respond(ctx, header.exchange, header.message_id, &[payload]);
     }
 
-    fn handle_request(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        header: &Header,
-        payloads: &[Payload],
-        datagram: &[u8],
-    ) {
-        let _ = datagram;
-        if matches!(self.state, State::Closed(_)) {
-            self.respond(ctx, header.exchange, header.message_id, &[]);
-            return;
+    fn handle_request(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
+        match self.state {
+            State::Closed(_) => {
+                self.respond(ctx, header.exchange, header.message_id, &[]);
+                return;
+            }
+            // It overtook the answer to our IKE_AUTH; it will come again.
+            State::AuthSent(_) | State::InitSent(_) => return,
+            State::InitAnswered(_) | State::Established | State::Replaced | State::Deleting => {}
         }
+        // RFC 7296 §2.3: with a window of one, a new request says that our last answer has arrived.
+        self.activate(ctx, |_| true);
         match rules::check(header.exchange, false, payloads) {
             Ok(()) => {}
             Err(Violation::Critical(payload_type)) => {
@@ -444,7 +445,9 @@ impl IkeSa {
                 self.handle_delete_children_response(ctx, &spis, payloads)
             }
             Some(Active::DeleteIke) => self.closed(ctx),
-            Some(Active::Liveness) | None => {}
+            // It answered what was sent after these were agreed on, so it has them.
+            Some(Active::Liveness(since)) => self.activate(ctx, |child| child.created <= since),
+            None => {}
         }
     }
 
@@ -481,9 +484,9 @@ impl IkeSa {
                 Task::RekeyChild(spi) => self.begin_rekey_child(ctx, spi),
                 Task::RekeyIke => self.begin_rekey_ike(ctx),
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
-                Task::DeleteIke => self.begin_delete_ike(ctx),
+                Task::DeleteIke => self.terminate(ctx, CloseReason::Replaced),
                 Task::Liveness => {
-                    self.active = Some(Active::Liveness);
+                    self.active = Some(Active::Liveness(ctx.now));
                     self.request(ctx, ExchangeType::INFORMATIONAL, &[]);
                 }
             }
@@ -522,7 +525,8 @@ impl IkeSa {
                 ChildState::Lingering(until) => all.push((Some(until), TimerKind::Linger)),
                 ChildState::Replaced | ChildState::Deleting => {}
             }
-            all.push((child.activate_at.as_ref().map(|(at, _)| *at), TimerKind::Linger));
+            let ask_at = child.unconfirmed.as_ref().and_then(|waits| waits.ask_at);
+            all.push((ask_at, TimerKind::Liveness));
         }
         all.into_iter().filter_map(|(at, kind)| at.map(|at| (at, kind))).min()
     }
@@ -560,9 +564,13 @@ impl IkeSa {
         self.tend_children(ctx);
         if self.is_established() {
             if self.expire_at.is_some_and(|at| at <= now) {
-                self.expire_at = None;
-                self.announce_closed(ctx, CloseReason::Lifetime);
-                self.queue(Task::DeleteIke);
+                if self.requests.is_idle() {
+                    self.terminate(ctx, CloseReason::Lifetime);
+                } else {
+                    // The peer has not answered all the while that a rekey was due.
+                    self.close(ctx, CloseReason::Lifetime);
+                }
+                return;
             } else if self.rekey_at.is_some_and(|at| at <= now) {
                 self.rekey_at = None;
                 self.queue(Task::RekeyIke);
@@ -590,8 +598,11 @@ impl IkeSa {
         let now = ctx.now;
         let mut tasks = Vec::new();
         for child in &mut self.children {
-            if child.activate_at.as_ref().is_some_and(|(at, _)| *at <= now) {
-                activate(ctx, child);
+            if let Some(waits) = &mut child.unconfirmed
+                && waits.ask_at.is_some_and(|at| at <= now)
+            {
+                waits.ask_at = None;
+                tasks.push(Task::Liveness);
             }
             match child.state {
                 ChildState::Installed => {
@@ -683,12 +694,39 @@ impl IkeSa {
         }
     }
 
+    /// The peer is known to have these CHILD_SAs: they are sent on from here on (RFC 7296 §2.8).
+    pub(super) fn activate(&mut self, ctx: &mut Ctx<'_>, which: impl Fn(&ChildSa) -> bool) {
+        let mut known = Vec::new();
+        for child in self
+            .children
+            .iter_mut()
+            .filter(|child| child.state == ChildState::Installed && which(child))
+        {
+            if let Some(Unconfirmed { outbound, announce, .. }) = child.unconfirmed.take() {
+                child.outbound_installed = true;
+                ctx.sad(SadUpdate::AddOutbound(outbound));
+                if announce {
+                    known.push(child.spi_inbound);
+                }
+            }
+        }
+        for spi in known {
+            if let Some(child) = self.children.iter().find(|child| child.spi_inbound == spi) {
+                self.announce_child(ctx, child, false);
+            }
+        }
+    }
+
     pub(super) fn child(&mut self, spi_inbound: Spi) -> Option<&mut ChildSa> {
         self.children.iter_mut().find(|child| child.spi_inbound == spi_inbound)
     }
 
     pub(super) fn status(&self, now: Instant) -> Option<SaStatus> {
-        let peer = self.peer.as_ref()?;
+        let peer = self.peer.as_ref().or(match &self.state {
+            // Not known yet: the most likely one.
+            State::InitAnswered(awaited) => awaited.candidates.first(),
+            _ => None,
+        })?;
         let state = match self.state {
             State::InitSent(_) | State::InitAnswered(_) | State::AuthSent(_) => "CONNECTING",
             State::Established if matches!(self.active, Some(Active::Ike(_))) => "REKEYING",
@@ -721,13 +759,5 @@ impl IkeSa {
                 .map(|child| child.status(now, rekeyed == Some(child.spi_inbound)))
                 .collect(),
         })
-    }
-}
-
-/// Sends on a CHILD_SA from here on.
-pub(super) fn activate(ctx: &mut Ctx<'_>, child: &mut ChildSa) {
-    if let Some((_, params)) = child.activate_at.take() {
-        child.outbound_installed = true;
-        ctx.sad(SadUpdate::AddOutbound(params));
     }
 }

@@ -35,9 +35,11 @@ pub(super) const MAX_INIT_RETRIES: u32 = 6;
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// A closed IKE SA answers retransmissions for this time.
 pub(super) const CLOSED_LINGER: Duration = Duration::from_secs(10);
-/// A CHILD_SA that replaced another is sent on by the responder of the rekey after this time at the latest, should neither
-/// the DELETE of the old one nor a packet on the new one come (RFC 7296 §2.8).
-pub(super) const ACTIVATE_AFTER: Duration = Duration::from_secs(3);
+/// The responder of an exchange that made a CHILD_SA asks after this time whether the peer has the answer, should neither a request nor
+/// a packet on the CHILD_SA have come (RFC 7296 §2.8).
+pub(super) const CONFIRM_AFTER: Duration = Duration::from_millis(50);
+/// The same for a CHILD_SA that replaces another, which serves as long.
+pub(super) const CONFIRM_REKEY_AFTER: Duration = Duration::from_secs(3);
 /// The secret of COOKIEs changes in this time; the one before it stays valid as long again.
 pub(super) const COOKIE_SECRET_TIME: Duration = Duration::from_secs(60);
 /// NAT keepalives (RFC 3948 §4 has 20 s as its default).
@@ -46,6 +48,10 @@ pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Answers to unprotected messages outside of any IKE SA, each second.
 pub(super) const UNPROTECTED_ANSWERS_PER_SECOND: u32 = 50;
+/// INVALID_SPI messages outside of any IKE SA, each second.
+pub(super) const INVALID_SPI_PER_SECOND: u32 = 1;
+/// DELETEs remembered that overtook the answer which makes their CHILD_SA.
+pub(super) const MAX_EARLY_DELETES: usize = 16;
 /// Hints of unprotected messages (INVALID_SPI, INVALID_IKE_SPI) to one IKE SA are followed at most once in this time.
 pub(super) const HINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Of two IKE SAs that both ends began at once, the redundant one is deleted after this time.

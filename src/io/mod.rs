@@ -10,7 +10,6 @@ pub mod privs;
 pub mod raw;
 pub mod resolve;
 pub mod route;
-pub mod secrets;
 pub mod sys;
 pub mod tun;
 pub mod udp;

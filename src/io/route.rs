@@ -240,6 +240,14 @@ impl Netlink {
     }
 }
 
+/// Whether this host forwards packets of a version of IP; `None` if it cannot be known.
+#[must_use]
+pub fn forwards(v6: bool) -> Option<bool> {
+    let file =
+        if v6 { "/proc/sys/net/ipv6/conf/all/forwarding" } else { "/proc/sys/net/ipv4/ip_forward" };
+    std::fs::read_to_string(file).ok().map(|text| text.trim() != "0")
+}
+
 /// The prefixes that together hold exactly the addresses of some selectors, each once.
 #[must_use]
 pub fn prefixes(selectors: &[TrafficSelector]) -> Vec<IpNet> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipsecd::cli::{check, genpsk};
 use ipsecd::crypto::random::SecureRandom;
-use ipsecd::io::secrets::FsSecrets;
+use ipsecd::daemon::secrets::FsSecrets;
 
 use super::secrets::minimal;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipsecd::cli::{check, genpsk};
 use ipsecd::config::{self, Config, render_esp, render_ike};
 use ipsecd::crypto::random::SecureRandom;
-use ipsecd::io::secrets::FsSecrets;
+use ipsecd::daemon::secrets::FsSecrets;
 use ipsecd::ipsec::pad::{EncapPolicy, PeerAddress, StartPolicy};
 
 use super::secrets::{minimal, parse};

@@ -97,6 +97,7 @@ fn invalid_ke_payload_is_answered_with_the_group_asked_for() {
     // <-- IKE_SA_INIT { SAr1, KEr, Nr }
     pair.pass(B, IKE_SA_INIT, RESPONSE);
     pair.exchange(A, IKE_AUTH);
+    pair.deliver_packets();
     assert_ok(&pair, pair.check_established(1));
     assert_eq!(only_sa(&pair, A).suite.unwrap().ke, KeId::ECP_256);
 }

@@ -91,6 +91,7 @@ fn repeated_requests_get_the_identical_response() {
         pair.deliver(first);
         pair.deliver(second);
     }
+    pair.deliver_packets();
     assert_ok(&pair, pair.check_established(1));
 
     for begin in [Pair::rekey_children, Pair::rekey_ike] {

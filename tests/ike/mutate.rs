@@ -187,8 +187,11 @@ fn rubbish_under_protection_neither_panics_nor_grows() {
                 let response = random.chance(30);
                 let message_id = if response { 0 } else { stage.puppet.message_id };
                 let header = stage.puppet.header(*exchange, response, message_id);
-                let first =
-                    if random.chance(90) { *first } else { PayloadType(33 + inner[0] % 16) };
+                let first = if random.chance(90) {
+                    *first
+                } else {
+                    PayloadType(33 + inner.first().unwrap_or(&0) % 16)
+                };
                 let sealed = stage.puppet.seal_bytes(header, first, &inner, 1 << 40 | iv).unwrap();
                 let sent = stage.give(&sealed);
                 let what = || format!("{state:?} seed {seed} {exchange}: {inner:02x?}");

@@ -1,6 +1,7 @@
 //! What clients ask for.
 
 use super::*;
+use crate::io::route;
 
 impl Driver {
     pub(super) async fn hear_client(&mut self, incoming: Incoming) {
@@ -249,14 +250,8 @@ impl Driver {
                 } else {
                     continue;
                 };
-                let routes: Vec<_> = entry.routes.iter().map(ToString::to_string).collect();
-                let interface = &entry.config.interface.name;
-                let mtu = self.network.mtu(interface).unwrap_or_default();
-                let detail = if routes.is_empty() {
-                    "none set".to_owned()
-                } else {
-                    format!("{} via {interface}, mtu {mtu}", routes.join(" "))
-                };
+                let mtu = self.network.mtu(&entry.config.interface.name);
+                let detail = routes_of(entry, mtu.unwrap_or_default());
                 steps.push((job.id, Arc::clone(&peer.name), detail, state));
             }
         }
@@ -281,6 +276,23 @@ impl Driver {
             answer(&reply, body);
         }
     }
+}
+
+/// What to say of a peer's routes.
+fn routes_of(entry: &Entry, mtu: u16) -> String {
+    if entry.routes.is_empty() {
+        return "none set".to_owned();
+    }
+    let routes: Vec<_> = entry.routes.iter().map(ToString::to_string).collect();
+    let interface = &entry.config.interface.name;
+    let mut text = format!("{} via {interface}, mtu {mtu}", routes.join(" "));
+    for (v6, switch) in [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")] {
+        let concerned = entry.routes.iter().any(|net| net.addr().is_ipv6() == v6);
+        if concerned && route::forwards(v6) == Some(false) {
+            text.push_str(&format!("; {switch} is 0: only this host itself reaches the peer"));
+        }
+    }
+    text
 }
 
 fn error(code: Code, message: String) -> Body {

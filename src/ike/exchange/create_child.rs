@@ -8,9 +8,9 @@ use tracing::{debug, info};
 use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
 use crate::crypto::dh::KeyPair;
-use crate::ike::child_sa::{Agreed, ChildSa, ChildState};
+use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
-use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, State, Task, activate};
+use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, State, Task};
 use crate::ike::keymat::child_keys;
 use crate::ike::limits;
 use crate::ike::narrow::{narrow, within};
@@ -74,6 +74,8 @@ pub(in crate::ike) struct ChildRequest {
     groups_tried: Vec<KeId>,
     /// The peer rekeyed the same CHILD_SA meanwhile.
     pub(in crate::ike) collision: Option<Collision>,
+    /// SPIs of which a DELETE came before any CHILD_SA was known to have them: the answer to this request may be under way.
+    pub(in crate::ike) deleted_early: Vec<Vec<u8>>,
 }
 
 /// The other half of a simultaneous rekey: the CHILD_SA that the peer's request made, and the lower nonce of that exchange.
@@ -107,19 +109,29 @@ pub(in crate::ike) struct Answered {
 pub(in crate::ike) struct Refusal {
     pub(in crate::ike) notify: NotifyType,
     data: Vec<u8>,
+    /// Protocol and SPI of the CHILD_SA that it is about.
+    about: Option<(ProtocolId, Vec<u8>)>,
 }
 
 impl Refusal {
     pub(in crate::ike) const fn new(notify: NotifyType) -> Self {
-        Self { notify, data: Vec::new() }
+        Self { notify, data: Vec::new(), about: None }
     }
 
     pub(in crate::ike) fn invalid_ke(group: KeId) -> Self {
-        Self { notify: NotifyType::INVALID_KE_PAYLOAD, data: group.0.to_be_bytes().to_vec() }
+        let data = group.0.to_be_bytes().to_vec();
+        Self { notify: NotifyType::INVALID_KE_PAYLOAD, data, about: None }
+    }
+
+    /// RFC 7296 §2.25: named as the request named it.
+    pub(in crate::ike) fn child_not_found(rekey: &Notify) -> Self {
+        let about = Some((rekey.protocol, rekey.spi.clone()));
+        Self { notify: NotifyType::CHILD_SA_NOT_FOUND, data: Vec::new(), about }
     }
 
     pub(in crate::ike) fn payload(&self) -> Payload {
-        notify(self.notify, &self.data)
+        let Some((protocol, spi)) = &self.about else { return notify(self.notify, &self.data) };
+        Payload::Notify(Notify::for_sa(*protocol, spi.clone(), self.notify))
     }
 }
 
@@ -216,6 +228,7 @@ impl IkeSa {
             key,
             groups_tried,
             collision: None,
+            deleted_early: Vec::new(),
         })));
     }
 
@@ -230,7 +243,8 @@ impl IkeSa {
             self.create_child_refused(ctx, request, &parts);
             return;
         };
-        let ChildRequest { offer, replaces, nonce: nonce_i, key, collision, .. } = request;
+        let ChildRequest { offer, replaces, nonce: nonce_i, key, collision, deleted_early, .. } =
+            request;
         let with_ke = key.is_some();
         let chosen = proposal::accept_esp(&offer.policy.proposals, sa, with_ke);
         let shared = match (&key, parts.ke, chosen.as_ref().and_then(|chosen| chosen.ke)) {
@@ -264,6 +278,14 @@ impl IkeSa {
             }
             return;
         };
+        if deleted_early.iter().any(|spi| *spi == agreed.spi_outbound.to_be_bytes()) {
+            // The peer has deleted it already, and what it replaced is not wanted either.
+            offer.forget(ctx);
+            if let Some(old) = replaces {
+                self.queue(Task::DeleteChildren(vec![old]));
+            }
+            return;
+        }
         let (spi, lowest) = (offer.spi, lower(&nonce_i, &nonce.data).to_vec());
         let jitter = ctx.random_u32();
         let Some(peer) = self.peer.clone() else { return };
@@ -291,7 +313,7 @@ impl IkeSa {
         parts: &Parts<'_>,
     ) -> Option<Agreed> {
         let session = self.session.as_ref()?;
-        let spi_outbound = spi_of(&chosen.peer_spi)?;
+        let spi_outbound = spi_of(&chosen.peer_spi).filter(|spi| self.is_fresh_at_peer(*spi))?;
         let (ts_i, ts_r) = (&parts.ts_i?.selectors, &parts.ts_r?.selectors);
         // RFC 7296 §2.9: narrowed is well, widened is not.
         if !within(ts_i, &offer.ts_local) || !within(ts_r, &offer.ts_peer) {
@@ -342,6 +364,13 @@ impl IkeSa {
         child.outbound_installed = true;
         self.announce_child(ctx, &child, false);
         self.children.push(child);
+    }
+
+    /// Whether no CHILD_SA of this peer has that SPI at its end.
+    fn is_fresh_at_peer(&self, spi: Spi) -> bool {
+        self.children.iter().all(|child| {
+            child.spi_outbound != spi || matches!(child.state, ChildState::Lingering(_))
+        })
     }
 
     fn create_child_refused(
@@ -532,8 +561,9 @@ impl IkeSa {
             );
             key = Some(ours);
         }
-        let spi_outbound =
-            spi_of(&chosen.peer_spi).ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
+        let spi_outbound = spi_of(&chosen.peer_spi)
+            .filter(|spi| self.is_fresh_at_peer(*spi))
+            .ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
         let session = self.session.as_ref().ok_or(Refusal::new(NotifyType::TEMPORARY_FAILURE))?;
         let keys = child_keys(
             session.suite.prf,
@@ -576,18 +606,19 @@ impl IkeSa {
     ) -> Vec<Payload> {
         let Answered { mut child, inbound, outbound, payloads } = answered;
         ctx.sad(SadUpdate::AddInbound(inbound));
-        child.activate_at = Some((ctx.now + limits::ACTIVATE_AFTER, outbound));
-        if !rekeyed {
-            activate(ctx, &mut child);
+        let wait = if rekeyed { limits::CONFIRM_REKEY_AFTER } else { limits::CONFIRM_AFTER };
+        let ask_at = Some(ctx.now + wait);
+        child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce: !rekeyed });
+        if rekeyed {
+            self.announce_child(ctx, &child, rekeyed);
         }
-        self.announce_child(ctx, &child, rekeyed);
         self.children.push(child);
         payloads
     }
 
     // What became of it.
 
-    fn announce_child(&self, ctx: &mut Ctx<'_>, child: &ChildSa, rekeyed: bool) {
+    pub(in crate::ike) fn announce_child(&self, ctx: &mut Ctx<'_>, child: &ChildSa, rekeyed: bool) {
         info!(
             peer = %self.peer_name(), child = %child.policy.name, spi_inbound = %child.spi_inbound,
             spi_outbound = %child.spi_outbound, suite = %child.suite, encap = ?child.path.encap, rekeyed, "CHILD_SA installed"

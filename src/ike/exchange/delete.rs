@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::ike::child_sa::ChildState;
 use crate::ike::event::{CloseReason, Event};
-use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, activate};
+use crate::ike::ike_sa::{Active, Ctx, IkeSa, State};
 use crate::ike::limits;
 use crate::ipsec::{SadUpdate, Spi};
 use crate::wire::ike::numbers::{ExchangeType, ProtocolId};
@@ -55,8 +55,14 @@ impl IkeSa {
         }
     }
 
+    /// Ends the IKE SA: everything under it is gone at once, and the peer is told as soon as the window allows.
+    pub(in crate::ike) fn terminate(&mut self, ctx: &mut Ctx<'_>, reason: CloseReason) {
+        self.announce_closed(ctx, reason);
+        self.begin_delete_ike(ctx);
+    }
+
+    /// Deletes an IKE SA that the daemon does not know, or no longer.
     pub(in crate::ike) fn begin_delete_ike(&mut self, ctx: &mut Ctx<'_>) {
-        self.announce_closed(ctx, CloseReason::Operator);
         self.begin_delete_ike_with(ctx, &[Payload::Delete(Delete::ike())]);
     }
 
@@ -105,14 +111,16 @@ impl IkeSa {
         let at = self.children.iter().position(|child| {
             spi == child.spi_outbound.to_be_bytes()
                 && !matches!(child.state, ChildState::Lingering(_))
-        })?;
-        let name = Arc::clone(&self.children.get(at)?.policy.name);
-        // What replaces it is known to be there at the peer: whoever deletes the old one has the new one.
-        for child in &mut self.children {
-            if child.policy.name == name && child.state == ChildState::Installed {
-                activate(ctx, child);
+        });
+        let Some(at) = at else {
+            if let Some(Active::Child(request)) = &mut self.active
+                && request.deleted_early.len() < limits::MAX_EARLY_DELETES
+            {
+                request.deleted_early.push(spi.to_vec());
             }
-        }
+            return None;
+        };
+        let name = Arc::clone(&self.children.get(at)?.policy.name);
         let peer = self.peer_name();
         let child = self.children.get_mut(at)?;
         if let Some(update) = child.remove_outbound() {

@@ -41,9 +41,11 @@ impl IkeSa {
             Some((ChildState::Replaced | ChildState::Deleting, _)) => {
                 Err(Refusal::new(NotifyType::TEMPORARY_FAILURE))
             }
-            Some((ChildState::Lingering(_), _)) | None => {
-                Err(Refusal::new(NotifyType::CHILD_SA_NOT_FOUND))
+            // It may be the one that the answer to our own request, still under way, tells of.
+            None if matches!(self.active, Some(Active::Child(_))) => {
+                Err(Refusal::new(NotifyType::TEMPORARY_FAILURE))
             }
+            Some((ChildState::Lingering(_), _)) | None => Err(Refusal::child_not_found(rekey)),
         }
     }
 
@@ -77,7 +79,7 @@ impl IkeSa {
             return;
         }
         if let Some(theirs) = collision.and_then(|collision| self.child(collision.spi)) {
-            theirs.activate_at = None;
+            theirs.unconfirmed = None;
             if theirs.state == ChildState::Installed {
                 theirs.state = ChildState::Replaced;
             }
