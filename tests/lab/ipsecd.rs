@@ -119,7 +119,7 @@ impl<'a> Ipsecd<'a> {
     #[track_caller]
     fn launch(side: &'a Side, file: PathBuf, dir: &Path) -> Self {
         let mut command = side.gw.command(BINARY);
-        command.args(["--log", "trace", "daemon", "--config-dir"]).arg(dir);
+        command.args(["--log", "info,ipsecd=trace", "daemon", "--config-dir"]).arg(dir);
         let process = Process::start(&mut command, &side.dir.join("ipsecd.log"));
         let mut daemon = Self { gw: &side.gw, file, process };
         let started = wait::within(PATIENCE, || {
