@@ -77,7 +77,7 @@ fn no_common_ike_proposal() {
             ours.ike = "proposals = \"aes128-sha256-modp2048\"".to_owned();
             theirs.ike = "proposals = \"aes256gcm16-prfsha384-x25519\"".to_owned();
         },
-        &["none of our proposals for the IKE_SA", "AES_CBC", "compare [ike] proposals"],
+        &["none of our proposals for the IKE_SA", "aes128-sha256", "compare [ike] proposals"],
     );
 }
 
@@ -88,7 +88,7 @@ fn no_common_esp_proposal() {
             ours.esp = "proposals = \"aes128-sha256\"".to_owned();
             theirs.esp = "proposals = \"aes256gcm16\"".to_owned();
         },
-        &["none of our proposals for the CHILD_SA", "AES_CBC", "compare [esp] proposals"],
+        &["none of our proposals for the CHILD_SA", "aes128-sha256", "compare [esp] proposals"],
     );
 }
 

@@ -27,8 +27,8 @@ pub(crate) struct Faults {
     pub(crate) delay: Duration,
 }
 
-/// A running relay between `near` and `far`: `near` takes the router's address for `far`'s, and `far` sees the
-/// router's with ports that change.
+/// A running relay between `near` and `far`. `near` sends to `far`'s address and notices nothing; `far` sees the
+/// router's address, as behind a NAT. Only one at a time: it sets the router's packet filter.
 pub(crate) struct Relay {
     flags: Arc<Flags>,
     thread: Option<JoinHandle<()>>,
@@ -45,6 +45,13 @@ impl Relay {
     #[track_caller]
     pub(crate) fn start(lab: &Lab, near: &Side, far: &Side, faults: Faults) -> Self {
         let (listen, to) = (near.router(false), far.outside(false));
+        lab.nft(&format!(
+            "table ip nat {{ chain pre {{ type nat hook prerouting priority -100
+               iifname {} ip daddr {to} udp dport {{ 500, 4500 }} redirect
+               }}
+             }}",
+            near.wire()
+        ));
         let flags = Arc::new(Flags::default());
         let bind = move |ip: IpAddr, port| {
             let socket = UdpSocket::bind((ip, port)).expect("the port is free");

@@ -1,11 +1,12 @@
 //! Traffic between the LANs, and whether it arrived.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use socket2::{Domain, Socket, Type};
 
 use super::netns::Netns;
 use super::topology::{Lab, Side};
@@ -60,8 +61,9 @@ pub(crate) fn transfer(from: &Netns, source: IpAddr, to: &Netns, target: IpAddr,
             }
         }
     });
-    let stream = from.enter(|| TcpStream::connect_timeout(&target, STALL));
-    let mut stream = stream.unwrap_or_else(|error| panic!("{source} -> {target}: {error}"));
+    let stream = from.enter(|| connect(source, target));
+    let mut stream: TcpStream =
+        stream.unwrap_or_else(|error| panic!("{source} -> {target}: {error}"));
     stream.set_write_timeout(Some(STALL)).expect("a timeout");
     let (mut hash, mut noise) = (Sha256::new(), Noise(0x9e37_79b9_7f4a_7c15));
     let mut left = size;
@@ -79,6 +81,13 @@ pub(crate) fn transfer(from: &Netns, source: IpAddr, to: &Netns, target: IpAddr,
     let (seen, received, digest) = receiver.join().expect("the receiver ends");
     assert_eq!((seen, received), (source, size), "{source} -> {target}: from whom, how much");
     assert_eq!(digest, hash.finalize(), "{source} -> {target}: other bytes arrived");
+}
+
+fn connect(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.connect_timeout(&target.into(), STALL)?;
+    Ok(socket.into())
 }
 
 /// Ping and TCP, both ways, between the sites' subnets number `net`.
