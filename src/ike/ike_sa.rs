@@ -631,6 +631,19 @@ impl IkeSa {
         }
     }
 
+    /// Makes room for a CHILD_SA, if need be at the cost of the oldest that are deleted and only wait for stragglers:
+    /// however fast the peer rekeys, these are no reason to refuse it.
+    pub(super) fn forget_lingering(&mut self, ctx: &mut Ctx<'_>) {
+        while self.children.len() >= limits::MAX_CHILD_SAS {
+            let lingering = |child: &ChildSa| matches!(child.state, ChildState::Lingering(_));
+            // In the order in which they were made, so the oldest comes first.
+            let Some(at) = self.children.iter().position(lingering) else { return };
+            let child = self.children.remove(at);
+            ctx.events.push_back(Event::Sad(SadUpdate::RemoveInbound(child.spi_inbound)));
+            ctx.spis.remove(&child.spi_inbound);
+        }
+    }
+
     fn give_up(&mut self, ctx: &mut Ctx<'_>, tries: u32) {
         let exchange = match &self.state {
             State::InitSent(init) => {
@@ -706,8 +719,10 @@ impl IkeSa {
             .filter(|child| child.state == ChildState::Installed && which(child))
         {
             if let Some(Unconfirmed { outbound, announce, .. }) = child.unconfirmed.take() {
-                child.outbound_installed = true;
-                ctx.sad(SadUpdate::AddOutbound(outbound));
+                if let Some(outbound) = outbound {
+                    child.outbound_installed = true;
+                    ctx.sad(SadUpdate::AddOutbound(outbound));
+                }
                 if announce {
                     known.push(child.spi_inbound);
                 }

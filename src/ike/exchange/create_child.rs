@@ -489,6 +489,7 @@ impl IkeSa {
             None => None,
             Some(rekey) => Some(self.rekeyed_child(rekey)?),
         };
+        self.forget_lingering(ctx);
         if self.children.len() >= limits::MAX_CHILD_SAS {
             return Err(Refusal::new(NotifyType::NO_ADDITIONAL_SAS));
         }
@@ -613,10 +614,17 @@ impl IkeSa {
         ctx.sad(SadUpdate::AddInbound(inbound));
         let wait = if with_auth { limits::CONFIRM_AFTER } else { limits::CONFIRM_CREATED_AFTER };
         let ask_at = Some(ctx.now + wait);
-        child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce: !rekeyed });
-        if rekeyed {
+        // There is no older SA that packets could take in the meantime: what is sent at once may be lost, what is not
+        // sent is lost for certain.
+        let outbound = if rekeyed {
             self.announce_child(ctx, &child, rekeyed);
-        }
+            Some(outbound)
+        } else {
+            ctx.sad(SadUpdate::AddOutbound(outbound));
+            child.outbound_installed = true;
+            None
+        };
+        child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce: !rekeyed });
         self.children.push(child);
         payloads
     }
