@@ -516,7 +516,7 @@ impl IkeSa {
 
     /// Responder: agrees to the peer's offer, or says why not. `replaces` names the CHILD_SA that it rekeys.
     pub(super) fn answer_child(
-        &mut self,
+        &self,
         ctx: &mut Ctx<'_>,
         parts: &Parts<'_>,
         replaces: Option<Spi>,
