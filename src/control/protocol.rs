@@ -326,7 +326,8 @@ pub struct IkeSaStatus {
 pub struct ChildSaStatus {
     /// The child policy's name.
     pub name: String,
-    /// `INSTALLED`, `REKEYING` or `DELETING`.
+    /// `INSTALLED`, `INSTALLING` (we receive on it, and do not know yet whether the peer does), `REKEYING` or
+    /// `DELETING`.
     pub state: String,
     /// Our SPI: `0x` and 8 hexadecimal digits.
     pub spi_inbound: String,

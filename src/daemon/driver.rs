@@ -177,6 +177,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             mtu_check: now + MTU_INTERVAL,
             ending: false,
             had_peer: false,
+            news: true,
         };
         let inputs = Inputs {
             ike,
@@ -253,6 +254,8 @@ pub(super) struct Driver {
     mtu_check: Instant,
     ending: bool,
     had_peer: bool,
+    /// Something happened that peers or clients may wait for.
+    news: bool,
 }
 
 impl Driver {
@@ -286,8 +289,14 @@ impl Driver {
                     self.endpoint.handle_datagram(clock::now(), path, &message);
                 }
                 Some(message) = inputs.from_workers.recv() => self.hear_worker(message).await?,
-                Some(message) = inputs.internal.recv() => self.hear_internal(message),
-                Some(incoming) = inputs.requests.recv() => self.hear_client(incoming).await,
+                Some(message) = inputs.internal.recv() => {
+                    self.news = true;
+                    self.hear_internal(message);
+                }
+                Some(incoming) = inputs.requests.recv() => {
+                    self.news = true;
+                    self.hear_client(incoming).await;
+                }
                 _ = inputs.terminate.recv() => {
                     if self.interrupted("SIGTERM") {
                         return Ok(());
@@ -323,6 +332,7 @@ impl Driver {
     fn end(&mut self) {
         if !self.ending {
             self.ending = true;
+            self.news = true;
             let _unset = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         }
         let names: Vec<_> = self.peers.keys().cloned().collect();
@@ -337,27 +347,36 @@ impl Driver {
             self.endpoint.handle_timeout(now);
         }
         self.drain(now).await;
-        self.look_at_peers(now).await;
-        self.look_at_jobs(now);
-        // Those may have given the endpoint commands.
-        self.drain(now).await;
+        if self.news || self.next_of_ours() <= now {
+            self.news = false;
+            self.look_at_peers(now).await;
+            self.look_at_jobs(now);
+            // Those may have given the endpoint commands.
+            self.drain(now).await;
+        }
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
             self.read_path_mtus(None).await;
         }
     }
 
-    /// The next moment at which something is due. Far away if nothing is.
+    /// The next moment at which something is due.
     fn next_wake(&self) -> Instant {
-        let mut due = vec![self.mtu_check];
-        due.extend(self.endpoint.poll_timeout().map(|(due, _)| due));
-        for entry in self.peers.values() {
-            due.extend(entry.retry_at);
-            due.extend(entry.removal);
+        if self.news {
+            return clock::now();
         }
-        due.extend(self.ups.iter().map(|job| job.deadline));
-        due.extend(self.rekeys.iter().map(|job| job.deadline));
-        due.into_iter().min().unwrap_or(self.mtu_check)
+        let endpoint = self.endpoint.poll_timeout().map(|(due, _)| due);
+        let ours = self.next_of_ours();
+        endpoint.map_or(ours, |due| due.min(ours))
+    }
+
+    /// The next moment at which something of the driver itself is due.
+    fn next_of_ours(&self) -> Instant {
+        let peers = self.peers.values();
+        let peers = peers.flat_map(|entry| [entry.retry_at, entry.removal]).flatten();
+        let ups = self.ups.iter().map(|job| job.deadline);
+        let rekeys = self.rekeys.iter().map(|job| job.deadline);
+        peers.chain(ups).chain(rekeys).min().map_or(self.mtu_check, |due| due.min(self.mtu_check))
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {
@@ -396,9 +415,24 @@ impl Driver {
         }
     }
 
+    /// Every IKE SA. A CHILD_SA that we may not send on yet counts as being installed.
+    fn sas(&self, now: Instant) -> Vec<SaStatus> {
+        let mut sas = self.endpoint.status(now);
+        let outbound = self.shared.datapath.load().stats().outbound;
+        let outbound: BTreeSet<_> = outbound.iter().map(|sa| (sa.other_spi, sa.spi)).collect();
+        for child in sas.iter_mut().flat_map(|sa| &mut sa.children) {
+            if child.state == "INSTALLED"
+                && !outbound.contains(&(child.spi_inbound, child.spi_outbound))
+            {
+                child.state = "INSTALLING";
+            }
+        }
+        sas
+    }
+
     /// The IKE SAs of a peer.
     fn sas_of(&self, peer: &Arc<str>) -> Vec<SaStatus> {
-        let mut sas = self.endpoint.status(clock::now());
+        let mut sas = self.sas(clock::now());
         sas.retain(|sa| sa.peer == *peer);
         sas
     }

@@ -126,7 +126,7 @@ impl Entry {
             Phase::CreateChildSa => enter(self, UpPhase::ChildSa, "asking"),
             Phase::Retransmit { tries } => {
                 self.tries = tries;
-                Some(format!("no answer yet, sent {tries} times"))
+                Some(format!("no answer yet, sent again ({tries})"))
             }
         }
     }

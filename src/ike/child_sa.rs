@@ -38,17 +38,18 @@ pub(super) struct ChildSa {
     pub(super) rekey_at: Option<Instant>,
     pub(super) expire_at: Option<Instant>,
     pub(super) state: ChildState,
-    /// Responder: the outbound half, kept back until the peer is known to have its inbound half.
+    /// Responder: until the peer is known to have it.
     pub(super) unconfirmed: Option<Unconfirmed>,
     pub(super) outbound_installed: bool,
 }
 
-/// The outbound half of a CHILD_SA that is not sent on yet (RFC 7296 §2.8).
+/// A CHILD_SA that the peer may not have yet (RFC 7296 §2.8).
 #[derive(Debug)]
 pub(super) struct Unconfirmed {
     /// When the peer is asked; `None` once it has been.
     pub(super) ask_at: Option<Instant>,
-    pub(super) outbound: Box<SaParams>,
+    /// The outbound half of one that replaces another, kept back: the other serves until then.
+    pub(super) outbound: Option<Box<SaParams>>,
     /// Whether the daemon is told of the CHILD_SA only then.
     pub(super) announce: bool,
 }

@@ -208,12 +208,12 @@ impl Endpoint {
         let mut nonce: &[u8] = &[];
         let mut cookie = None;
         for payload in &message.payloads {
-            match payload {
-                Payload::Nonce(found) => nonce = &found.data,
-                Payload::Notify(notify) if notify.notify_type == NotifyType::COOKIE => {
-                    cookie = Some(&notify.data)
-                }
-                _ => {}
+            if let Payload::Nonce(found) = payload {
+                nonce = &found.data;
+            } else if let Payload::Notify(notify) = payload
+                && notify.notify_type == NotifyType::COOKIE
+            {
+                cookie = Some(&notify.data);
             }
         }
         if cookie.is_some_and(|cookie| jar.is_ours(cookie, nonce, path.remote, header.spi_i)) {
@@ -571,12 +571,8 @@ impl Endpoint {
 
 /// The SPI in an INVALID_SPI notify.
 fn invalid_spi(payload: &Payload) -> Option<&[u8]> {
-    match payload {
-        Payload::Notify(notify) if notify.notify_type == NotifyType::INVALID_SPI => {
-            Some(&notify.data)
-        }
-        _ => None,
-    }
+    let Payload::Notify(notify) = payload else { return None };
+    (notify.notify_type == NotifyType::INVALID_SPI).then_some(&notify.data)
 }
 
 /// Answers to unprotected messages, so many a second (RFC 7296 §2.4).

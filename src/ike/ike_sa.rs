@@ -208,12 +208,8 @@ impl IkeSa {
 
     /// Responder: the answer to the IKE_SA_INIT request, if this is it once more.
     pub(super) fn init_response_to(&self, datagram: &[u8]) -> Option<Vec<u8>> {
-        match &self.state {
-            State::InitAnswered(awaited) if awaited.init.request == datagram => {
-                Some(awaited.init.response.clone())
-            }
-            _ => None,
-        }
+        let State::InitAnswered(awaited) = &self.state else { return None };
+        (awaited.init.request == datagram).then(|| awaited.init.response.clone())
     }
 
     // Sending.
@@ -444,9 +440,7 @@ impl IkeSa {
                 self.handle_create_child_response(ctx, *request, payloads)
             }
             Some(Active::Ike(request)) => self.handle_rekey_ike_response(ctx, *request, payloads),
-            Some(Active::DeleteChildren(spis)) => {
-                self.handle_delete_children_response(ctx, &spis, payloads)
-            }
+            Some(Active::DeleteChildren(spis)) => self.handle_delete_children_response(ctx, &spis),
             Some(Active::DeleteIke) => self.closed(ctx),
             // It answered what was sent after these were agreed on, so it has them.
             Some(Active::Liveness(since)) => self.activate(ctx, |child| {
@@ -634,36 +628,45 @@ impl IkeSa {
         }
     }
 
+    /// Makes room for a CHILD_SA, if need be at the cost of the oldest that are deleted and only wait for stragglers:
+    /// however fast the peer rekeys, these are no reason to refuse it.
+    pub(super) fn forget_lingering(&mut self, ctx: &mut Ctx<'_>) {
+        while self.children.len() >= limits::MAX_CHILD_SAS {
+            let lingering = |child: &ChildSa| matches!(child.state, ChildState::Lingering(_));
+            // In the order in which they were made, so the oldest comes first.
+            let Some(at) = self.children.iter().position(lingering) else { return };
+            let child = self.children.remove(at);
+            ctx.events.push_back(Event::Sad(SadUpdate::RemoveInbound(child.spi_inbound)));
+            ctx.spis.remove(&child.spi_inbound);
+        }
+    }
+
     fn give_up(&mut self, ctx: &mut Ctx<'_>, tries: u32) {
-        let exchange = match &self.state {
-            State::InitSent(init) => {
-                if let Some(reason) = init.hint.clone() {
-                    self.close(ctx, reason);
-                    return;
-                }
-                "IKE_SA_INIT"
-            }
-            State::AuthSent(_) => "IKE_AUTH",
-            _ => match self.active {
-                Some(Active::Child(_) | Active::Ike(_)) => "CREATE_CHILD_SA",
-                _ => "INFORMATIONAL",
-            },
+        let reason = if let State::InitSent(init) = &self.state {
+            let unreachable = CloseReason::Unreachable { exchange: "IKE_SA_INIT", tries };
+            init.hint.clone().unwrap_or(unreachable)
+        } else {
+            let exchange = if matches!(self.state, State::AuthSent(_)) {
+                "IKE_AUTH"
+            } else if matches!(self.active, Some(Active::Child(_) | Active::Ike(_))) {
+                "CREATE_CHILD_SA"
+            } else {
+                "INFORMATIONAL"
+            };
+            CloseReason::Unreachable { exchange, tries }
         };
-        self.close(ctx, CloseReason::Unreachable { exchange, tries });
+        self.close(ctx, reason);
     }
 
     /// RFC 7296 §2.21.1: an unprotected error may be a forgery, so a real answer is waited for a little longer.
     fn hint_is_due(&self, tries: u32) -> bool {
-        match &self.state {
-            State::InitSent(init) => init.hint.is_some() && tries > init.hint_tries,
-            _ => false,
-        }
+        matches!(&self.state, State::InitSent(init) if init.hint.is_some() && tries > init.hint_tries)
     }
 
     // The end.
 
     /// Tells the daemon, once, that this IKE SA is no more.
-    pub(super) fn announce_closed(&mut self, ctx: &mut Ctx<'_>, reason: CloseReason) {
+    pub(super) fn announce_closed(&self, ctx: &mut Ctx<'_>, reason: CloseReason) {
         let Some(peer) = self.peer.as_ref() else { return };
         if matches!(self.state, State::Deleting | State::Closed(_) | State::Replaced) {
             return;
@@ -709,8 +712,10 @@ impl IkeSa {
             .filter(|child| child.state == ChildState::Installed && which(child))
         {
             if let Some(Unconfirmed { outbound, announce, .. }) = child.unconfirmed.take() {
-                child.outbound_installed = true;
-                ctx.sad(SadUpdate::AddOutbound(outbound));
+                if let Some(outbound) = outbound {
+                    child.outbound_installed = true;
+                    ctx.sad(SadUpdate::AddOutbound(outbound));
+                }
                 if announce {
                     known.push(child.spi_inbound);
                 }
@@ -728,11 +733,12 @@ impl IkeSa {
     }
 
     pub(super) fn status(&self, now: Instant) -> Option<SaStatus> {
-        let peer = self.peer.as_ref().or(match &self.state {
-            // Not known yet: the most likely one.
-            State::InitAnswered(awaited) => awaited.candidates.first(),
-            _ => None,
-        })?;
+        let likely = if let State::InitAnswered(awaited) = &self.state {
+            awaited.candidates.first()
+        } else {
+            None
+        };
+        let peer = self.peer.as_ref().or(likely)?;
         let state = match self.state {
             State::InitSent(_) | State::InitAnswered(_) | State::AuthSent(_) => "CONNECTING",
             State::Established if matches!(self.active, Some(Active::Ike(_))) => "REKEYING",

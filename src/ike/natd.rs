@@ -88,9 +88,8 @@ mod tests {
     fn seen(sent: Path, received: Path, pretend: bool) -> Nat {
         let (i, r) = (IkeSpi(1), IkeSpi(2));
         let payloads = notifies(i, r, sent, pretend);
-        let notifies = payloads.iter().filter_map(|payload| match payload {
-            Payload::Notify(notify) => Some(notify),
-            _ => None,
+        let notifies = payloads.iter().filter_map(|payload| {
+            if let Payload::Notify(notify) = payload { Some(notify) } else { None }
         });
         detect(i, r, received, notifies)
     }

@@ -88,11 +88,9 @@ pub(super) fn check(
     if let Some(repeated) = ONCE.iter().find(|wanted| count(**wanted) > 1) {
         return Err(Violation::Repeated(*repeated));
     }
-    let stands_for_all = payloads.iter().any(|payload| match payload {
-        Payload::Notify(notify) => {
-            response && (notify.notify_type.is_error() || notify.notify_type == NotifyType::COOKIE)
-        }
-        _ => false,
+    let stands_for_all = payloads.iter().any(|payload| {
+        matches!(payload, Payload::Notify(notify)
+            if response && (notify.notify_type.is_error() || notify.notify_type == NotifyType::COOKIE))
     });
     if stands_for_all {
         return Ok(());

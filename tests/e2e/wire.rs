@@ -55,7 +55,7 @@ fn no_secret_is_in_the_log_at_its_most_talkative() {
         let b = Charon::start(&lab.b, &connection);
         let mut peer = Peer::new(&lab.a, &lab.b, false);
         (peer.ike, peer.esp) = (format!("proposals = {suite:?}"), format!("proposals = {esp:?}"));
-        let a = Ipsecd::start(&lab.a, &peer);
+        let a = Ipsecd::start_talkative(&lab.a, &peer);
         let said = a.must_up();
         traffic::ping(&lab.a.lan, lab.a.host(1, false), lab.b.host(1, false));
         a.rekey(false);

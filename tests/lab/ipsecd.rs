@@ -105,21 +105,25 @@ impl<'a> Ipsecd<'a> {
     pub(crate) fn start_with_peer(side: &'a Side, peer: &Peer) -> Self {
         let dir = side.dir.join("ipsecd");
         let file = peer.write(&dir);
-        Self::launch(side, file, &dir)
+        Self::launch(side, file, &dir, LOG)
     }
 
     /// Starts a daemon that knows no peer; `file` is for [`Ipsecd::up`].
     #[track_caller]
     pub(crate) fn start_for_file(side: &'a Side, file: PathBuf) -> Self {
-        let none = side.dir.join("no-peers");
-        fs::create_dir_all(&none).expect("directory is made");
-        Self::launch(side, file, &none)
+        Self::launch(side, file, &no_peers(side), LOG)
+    }
+
+    /// As [`Ipsecd::start`], and logs all that there is to log, also by the crates below it.
+    #[track_caller]
+    pub(crate) fn start_talkative(side: &'a Side, peer: &Peer) -> Self {
+        Self::launch(side, peer.write(&side.dir.join("ipsecd")), &no_peers(side), "trace")
     }
 
     #[track_caller]
-    fn launch(side: &'a Side, file: PathBuf, dir: &Path) -> Self {
+    fn launch(side: &'a Side, file: PathBuf, dir: &Path, log: &str) -> Self {
         let mut command = side.gw.command(BINARY);
-        command.args(["--log", "info,ipsecd=trace", "daemon", "--config-dir"]).arg(dir);
+        command.args(["--log", log, "daemon", "--config-dir"]).arg(dir);
         let process = Process::start(&mut command, &side.dir.join("ipsecd.log"));
         let mut daemon = Self { gw: &side.gw, file, process };
         let started = wait::within(PATIENCE, || {
@@ -230,6 +234,15 @@ impl<'a> Ipsecd<'a> {
     pub(crate) fn kill(self) {
         self.process.end(Signal::SIGKILL, PATIENCE);
     }
+}
+
+/// What is logged.
+const LOG: &str = "info,ipsecd=trace";
+
+fn no_peers(side: &Side) -> PathBuf {
+    let dir = side.dir.join("no-peers");
+    fs::create_dir_all(&dir).expect("directory is made");
+    dir
 }
 
 /// The program under test.

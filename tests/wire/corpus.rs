@@ -46,10 +46,11 @@ fn binaries_bodies_and_corpora_are_the_same_targets() {
 }
 
 #[test]
-fn seeds_cut_anywhere_pass() {
+fn seeds_cut_in_many_places_pass() {
     for (name, body) in TARGETS {
         for (_, seed) in seeds(name) {
-            for len in 0..seed.len() {
+            // Everywhere in short ones; a whole exchange takes its time.
+            for len in (0..seed.len()).step_by(seed.len() / 100 + 1) {
                 body(&seed[..len]);
             }
         }

@@ -121,6 +121,7 @@ impl Driver {
         if entry.removal.is_none() {
             entry.removal = Some(now + GOODBYE);
             entry.retry_at = None;
+            self.news = true;
             self.command(Command::RemovePeer { peer: Arc::clone(name) });
         }
     }
@@ -149,7 +150,7 @@ impl Driver {
     /// Peers that are to be tried again, and peers that leave.
     pub(super) async fn look_at_peers(&mut self, now: Instant) {
         let mut sas: BTreeMap<Arc<str>, Vec<SaStatus>> = BTreeMap::new();
-        for sa in self.endpoint.status(now) {
+        for sa in self.sas(now) {
             sas.entry(Arc::clone(&sa.peer)).or_default().push(sa);
         }
         let mut gone = Vec::new();

@@ -10,6 +10,7 @@ impl Driver {
         loop {
             let mut sa_changes = false;
             while let Some(event) = self.endpoint.poll_event() {
+                self.news = true;
                 if let Event::Sad(update) = event {
                     let current: Datapath =
                         datapath.take().unwrap_or_else(|| (**self.shared.datapath.load()).clone());
@@ -63,7 +64,7 @@ impl Driver {
                 }
             }
             Event::IkeSaEstablished { peer, status, rekeyed_from } => {
-                tracing::info!(
+                tracing::debug!(
                     %peer,
                     role = if status.initiator { "initiator" } else { "responder" },
                     spi_i = %status.spi_i,
@@ -83,7 +84,7 @@ impl Driver {
                 }
             }
             Event::IkeSaClosed { peer, reason } => {
-                tracing::info!(%peer, %reason, "IKE_SA closed");
+                tracing::debug!(%peer, %reason, "IKE_SA closed");
                 let others = self.sas_of(&peer);
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
                 let (failure, fatal) = judge(entry, &reason);
@@ -96,7 +97,7 @@ impl Driver {
                 }
             }
             Event::ChildSaEstablished { peer, child, rekeyed } => {
-                tracing::info!(
+                tracing::debug!(
                     %peer,
                     child = %child.name,
                     spi_inbound = %child.spi_inbound,
@@ -123,7 +124,7 @@ impl Driver {
                 }
             }
             Event::ChildSaClosed { peer, child, spi } => {
-                tracing::info!(%peer, %child, %spi, "CHILD_SA closed");
+                tracing::debug!(%peer, %child, %spi, "CHILD_SA closed");
                 // If it is not replaced, it is asked for again.
                 if let Some(entry) = self.peers.get_mut(&peer) {
                     entry.plan(now, &mut OsRandom);

@@ -168,7 +168,7 @@ impl Driver {
     fn status(&self, only: Option<&str>) -> Body {
         let now = clock::now();
         let stats = self.shared.datapath.load().stats();
-        let sas = self.endpoint.status(now);
+        let sas = self.sas(now);
         let mut peers = Vec::new();
         for (name, entry) in &self.peers {
             if only.is_none_or(|only| only == &**name) {
@@ -224,7 +224,7 @@ impl Driver {
     fn look_at_ups(&mut self, now: Instant) {
         let mut failures = Vec::new();
         let mut steps = Vec::new();
-        let sas = if self.ups.is_empty() { Vec::new() } else { self.endpoint.status(now) };
+        let sas = if self.ups.is_empty() { Vec::new() } else { self.sas(now) };
         for job in &mut self.ups {
             let (deadline, waited) = (job.deadline, job.waited(now));
             for peer in &mut job.peers {

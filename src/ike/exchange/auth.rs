@@ -310,7 +310,7 @@ impl IkeSa {
 
     /// RFC 7296 §2.4: INITIAL_CONTACT says that the peer has no other IKE SA with us, so those from before are dead. One that was
     /// established while this one was being made has crossed it, and lives.
-    fn forget_older(&mut self, ctx: &mut Ctx<'_>, began: Instant) {
+    fn forget_older(&self, ctx: &mut Ctx<'_>, began: Instant) {
         let mine = self.peer_identity.clone();
         let local = self.peer.as_ref().map(|peer| peer.local_id.clone());
         let old: Vec<_> = ctx

@@ -489,6 +489,7 @@ impl IkeSa {
             None => None,
             Some(rekey) => Some(self.rekeyed_child(rekey)?),
         };
+        self.forget_lingering(ctx);
         if self.children.len() >= limits::MAX_CHILD_SAS {
             return Err(Refusal::new(NotifyType::NO_ADDITIONAL_SAS));
         }
@@ -515,7 +516,7 @@ impl IkeSa {
 
     /// Responder: agrees to the peer's offer, or says why not. `replaces` names the CHILD_SA that it rekeys.
     pub(super) fn answer_child(
-        &mut self,
+        &self,
         ctx: &mut Ctx<'_>,
         parts: &Parts<'_>,
         replaces: Option<Spi>,
@@ -612,10 +613,17 @@ impl IkeSa {
         ctx.sad(SadUpdate::AddInbound(inbound));
         let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
         let ask_at = Some(ctx.now + wait);
-        child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce: !rekeyed });
-        if rekeyed {
+        // There is no older SA that packets could take in the meantime: what is sent at once may be lost, what is not
+        // sent is lost for certain.
+        let outbound = if rekeyed {
             self.announce_child(ctx, &child, rekeyed);
-        }
+            Some(outbound)
+        } else {
+            ctx.sad(SadUpdate::AddOutbound(outbound));
+            child.outbound_installed = true;
+            None
+        };
+        child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce: !rekeyed });
         self.children.push(child);
         payloads
     }

@@ -41,12 +41,7 @@ impl IkeSa {
         self.active = Some(Active::DeleteChildren(named));
     }
 
-    pub(in crate::ike) fn handle_delete_children_response(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        spis: &[Spi],
-        _payloads: &[Payload],
-    ) {
+    pub(in crate::ike) fn handle_delete_children_response(&mut self, ctx: &Ctx<'_>, spis: &[Spi]) {
         let until = ctx.now + limits::LINGER;
         for spi in spis {
             if let Some(child) = self.child(*spi) {

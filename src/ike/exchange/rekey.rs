@@ -191,7 +191,7 @@ impl IkeSa {
             theirs => {
                 if let Some((mut loser, _)) = theirs {
                     loser.state = State::Replaced;
-                    loser.expire_at = Some(ctx.now + limits::REPLACED_TIME);
+                    loser.expire_at = Some(ctx.now + limits::HALF_OPEN_TIME);
                     ctx.put(loser);
                 }
                 self.hand_over(ctx, next);
