@@ -10,7 +10,7 @@ use tracing::{debug, info};
 
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::event::{CloseReason, Event, Phase, SaStatus, TimerKind, Transmit};
-use super::exchange::{auth, create_child, rekey, sa_init};
+use super::exchange::{auth, create_child, informational::is_delete_of_ike, rekey, sa_init};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
@@ -367,8 +367,11 @@ impl IkeSa {
 
     fn handle_request(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
         match self.state {
+            // RFC 7296 §2.25.2: a DELETE that crossed ours is answered as usual. Whatever else would be told that we live.
             State::Closed(_) => {
-                self.respond(ctx, header.exchange, header.message_id, &[]);
+                if payloads.iter().any(is_delete_of_ike) {
+                    self.respond(ctx, header.exchange, header.message_id, &[]);
+                }
                 return;
             }
             // It overtook the answer to our IKE_AUTH; it will come again.
