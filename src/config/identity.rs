@@ -84,7 +84,7 @@ pub(super) fn parse(text: &str) -> Result<Identity, Wrong> {
     }
 }
 
-/// An identity as [`parse`] reads it; those that have no written form as in a log.
+/// An identity as `parse` reads it; those that have no written form as in a log.
 #[must_use]
 pub fn render(identity: &Identity) -> String {
     let plain = match identity {
