@@ -1,16 +1,18 @@
 //! The listening end: a Unix socket for its owner alone. It reads one request a connection, within bounds, hands it to
 //! the driver and writes what the driver answers.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -21,6 +23,8 @@ use super::protocol::{Ask, Body, Code, Failure, MAX_LINE, Reply, Request, to_lin
 
 /// Clients served at a time; `status --watch` needs a connection a refresh, `up` one while it waits.
 const MAX_CLIENTS: usize = 64;
+/// Clients that wait to be served, before connecting waits.
+const BACKLOG: i32 = 64;
 /// Time for a client to send its request, and to take a line of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers that may wait for a client.
@@ -60,15 +64,21 @@ impl Server {
             }
             Err(error) => return Err(error),
         }
-        // So that there is no moment in which others may connect. Nothing else makes files at this time.
-        let before = umask(Mode::from_bits_truncate(0o177));
-        let listener = UnixListener::bind(path);
-        umask(before);
-        let listener = listener?;
-        std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        let listener = bind_private(path)?;
         let accepting = tokio::spawn(accept(listener, requests));
         Ok(Self { path: path.to_owned(), accepting })
     }
+}
+
+/// A listening socket that never was anybody else's, not even for a moment.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Linux gives the file the mode that the socket has when it is bound.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(OwnedFd::from(socket).into())
 }
 
 impl Drop for Server {
@@ -169,6 +179,7 @@ async fn write(stream: &mut UnixStream, body: Body) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader as StdBufReader, Write};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::control::client::{Client, ClientError};

@@ -10,7 +10,7 @@ use tracing::{debug, info};
 
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::event::{CloseReason, Event, Phase, SaStatus, TimerKind, Transmit};
-use super::exchange::{auth, create_child, rekey, sa_init};
+use super::exchange::{auth, create_child, informational::is_delete_of_ike, rekey, sa_init};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
@@ -23,7 +23,7 @@ use crate::ipsec::suite::IkeSuite;
 use crate::ipsec::{Encap, Path, SadUpdate, Spi};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType, ProtocolId};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// An IKE SA's number in this endpoint: the SPI that we chose.
@@ -376,15 +376,17 @@ impl IkeSa {
 
     fn handle_request(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
         match self.state {
-            // Both ends delete it at once (RFC 7296 §2.25.2). Any other answer would say that it still lives.
+            // RFC 7296 §2.25.2: a DELETE that crossed ours is answered as usual. Whatever else would be told that we live.
             State::Closed(_) => {
-                if is_ike_delete(payloads) {
+                if payloads.iter().any(is_delete_of_ike) {
                     self.respond(ctx, header.exchange, header.message_id, &[]);
                 }
                 return;
             }
             // The peer knows already that this one survives the collision; it asks again, and by then we do, too.
-            State::Established if self.is_candidate() && !is_ike_delete(payloads) => return,
+            State::Established if self.is_candidate() && !payloads.iter().any(is_delete_of_ike) => {
+                return;
+            }
             // It overtook the answer to our IKE_AUTH; it will come again.
             State::AuthSent(_) | State::InitSent(_) => return,
             State::InitAnswered(_) | State::Established | State::Replaced | State::Deleting => {}
@@ -827,11 +829,4 @@ impl IkeSa {
                 .collect(),
         })
     }
-}
-
-/// Whether a message deletes the IKE SA.
-pub(super) fn is_ike_delete(payloads: &[Payload]) -> bool {
-    payloads.iter().any(
-        |payload| matches!(payload, Payload::Delete(delete) if delete.protocol == ProtocolId::IKE),
-    )
 }

@@ -39,12 +39,12 @@ pub(super) const MAX_INIT_RETRIES: u32 = 6;
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// A closed IKE SA answers retransmissions for this time.
 pub(super) const CLOSED_LINGER: Duration = Duration::from_secs(10);
-/// The responder of IKE_AUTH asks after this time whether the peer has the answer and with it the CHILD_SA, should neither a request
-/// nor a packet on the CHILD_SA have come (RFC 7296 §2.8).
+/// The responder of an exchange that made a CHILD_SA asks after this time whether the peer has the answer, should neither a request nor
+/// a packet on the CHILD_SA have come (RFC 7296 §2.8).
 pub(super) const CONFIRM_AFTER: Duration = Duration::from_millis(50);
-/// The same in CREATE_CHILD_SA, where an answer to the question proves less: the answer to CREATE_CHILD_SA may still be under way. A
-/// peer that rekeyed sends its DELETE long before.
-pub(super) const CONFIRM_CREATED_AFTER: Duration = Duration::from_secs(30);
+/// The same for a CHILD_SA that replaces another, which serves as long. A peer that still repeats its CREATE_CHILD_SA answers the
+/// question too, so that it comes when no peer repeats any longer; the DELETE of what was replaced mostly comes at once.
+pub(super) const CONFIRM_REKEYED_AFTER: Duration = Duration::from_secs(180);
 /// The secret of COOKIEs changes in this time; the one before it stays valid as long again.
 pub(super) const COOKIE_SECRET_TIME: Duration = Duration::from_secs(60);
 /// NAT keepalives (RFC 3948 §4 has 20 s as its default).

@@ -104,11 +104,12 @@ until grep -q watching $work/watch.out; do kill -0 $watcher; sleep 0.05; done
 
 say "ipsecd up, on both gateways"
 shown "gateway B" ipsecd up site-a.conf
-on gw-b "$ipsecd" up $work/gw-b/etc/site-a.conf &
+on gw-b "$ipsecd" up $work/gw-b/etc/site-a.conf >$work/up-b 2>&1 &
 first=$!
 shown "gateway A" ipsecd up site-b.conf
 on gw-a "$ipsecd" up $work/gw-a/etc/site-b.conf || fail "gateway A: ipsecd up failed"
-wait $first || fail "gateway B: ipsecd up failed"
+wait $first || { cat $work/up-b; fail "gateway B: ipsecd up failed"; }
+ok "both ends are up"
 
 # ---- traffic
 say "Through the tunnel"

@@ -31,6 +31,8 @@ def kind(frame):
             return "IKE"
         if 4500 in ports:
             return "IKE" if frame[head + 8 : head + 12] == bytes(4) else "ESP in UDP"
+    if frame[23] == 1 and frame[head] == 3 and int.from_bytes(frame[head + 30 : head + 32], "big") in (500, 4500):
+        return "ICMP: IKE came before the other daemon listened"
     return f"in clear, IP protocol {frame[23]}"
 
 

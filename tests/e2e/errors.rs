@@ -114,6 +114,16 @@ fn a_peer_that_does_not_know_us() {
 }
 
 #[test]
+fn a_nat_where_udp_encapsulation_is_forbidden() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    let mut ours = Peer::new(&lab.a, &lab.b, false);
+    ours.esp = "encap = \"none\"".to_owned();
+    // strongSwan's ESP in user space pretends that there is a NAT.
+    let sentence = said(&lab, Far::StrongSwan, &ours, &Peer::new(&lab.b, &lab.a, false));
+    assert!(sentence.contains("NAT") && sentence.contains("[esp] encap"), "{sentence}");
+}
+
+#[test]
 fn nobody_there() {
     let Some(lab) = Lab::open(&[]) else { return };
     let mut ours = Peer::new(&lab.a, &lab.b, false);

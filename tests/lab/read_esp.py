@@ -26,6 +26,8 @@ for number, packet in enumerate(PcapReader(sys.argv[1]), 1):
     outer = packet.getlayer(IP) or packet.getlayer(IPv6)
     if outer is None or ESP not in outer:
         continue
+    if (outer.proto if isinstance(outer, IP) else outer.nh) not in (17, 50):
+        continue  # an ICMP error quotes what it is about
     esp = outer[ESP]
     if UDP in outer and esp.spi == 0:  # the non-ESP marker: IKE (RFC 3948 section 2.2)
         continue

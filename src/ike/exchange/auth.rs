@@ -271,7 +271,7 @@ impl IkeSa {
                 None,
                 &create_child::Nonces { i: &init.nonce_i, r: &init.nonce_r },
             ) {
-                Ok(child) => answer.extend(self.install_answered(ctx, child, false, true)),
+                Ok(child) => answer.extend(self.install_answered(ctx, child, false)),
                 Err(refusal) => {
                     // RFC 7296 §1.2: the IKE SA stands, the CHILD_SA does not.
                     debug!(peer = %peer.name, refusal = %refusal.notify, "no CHILD_SA with IKE_AUTH");

@@ -506,7 +506,7 @@ impl IkeSa {
             }
         };
         let spi = answered.child.spi_inbound;
-        let mut payloads = self.install_answered(ctx, answered, rekeyed.is_some(), false);
+        let mut payloads = self.install_answered(ctx, answered, rekeyed.is_some());
         payloads.insert(1, Payload::Nonce(Nonce { data: nonce_r.clone() }));
         if let Some(old) = rekeyed {
             self.note_peer_rekeyed(old, spi, lower(nonce_i, &nonce_r).to_vec());
@@ -608,11 +608,10 @@ impl IkeSa {
         ctx: &mut Ctx<'_>,
         answered: Answered,
         rekeyed: bool,
-        with_auth: bool,
     ) -> Vec<Payload> {
         let Answered { mut child, inbound, outbound, payloads } = answered;
         ctx.sad(SadUpdate::AddInbound(inbound));
-        let wait = if with_auth { limits::CONFIRM_AFTER } else { limits::CONFIRM_CREATED_AFTER };
+        let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
         let ask_at = Some(ctx.now + wait);
         // There is no older SA that packets could take in the meantime: what is sent at once may be lost, what is not
         // sent is lost for certain.

@@ -4,9 +4,9 @@ use tracing::{debug, warn};
 
 use super::Parts;
 use crate::ike::event::CloseReason;
-use crate::ike::ike_sa::{Ctx, IkeSa, is_ike_delete};
+use crate::ike::ike_sa::{Ctx, IkeSa};
 use crate::wire::ike::header::Header;
-use crate::wire::ike::numbers::NotifyType;
+use crate::wire::ike::numbers::{NotifyType, ProtocolId};
 use crate::wire::ike::payload::Payload;
 
 impl IkeSa {
@@ -17,7 +17,7 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         let parts = Parts::of(payloads);
-        let deletes_ike = is_ike_delete(payloads);
+        let deletes_ike = payloads.iter().any(is_delete_of_ike);
         let answer = if deletes_ike { Vec::new() } else { self.handle_deletes(ctx, payloads) };
         self.respond(ctx, header.exchange, header.message_id, &answer);
         if parts.notify(NotifyType::AUTHENTICATION_FAILED).is_some() {
@@ -35,4 +35,9 @@ impl IkeSa {
             }
         }
     }
+}
+
+/// Whether this deletes the IKE SA (RFC 7296 §3.11).
+pub(in crate::ike) fn is_delete_of_ike(payload: &Payload) -> bool {
+    matches!(payload, Payload::Delete(delete) if delete.protocol == ProtocolId::IKE)
 }

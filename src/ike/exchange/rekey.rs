@@ -36,6 +36,9 @@ impl IkeSa {
             rekey.protocol == ProtocolId::ESP && rekey.spi == child.spi_outbound.to_be_bytes()
         });
         match child.map(|child| (child.state, child.spi_inbound)) {
+            Some((ChildState::Installed, spi)) if self.has_collided(spi) => {
+                Err(Refusal::new(NotifyType::TEMPORARY_FAILURE))
+            }
             Some((ChildState::Installed, spi)) => Ok(spi),
             // RFC 7296 §2.25.1: we are closing it.
             Some((ChildState::Replaced | ChildState::Deleting, _)) => {
@@ -47,6 +50,11 @@ impl IkeSa {
             }
             Some((ChildState::Lingering(_), _)) | None => Err(Refusal::child_not_found(rekey)),
         }
+    }
+
+    /// Whether both sides are rekeying this CHILD_SA already.
+    fn has_collided(&self, spi: Spi) -> bool {
+        matches!(&self.active, Some(Active::Child(request)) if request.replaces == Some(spi) && request.collision.is_some())
     }
 
     /// Responder: the peer has replaced `old` by `new`. If we are at it ourselves, that is a collision.
@@ -272,6 +280,10 @@ impl IkeSa {
                 Some(Active::Child(_) | Active::DeleteChildren(_) | Active::DeleteIke)
             )
         {
+            return Err(Refusal::new(NotifyType::TEMPORARY_FAILURE));
+        }
+        // One collision is an accident, two are not.
+        if matches!(&self.active, Some(Active::Ike(request)) if request.collision.is_some()) {
             return Err(Refusal::new(NotifyType::TEMPORARY_FAILURE));
         }
         let peer = self.peer.clone().ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
