@@ -11,6 +11,7 @@ use super::cookie::CookieJar;
 use super::event::{CloseReason, Command, CommandError, Event, SaStatus, TimerKind, Transmit};
 use super::ike_sa::{Ctx, IkeSa, SaId, State, Task};
 use super::limits;
+use super::peers;
 use super::rules;
 use crate::crypto::SecureRandom;
 use crate::ipsec::pad::Peer;
@@ -18,7 +19,7 @@ use crate::ipsec::{Notice, Path, PolicyId, Spi};
 use crate::wire::Reader;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// Limits of an [`Endpoint`] that hold for all peers.
@@ -55,11 +56,15 @@ pub struct Endpoint {
     /// Half-open IKE SAs as responder: by initiator's SPI and address, for retransmissions of IKE_SA_INIT.
     half_open: BTreeMap<(IkeSpi, SocketAddr), SaId>,
     half_open_of: BTreeMap<SaId, (IkeSpi, SocketAddr)>,
+    /// The same of those that IKE_AUTH has come for, while they last.
+    begun: BTreeMap<(IkeSpi, SocketAddr), SaId>,
+    begun_of: BTreeMap<SaId, (IkeSpi, SocketAddr)>,
     half_open_by_address: BTreeMap<IpAddr, usize>,
     spis: BTreeMap<Spi, SaId>,
     jar: Option<CookieJar>,
     answers: RateLimit,
     hints: RateLimit,
+    strays: RateLimit,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -77,11 +82,14 @@ impl Endpoint {
             deadline_of: BTreeMap::new(),
             half_open: BTreeMap::new(),
             half_open_of: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            begun_of: BTreeMap::new(),
             half_open_by_address: BTreeMap::new(),
             spis: BTreeMap::new(),
             jar: None,
             answers: RateLimit::default(),
             hints: RateLimit::default(),
+            strays: RateLimit::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -140,6 +148,10 @@ impl Endpoint {
             if let Some(again) = self.sas.get(id).and_then(|sa| sa.init_response_to(datagram)) {
                 self.transmits.push_back(Transmit { path, payload: again, keepalive: false });
             }
+            return;
+        }
+        // RFC 7296 §2.1: of an IKE SA for which IKE_AUTH has come, it is ignored.
+        if self.begun.contains_key(&(header.spi_i, path.remote)) {
             return;
         }
         let Ok(message) = Message::parse(datagram) else {
@@ -239,10 +251,13 @@ impl Endpoint {
         }
         // Unprotected INVALID_SPI, which must not be answered: a hint for the SA that it names.
         if header.exchange == ExchangeType::INFORMATIONAL
+            && header.next_payload == PayloadType::NOTIFY
             && let Ok(message) = Message::parse(datagram)
             && let Some(spi) = message.payloads.iter().find_map(invalid_spi)
         {
-            self.hint_of_lost_child(now, path, spi);
+            if self.strays.allows(now, limits::UNPROTECTED_ANSWERS_PER_SECOND) {
+                self.hint_of_lost_child(now, path, spi);
+            }
             return;
         }
         self.answer_unprotected(now, path, header, NotifyType::INVALID_IKE_SPI, &[]);
@@ -288,9 +303,11 @@ impl Endpoint {
         match notice {
             Notice::Acquire { policy, .. } => self.acquire(now, policy),
             Notice::Expire { spi, hard } => self.with_child(now, spi, |sa, ctx| {
-                let task =
-                    if hard { Task::DeleteChildren(vec![spi]) } else { Task::RekeyChild(spi) };
-                sa.queue(task);
+                if hard {
+                    sa.expire_child(ctx, spi);
+                } else {
+                    sa.queue(Task::RekeyChild(spi));
+                }
                 sa.next_task(ctx);
             }),
             Notice::NoSa { spi, path } => self.no_sa(now, spi, path),
@@ -347,7 +364,7 @@ impl Endpoint {
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), CommandError> {
         match command {
             Command::AddPeer(peer) => {
-                self.peers.insert(Arc::clone(&peer.name), peer);
+                self.add_peer(now, peer);
                 Ok(())
             }
             Command::RemovePeer { peer } => {
@@ -380,6 +397,33 @@ impl Endpoint {
         }
     }
 
+    /// A peer is new, or another than before; then what was made for the old one goes, as far as it may not stay.
+    fn add_peer(&mut self, now: Instant, peer: Arc<Peer>) {
+        let name = Arc::clone(&peer.name);
+        let Some(before) = self.peers.insert(Arc::clone(&name), Arc::clone(&peer)) else { return };
+        if !peers::may_keep_ike_sa(&before, &peer) {
+            self.terminate(now, &name);
+            return;
+        }
+        let ids: Vec<_> =
+            self.sas.values().filter(|sa| sa.peer_name() == name).map(|sa| sa.id).collect();
+        for id in ids {
+            self.with(now, id, |sa, ctx| {
+                sa.peer = Some(Arc::clone(&peer));
+                let outdated: Vec<_> = sa
+                    .children
+                    .iter()
+                    .filter(|child| !peers::may_keep_child_sa(&child.policy, &peer))
+                    .map(|child| child.spi_inbound)
+                    .collect();
+                if !outdated.is_empty() {
+                    sa.queue(Task::DeleteChildren(outdated));
+                    sa.next_task(ctx);
+                }
+            });
+        }
+    }
+
     fn known(&self, peer: &Arc<str>) -> Result<Arc<Peer>, CommandError> {
         self.peers.get(peer).cloned().ok_or_else(|| CommandError::NoSuchPeer(Arc::clone(peer)))
     }
@@ -397,9 +441,21 @@ impl Endpoint {
             });
             return Ok(());
         }
-        let connecting = self.sas.values().any(|sa| {
-            sa.peer_name() == *name && matches!(sa.state, State::InitSent(_) | State::AuthSent(_))
-        });
+        let mut connecting = false;
+        for sa in self.sas.values_mut().filter(|sa| sa.peer_name() == *name) {
+            match &mut sa.state {
+                State::InitSent(_) => connecting = true,
+                State::AuthSent(sent) => {
+                    sent.unwanted = false;
+                    connecting = true;
+                }
+                State::InitAnswered(_)
+                | State::Established
+                | State::Replaced
+                | State::Deleting
+                | State::Closed(_) => {}
+            }
+        }
         if connecting {
             return Ok(());
         }
@@ -439,9 +495,12 @@ impl Endpoint {
         let ids: Vec<_> =
             self.sas.values().filter(|sa| sa.peer_name() == *peer).map(|sa| sa.id).collect();
         for id in ids {
-            self.with(now, id, |sa, ctx| match sa.state {
+            self.with(now, id, |sa, ctx| match &mut sa.state {
+                // Not known to the daemon; what it may become is deleted with the one that it may replace.
+                State::Established if sa.established.is_none() => {}
                 State::Established => sa.terminate(ctx, CloseReason::Operator),
-                State::InitSent(_) | State::AuthSent(_) => sa.close(ctx, CloseReason::Operator),
+                State::InitSent(_) => sa.close(ctx, CloseReason::Operator),
+                State::AuthSent(sent) => sent.unwanted = true,
                 State::InitAnswered(_) | State::Replaced | State::Deleting | State::Closed(_) => {}
             });
         }
@@ -535,8 +594,8 @@ impl Endpoint {
         }
     }
 
-    fn forget_half_open(&mut self, id: SaId) {
-        let Some(key) = self.half_open_of.remove(&id) else { return };
+    fn forget_half_open(&mut self, id: SaId) -> Option<(IkeSpi, SocketAddr)> {
+        let key = self.half_open_of.remove(&id)?;
         self.half_open.remove(&key);
         if let Some(count) = self.half_open_by_address.get_mut(&key.1.ip()) {
             *count -= 1;
@@ -544,13 +603,17 @@ impl Endpoint {
                 self.half_open_by_address.remove(&key.1.ip());
             }
         }
+        Some(key)
     }
 
     /// Notes the deadline of an IKE SA, or drops what is over.
     fn settle(&mut self, now: Instant, id: SaId) {
         let Some(sa) = self.sas.get(&id) else { return };
-        if !sa.is_half_open() {
-            self.forget_half_open(id);
+        if !sa.is_half_open()
+            && let Some(key) = self.forget_half_open(id)
+        {
+            self.begun.insert(key, id);
+            self.begun_of.insert(id, key);
         }
         let Some(sa) = self.sas.get(&id) else { return };
         let over = matches!(sa.state, State::Closed(until) if until <= now);
@@ -565,6 +628,9 @@ impl Endpoint {
         if over {
             self.sas.remove(&id);
             self.forget_half_open(id);
+            if let Some(key) = self.begun_of.remove(&id) {
+                self.begun.remove(&key);
+            }
         }
     }
 }

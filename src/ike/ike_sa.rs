@@ -18,7 +18,7 @@ use super::protect::{OpenError, Protector};
 use super::rules::{self, Violation};
 use super::window::{Again, Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
-use crate::ipsec::pad::Peer;
+use crate::ipsec::pad::{Peer, StartPolicy};
 use crate::ipsec::suite::IkeSuite;
 use crate::ipsec::{Encap, Path, SadUpdate, Spi};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
@@ -199,7 +199,10 @@ impl IkeSa {
 
     /// The path of ESP, whose encapsulation need not be that of IKE.
     pub(super) fn esp_path(&self) -> Path {
-        Path { encap: if self.encap { Encap::Udp } else { Encap::Plain }, ..self.path }
+        if !self.encap {
+            return Path { encap: Encap::Plain, ..self.path };
+        }
+        self.path.on_port_4500()
     }
 
     pub(super) fn is_half_open(&self) -> bool {
@@ -288,7 +291,7 @@ impl IkeSa {
                     && self.responses.classify(header.message_id) == Incoming::New
                 {
                     self.heard(ctx, path);
-                    self.refuse(ctx, header, NotifyType::INVALID_SYNTAX, Vec::new());
+                    self.refuse_for_good(ctx, header);
                 }
                 return;
             }
@@ -365,6 +368,12 @@ impl IkeSa {
         self.respond(ctx, header.exchange, header.message_id, &[payload]);
     }
 
+    /// RFC 7296 §2.21.3: INVALID_SYNTAX ends the IKE SA at both ends, without DELETE.
+    fn refuse_for_good(&mut self, ctx: &mut Ctx<'_>, header: &Header) {
+        self.refuse(ctx, header, NotifyType::INVALID_SYNTAX, Vec::new());
+        self.close(ctx, CloseReason::PeerMisbehaved("it sent a malformed message"));
+    }
+
     fn handle_request(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
         match self.state {
             // RFC 7296 §2.25.2: a DELETE that crossed ours is answered as usual. Whatever else would be told that we live.
@@ -374,9 +383,24 @@ impl IkeSa {
                 }
                 return;
             }
+            // The peer knows already that this one survives the collision; it asks again, and by then we do, too.
+            State::Established if self.is_candidate() && !payloads.iter().any(is_delete_of_ike) => {
+                return;
+            }
             // It overtook the answer to our IKE_AUTH; it will come again.
             State::AuthSent(_) | State::InitSent(_) => return,
             State::InitAnswered(_) | State::Established | State::Replaced | State::Deleting => {}
+        }
+        let authenticating = matches!(self.state, State::InitAnswered(_));
+        let in_place = match header.exchange {
+            ExchangeType::IKE_AUTH => authenticating,
+            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => !authenticating,
+            _ => false,
+        };
+        if !in_place {
+            // No error notify has words for it, and INVALID_SYNTAX would end the IKE SA.
+            debug!(exchange = %header.exchange, "exchange out of place");
+            return;
         }
         // RFC 7296 §2.3: with a window of one, a new request says that our last answer has arrived.
         self.activate(ctx, |_| true);
@@ -389,28 +413,16 @@ impl IkeSa {
             }
             Err(violation) => {
                 debug!(?violation, exchange = %header.exchange, "request refused");
-                self.refuse(ctx, header, NotifyType::INVALID_SYNTAX, Vec::new());
+                self.refuse_for_good(ctx, header);
                 return;
             }
         }
-        let authenticating = matches!(self.state, State::InitAnswered(_));
         match header.exchange {
-            ExchangeType::IKE_AUTH if authenticating => {
-                self.handle_auth_request(ctx, header, payloads)
+            ExchangeType::IKE_AUTH => self.handle_auth_request(ctx, header, payloads),
+            ExchangeType::CREATE_CHILD_SA => {
+                self.handle_create_child_request(ctx, header, payloads);
             }
-            ExchangeType::CREATE_CHILD_SA if !authenticating => {
-                self.handle_create_child_request(ctx, header, payloads)
-            }
-            ExchangeType::INFORMATIONAL if !authenticating => {
-                self.handle_informational_request(ctx, header, payloads)
-            }
-            _ => {
-                debug!(exchange = %header.exchange, "exchange out of place");
-                // RFC 7296 §1: nothing before IKE_AUTH is done; an unauthenticated peer gets no second message id.
-                if !authenticating {
-                    self.refuse(ctx, header, NotifyType::INVALID_SYNTAX, Vec::new());
-                }
-            }
+            _ => self.handle_informational_request(ctx, header, payloads),
         }
     }
 
@@ -418,6 +430,15 @@ impl IkeSa {
         if let Err(violation) = rules::check(header.exchange, true, payloads) {
             debug!(?violation, exchange = %header.exchange, "response refused");
             self.close(ctx, CloseReason::PeerMisbehaved("malformed response"));
+            return;
+        }
+        let is_over = payloads.iter().any(|payload| {
+            matches!(payload, Payload::Notify(notify)
+                if notify.notify_type == NotifyType::INVALID_SYNTAX)
+        });
+        if is_over && !matches!(self.state, State::AuthSent(_)) {
+            // RFC 7296 §2.21.3: the peer has dropped the IKE SA.
+            self.close(ctx, CloseReason::PeerNotify(NotifyType::INVALID_SYNTAX));
             return;
         }
         if matches!(self.state, State::AuthSent(_)) {
@@ -430,8 +451,10 @@ impl IkeSa {
         self.requests.answered();
         if matches!(self.state, State::Deleting) && !matches!(self.active, Some(Active::DeleteIke))
         {
-            // The daemon no longer wants what the answer is about.
-            self.active = None;
+            // The daemon no longer wants what the answer is about. But what it made at the peer is to go, too.
+            if let Some(Active::Ike(request)) = self.active.take() {
+                self.delete_rekeyed(ctx, *request, payloads);
+            }
             self.begin_delete_ike(ctx);
             return;
         }
@@ -596,7 +619,7 @@ impl IkeSa {
 
     fn tend_children(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
-        let mut tasks = Vec::new();
+        let (mut tasks, mut expired) = (Vec::new(), Vec::new());
         for child in &mut self.children {
             if let Some(waits) = &mut child.unconfirmed
                 && waits.ask_at.is_some_and(|at| at <= now)
@@ -608,7 +631,7 @@ impl IkeSa {
                 ChildState::Installed => {
                     if child.expire_at.is_some_and(|at| at <= now) {
                         child.expire_at = None;
-                        tasks.push(Task::DeleteChildren(vec![child.spi_inbound]));
+                        expired.push(child.spi_inbound);
                     } else if child.rekey_at.is_some_and(|at| at <= now) {
                         child.rekey_at = None;
                         tasks.push(Task::RekeyChild(child.spi_inbound));
@@ -626,6 +649,30 @@ impl IkeSa {
         for task in tasks {
             self.queue(task);
         }
+        for spi in expired {
+            self.expire_child(ctx, spi);
+        }
+    }
+
+    /// A CHILD_SA has reached the end of its life without a replacement. One that is to be up from the start gets a
+    /// successor: at once from the original initiator, later from the responder if there is none by then, for both ends
+    /// have the same lifetimes.
+    pub(super) fn expire_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
+        let Some(child) = self.child(spi).filter(|child| child.state == ChildState::Installed)
+        else {
+            return;
+        };
+        let wanted = child.policy.start == StartPolicy::Now;
+        let name = Arc::clone(&child.policy.name);
+        self.queue(Task::DeleteChildren(vec![spi]));
+        if !wanted {
+            return;
+        }
+        if self.initiator {
+            self.queue(Task::CreateChild(name));
+        } else {
+            self.queue_later(ctx, Task::CreateChild(name));
+        }
     }
 
     /// Makes room for a CHILD_SA, if need be at the cost of the oldest that are deleted and only wait for stragglers:
@@ -642,7 +689,10 @@ impl IkeSa {
     }
 
     fn give_up(&mut self, ctx: &mut Ctx<'_>, tries: u32) {
-        let reason = if let State::InitSent(init) = &self.state {
+        let unwanted = matches!(&self.state, State::AuthSent(sent) if sent.unwanted);
+        let reason = if unwanted {
+            CloseReason::Operator
+        } else if let State::InitSent(init) = &self.state {
             let unreachable = CloseReason::Unreachable { exchange: "IKE_SA_INIT", tries };
             init.hint.clone().unwrap_or(unreachable)
         } else {
@@ -656,6 +706,11 @@ impl IkeSa {
             CloseReason::Unreachable { exchange, tries }
         };
         self.close(ctx, reason);
+    }
+
+    /// Whether it is one that the peer made while we were rekeying, too, and that may not be the one that stays.
+    pub(super) fn is_candidate(&self) -> bool {
+        self.is_established() && self.established.is_none()
     }
 
     /// RFC 7296 §2.21.1: an unprotected error may be a forgery, so a real answer is waited for a little longer.
@@ -683,6 +738,11 @@ impl IkeSa {
 
     /// Nothing is left but answers to retransmissions.
     pub(super) fn closed(&mut self, ctx: &mut Ctx<'_>) {
+        // What the peer made while we were rekeying, too, has nothing to inherit.
+        if let Some(mut orphan) = self.take_collided(ctx) {
+            orphan.closed(ctx);
+            ctx.put(orphan);
+        }
         self.drop_children(ctx);
         self.requests.withdraw();
         self.active = None;
@@ -733,13 +793,10 @@ impl IkeSa {
     }
 
     pub(super) fn status(&self, now: Instant) -> Option<SaStatus> {
-        let likely = if let State::InitAnswered(awaited) = &self.state {
-            awaited.candidates.first()
-        } else {
-            None
-        };
-        let peer = self.peer.as_ref().or(likely)?;
-        let state = match self.state {
+        // Nobody knows yet whose a half-open IKE SA is: it has no peer.
+        let peer = self.peer.as_ref()?;
+        let state = match &self.state {
+            State::AuthSent(sent) if sent.unwanted => "DELETING",
             State::InitSent(_) | State::InitAnswered(_) | State::AuthSent(_) => "CONNECTING",
             State::Established if matches!(self.active, Some(Active::Ike(_))) => "REKEYING",
             State::Established => "ESTABLISHED",

@@ -23,6 +23,8 @@ pub(super) const COOKIE_THRESHOLD: usize = 32;
 pub(super) const MAX_IKE_SAS: usize = 65_536;
 /// CHILD_SAs under one IKE SA; a policy needs one, and two while it is rekeyed.
 pub(super) const MAX_CHILD_SAS: usize = 64;
+/// Peers whose key is tried on one AUTH payload, where the identities fit several.
+pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
 /// Tasks waiting under one IKE SA.
 pub(super) const MAX_TASKS: usize = 64;
 /// Traffic selectors that narrowing may result in.

@@ -13,6 +13,7 @@ pub mod keymat;
 mod limits;
 mod narrow;
 mod natd;
+mod peers;
 pub mod proposal;
 pub mod protect;
 mod rules;

@@ -18,6 +18,19 @@ pub struct Path {
     pub encap: Encap,
 }
 
+impl Path {
+    /// The path with UDP encapsulation, which is never on port 500 (RFC 7296 §2.23).
+    #[must_use]
+    pub const fn on_port_4500(mut self) -> Self {
+        if self.local.port() == 500 {
+            self.local.set_port(4500);
+            self.remote.set_port(4500);
+        }
+        self.encap = Encap::Udp;
+        self
+    }
+}
+
 /// How ESP travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encap {

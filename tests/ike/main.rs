@@ -14,6 +14,7 @@ mod lost;
 mod mutate;
 mod nat;
 mod rekey;
+mod review;
 mod secrets;
 mod seeds;
 mod support;

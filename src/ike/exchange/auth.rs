@@ -26,6 +26,9 @@ use crate::wire::ike::payload::{Auth, Delete, Id, Payload};
 pub(in crate::ike) struct AuthSent {
     init: InitDone,
     offer: Option<Offer>,
+    /// The operator wants no IKE SA any more. The responder may have it already, so it has to be deleted when its answer
+    /// has come.
+    pub(in crate::ike) unwanted: bool,
 }
 
 /// What the responder keeps until IKE_AUTH comes.
@@ -110,7 +113,7 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeAuth });
         self.request(ctx, ExchangeType::IKE_AUTH, &payloads);
-        self.state = State::AuthSent(Box::new(AuthSent { init, offer }));
+        self.state = State::AuthSent(Box::new(AuthSent { init, offer, unwanted: false }));
     }
 
     /// Initiator: the answer.
@@ -119,7 +122,14 @@ impl IkeSa {
             return;
         };
         let Some(peer) = self.peer.clone() else { return };
-        let AuthSent { init, offer } = *sent;
+        let AuthSent { init, offer, unwanted } = *sent;
+        if unwanted {
+            if let Some(offer) = &offer {
+                offer.forget(ctx);
+            }
+            self.terminate(ctx, CloseReason::Operator);
+            return;
+        }
         let parts = Parts::of(payloads);
         let (Some(id), Some(auth)) = (parts.id_r, parts.auth) else {
             if let Some(offer) = &offer {
@@ -191,12 +201,22 @@ impl IkeSa {
         let parts = Parts::of(payloads);
         let (Some(id_i), Some(auth)) = (parts.id_i, parts.auth) else { return };
         let who = identity::from_wire(id_i);
-        let matching = candidates.iter().find(|peer| {
+        let fits = |peer: &&Arc<Peer>| {
             peer.peer_id.as_ref().is_none_or(|expected| identity::same(expected, &who))
                 && parts
                     .id_r
                     .is_none_or(|id_r| identity::same(&identity::from_wire(id_r), &peer.local_id))
-        });
+        };
+        let mut matching: Vec<_> = candidates.iter().filter(fits).collect();
+        // Who is named goes before who takes anybody; of several, the key decides.
+        matching.sort_by_key(|peer| peer.peer_id.is_none());
+        matching.truncate(limits::MAX_AUTH_CANDIDATES);
+        let proves = |peer: &Arc<Peer>| {
+            auth.method == AuthMethod::SHARED_KEY_MIC
+                && self.auth_data(&init, peer, true, id_i) == Some(Secret::copy_of(&auth.data))
+        };
+        let proved = matching.iter().find(|peer| proves(peer)).copied();
+        let matching = proved.or(matching.first().copied());
         // RFC 7296 §2.21.2: one answer, whatever failed, so that nobody can learn which identities exist.
         let Some(peer) = matching.cloned() else {
             warn!(remote = %self.path.remote, id = %who, wanted = ?parts.id_r.map(identity::from_wire), "no peer is configured with these identities");
@@ -215,10 +235,8 @@ impl IkeSa {
             }
             return;
         };
+        let proved = proved.is_some();
         self.peer = Some(Arc::clone(&peer));
-        let expected = self.auth_data(&init, &peer, true, id_i);
-        let proved = auth.method == AuthMethod::SHARED_KEY_MIC
-            && expected == Some(Secret::copy_of(&auth.data));
         if !proved {
             warn!(peer = %peer.name, remote = %self.path.remote, "AUTH does not match our pre-shared key");
             self.fail_auth(ctx, header, CloseReason::AuthenticationOfPeer);

@@ -15,7 +15,7 @@ use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
-use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload};
+use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Sa};
 
 /// A CREATE_CHILD_SA request of ours for a new IKE SA.
 pub(in crate::ike) struct IkeRequest {
@@ -164,23 +164,8 @@ impl IkeSa {
             self.rekey_ike_refused(ctx, request, &parts, &peer);
             return;
         };
-        let IkeRequest { key, nonce: nonce_i, spi, collision, .. } = request;
-        let next = proposal::accept_ike(&peer.ike.proposals, sa, true)
-            .filter(|chosen| chosen.suite.ke == key.group() && ke.group == key.group())
-            .and_then(|chosen| {
-                let spi_r = ike_spi(&chosen.peer_spi)?;
-                let shared = key.agree(&ke.data).ok()?;
-                let session = self.next_session(
-                    chosen.suite,
-                    &shared,
-                    &nonce_i,
-                    &nonce.data,
-                    spi,
-                    spi_r,
-                    true,
-                )?;
-                Some(self.successor(ctx, true, spi, spi_r, session))
-            });
+        let next = self.rekeyed_to(ctx, &request, &peer, sa, nonce, ke);
+        let IkeRequest { nonce: nonce_i, collision, .. } = request;
         let Some(mut next) = next else {
             debug!(peer = %peer.name, "the answer to an IKE rekey makes no sense");
             self.queue_later(ctx, Task::RekeyIke);
@@ -206,6 +191,48 @@ impl IkeSa {
                 // RFC 7296 §2.8: the last request on the old IKE SA deletes it.
                 self.begin_delete_ike(ctx);
             }
+        }
+    }
+
+    /// The IKE SA that the peer's answer describes.
+    fn rekeyed_to(
+        &self,
+        ctx: &Ctx<'_>,
+        request: &IkeRequest,
+        peer: &Peer,
+        sa: &Sa,
+        nonce: &Nonce,
+        ke: &Ke,
+    ) -> Option<Self> {
+        let IkeRequest { key, nonce: nonce_i, spi, .. } = request;
+        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, true)
+            .filter(|chosen| chosen.suite.ke == key.group() && ke.group == key.group())?;
+        let spi_r = ike_spi(&chosen.peer_spi)?;
+        let shared = key.agree(&ke.data).ok()?;
+        let session =
+            self.next_session(chosen.suite, &shared, nonce_i, &nonce.data, *spi, spi_r, true)?;
+        Some(self.successor(ctx, true, *spi, spi_r, session))
+    }
+
+    /// The answer came when this IKE SA was to be deleted: the peer has moved everything to the new one, so that goes,
+    /// too, and likewise the peer's own if it was rekeying at the same time.
+    pub(in crate::ike) fn delete_rekeyed(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        request: IkeRequest,
+        payloads: &[Payload],
+    ) {
+        let parts = Parts::of(payloads);
+        let made = match (&self.peer, parts.sa, parts.nonce, parts.ke) {
+            (Some(peer), Some(sa), Some(nonce), Some(ke)) => {
+                self.rekeyed_to(ctx, &request, peer, sa, nonce, ke)
+            }
+            _ => None,
+        };
+        let rival = request.collision.and_then(|(id, _)| ctx.others.remove(&id));
+        for mut next in made.into_iter().chain(rival) {
+            next.begin_delete_ike(ctx);
+            ctx.put(next);
         }
     }
 
@@ -313,7 +340,7 @@ impl IkeSa {
     }
 
     /// The IKE SA of a rekey by the peer that collided with ours, if the peer ends this one first.
-    pub(super) fn take_collided(&mut self, ctx: &mut Ctx<'_>) -> Option<Self> {
+    pub(in crate::ike) fn take_collided(&mut self, ctx: &mut Ctx<'_>) -> Option<Self> {
         match self.active.take() {
             Some(Active::Ike(request)) => {
                 request.collision.and_then(|(id, _)| ctx.others.remove(&id))

@@ -1,6 +1,6 @@
 //! IKE_SA_INIT (RFC 7296 §1.2, §2.6): algorithms, key exchange, NAT detection, before anybody is authenticated.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracing::debug;
@@ -262,7 +262,6 @@ impl IkeSa {
 
         self.nat = natd::detect(self.spi_i, spi_r, path, parts.notifies.iter().copied());
         let pretend = peer.ike.encap == EncapPolicy::Udp;
-        self.nat.local |= pretend;
         let nat = self.nat.local || self.nat.peer;
         if nat && peer.ike.encap == EncapPolicy::None {
             self.close(ctx, CloseReason::NatForbidden);
@@ -272,7 +271,7 @@ impl IkeSa {
         self.requests.answered();
         self.spi_r = spi_r;
         self.session = Some(session);
-        if nat {
+        if nat || pretend {
             // RFC 7296 §2.23: from here on port 4500, at both ends.
             self.encap = true;
             if self.path.encap == Encap::Plain {
@@ -315,14 +314,15 @@ impl IkeSa {
         };
         let candidates = auth::candidates(ctx.peers, path);
         let mut chosen = None;
-        let mut accepting = BTreeMap::new();
+        // In the order of `candidates`.
+        let mut accepting = Vec::new();
         for peer in candidates {
             if let Some(found) =
                 proposal::choose_ike(&peer.ike.proposals, sa, false, Some(ke.group))
             {
                 let suite = chosen.get_or_insert_with(|| found.clone()).suite;
                 if suite == found.suite {
-                    accepting.insert(Arc::clone(&peer.name), peer);
+                    accepting.push(peer);
                 }
             }
         }
@@ -345,10 +345,9 @@ impl IkeSa {
                 })
                 .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?;
 
-        let mut nat = natd::detect(spi_i, IkeSpi(0), path, parts.notifies.iter().copied());
+        let nat = natd::detect(spi_i, IkeSpi(0), path, parts.notifies.iter().copied());
         let pretend =
-            accepting.values().any(|peer| peer.ike.encap == EncapPolicy::Udp) && nat.supported;
-        nat.local |= pretend;
+            accepting.iter().any(|peer| peer.ike.encap == EncapPolicy::Udp) && nat.supported;
         let mut payloads = vec![
             Payload::Sa(proposal::answer_ike(&chosen, None)),
             Payload::Ke(Ke { group: ke.group, data: key.public().to_vec() }),
@@ -361,7 +360,7 @@ impl IkeSa {
             Header::new(spi_i, spi_r, ExchangeType::IKE_SA_INIT, Flags::new(false, true), 0);
         let response = Message { header, payloads }.emit();
 
-        let Some(how) = accepting.values().next().map(|peer| Retransmission::of(&peer.ike)) else {
+        let Some(how) = accepting.first().map(|peer| Retransmission::of(&peer.ike)) else {
             return Err(refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]));
         };
         let done = InitDone {
@@ -371,7 +370,7 @@ impl IkeSa {
             nonce_r,
             keys,
         };
-        let awaited = auth::Awaited { init: done, candidates: accepting.into_values().collect() };
+        let awaited = auth::Awaited { init: done, candidates: accepting };
         let mut sa = Self::blank(
             false,
             spi_i,
@@ -382,7 +381,7 @@ impl IkeSa {
             ctx,
         );
         sa.nat = nat;
-        sa.encap = nat.local || nat.peer;
+        sa.encap = nat.local || nat.peer || pretend;
         sa.session = Some(session);
         sa.responses.answered(response.clone());
         sa.transmit(ctx, response);
