@@ -187,7 +187,7 @@ fn every_seed_ends_the_same_on_both_sides() {
         eprintln!("{text}");
         return;
     }
-    let runs = number("IPSECD_RUNS").unwrap_or(100);
+    let runs = number("IPSECD_RUNS").unwrap_or(1000);
     let next = AtomicU64::new(0);
     let failed = Mutex::new(Vec::new());
     let ends = Mutex::new(BTreeMap::<End, u64>::new());
