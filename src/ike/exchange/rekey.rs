@@ -217,7 +217,7 @@ impl IkeSa {
     /// The answer came when this IKE SA was to be deleted: the peer has moved everything to the new one, so that goes,
     /// too, and likewise the peer's own if it was rekeying at the same time.
     pub(in crate::ike) fn delete_rekeyed(
-        &mut self,
+        &self,
         ctx: &mut Ctx<'_>,
         request: IkeRequest,
         payloads: &[Payload],
