@@ -2,8 +2,9 @@
 
 use core::fmt::{self, Write};
 use core::time::Duration;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 
 use ipsecd::crypto::Secret;
 use ipsecd::testing::{ModelSad, Stage};
@@ -14,9 +15,15 @@ use tracing::{Event, Metadata, Subscriber};
 
 use crate::support::*;
 
-/// Catches every event and span of every level, with all fields.
-#[derive(Clone, Default)]
-struct Catcher(Arc<Mutex<String>>);
+/// Catches every event and span of every level, with all fields, of the threads that ask for it.
+///
+/// It is the process's subscriber, not a thread's: whether a log line is wanted at all is decided once for all threads,
+/// by whichever meets it first, and one without a subscriber would decide for the others too.
+struct Catcher;
+
+thread_local! {
+    static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
 
 struct Writer<'a>(&'a mut String);
 
@@ -31,15 +38,25 @@ impl Visit for Writer<'_> {
 }
 
 impl Catcher {
-    fn line(&self, metadata: &Metadata<'_>, fields: impl FnOnce(&mut dyn Visit)) {
-        let mut text = self.0.lock().unwrap();
-        write!(text, "{} {}", metadata.level(), metadata.target()).unwrap();
-        fields(&mut Writer(&mut text));
-        text.push('\n');
+    /// What `body` logs in this thread.
+    fn catch(body: impl FnOnce()) -> String {
+        static INSTALL: Once = Once::new();
+        INSTALL.call_once(|| tracing::subscriber::set_global_default(Self).unwrap());
+        CAUGHT.set(Some(String::new()));
+        body();
+        CAUGHT.take().unwrap()
     }
 
-    fn text(&self) -> String {
-        self.0.lock().unwrap().clone()
+    fn write(f: impl FnOnce(&mut String)) {
+        CAUGHT.with_borrow_mut(|text| text.as_mut().map(f));
+    }
+
+    fn line(metadata: &Metadata<'_>, fields: impl FnOnce(&mut dyn Visit)) {
+        Self::write(|text| {
+            write!(text, "{} {}", metadata.level(), metadata.target()).unwrap();
+            fields(&mut Writer(text));
+            text.push('\n');
+        });
     }
 }
 
@@ -49,18 +66,18 @@ impl Subscriber for Catcher {
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        self.line(span.metadata(), |visit| span.record(visit));
+        Self::line(span.metadata(), |visit| span.record(visit));
         Id::from_u64(1)
     }
 
     fn record(&self, _: &Id, values: &Record<'_>) {
-        values.record(&mut Writer(&mut self.0.lock().unwrap()));
+        Self::write(|text| values.record(&mut Writer(text)));
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        self.line(event.metadata(), |visit| event.record(visit));
+        Self::line(event.metadata(), |visit| event.record(visit));
     }
 
     fn enter(&self, _: &Id) {}
@@ -137,10 +154,9 @@ fn search_finds_a_secret_however_it_is_written() {
 
 #[test]
 fn no_key_is_in_any_log_line_or_debug_print() {
-    let catcher = Catcher::default();
     let mut secrets = BTreeSet::from([peers::PSK.to_vec()]);
     let mut prints = String::new();
-    tracing::subscriber::with_default(catcher.clone(), || {
+    let text = Catcher::catch(|| {
         // Two endpoints: everything from the first message to the last.
         let mut pair = established();
         for begin in [Pair::rekey_children, Pair::rekey_ike, Pair::rekey_children, Pair::terminate]
@@ -197,7 +213,6 @@ fn no_key_is_in_any_log_line_or_debug_print() {
         let request = refused.puppet.request(IKE_AUTH, &payloads).unwrap();
         refused.give(&request);
     });
-    let text = catcher.text();
     assert!(text.lines().count() > 10, "the endpoints log what they do:\n{text}");
     assert!(secrets.len() > 15, "{} secrets", secrets.len());
     assert_eq!(found(&text, &secrets), Vec::<String>::new(), "{text}");
