@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::ipsec::suite::Encr;
 use crate::ipsec::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, PolicyId};
-use crate::wire::ike::numbers::{EncrId, IntegId};
+use crate::wire::ike::numbers::{EncrId, EsnId, IntegId};
 
 fn suite(esn: bool, cbc: bool) -> EspSuite {
     let (id, integ) = if cbc {
@@ -28,7 +28,7 @@ fn sa_params(suite: EspSuite) -> SaParams {
         peer: Arc::from("peer"),
         path: Path { local: addr, remote: addr, encap: Encap::Udp },
         mode: Mode::Tunnel,
-        suite,
+        suite: suite.into(),
         encr_key: Secret::new(vec![7; if cbc { 16 } else { 20 }]),
         integ_key: Secret::new(vec![8; if cbc { 32 } else { 0 }]),
         ts_local: [].into(),
@@ -37,7 +37,15 @@ fn sa_params(suite: EspSuite) -> SaParams {
         lifetime: Lifetime::default(),
         df: DfPolicy::Copy,
         dscp: DscpPolicy::Copy,
+        sequence: 0,
+        tfc: 0,
+        ah_align: 4,
+        around: None,
     }
+}
+
+fn sa_params_at(suite: EspSuite, sequence: u64) -> SaParams {
+    SaParams { sequence, ..sa_params(suite) }
 }
 
 fn suites() -> impl Iterator<Item = EspSuite> {
@@ -69,8 +77,8 @@ fn keys_do_not_stay_in_the_parameters() {
 fn sequence_numbers_end_and_never_repeat() {
     for suite in suites() {
         let last = OutboundSa::new(sa_params(suite)).unwrap().last_sequence();
-        let sa = OutboundSa::starting_at(sa_params(suite), last - 2).unwrap();
-        let inbound = InboundSa::starting_at(sa_params(suite), last - 2).unwrap();
+        let sa = OutboundSa::new(sa_params_at(suite, last - 2)).unwrap();
+        let inbound = InboundSa::new(sa_params_at(suite, last - 2)).unwrap();
         let mut sealed = [seal(&sa).unwrap(), seal(&sa).unwrap()];
         for _ in 0..1000 {
             assert_eq!(seal(&sa).map(drop), Err(DropReason::SequenceExhausted), "{suite}");
@@ -88,7 +96,7 @@ fn sequence_numbers_end_and_never_repeat() {
 fn a_replacement_is_asked_for_before_the_numbers_end() {
     for suite in suites() {
         let last = OutboundSa::new(sa_params(suite)).unwrap().last_sequence();
-        let sa = OutboundSa::starting_at(sa_params(suite), last - last / 16 - 1).unwrap();
+        let sa = OutboundSa::new(sa_params_at(suite, last - last / 16 - 1)).unwrap();
         let mut limits = Vec::new();
         for _ in 0..3 {
             let mut buf = PacketBuf::new(100);
@@ -101,8 +109,8 @@ fn a_replacement_is_asked_for_before_the_numbers_end() {
 #[test]
 fn extended_numbers_pass_the_turn_of_the_low_half() {
     for suite in suites().filter(|suite| suite.esn == EsnId::ESN) {
-        let sa = OutboundSa::starting_at(sa_params(suite), 0xffff_fffe).unwrap();
-        let inbound = InboundSa::starting_at(sa_params(suite), 0xffff_fffe).unwrap();
+        let sa = OutboundSa::new(sa_params_at(suite, 0xffff_fffe)).unwrap();
+        let inbound = InboundSa::new(sa_params_at(suite, 0xffff_fffe)).unwrap();
         let mut sealed: Vec<_> = (0..4).map(|_| seal(&sa).unwrap()).collect();
         assert_eq!(sealed[1][4..8], [0; 4], "the low half alone is sent");
         sealed.swap(0, 2);
@@ -116,7 +124,7 @@ fn extended_numbers_pass_the_turn_of_the_low_half() {
 #[test]
 fn a_packet_of_another_subspace_fails_its_icv() {
     for suite in suites().filter(|suite| suite.esn == EsnId::ESN) {
-        let sa = OutboundSa::starting_at(sa_params(suite), 0x5_0000_0000).unwrap();
+        let sa = OutboundSa::new(sa_params_at(suite, 0x5_0000_0000)).unwrap();
         let inbound = InboundSa::new(sa_params(suite)).unwrap();
         let mut packet = seal(&sa).unwrap();
         assert_eq!(inbound.open(&mut packet), Err(DropReason::IcvMismatch), "{suite}");
