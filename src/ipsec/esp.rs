@@ -14,7 +14,6 @@ use super::replay::{Arrival, ReplayWindow};
 use super::{DropCounters, DropReason, PacketBuf, SaParams, Spi, suite::EspSuite};
 use crate::crypto::Secret;
 use crate::wire::esp::{EspHeader, EspPacket, EspTrailer};
-use crate::wire::ike::numbers::EsnId;
 use crate::wire::ip::NextHeader;
 use transform::Transform;
 
@@ -74,15 +73,9 @@ impl OutboundSa {
     /// they are in the transform.
     #[must_use]
     pub fn new(params: SaParams) -> Option<Self> {
-        Self::starting_at(params, 0)
-    }
-
-    /// An SA whose last sequence number was `sequence`: one that is taken over while it runs.
-    #[must_use]
-    pub fn starting_at(params: SaParams, sequence: u64) -> Option<Self> {
         let (params, transform) = split(params)?;
         let usage = Usage::new(params.lifetime);
-        let sequence = AtomicU64::new(sequence);
+        let sequence = AtomicU64::new(params.sequence);
         Some(Self { params, transform, sequence, usage, drops: DropCounters::new() })
     }
 
@@ -169,7 +162,7 @@ impl OutboundSa {
     }
 
     fn esn(&self) -> bool {
-        self.params.suite.esn == EsnId::ESN
+        self.params.suite.esn()
     }
 }
 
@@ -206,15 +199,10 @@ impl InboundSa {
     /// they are in the transform.
     #[must_use]
     pub fn new(params: SaParams) -> Option<Self> {
-        Self::starting_at(params, 0)
-    }
-
-    /// An SA on which `sequence` was received last: one that is taken over while it runs.
-    #[must_use]
-    pub fn starting_at(params: SaParams, sequence: u64) -> Option<Self> {
         let (params, transform) = split(params)?;
-        let esn = params.suite.esn == EsnId::ESN;
-        let window = Mutex::new(ReplayWindow::starting_at(params.replay_window, esn, sequence));
+        let window =
+            ReplayWindow::starting_at(params.replay_window, params.suite.esn(), params.sequence);
+        let window = Mutex::new(window);
         let usage = Usage::new(params.lifetime);
         Some(Self {
             params,
@@ -264,7 +252,7 @@ impl InboundSa {
         let sequence = self.window().check(fields.sequence())?;
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
         let (data, icv) = rest.split_at_mut(encrypted);
-        let esn = self.params.suite.esn == EsnId::ESN;
+        let esn = self.params.suite.esn();
         let proof = self.transform.open(header, esn, sequence, iv, data, icv)?;
         let arrival = self.window().accept(sequence, proof)?;
         self.transform.decrypt(iv, data);
@@ -294,7 +282,7 @@ pub fn peek_spi(packet: &[u8]) -> Option<Spi> {
 
 /// The keys go into the transform, and no copy of them stays.
 fn split(mut params: SaParams) -> Option<(SaParams, Transform)> {
-    let transform = Transform::new(params.suite, &params.encr_key, &params.integ_key)?;
+    let transform = Transform::new(params.suite.esp()?, &params.encr_key, &params.integ_key)?;
     params.encr_key = Secret::empty();
     params.integ_key = Secret::empty();
     Some((params, transform))

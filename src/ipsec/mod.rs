@@ -29,6 +29,7 @@ pub use place::Place;
 pub use sa::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, SaParams};
 pub use spd::{Action, Spd, SpdEntry};
 pub use spi::Spi;
+pub use suite::{AhSuite, EspSuite, Protocol, Suite};
 pub use update::{Flow, Notice, SadUpdate};
 
 pub use crate::wire::ike::ts::TrafficSelector;

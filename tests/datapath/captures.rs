@@ -136,7 +136,7 @@ fn params(sa: &Value, path: Path, inbound: bool) -> SaParams {
         peer: "kernel".into(),
         path,
         mode: Mode::Tunnel,
-        suite,
+        suite: suite.into(),
         encr_key: Secret::new(encr_key),
         integ_key: Secret::new(integ_key),
         ts_local: [if inbound { dst } else { src }].into(),
@@ -145,6 +145,10 @@ fn params(sa: &Value, path: Path, inbound: bool) -> SaParams {
         lifetime: Lifetime::default(),
         df: DfPolicy::Copy,
         dscp: DscpPolicy::Copy,
+        sequence: 0,
+        tfc: 0,
+        ah_align: 4,
+        around: None,
     }
 }
 
@@ -209,8 +213,10 @@ fn an_sa_opens_what_the_kernel_opened_and_seals_what_it_sealed() {
         for (name, sa) in sas(&case) {
             let start = sa["initial_oseq"].as_u64().unwrap();
             let path = case.wire[0].path;
-            let inbound = InboundSa::starting_at(params(sa, path, true), start).unwrap();
-            let outbound = OutboundSa::starting_at(params(sa, path, false), start).unwrap();
+            let inbound =
+                InboundSa::new(SaParams { sequence: start, ..params(sa, path, true) }).unwrap();
+            let outbound =
+                OutboundSa::new(SaParams { sequence: start, ..params(sa, path, false) }).unwrap();
             ends.insert(name, (inbound, outbound));
         }
         for (wire, verdict, layer, plain) in packets(&case) {
