@@ -26,6 +26,18 @@ pub enum Align {
     Eight,
 }
 
+impl Align {
+    /// By its number of bytes.
+    #[must_use]
+    pub const fn of(bytes: u8) -> Option<Self> {
+        match bytes {
+            4 => Some(Self::Four),
+            8 => Some(Self::Eight),
+            _ => None,
+        }
+    }
+}
+
 /// The integrity algorithm of an SA, and how its ICV stands in the header.
 #[derive(Clone, Debug)]
 pub struct Ah {
