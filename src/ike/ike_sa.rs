@@ -494,6 +494,13 @@ impl IkeSa {
         self.tasks.push_back(Waiting { task, not_before });
     }
 
+    /// Whether there is another established IKE SA with the same peer.
+    fn has_twin(&self, ctx: &Ctx<'_>) -> bool {
+        ctx.others.values().any(|other| {
+            other.is_established() && !other.is_candidate() && other.peer_name() == self.peer_name()
+        })
+    }
+
     /// Begins the next task if none is under way.
     pub(super) fn next_task(&mut self, ctx: &mut Ctx<'_>) {
         while matches!(self.state, State::Established | State::Replaced)
@@ -507,7 +514,9 @@ impl IkeSa {
                 Task::RekeyChild(spi) => self.begin_rekey_child(ctx, spi),
                 Task::RekeyIke => self.begin_rekey_ike(ctx),
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
-                Task::DeleteIke => self.terminate(ctx, CloseReason::Replaced),
+                // The other one may have ended meanwhile.
+                Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
+                Task::DeleteIke => {}
                 Task::Liveness => {
                     self.active = Some(Active::Liveness(ctx.now));
                     self.request(ctx, ExchangeType::INFORMATIONAL, &[]);
@@ -564,12 +573,14 @@ impl IkeSa {
     /// The peer is known to have these CHILD_SAs: they are sent on from here on (RFC 7296 §2.8).
     pub(super) fn activate(&mut self, ctx: &mut Ctx<'_>, which: impl Fn(&ChildSa) -> bool) {
         let mut known = Vec::new();
+        let mut confirmed = false;
         for child in self
             .children
             .iter_mut()
             .filter(|child| child.state == ChildState::Installed && which(child))
         {
             if let Some(Unconfirmed { outbound, announce, .. }) = child.unconfirmed.take() {
+                confirmed = true;
                 if let Some(outbound) = outbound {
                     child.outbound_installed = true;
                     ctx.sad(SadUpdate::AddOutbound(outbound));
@@ -583,6 +594,9 @@ impl IkeSa {
             if let Some(child) = self.children.iter().find(|child| child.spi_inbound == spi) {
                 self.announce_child(ctx, child, false);
             }
+        }
+        if confirmed {
+            self.drop_redundant_children();
         }
     }
 
