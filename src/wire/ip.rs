@@ -1,13 +1,15 @@
 //! IP headers: the numbers both versions share, and a view that is either.
 
+mod extension;
 mod v4;
 mod v6;
 
 use core::fmt;
 use core::net::IpAddr;
 
+pub use extension::{ExtensionHeader, ExtensionHeaders, MAX_EXTENSION_HEADERS};
 pub use v4::{Ipv4Packet, Ipv4Repr};
-pub use v6::{Fragment, Ipv6Packet, Ipv6Repr, MAX_EXTENSION_HEADERS};
+pub use v6::{Fragment, Ipv6Packet, Ipv6Repr};
 
 use super::{Malformed, ParseError};
 
