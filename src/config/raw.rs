@@ -57,6 +57,7 @@ pub(super) struct Side<'a> {
 #[derive(Debug)]
 pub(super) struct Ike<'a> {
     pub(super) proposals: Option<List<'a>>,
+    pub(super) allow_legacy: Option<bool>,
     pub(super) rekey_time: Option<Text<'a>>,
     pub(super) over_time: Option<Text<'a>>,
     pub(super) dpd: Option<Text<'a>>,
@@ -69,6 +70,7 @@ pub(super) struct Ike<'a> {
 #[derive(Debug)]
 pub(super) struct Esp<'a> {
     pub(super) proposals: Option<List<'a>>,
+    pub(super) allow_legacy: Option<bool>,
     pub(super) mode: Option<Text<'a>>,
     pub(super) encap: Option<Text<'a>>,
     pub(super) start: Option<Text<'a>>,
@@ -457,6 +459,7 @@ impl Walk<'_> {
         let section = self.section(root, "ike");
         Ike {
             proposals: self.list(&section, "proposals"),
+            allow_legacy: self.boolean(&section, "allow-legacy"),
             rekey_time: self.text(&section, "rekey-time"),
             over_time: self.text(&section, "over-time"),
             dpd: self.text(&section, "dpd"),
@@ -470,6 +473,7 @@ impl Walk<'_> {
         let section = self.section(root, "esp");
         Esp {
             proposals: self.list(&section, "proposals"),
+            allow_legacy: self.boolean(&section, "allow-legacy"),
             mode: self.text(&section, "mode"),
             encap: self.text(&section, "encap"),
             start: self.text(&section, "start"),
