@@ -11,3 +11,4 @@ mod mtu;
 mod outbound;
 mod robustness;
 mod support;
+mod transport;
