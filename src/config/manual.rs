@@ -11,10 +11,8 @@ use super::diagnostic::Report;
 use super::raw::{self, List, Raw, Scalar, Text, WrittenKey};
 use super::secret::{self, SecretSource};
 use super::{keys, policy, proposal, selector, value};
-use crate::crypto::aead::Aead;
-use crate::crypto::cipher::Cbc;
+use crate::crypto::Secret;
 use crate::crypto::integ::Integ;
-use crate::crypto::{Encr, Secret};
 use crate::ipsec::manual::{ManualAh, ManualKeys, ManualPeer, ManualSa, counts};
 use crate::ipsec::pad::PeerAddress;
 use crate::ipsec::suite::{AhSuite, EspSuite, Protocol, Suite};
@@ -447,7 +445,7 @@ fn encr_key(suite: Suite) -> Wanted {
     let Suite::Esp(EspSuite { encr, .. }) = suite else {
         return Wanted::Nothing("AH encrypts nothing, its key is auth-key-…".to_owned());
     };
-    match encr_key_len(encr) {
+    match encr.keymat_len() {
         None | Some(0) => Wanted::Nothing(format!("{encr} has no key")),
         Some(len) => {
             let key = usize::from(encr.key_bits.unwrap_or(256)) / 8;
@@ -458,11 +456,6 @@ fn encr_key(suite: Suite) -> Wanted {
             Wanted::Key { len, parts }
         }
     }
-}
-
-/// In bytes, salt included.
-fn encr_key_len(encr: Encr) -> Option<usize> {
-    Aead::key_len(encr).or_else(|| Cbc::key_len(encr))
 }
 
 fn integ_key(suite: Suite) -> Wanted {
