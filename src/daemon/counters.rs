@@ -18,7 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
 use crate::crypto::sha::sha256;
-use crate::ipsec::esp::OutboundSa;
+use crate::ipsec::OutboundSa;
 use crate::ipsec::manual::{ManualKeys, counts};
 use crate::ipsec::{Protocol, Suite};
 
