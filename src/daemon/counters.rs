@@ -8,6 +8,7 @@
 //!
 //! A file belongs to a key and not to a name, so that renaming an SA, or moving it to another file, starts nothing anew.
 
+use core::ops::Deref;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -18,9 +19,8 @@ use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
 use crate::crypto::sha::sha256;
-use crate::ipsec::OutboundSa;
 use crate::ipsec::manual::{ManualKeys, counts};
-use crate::ipsec::{Protocol, Suite};
+use crate::ipsec::{OutboundSa, Protocol, Suite};
 
 /// Numbers reserved at a time. A crash costs so many at most: a thousandth of those that there are without ESN. It is
 /// more than can be sent between two looks at the counter.
@@ -72,8 +72,38 @@ pub struct Counter {
 /// An outbound SA with the counter of its key. Dropping it ends the SA.
 #[derive(Debug)]
 pub struct Counted {
-    sa: Arc<OutboundSa>,
+    sa: Layer,
     counter: Counter,
+}
+
+/// One SA of a bundle, or the only one.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    /// The AH SA around this one.
+    Around(Arc<OutboundSa>),
+    /// This one.
+    Itself(Arc<OutboundSa>),
+}
+
+impl Deref for Layer {
+    type Target = OutboundSa;
+
+    fn deref(&self) -> &OutboundSa {
+        match self {
+            // Only made of one that has it.
+            Self::Around(sa) => sa.around().unwrap_or(sa),
+            Self::Itself(sa) => sa,
+        }
+    }
+}
+
+impl Layer {
+    /// Every SA of a bundle, the inner first.
+    #[must_use]
+    pub fn all(sa: &Arc<OutboundSa>) -> Vec<Self> {
+        let around = sa.around().map(|_| Self::Around(Arc::clone(sa)));
+        core::iter::once(Self::Itself(Arc::clone(sa))).chain(around).collect()
+    }
 }
 
 impl Counters {
@@ -162,7 +192,7 @@ impl Counted {
     ///
     /// # Errors
     /// [`CounterError::Exhausted`], or if it cannot be written.
-    pub fn begin(sa: Arc<OutboundSa>, counter: Counter) -> Result<Self, CounterError> {
+    pub fn begin(sa: Layer, counter: Counter) -> Result<Self, CounterError> {
         // Until it is reserved, nothing: whoever has the SA already is kept waiting.
         sa.permit_up_to(sa.sequence());
         let mut counted = Self { sa, counter };
@@ -175,7 +205,7 @@ impl Counted {
 
     /// The SA.
     #[must_use]
-    pub const fn sa(&self) -> &Arc<OutboundSa> {
+    pub fn sa(&self) -> &OutboundSa {
         &self.sa
     }
 
@@ -278,7 +308,7 @@ mod tests {
         }
     }
 
-    fn sa(sequence: u64) -> Arc<OutboundSa> {
+    fn sa(sequence: u64) -> Layer {
         let addr = "192.0.2.1:0".parse().unwrap();
         let keys = keys(1);
         let params = SaParams {
@@ -302,7 +332,7 @@ mod tests {
             ah_align: 4,
             around: None,
         };
-        Arc::new(OutboundSa::new(params).unwrap())
+        Layer::Itself(Arc::new(OutboundSa::new(params).unwrap()))
     }
 
     fn seal(sa: &OutboundSa) -> Result<u32, DropReason> {
@@ -325,7 +355,7 @@ mod tests {
         assert_eq!(counter.reserved(), 0);
         let path = counter.path.clone();
         let sa = sa(0);
-        let mut counted = Counted::begin(Arc::clone(&sa), counter).unwrap();
+        let mut counted = Counted::begin(sa.clone(), counter).unwrap();
         for expected in 1..=5 {
             assert_eq!(seal(&sa), Ok(expected));
             assert!(read(&path).unwrap() >= u64::from(expected));
