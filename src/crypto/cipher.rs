@@ -1,4 +1,4 @@
-//! Encryption without integrity: AES-CBC (RFC 3602). It goes with an
+//! Encryption without integrity: AES-CBC (RFC 3602) and AES-CTR (RFC 3686). It goes with an
 //! [`Integ`](crate::crypto::integ::Integ), which is verified before anything is decrypted.
 
 use core::fmt;
@@ -6,28 +6,23 @@ use core::fmt;
 use aes::cipher::consts::U16;
 use aes::cipher::{
     Array, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt,
-    BlockSizeUser, InnerIvInit, KeyInit,
+    BlockSizeUser, InnerIvInit, StreamCipherCore,
 };
-use aes::{Aes128, Aes192, Aes256};
+use ctr::CtrCore;
+use ctr::flavors::Ctr32BE;
+use zeroize::Zeroizing;
 
+use super::block::{Aes, with_aes};
 use crate::crypto::Encr;
 use crate::wire::ike::numbers::EncrId;
 
 /// AES-CBC with its key, for both directions.
 #[derive(Clone)]
-pub struct Cbc(Keyed);
-
-// Boxed: a key schedule is about a kilobyte.
-#[derive(Clone)]
-enum Keyed {
-    Aes128(Box<Aes128>),
-    Aes192(Box<Aes192>),
-    Aes256(Box<Aes256>),
-}
+pub struct Cbc(Aes);
 
 impl Cbc {
     /// Block and IV length in bytes (RFC 3602 §2.4, §3).
-    pub const BLOCK_LEN: usize = 16;
+    pub const BLOCK_LEN: usize = Aes::BLOCK_LEN;
 
     /// `None` for an algorithm that is not CBC or not ours, or a key of another length than
     /// [`Cbc::key_len`].
@@ -36,20 +31,14 @@ impl Cbc {
         if Self::key_len(encr) != Some(key.len()) {
             return None;
         }
-        Some(Self(match key.len() {
-            16 => Keyed::Aes128(Box::new(Aes128::new_from_slice(key).ok()?)),
-            24 => Keyed::Aes192(Box::new(Aes192::new_from_slice(key).ok()?)),
-            _ => Keyed::Aes256(Box::new(Aes256::new_from_slice(key).ok()?)),
-        }))
+        Aes::new(key).map(Self)
     }
 
     /// Length of the key in bytes; `None` for what is not CBC or not ours.
     #[must_use]
     pub const fn key_len(encr: Encr) -> Option<usize> {
-        match (encr.id, encr.key_bits) {
-            (EncrId::ENCR_AES_CBC, Some(128)) => Some(16),
-            (EncrId::ENCR_AES_CBC, Some(192)) => Some(24),
-            (EncrId::ENCR_AES_CBC, Some(256)) => Some(32),
+        match encr.id {
+            EncrId::ENCR_AES_CBC => encr.keymat_len(),
             _ => None,
         }
     }
@@ -57,21 +46,13 @@ impl Cbc {
     /// Encrypts in place. `data` should be a multiple of 16 bytes long: what stands beyond the last
     /// whole block is left as it is.
     pub fn encrypt(&self, iv: &[u8; 16], data: &mut [u8]) {
-        match &self.0 {
-            Keyed::Aes128(aes) => encrypt(&**aes, iv, data),
-            Keyed::Aes192(aes) => encrypt(&**aes, iv, data),
-            Keyed::Aes256(aes) => encrypt(&**aes, iv, data),
-        }
+        with_aes!(&self.0, aes => encrypt(&**aes, iv, data));
     }
 
     /// Decrypts in place. `data` should be a multiple of 16 bytes long: what stands beyond the last
     /// whole block is left as it is.
     pub fn decrypt(&self, iv: &[u8; 16], data: &mut [u8]) {
-        match &self.0 {
-            Keyed::Aes128(aes) => decrypt(&**aes, iv, data),
-            Keyed::Aes192(aes) => decrypt(&**aes, iv, data),
-            Keyed::Aes256(aes) => decrypt(&**aes, iv, data),
-        }
+        with_aes!(&self.0, aes => decrypt(&**aes, iv, data));
     }
 }
 
@@ -96,6 +77,67 @@ where
     let (blocks, _) = Array::slice_as_chunks_mut(data);
     cbc::Decryptor::inner_iv_init(aes, &Array(*iv)).decrypt_blocks(blocks);
 }
+
+/// AES-CTR with its key and its nonce.
+#[derive(Clone)]
+pub struct Ctr {
+    aes: Aes,
+    nonce: Zeroizing<[u8; NONCE_LEN]>,
+}
+
+impl Ctr {
+    /// Length of the IV in bytes (RFC 3686 §3.1).
+    pub const IV_LEN: usize = 8;
+
+    /// `None` for an algorithm that is not CTR or not ours, or a key of another length than
+    /// [`Ctr::key_len`]. The nonce follows the key, as it does in the keying material (RFC 3686
+    /// §5.1).
+    #[must_use]
+    pub fn new(encr: Encr, key_and_nonce: &[u8]) -> Option<Self> {
+        if Self::key_len(encr) != Some(key_and_nonce.len()) {
+            return None;
+        }
+        let (key, nonce) = key_and_nonce.split_last_chunk()?;
+        Some(Self { aes: Aes::new(key)?, nonce: Zeroizing::new(*nonce) })
+    }
+
+    /// Length in bytes of key and nonce together; `None` for what is not CTR or not ours.
+    #[must_use]
+    pub const fn key_len(encr: Encr) -> Option<usize> {
+        match encr.id {
+            EncrId::ENCR_AES_CTR => encr.keymat_len(),
+            _ => None,
+        }
+    }
+
+    /// Encrypts or decrypts in place, which is the same.
+    ///
+    /// An `iv` must never be used twice for encryption under one key: the two plaintexts are lost
+    /// then (RFC 3686 §7).
+    ///
+    /// # Panics
+    /// When `data` is longer than 2³² blocks. No packet is.
+    pub fn apply(&self, iv: &[u8; 8], data: &mut [u8]) {
+        // RFC 3686 §4: nonce, IV, and a counter that begins with one.
+        let mut block = [0; Aes::BLOCK_LEN];
+        block[..NONCE_LEN].copy_from_slice(&*self.nonce);
+        block[NONCE_LEN..NONCE_LEN + 8].copy_from_slice(iv);
+        block[15] = 1;
+        with_aes!(&self.aes, aes => {
+            CtrCore::<_, Ctr32BE>::inner_iv_init(&**aes, &Array(block))
+                .apply_keystream_partial(data.into());
+        });
+    }
+}
+
+impl fmt::Debug for Ctr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ctr([redacted])")
+    }
+}
+
+/// RFC 3686 §5.1: four octets.
+const NONCE_LEN: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -136,5 +178,46 @@ mod tests {
         assert!(Cbc::new(none, &[3; 16]).is_none(), "RFC 3602 §5.3: the attribute is required");
         let gcm = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(128) };
         assert!(Cbc::new(gcm, &[3; 16]).is_none());
+    }
+
+    const fn ctr(bits: u16) -> Encr {
+        Encr { id: EncrId::ENCR_AES_CTR, key_bits: Some(bits) }
+    }
+
+    #[test]
+    fn ctr_decrypts_what_it_encrypted_at_every_key_and_data_length() {
+        for bits in [128, 192, 256] {
+            let ctr = Ctr::new(ctr(bits), &vec![3; usize::from(bits) / 8 + 4]).unwrap();
+            for len in [1, 15, 16, 17, 100] {
+                let mut data = vec![5; len];
+                ctr.apply(&[9; 8], &mut data);
+                assert_ne!(data, vec![5; len], "{bits} {len}");
+                ctr.apply(&[9; 8], &mut data);
+                assert_eq!(data, vec![5; len], "{bits} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn ctr_key_has_a_nonce_at_its_end() {
+        assert!(Ctr::new(ctr(128), &[3; 16]).is_none());
+        assert!(Ctr::new(ctr(256), &[3; 20]).is_none());
+        assert!(Ctr::new(aes(128), &[3; 20]).is_none());
+        let encrypt = |key: &[u8]| {
+            let mut data = [0; 32];
+            Ctr::new(ctr(128), key).unwrap().apply(&[0; 8], &mut data);
+            data
+        };
+        let mut key = [3; 20];
+        let first = encrypt(&key);
+        key[19] ^= 1;
+        assert_ne!(encrypt(&key), first);
+    }
+
+    #[test]
+    fn debug_output_has_no_key() {
+        let cbc = Cbc::new(aes(128), &[3; 16]).unwrap();
+        let ctr = Ctr::new(ctr(128), &[3; 20]).unwrap();
+        assert_eq!(format!("{cbc:?} {ctr:?}"), "Cbc([redacted]) Ctr([redacted])");
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! | module | what | by |
 //! | --- | --- | --- |
-//! | [`aead`] | AES-GCM with a 16-byte ICV (RFC 4106, RFC 5282) | `ring`; `aes-gcm` for 192-bit keys |
-//! | [`cipher`] | AES-CBC (RFC 3602) | `aes`, `cbc` |
+//! | [`aead`] | AES-GCM (RFC 4106, RFC 5282), AES-CCM (RFC 4309), ChaCha20-Poly1305 (RFC 7634) | `ring`; `aes-gcm`, `ccm` |
+//! | [`cipher`] | AES-CBC (RFC 3602), AES-CTR (RFC 3686) | `aes`, `cbc`, `ctr` |
 //! | [`dh`] | key exchange: x25519, P-256, P-384, MODP | `x25519-dalek`, `p256`, `p384`, `crypto-bigint` |
 //! | [`encr`] | the name of an encryption algorithm with its key length | |
-//! | [`integ`] | HMAC-SHA2, truncated (RFC 4868) | `hmac`, `sha2` |
+//! | [`gmac`] | AES-GMAC (RFC 4543) | `aes`, `ghash` |
+//! | [`integ`] | HMAC-SHA2, HMAC-SHA1, AES-XCBC, AES-CMAC, truncated; AES-GMAC | `hmac`, `sha2`, `sha1`, `aes`, `cmac` |
 //! | [`prf`] | HMAC-SHA2 and prf+ (RFC 7296 §2.13) | `hmac`, `sha2` |
 //! | [`random`] | where random bytes come from | `getrandom` |
 //! | [`secret`] | bytes that must not leak | `zeroize`, `subtle` |
@@ -15,14 +16,17 @@
 //! Nothing here panics on what a peer sends. All randomness is an argument.
 
 pub mod aead;
+mod block;
 pub mod cipher;
 pub mod dh;
 pub mod encr;
+pub mod gmac;
 pub mod integ;
 pub mod prf;
 pub mod random;
 pub mod secret;
 pub mod sha;
+mod xcbc;
 
 pub use encr::Encr;
 pub use random::SecureRandom;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crate::ipsec::lifetime::Usage;
 use crate::ipsec::sad::{InboundEntry, OutboundEntry, Traffic};
-use crate::ipsec::suite::EspSuite;
-use crate::ipsec::{DropCounters, DropReason, Path, PolicyId, SaParams, Spi};
+use crate::ipsec::{DropCounters, DropReason, Path, PolicyId, SaParams, Spi, Suite};
 
 /// What the datapath has done since it was made. Counters are read one after the other while workers go on.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +49,8 @@ pub struct SaStats {
     pub policy: PolicyId,
     /// Name of the peer.
     pub peer: Arc<str>,
-    /// Algorithms.
-    pub suite: EspSuite,
+    /// Protocol and algorithms.
+    pub suite: Suite,
     /// Where it travels.
     pub path: Path,
     /// Inner packets that passed.

@@ -110,7 +110,7 @@ impl ChildSa {
                 peer: Arc::clone(&peer.name),
                 path,
                 mode: Mode::Tunnel,
-                suite,
+                suite: suite.into(),
                 encr_key,
                 integ_key,
                 ts_local: Arc::clone(&ts_local),
@@ -119,6 +119,10 @@ impl ChildSa {
                 lifetime: policy.lifetime,
                 df: policy.df,
                 dscp: policy.dscp,
+                sequence: 0,
+                tfc: 0,
+                ah_align: 4,
+                around: None,
             })
         };
         let ((out_e, out_i), (in_e, in_i)) = if initiator {

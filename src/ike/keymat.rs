@@ -1,8 +1,6 @@
 //! Keying material: SKEYSEED and the keys of an IKE SA (RFC 7296 §2.14, §2.18), KEYMAT of CHILD_SAs
 //! (§2.17), and what a pre-shared key signs (§2.15).
 
-use crate::crypto::aead::Aead;
-use crate::crypto::cipher::Cbc;
 use crate::crypto::integ::Integ;
 use crate::crypto::prf::Prf;
 use crate::crypto::{Encr, Secret};
@@ -169,7 +167,7 @@ const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
 
 /// Lengths in bytes of the keys that one direction takes.
 struct KeyLens {
-    /// With an AEAD, its salt included.
+    /// With its salt, or nonce, if it has one.
     encr: usize,
     integ: usize,
 }
@@ -178,10 +176,12 @@ impl KeyLens {
     /// `None` if an algorithm is not ours, or the two do not go together (RFC 7296 §3.3: an AEAD
     /// has no integrity algorithm, any other cipher needs one).
     fn of(encr: Encr, integ: IntegId) -> Option<Self> {
-        if let Some(encr) = Aead::key_len(encr) {
-            return (integ == IntegId::NONE).then_some(Self { encr, integ: 0 });
-        }
-        Some(Self { encr: Cbc::key_len(encr)?, integ: Integ::key_len(integ)? })
+        let integ = match (encr.id.is_aead(), integ) {
+            (true, IntegId::NONE) => 0,
+            (true, _) => return None,
+            (false, integ) => Integ::key_len(integ)?,
+        };
+        Some(Self { encr: encr.keymat_len()?, integ })
     }
 }
 
@@ -240,6 +240,37 @@ mod tests {
         let mut unknown = suite(GCM, IntegId::NONE);
         unknown.prf = PrfId::PRF_AES128_XCBC;
         assert!(derive(unknown).is_none());
+    }
+
+    #[test]
+    fn child_keys_have_the_lengths_that_their_algorithms_need() {
+        let aes = |id, bits| Encr { id, key_bits: Some(bits) };
+        let fixed = |id| Encr { id, key_bits: None };
+        let none = IntegId::NONE;
+        for (encr, integ, lens) in [
+            (aes(EncrId::ENCR_AES_GCM_8, 128), none, (20, 0)),
+            (aes(EncrId::ENCR_AES_GCM_16_IIV, 256), none, (36, 0)),
+            (aes(EncrId::ENCR_AES_CCM_16, 128), none, (19, 0)),
+            (aes(EncrId::ENCR_AES_CCM_8_IIV, 256), none, (35, 0)),
+            (aes(EncrId::ENCR_NULL_AUTH_AES_GMAC, 192), none, (28, 0)),
+            (fixed(EncrId::ENCR_CHACHA20_POLY1305), none, (36, 0)),
+            (aes(EncrId::ENCR_AES_CTR, 256), IntegId::AUTH_AES_XCBC_96, (36, 16)),
+            (aes(EncrId::ENCR_AES_CBC, 192), IntegId::AUTH_AES_CMAC_96, (24, 16)),
+            (fixed(EncrId::ENCR_NULL), IntegId::AUTH_HMAC_SHA1_96, (0, 20)),
+            (fixed(EncrId::ENCR_NULL), IntegId::AUTH_AES_256_GMAC, (0, 36)),
+        ] {
+            let suite = EspSuite { encr, integ, esn: EsnId::NO_ESN };
+            let prf = PrfId::PRF_HMAC_SHA2_256;
+            let sk_d = Secret::copy_of(&[7; 32]);
+            let keys = child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).unwrap();
+            assert_eq!((keys.encr_i.len(), keys.integ_i.len()), lens, "{suite}");
+            assert_eq!((keys.encr_r.len(), keys.integ_r.len()), lens, "{suite}");
+        }
+        let chacha = aes(EncrId::ENCR_CHACHA20_POLY1305, 256);
+        let suite = EspSuite { encr: chacha, integ: none, esn: EsnId::NO_ESN };
+        let sk_d = Secret::copy_of(&[7; 32]);
+        let prf = PrfId::PRF_HMAC_SHA2_256;
+        assert!(child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).is_none());
     }
 
     #[test]

@@ -87,12 +87,14 @@ impl Protector {
                 // there.
                 plain.push(0);
                 let iv = next_iv.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-                let sealed_len = iv.len() + plain.len() + Aead::ICV_LEN;
+                let sealed_len = iv.len() + plain.len() + aead.icv_len();
                 let mut out = start(header, first, sealed_len);
-                let icv = aead.seal(&iv, &out, &mut plain);
+                let mut icv = [0; Aead::MAX_ICV_LEN];
+                let icv = &mut icv[..aead.icv_len()];
+                aead.seal(&iv, &out, &mut plain, icv);
                 out.extend_from_slice(&iv);
                 out.extend_from_slice(&plain);
-                out.extend_from_slice(&icv);
+                out.extend_from_slice(icv);
                 out
             }
             Method::Cbc { cbc, integ, icv_len } => {
@@ -158,7 +160,8 @@ impl Protector {
                 // SK.
                 let aad = datagram.get(..body_at).ok_or(OpenError::BadIcv)?;
                 let (iv, rest) = body.split_first_chunk_mut().ok_or(OpenError::BadIcv)?;
-                let (data, icv) = rest.split_last_chunk_mut().ok_or(OpenError::BadIcv)?;
+                let data_len = rest.len().checked_sub(aead.icv_len()).ok_or(OpenError::BadIcv)?;
+                let (data, icv) = rest.split_at_mut_checked(data_len).ok_or(OpenError::BadIcv)?;
                 aead.open(iv, aad, data, icv).map_err(|_| OpenError::BadIcv)?;
                 Ok(data)
             }
@@ -366,7 +369,8 @@ mod tests {
     ) -> Vec<u8> {
         let (sk_e, sk_a) = keys(suite);
         let mut data = plain.to_vec();
-        let icv_len = Integ::icv_len(suite.integ).unwrap_or(16);
+        let aead_icv_len = Aead::icv_len_of(suite.encr.id);
+        let icv_len = aead_icv_len.or(Integ::icv_len(suite.integ)).unwrap();
         let iv_len = if suite.encr.id.is_aead() { 8 } else { 16 };
         let body_len = iv_len + plain.len() + icv_len;
         let mut payloads = before.to_vec();
@@ -374,9 +378,10 @@ mod tests {
         let mut out = Message { header: header(), payloads }.emit();
         let body_at = out.len() - body_len;
         if let Some(aead) = Aead::new(suite.encr, sk_e.expose()) {
-            let icv = aead.seal(&[0; 8], &out[..body_at], &mut data);
+            let mut icv = vec![0; icv_len];
+            aead.seal(&[0; 8], &out[..body_at], &mut data, &mut icv);
             out[body_at + 8..body_at + 8 + data.len()].copy_from_slice(&data);
-            let icv_at = out.len() - 16;
+            let icv_at = out.len() - icv_len;
             out[icv_at..].copy_from_slice(&icv);
         } else {
             Cbc::new(suite.encr, sk_e.expose()).unwrap().encrypt(&[0; 16], &mut data);

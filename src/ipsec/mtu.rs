@@ -1,6 +1,6 @@
 //! How long an inner packet may be so that the outer one fits into a path (RFC 4301 §8).
 
-use super::{Encap, Path, esp::EspLayout, suite::EspSuite};
+use super::{Encap, Path, esp::EspLayout, suite::Suite};
 
 /// Length of an IPv4 header without options.
 const IPV4_HEADER: usize = 20;
@@ -14,7 +14,7 @@ const UDP_HEADER: usize = 8;
 #[must_use]
 pub fn tunnel_mtu(
     path_mtu: usize,
-    suite: EspSuite,
+    suite: impl Into<Suite>,
     encap: Encap,
     outer_is_ipv6: bool,
 ) -> Option<usize> {
@@ -23,11 +23,11 @@ pub fn tunnel_mtu(
         Encap::Plain => 0,
         Encap::Udp => UDP_HEADER,
     };
-    EspLayout::of(suite)?.max_inner_len(path_mtu.checked_sub(outer + udp)?)
+    EspLayout::of(suite.into().esp()?)?.max_inner_len(path_mtu.checked_sub(outer + udp)?)
 }
 
 /// [`tunnel_mtu`] on a path.
 #[must_use]
-pub fn tunnel_mtu_on(path: &Path, path_mtu: usize, suite: EspSuite) -> Option<usize> {
+pub fn tunnel_mtu_on(path: &Path, path_mtu: usize, suite: Suite) -> Option<usize> {
     tunnel_mtu(path_mtu, suite, path.encap, path.remote.is_ipv6())
 }

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{PolicyId, Spi, TrafficSelector, suite::EspSuite};
+use super::{PolicyId, Spi, TrafficSelector, suite::Suite};
 use crate::crypto::Secret;
 
 /// Where packets of an SA, or IKE messages, travel.
@@ -103,9 +103,9 @@ pub struct SaParams {
     pub path: Path,
     /// Tunnel or transport.
     pub mode: Mode,
-    /// Algorithms.
-    pub suite: EspSuite,
-    /// Encryption key, an AEAD's or CTR's salt at its end (RFC 4106 §8.1).
+    /// Protocol and algorithms.
+    pub suite: Suite,
+    /// Encryption key, an AEAD's or CTR's salt at its end (RFC 4106 §8.1); empty with AH.
     pub encr_key: Secret,
     /// Integrity key; empty with an AEAD.
     pub integ_key: Secret,
@@ -113,6 +113,8 @@ pub struct SaParams {
     pub ts_local: Arc<[TrafficSelector]>,
     /// Selectors of the peer's side, as negotiated.
     pub ts_peer: Arc<[TrafficSelector]>,
+    /// The last sequence number that was used, or received, on it; 0 for a new SA.
+    pub sequence: u64,
     /// Replay window in packets, at most 8192; 0 is no check (RFC 4303 §3.4.3).
     pub replay_window: u32,
     /// Bytes and packets count in the datapath; time counts in IKE.
@@ -121,4 +123,13 @@ pub struct SaParams {
     pub df: DfPolicy,
     /// DSCP of the outer header.
     pub dscp: DscpPolicy,
+    /// Tunnel mode ESP: shorter packets are padded to this many bytes, as far as the path MTU allows (traffic flow
+    /// confidentiality, RFC 4303 §2.7); 0 for none.
+    pub tfc: u16,
+    /// What the length of AH over IPv4 is a multiple of, in bytes: 4 (RFC 4302 §3.3.3.2.1), or 8 for peers that
+    /// want that (Linux without `align4`). Over IPv6 it is always 8.
+    pub ah_align: u8,
+    /// The AH SA whose protection goes around this ESP SA's: two SAs that are applied together, in transport mode
+    /// (RFC 4301 §4.3 leaves such nesting to policy).
+    pub around: Option<Box<Self>>,
 }

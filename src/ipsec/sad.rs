@@ -239,7 +239,7 @@ impl Sad {
         }
     }
 
-    fn mtu_on(&self, path: &Path, suite: super::suite::EspSuite) -> usize {
+    fn mtu_on(&self, path: &Path, suite: super::Suite) -> usize {
         let path_mtu = self.path_mtus.get(&path.remote.ip()).copied();
         tunnel_mtu_on(path, path_mtu.unwrap_or(self.default_path_mtu), suite).unwrap_or(0)
     }

@@ -1,9 +1,36 @@
-//! The algorithms of an SA, as negotiated: [`EspSuite`] and [`IkeSuite`], and the proposals they are chosen from.
+//! The algorithms of an SA, as negotiated: [`Suite`] and [`IkeSuite`], and the proposals they are chosen from.
 
 use core::fmt;
 
 pub use crate::crypto::Encr;
 use crate::wire::ike::numbers::{EsnId, IntegId, KeId, PrfId};
+
+/// The algorithms of one SA of the SAD, and with them its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// Of AH (RFC 4302).
+    Ah(AhSuite),
+    /// Of ESP (RFC 4303).
+    Esp(EspSuite),
+}
+
+/// The security protocol of an SA (RFC 4301 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Authentication Header, IP protocol 51.
+    Ah,
+    /// Encapsulating Security Payload, IP protocol 50.
+    Esp,
+}
+
+/// The algorithms of one AH SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AhSuite {
+    /// Integrity, never [`IntegId::NONE`].
+    pub integ: IntegId,
+    /// Whether sequence numbers have 64 bits (RFC 4302 §2.5.1).
+    pub esn: EsnId,
+}
 
 /// The algorithms of one ESP SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +80,76 @@ pub struct EspProposal {
     pub ke: Vec<KeId>,
     /// Extended sequence numbers, never empty.
     pub esn: Vec<EsnId>,
+}
+
+impl Suite {
+    /// What the suite is for.
+    #[must_use]
+    pub const fn protocol(self) -> Protocol {
+        match self {
+            Self::Ah(_) => Protocol::Ah,
+            Self::Esp(_) => Protocol::Esp,
+        }
+    }
+
+    /// Whether sequence numbers have 64 bits.
+    #[must_use]
+    pub fn esn(self) -> bool {
+        match self {
+            Self::Ah(suite) => suite.esn == EsnId::ESN,
+            Self::Esp(suite) => suite.esn == EsnId::ESN,
+        }
+    }
+
+    /// Its ESP suite.
+    #[must_use]
+    pub const fn esp(self) -> Option<EspSuite> {
+        match self {
+            Self::Ah(_) => None,
+            Self::Esp(suite) => Some(suite),
+        }
+    }
+}
+
+impl From<AhSuite> for Suite {
+    fn from(suite: AhSuite) -> Self {
+        Self::Ah(suite)
+    }
+}
+
+impl From<EspSuite> for Suite {
+    fn from(suite: EspSuite) -> Self {
+        Self::Esp(suite)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ah => "AH",
+            Self::Esp => "ESP",
+        })
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ah(suite) => fmt::Display::fmt(suite, f),
+            Self::Esp(suite) => fmt::Display::fmt(suite, f),
+        }
+    }
+}
+
+/// `AUTH_HMAC_SHA2_256_128`, in the words that a log line uses.
+impl fmt::Display for AhSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.integ, f)?;
+        if self.esn == EsnId::ESN {
+            f.write_str("/ESN")?;
+        }
+        Ok(())
+    }
 }
 
 /// `AES_GCM_16-256`, in the words that a log line uses.

@@ -156,7 +156,7 @@ pub fn sa_params() -> SaParams {
         peer: Arc::from("b"),
         path: path(ADDR_A, ADDR_B),
         mode: Mode::Tunnel,
-        suite: EspSuite { encr: AES_GCM_256, integ: IntegId::NONE, esn: EsnId::NO_ESN },
+        suite: EspSuite { encr: AES_GCM_256, integ: IntegId::NONE, esn: EsnId::NO_ESN }.into(),
         encr_key: Secret::new(vec![7; 36]),
         integ_key: Secret::empty(),
         ts_local: Arc::from([subnet(1)]),
@@ -165,5 +165,9 @@ pub fn sa_params() -> SaParams {
         lifetime: Lifetime::default(),
         df: DfPolicy::Copy,
         dscp: DscpPolicy::Copy,
+        sequence: 0,
+        tfc: 0,
+        ah_align: 4,
+        around: None,
     }
 }

@@ -233,13 +233,14 @@ impl Puppet {
         // RFC 7296 §3.14: the last byte is Pad Length, here of no padding.
         let mut data = [inner, &[0]].concat();
         let iv = iv.to_be_bytes();
-        let body = iv.len() + data.len() + Aead::ICV_LEN;
+        let body = iv.len() + data.len() + aead.icv_len();
         let mut sealed = Vec::new();
         let length = u32::try_from(Header::LEN + 4 + body).ok()?;
         Header { next_payload: PayloadType::SK, length, ..header }.emit(&mut sealed);
         sealed.extend_from_slice(&[first.0, 0]);
         sealed.extend_from_slice(&u16::try_from(4 + body).ok()?.to_be_bytes());
-        let icv = aead.seal(&iv, &sealed, &mut data);
+        let mut icv = vec![0; aead.icv_len()];
+        aead.seal(&iv, &sealed, &mut data, &mut icv);
         sealed.extend_from_slice(&iv);
         sealed.extend_from_slice(&data);
         sealed.extend_from_slice(&icv);

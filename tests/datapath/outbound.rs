@@ -206,7 +206,7 @@ fn an_sa_that_cannot_be_is_refused() {
         .apply(&SadUpdate::AddOutbound(Box::new(transport)));
     assert_eq!(refused.map(drop), Err(SadError::UnsupportedMode(spi)));
     for wrong in suites().into_iter().filter(|suite| suite.encr != gcm().encr) {
-        let params = SaParams { suite: wrong, ..inbound.clone() };
+        let params = SaParams { suite: wrong.into(), ..inbound.clone() };
         let refused = Gateway::new(spd(true), Options::default())
             .datapath
             .apply(&SadUpdate::AddInbound(Box::new(params)));

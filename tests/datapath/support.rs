@@ -88,7 +88,7 @@ pub(crate) fn params(suite: EspSuite, from_a: bool, number: u8) -> (SaParams, Sa
         peer: if at_a { "b".into() } else { "a".into() },
         path: if at_a { path(1, 2, Encap::Udp, false) } else { path(2, 1, Encap::Udp, false) },
         mode: Mode::Tunnel,
-        suite,
+        suite: suite.into(),
         encr_key: encr_key.clone(),
         integ_key: integ_key.clone(),
         ts_local: if at_a { ts_a.into() } else { ts_b.into() },
@@ -97,6 +97,10 @@ pub(crate) fn params(suite: EspSuite, from_a: bool, number: u8) -> (SaParams, Sa
         lifetime: Lifetime::default(),
         df: DfPolicy::Copy,
         dscp: DscpPolicy::Copy,
+        sequence: 0,
+        tfc: 0,
+        ah_align: 4,
+        around: None,
     };
     (side(from_a), side(!from_a))
 }

@@ -1,13 +1,15 @@
-//! The two ways of protecting a payload: an AEAD (RFC 4106), or AES-CBC with HMAC-SHA-2 (RFC 3602, RFC 4868).
+//! The ways of protecting a payload: an AEAD whose IV is sent (RFC 4106, RFC 4309, RFC 7634) or implied (RFC 8750),
+//! GMAC, which encrypts nothing (RFC 4543), and a cipher or none (RFC 2410) with an integrity algorithm.
 
 use super::super::replay::IcvVerified;
 use super::super::{DropReason, suite::EspSuite};
 use super::EspLayout;
-use crate::crypto::Secret;
 use crate::crypto::aead::Aead;
-use crate::crypto::cipher::Cbc;
+use crate::crypto::cipher::{Cbc, Ctr};
+use crate::crypto::gmac::Gmac;
 use crate::crypto::integ::Integ;
-use crate::wire::ike::numbers::IntegId;
+use crate::crypto::{Encr, Secret};
+use crate::wire::ike::numbers::{EncrId, IntegId};
 
 /// Algorithms with their keys.
 #[derive(Debug)]
@@ -18,58 +20,98 @@ pub(super) struct Transform {
 
 #[derive(Debug)]
 enum Algorithms {
+    /// The IV is the sequence number, whether it is sent or not.
     Aead(Aead),
-    CbcHmac(Box<CbcHmac>),
+    Gmac(Box<Gmac>),
+    Separate(Box<Separate>),
 }
 
 /// Encrypted, then authenticated.
 #[derive(Debug)]
-struct CbcHmac {
-    cipher: Cbc,
+struct Separate {
+    cipher: Cipher,
     integ: Integ,
 }
 
+#[derive(Debug)]
+enum Cipher {
+    Cbc(Cbc),
+    Ctr(Ctr),
+    Null,
+}
+
 impl Transform {
+    /// `None` for algorithms that we do not have or that do not go together, or keys of other lengths. There is no
+    /// encryption without integrity, and no ESP without either (RFC 8221 §6).
     pub(super) fn new(suite: EspSuite, encr_key: &Secret, integ_key: &Secret) -> Option<Self> {
         let layout = Self::layout(suite)?;
-        let algorithms = if suite.integ == IntegId::NONE {
-            if !integ_key.is_empty() {
+        let (encr_key, integ_key) = (encr_key.expose(), integ_key.expose());
+        let algorithms = if suite.integ != IntegId::NONE {
+            let cipher = match suite.encr.id {
+                EncrId::ENCR_AES_CBC => Cipher::Cbc(Cbc::new(suite.encr, encr_key)?),
+                EncrId::ENCR_AES_CTR => Cipher::Ctr(Ctr::new(suite.encr, encr_key)?),
+                EncrId::ENCR_NULL if encr_key.is_empty() => Cipher::Null,
+                _ => return None,
+            };
+            let integ = Integ::new(suite.integ, integ_key)?;
+            Algorithms::Separate(Box::new(Separate { cipher, integ }))
+        } else if !integ_key.is_empty() {
+            return None;
+        } else if suite.encr.id == EncrId::ENCR_NULL_AUTH_AES_GMAC {
+            if suite.encr.keymat_len() != Some(encr_key.len()) {
                 return None;
             }
-            Algorithms::Aead(Aead::new(suite.encr, encr_key.expose())?)
+            Algorithms::Gmac(Box::new(Gmac::new(encr_key)?))
         } else {
-            Algorithms::CbcHmac(Box::new(CbcHmac {
-                cipher: Cbc::new(suite.encr, encr_key.expose())?,
-                integ: Integ::new(suite.integ, integ_key.expose())?,
-            }))
+            Algorithms::Aead(Aead::new(with_explicit_iv(suite.encr), encr_key)?)
         };
         Some(Self { layout, algorithms })
     }
 
+    /// `None` as with [`new`](Self::new).
     pub(super) fn layout(suite: EspSuite) -> Option<EspLayout> {
-        if Aead::key_len(suite.encr).is_some() && suite.integ == IntegId::NONE {
-            Some(EspLayout { iv_len: Aead::IV_LEN, align: 4, icv_len: Aead::ICV_LEN })
-        } else {
-            Cbc::key_len(suite.encr)?;
-            let icv_len = Integ::icv_len(suite.integ)?;
-            Some(EspLayout { iv_len: Cbc::BLOCK_LEN, align: 16, icv_len })
+        suite.encr.keymat_len()?;
+        if suite.integ == IntegId::NONE {
+            let explicit = with_explicit_iv(suite.encr);
+            let iv_len = if explicit == suite.encr { Aead::IV_LEN } else { 0 };
+            let icv_len = match suite.encr.id {
+                EncrId::ENCR_NULL_AUTH_AES_GMAC => Gmac::TAG_LEN,
+                _ => Aead::icv_len_of(explicit.id)?,
+            };
+            return Some(EspLayout { iv_len, align: 4, icv_len });
         }
+        // RFC 4543 §5.3: AUTH_AES_*_GMAC is AH's, and ESP has no place for its IV.
+        if Integ::iv_len(suite.integ) > 0 {
+            return None;
+        }
+        let icv_len = Integ::icv_len(suite.integ)?;
+        let (iv_len, align) = match suite.encr.id {
+            EncrId::ENCR_AES_CBC => (Cbc::BLOCK_LEN, 16),
+            EncrId::ENCR_AES_CTR => (Ctr::IV_LEN, 4),
+            EncrId::ENCR_NULL => (0, 4),
+            _ => return None,
+        };
+        Some(EspLayout { iv_len, align, icv_len })
     }
 
     pub(super) const fn own_layout(&self) -> EspLayout {
         self.layout
     }
 
-    /// Whether so many bytes can be a ciphertext. An AEAD takes any length: the alignment of RFC 4303 §2.4 binds the
-    /// sender, and nothing here depends on it.
-    pub(super) const fn takes(&self, encrypted: usize) -> bool {
-        match self.algorithms {
-            Algorithms::Aead(_) => true,
-            Algorithms::CbcHmac(_) => encrypted.is_multiple_of(Cbc::BLOCK_LEN),
+    /// Whether so many bytes can be a ciphertext. Only CBC does not take any length: the alignment of RFC 4303 §2.4
+    /// binds the sender, and nothing here depends on it.
+    pub(super) fn takes(&self, encrypted: usize) -> bool {
+        match &self.algorithms {
+            Algorithms::Aead(_) | Algorithms::Gmac(_) => true,
+            Algorithms::Separate(separate) => match separate.cipher {
+                Cipher::Cbc(_) => encrypted.is_multiple_of(Cbc::BLOCK_LEN),
+                Cipher::Ctr(_) | Cipher::Null => true,
+            },
         }
     }
 
     /// Encrypts `data`, and fills `iv` and `icv`.
+    #[inline]
     pub(super) fn seal(
         &self,
         header: &[u8],
@@ -79,29 +121,45 @@ impl Transform {
         data: &mut [u8],
         icv: &mut [u8],
     ) {
+        // RFC 4106 §3.1, RFC 4309 §3.1, RFC 4543 §3.1, RFC 7634 §2, RFC 3686 §3.1: unique for each packet under a key,
+        // which the sequence number is. RFC 8750 §4: it is the IV that is not sent.
+        let counter = sequence.to_be_bytes();
+        let covered = Covered::new(header, esn, sequence);
         match &self.algorithms {
             Algorithms::Aead(aead) => {
-                // RFC 4106 §3.1: unique for each packet under a key, which the sequence number is.
-                let nonce = sequence.to_be_bytes();
-                iv.copy_from_slice(&nonce);
-                let aad = Aad::new(header, esn, sequence);
-                icv.copy_from_slice(&aead.seal(&nonce, aad.as_slice(), data));
+                if !iv.is_empty() {
+                    iv.copy_from_slice(&counter);
+                }
+                aead.seal(&counter, covered.as_aad(), data, icv);
             }
-            Algorithms::CbcHmac(both) => {
-                let CbcHmac { cipher, integ } = &**both;
-                // RFC 3602 §3: unpredictable. A counter encrypted under the same key is (SP 800-38A, appendix C).
-                let mut block = [0; Cbc::BLOCK_LEN];
-                block[8..].copy_from_slice(&sequence.to_be_bytes());
-                cipher.encrypt(&[0; Cbc::BLOCK_LEN], &mut block);
-                iv.copy_from_slice(&block);
-                cipher.encrypt(&block, data);
-                let high = high_bits(sequence);
-                integ.sign(&[header, iv, data, if esn { &high } else { &[] }], icv);
+            Algorithms::Gmac(gmac) => {
+                iv.copy_from_slice(&counter);
+                icv.copy_from_slice(&gmac.tag(&counter, &[covered.as_aad(), iv, data]));
+            }
+            Algorithms::Separate(separate) => {
+                match &separate.cipher {
+                    Cipher::Cbc(cbc) => {
+                        // RFC 3602 §3: unpredictable. A counter encrypted under the same key is (SP 800-38A, appendix
+                        // C).
+                        let mut block = [0; Cbc::BLOCK_LEN];
+                        block[8..].copy_from_slice(&counter);
+                        cbc.encrypt(&[0; Cbc::BLOCK_LEN], &mut block);
+                        iv.copy_from_slice(&block);
+                        cbc.encrypt(&block, data);
+                    }
+                    Cipher::Ctr(ctr) => {
+                        iv.copy_from_slice(&counter);
+                        ctr.apply(&counter, data);
+                    }
+                    Cipher::Null => {}
+                }
+                separate.integ.sign(&[header, iv, data, covered.high_bits()], icv);
             }
         }
     }
 
     /// Verifies the ICV. An AEAD decrypts with it; otherwise [`decrypt`](Self::decrypt) does.
+    #[inline]
     pub(super) fn open(
         &self,
         header: &[u8],
@@ -111,68 +169,84 @@ impl Transform {
         data: &mut [u8],
         icv: &[u8],
     ) -> Result<IcvVerified, DropReason> {
-        match &self.algorithms {
+        let covered = Covered::new(header, esn, sequence);
+        let genuine = match &self.algorithms {
             Algorithms::Aead(aead) => {
-                let (Ok(iv), Ok(icv)) = (iv.try_into(), icv.try_into()) else {
-                    return Err(DropReason::EspMalformed);
-                };
-                let aad = Aad::new(header, esn, sequence);
-                match aead.open(iv, aad.as_slice(), data, icv) {
-                    Ok(()) => Ok(IcvVerified::new()),
-                    Err(_) => Err(DropReason::IcvMismatch),
-                }
+                // RFC 8750 §4: what is not sent is the sequence number.
+                let implied = sequence.to_be_bytes();
+                let iv = iv.first_chunk().unwrap_or(&implied);
+                aead.open(iv, covered.as_aad(), data, icv).is_ok()
             }
-            Algorithms::CbcHmac(both) => {
-                let high = high_bits(sequence);
-                if both.integ.verify(&[header, iv, data, if esn { &high } else { &[] }], icv) {
-                    Ok(IcvVerified::new())
-                } else {
-                    Err(DropReason::IcvMismatch)
-                }
+            Algorithms::Gmac(gmac) => iv
+                .first_chunk()
+                .is_some_and(|nonce| gmac.verify(nonce, &[covered.as_aad(), iv, data], icv)),
+            Algorithms::Separate(separate) => {
+                separate.integ.verify(&[header, iv, data, covered.high_bits()], icv)
             }
-        }
+        };
+        if genuine { Ok(IcvVerified::new()) } else { Err(DropReason::IcvMismatch) }
     }
 
     /// After the ICV is verified: decrypts, unless that was one step.
+    #[inline]
     pub(super) fn decrypt(&self, iv: &[u8], data: &mut [u8]) {
-        match &self.algorithms {
-            Algorithms::Aead(_) => {}
-            Algorithms::CbcHmac(both) => {
-                let mut block = [0; Cbc::BLOCK_LEN];
-                block.copy_from_slice(iv);
-                both.cipher.decrypt(&block, data);
+        let Algorithms::Separate(separate) = &self.algorithms else { return };
+        match &separate.cipher {
+            Cipher::Cbc(cbc) => {
+                if let Some(iv) = iv.first_chunk() {
+                    cbc.decrypt(iv, data);
+                }
             }
+            Cipher::Ctr(ctr) => {
+                if let Some(iv) = iv.first_chunk() {
+                    ctr.apply(iv, data);
+                }
+            }
+            Cipher::Null => {}
         }
     }
 }
 
-/// RFC 4303 §2.2.1: with a separate integrity algorithm the high 32 bits follow the payload, for the ICV only.
-fn high_bits(sequence: u64) -> [u8; 4] {
-    let [h0, h1, h2, h3, ..] = sequence.to_be_bytes();
-    [h0, h1, h2, h3]
+/// RFC 8750 §1: the algorithm with the same cipher whose IV is sent; of any other, itself.
+const fn with_explicit_iv(encr: Encr) -> Encr {
+    let id = match encr.id {
+        EncrId::ENCR_AES_CCM_8_IIV => EncrId::ENCR_AES_CCM_8,
+        EncrId::ENCR_AES_GCM_16_IIV => EncrId::ENCR_AES_GCM_16,
+        EncrId::ENCR_CHACHA20_POLY1305_IIV => EncrId::ENCR_CHACHA20_POLY1305,
+        other => other,
+    };
+    Encr { id, key_bits: encr.key_bits }
 }
 
-/// RFC 4106 §5: SPI and sequence number, which has 64 bits if it is extended.
-struct Aad {
+/// SPI and sequence number, which are authenticated and not encrypted.
+struct Covered {
     bytes: [u8; 12],
-    len: usize,
+    esn: bool,
 }
 
-impl Aad {
+impl Covered {
+    /// Of the `header` of a packet.
+    #[inline]
     fn new(header: &[u8], esn: bool, sequence: u64) -> Self {
         let mut bytes = [0; 12];
-        let len = if esn {
-            bytes[..4].copy_from_slice(&header[..4]);
+        bytes[..4].copy_from_slice(&header[..4]);
+        if esn {
             bytes[4..].copy_from_slice(&sequence.to_be_bytes());
-            12
         } else {
-            bytes[..8].copy_from_slice(&header[..8]);
-            8
-        };
-        Self { bytes, len }
+            bytes[4..8].copy_from_slice(&header[4..8]);
+        }
+        Self { bytes, esn }
     }
 
-    fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
+    /// RFC 4106 §5, RFC 4309 §5, RFC 4543 §3.3, RFC 7634 §2.1: the sequence number has 64 bits if it is extended.
+    #[inline]
+    fn as_aad(&self) -> &[u8] {
+        if self.esn { &self.bytes } else { &self.bytes[..8] }
+    }
+
+    /// RFC 4303 §2.2.1: with a separate integrity algorithm the high 32 bits follow the payload, for the ICV only.
+    #[inline]
+    fn high_bits(&self) -> &[u8] {
+        if self.esn { &self.bytes[4..8] } else { &[] }
     }
 }

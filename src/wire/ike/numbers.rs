@@ -162,6 +162,8 @@ numbers! {
         AUTH_HMAC_SHA2_256_128 = 12,
         AUTH_HMAC_SHA2_384_192 = 13,
         AUTH_HMAC_SHA2_512_256 = 14,
+        /// Not IANA's but strongSwan's, of the range for private use: what Linux does with `auth hmac(sha256)`.
+        AUTH_HMAC_SHA2_256_96 = 1026,
     }
 }
 

@@ -53,6 +53,9 @@ impl<T: AsRef<[u8]>> Ipv4Packet<T> {
     /// Length of a header without options, in bytes.
     pub const MIN_HEADER_LEN: usize = 20;
 
+    /// Offset of the byte that names the protocol of the payload.
+    pub const PROTOCOL_AT: usize = field::PROTOCOL;
+
     /// A view of a packet of unknown origin.
     ///
     /// # Errors
@@ -65,23 +68,26 @@ impl<T: AsRef<[u8]>> Ipv4Packet<T> {
     }
 
     fn check_len(&self) -> Result<(), ParseError> {
-        let error = |offset, why| Err(ParseError { what: "IPv4 packet", offset, why });
+        self.check_header()?;
+        let total_len = usize::from(self.total_len());
+        if total_len < self.header_len() || total_len > self.buffer.as_ref().len() {
+            return Err(error(field::TOTAL_LEN.start, Malformed::BadLength(total_len)));
+        }
+        Ok(())
+    }
+
+    fn check_header(&self) -> Result<(), ParseError> {
         let data = self.buffer.as_ref();
         if data.len() < Self::MIN_HEADER_LEN {
             let needed = Self::MIN_HEADER_LEN;
-            return error(0, Malformed::Truncated { needed, available: data.len() });
+            return Err(error(0, Malformed::Truncated { needed, available: data.len() }));
         }
         let version = data[field::VER_IHL] >> 4;
         if version != 4 {
-            return error(0, Malformed::BadValue(version.into()));
+            return Err(error(0, Malformed::BadValue(version.into())));
         }
-        let header_len = self.header_len();
-        if header_len < Self::MIN_HEADER_LEN {
-            return error(0, Malformed::BadLength(header_len));
-        }
-        let total_len = usize::from(self.total_len());
-        if total_len < header_len || total_len > data.len() {
-            return error(field::TOTAL_LEN.start, Malformed::BadLength(total_len));
+        if self.header_len() < Self::MIN_HEADER_LEN {
+            return Err(error(0, Malformed::BadLength(self.header_len())));
         }
         Ok(())
     }
@@ -226,6 +232,22 @@ impl<T: AsRef<[u8]>> Ipv4Packet<T> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Ipv4Packet<T> {
+    /// A view of a buffer that is one packet from end to end, of which bytes were put in or taken out: its header is
+    /// given the length of the buffer, with the checksum as [`Self::set_tos`].
+    ///
+    /// # Errors
+    /// As [`Self::new_checked`], and when a header cannot say that length. Then nothing has changed.
+    pub fn new_resized(buffer: T) -> Result<Self, ParseError> {
+        let mut packet = Self { buffer };
+        packet.check_header()?;
+        let len = packet.buffer.as_ref().len();
+        match u16::try_from(len) {
+            Ok(total_len) if len >= packet.header_len() => packet.set_total_len(total_len),
+            _ => return Err(error(field::TOTAL_LEN.start, Malformed::BadLength(len))),
+        }
+        Ok(packet)
+    }
+
     /// Sets the TOS byte and brings the checksum up to date (RFC 1624); one that was wrong stays wrong.
     pub fn set_tos(&mut self, tos: u8) {
         self.set_byte(field::TOS, tos);
@@ -258,6 +280,16 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Ipv4Packet<T> {
         self.set_word(field::IDENT.start, ident);
     }
 
+    /// Sets the length of the packet, with the checksum as [`Self::set_tos`].
+    pub fn set_total_len(&mut self, total_len: u16) {
+        self.set_word(field::TOTAL_LEN.start, total_len);
+    }
+
+    /// Sets the protocol of the payload, with the checksum as [`Self::set_tos`].
+    pub fn set_protocol(&mut self, protocol: NextHeader) {
+        self.set_byte(field::PROTOCOL, protocol.0);
+    }
+
     /// Computes the header checksum anew.
     pub fn fill_checksum(&mut self) {
         let header_len = self.header_len();
@@ -287,6 +319,10 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Ipv4Packet<T> {
         put(data, at..at + 2, &value.to_be_bytes());
         put(data, field::CHECKSUM, &sum.to_be_bytes());
     }
+}
+
+const fn error(offset: usize, why: Malformed) -> ParseError {
+    ParseError { what: "IPv4 packet", offset, why }
 }
 
 /// The header of a packet that we make: whole, without options.
@@ -410,9 +446,12 @@ mod tests {
         packet.set_ttl(64);
         packet.set_dont_fragment(true);
         packet.payload_mut()[0] = 1;
+        packet.set_protocol(NextHeader::AH);
+        packet.set_total_len(25);
         assert!(packet.verify_checksum());
         assert_eq!((packet.dscp(), packet.ecn(), packet.ident()), (46, 1, 0x1234));
         assert_eq!((packet.ttl(), packet.dont_fragment()), (64, true));
+        assert_eq!((packet.protocol(), packet.total_len()), (NextHeader::AH, 25));
         packet.set_dont_fragment(false);
         assert!(!packet.dont_fragment());
         assert!(packet.verify_checksum());
@@ -429,6 +468,23 @@ mod tests {
             let mut bytes = PACKET;
             bytes[index] = value;
             assert!(Ipv4Packet::new_checked(bytes).is_err(), "{index}");
+        }
+    }
+
+    #[test]
+    fn a_resized_packet_has_the_length_of_its_buffer() {
+        let mut bytes = PACKET.to_vec();
+        let mut packet = Ipv4Packet::new_checked(&mut bytes[..]).expect("well-formed");
+        packet.fill_checksum();
+        for len in [24, 27, 65_535] {
+            bytes.resize(len, 0);
+            let packet = Ipv4Packet::new_resized(&mut bytes[..]).expect("a whole header");
+            assert_eq!(usize::from(packet.total_len()), len);
+            assert!(packet.verify_checksum());
+        }
+        for len in [0, 19, 23, 65_536] {
+            bytes.resize(len, 0);
+            assert!(Ipv4Packet::new_resized(&mut bytes[..]).is_err(), "{len}");
         }
     }
 

@@ -1,14 +1,10 @@
-//! IPv6 packets and the walk over their extension headers (RFC 8200).
+//! IPv6 packets (RFC 8200) and what is above their extension headers.
 
 use core::net::Ipv6Addr;
 
-use super::{NextHeader, UpperLayer};
+use super::{ExtensionHeaders, NextHeader, UpperLayer};
 use crate::wire::field::{get, put, u16_at, u32_at};
-use crate::wire::{Malformed, ParseError, Reader};
-
-/// Extension headers walked in one packet. RFC 8200 §4.1 has at most seven, in an order of which no
-/// legitimate packet needs all.
-pub const MAX_EXTENSION_HEADERS: usize = 8;
+use crate::wire::{Malformed, ParseError};
 
 /// A view of an IPv6 packet (RFC 8200 §3).
 ///
@@ -78,19 +74,23 @@ impl<T: AsRef<[u8]>> Ipv6Packet<T> {
     }
 
     fn check_len(&self) -> Result<(), ParseError> {
-        let error = |offset, why| Err(ParseError { what: "IPv6 packet", offset, why });
+        self.check_header()?;
+        if self.total_len() > self.buffer.as_ref().len() {
+            let payload_len = usize::from(self.payload_len());
+            return Err(error(field::PAYLOAD_LEN.start, Malformed::BadLength(payload_len)));
+        }
+        Ok(())
+    }
+
+    fn check_header(&self) -> Result<(), ParseError> {
         let data = self.buffer.as_ref();
         if data.len() < Self::HEADER_LEN {
             let needed = Self::HEADER_LEN;
-            return error(0, Malformed::Truncated { needed, available: data.len() });
+            return Err(error(0, Malformed::Truncated { needed, available: data.len() }));
         }
         let version = data[0] >> 4;
         if version != 6 {
-            return error(0, Malformed::BadValue(version.into()));
-        }
-        if self.total_len() > data.len() {
-            let payload_len = usize::from(self.payload_len());
-            return error(field::PAYLOAD_LEN.start, Malformed::BadLength(payload_len));
+            return Err(error(0, Malformed::BadValue(version.into())));
         }
         Ok(())
     }
@@ -177,6 +177,12 @@ impl<T: AsRef<[u8]>> Ipv6Packet<T> {
         &self.buffer.as_ref()[Self::HEADER_LEN..self.total_len()]
     }
 
+    /// The extension headers after the fixed one (RFC 8200 §4).
+    #[must_use]
+    pub fn extension_headers(&self) -> ExtensionHeaders<'_> {
+        ExtensionHeaders::new(self.as_bytes(), Self::HEADER_LEN, field::NEXT_HEADER)
+    }
+
     /// Walks over the extension headers to the protocol above IP (RFC 8200 §4).
     ///
     /// ESP, AH and the Mobility Header count as such protocols (RFC 4301 §4.4.1.1). In a fragment past
@@ -185,52 +191,34 @@ impl<T: AsRef<[u8]>> Ipv6Packet<T> {
     ///
     /// # Errors
     /// When an extension header is cut, a Hop-by-Hop Options header is not the first, or there are more
-    /// than [`MAX_EXTENSION_HEADERS`].
+    /// than [`MAX_EXTENSION_HEADERS`](super::MAX_EXTENSION_HEADERS).
     pub fn upper_layer(&self) -> Result<UpperLayer, ParseError> {
-        let mut reader = Reader::new("IPv6 extension header", self.as_bytes());
-        reader.take(Self::HEADER_LEN)?;
-        let mut next = self.next_header();
+        let mut headers = self.extension_headers();
         let mut fragment = None;
-        for i in 0..=MAX_EXTENSION_HEADERS {
-            let offset = reader.offset();
-            match next {
-                // RFC 8200 §4.1: only immediately after the IPv6 header.
-                NextHeader::HOP_BY_HOP if i > 0 => {
-                    return Err(reader.error(Malformed::BadValue(next.0.into())));
-                }
-                NextHeader::HOP_BY_HOP | NextHeader::DESTINATION_OPTIONS | NextHeader::ROUTING => {
-                    next = NextHeader(reader.u8()?);
-                    // In units of 8 bytes, not counting the first.
-                    let length = usize::from(reader.u8()?);
-                    reader.take(length * 8 + 6)?;
-                }
-                NextHeader::FRAGMENT => {
-                    next = NextHeader(reader.u8()?);
-                    let _reserved = reader.u8()?;
-                    let offset_flags = reader.u16()?;
-                    let ident = reader.u32()?;
-                    let this = Fragment {
-                        offset: offset_flags & 0xfff8,
-                        more: offset_flags & 1 != 0,
-                        ident,
-                    };
-                    // Not of an atomic fragment, which is a whole packet (RFC 6946).
-                    if this.more || this.offset != 0 {
-                        fragment = Some(this);
-                    }
-                    if this.offset != 0 {
-                        let offset = reader.offset();
-                        return Ok(UpperLayer { protocol: next, offset, fragment });
-                    }
-                }
-                protocol => return Ok(UpperLayer { protocol, offset, fragment }),
-            }
+        while let Some(header) = headers.next().transpose()? {
+            fragment = header.fragment.or(fragment);
         }
-        Err(reader.error(Malformed::TooMany(MAX_EXTENSION_HEADERS)))
+        Ok(UpperLayer { protocol: headers.next_header(), offset: headers.offset(), fragment })
     }
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Ipv6Packet<T> {
+    /// A view of a buffer that is one packet from end to end, of which bytes were put in or taken out: its header is
+    /// given the length of the buffer.
+    ///
+    /// # Errors
+    /// As [`Self::new_checked`], and when a header cannot say that length. Then nothing has changed.
+    pub fn new_resized(buffer: T) -> Result<Self, ParseError> {
+        let mut packet = Self { buffer };
+        packet.check_header()?;
+        let len = packet.buffer.as_ref().len() - Self::HEADER_LEN;
+        let Ok(payload_len) = u16::try_from(len) else {
+            return Err(error(field::PAYLOAD_LEN.start, Malformed::BadLength(len)));
+        };
+        packet.set_payload_len(payload_len);
+        Ok(packet)
+    }
+
     /// Sets the Traffic Class.
     pub fn set_traffic_class(&mut self, traffic_class: u8) {
         let word = self.ver_tc_flow() & 0xf00f_ffff | u32::from(traffic_class) << 20;
@@ -252,11 +240,20 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Ipv6Packet<T> {
         self.buffer.as_mut()[field::HOP_LIMIT] = hop_limit;
     }
 
+    /// Sets the length of what follows the fixed header.
+    pub fn set_payload_len(&mut self, payload_len: u16) {
+        put(self.buffer.as_mut(), field::PAYLOAD_LEN, &payload_len.to_be_bytes());
+    }
+
     /// What follows the fixed header, to the end of the packet.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         let range = Self::HEADER_LEN..self.total_len();
         &mut self.buffer.as_mut()[range]
     }
+}
+
+const fn error(offset: usize, why: Malformed) -> ParseError {
+    ParseError { what: "IPv6 packet", offset, why }
 }
 
 /// The fixed header of a packet.
@@ -315,6 +312,7 @@ impl Ipv6Repr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::ip::MAX_EXTENSION_HEADERS;
 
     fn repr() -> Ipv6Repr {
         Ipv6Repr {
@@ -366,6 +364,9 @@ mod tests {
         packet.set_ecn(1);
         packet.set_hop_limit(63);
         assert!(packet.payload_mut().is_empty());
+        packet.set_payload_len(9);
+        assert_eq!(packet.payload_len(), 9);
+        packet.set_payload_len(0);
         let parsed = Ipv6Repr::parse(&packet);
         assert_eq!(parsed, Ipv6Repr { payload_len: 0, ..repr() });
     }
@@ -382,6 +383,20 @@ mod tests {
         let mut long = bytes;
         long.push(0);
         assert_eq!(Ipv6Packet::new_checked(long).expect("padding").payload().len(), 4);
+    }
+
+    #[test]
+    fn a_resized_packet_has_the_length_of_its_buffer() {
+        let mut bytes = HEADER.to_vec();
+        for len in [40, 41, 65_575] {
+            bytes.resize(len, 0);
+            let packet = Ipv6Packet::new_resized(&mut bytes[..]).expect("a whole header");
+            assert_eq!(packet.total_len(), len);
+        }
+        for len in [0, 39, 65_576] {
+            bytes.resize(len, 0);
+            assert!(Ipv6Packet::new_resized(&mut bytes[..]).is_err(), "{len}");
+        }
     }
 
     #[test]
