@@ -13,6 +13,7 @@ mod examples;
 mod lifecycle;
 mod manual;
 mod playground;
+mod pmtu;
 mod proof;
 mod rekey;
 mod strongswan;
