@@ -133,7 +133,9 @@ impl File<'_, '_> {
         };
         let encap = encap(manual, protocol, report);
         let suite = match (&manual.proposal, protocol) {
-            (Some(text), Some(protocol)) => suite(text, protocol, report),
+            (Some(text), Some(protocol)) => {
+                suite(text, protocol, manual.allow_legacy == Some(true), report)
+            }
             (Some(_), None) => None,
             (None, _) => require(manual, "proposal", "", report),
         };
@@ -204,7 +206,9 @@ impl File<'_, '_> {
         }
         let suite = match &ah.proposal {
             Some(text) => {
-                parse_proposal(text, "[[manual]] ah.proposal", proposal::ah_suite, report)
+                let legacy = manual.allow_legacy == Some(true);
+                let parse = |text: &str| proposal::ah_suite(text, legacy);
+                parse_proposal(text, "[[manual]] ah.proposal", parse, report)
             }
             None => require(manual, "ah.proposal", "", report),
         };
@@ -506,11 +510,17 @@ fn require<T>(manual: &raw::Manual<'_>, name: &str, why: &str, report: &mut Repo
     None
 }
 
-fn suite(text: &Text<'_>, protocol: Protocol, report: &mut Report) -> Option<Suite> {
+fn suite(text: &Text<'_>, protocol: Protocol, legacy: bool, report: &mut Report) -> Option<Suite> {
     let key = "[[manual]] proposal";
     let suite = match protocol {
-        Protocol::Ah => parse_proposal(text, key, proposal::ah_suite, report).map(Suite::Ah),
-        Protocol::Esp => parse_proposal(text, key, proposal::esp_suite, report).map(Suite::Esp),
+        Protocol::Ah => {
+            let parse = |text: &str| proposal::ah_suite(text, legacy);
+            parse_proposal(text, key, parse, report).map(Suite::Ah)
+        }
+        Protocol::Esp => {
+            let parse = |text: &str| proposal::esp_suite(text, legacy);
+            parse_proposal(text, key, parse, report).map(Suite::Esp)
+        }
     }?;
     if counts(suite) {
         report
@@ -524,7 +534,7 @@ fn suite(text: &Text<'_>, protocol: Protocol, report: &mut Report) -> Option<Sui
 fn parse_proposal<T>(
     text: &Text<'_>,
     key: &str,
-    parse: fn(&str) -> Result<T, Vec<proposal::Fault>>,
+    parse: impl Fn(&str) -> Result<T, Vec<proposal::Fault>>,
     report: &mut Report,
 ) -> Option<T> {
     match parse(text.get_ref()) {
