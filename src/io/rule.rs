@@ -111,7 +111,9 @@ pub fn strict_rp_filter() -> bool {
         found.and_then(|path| read(path)).unwrap_or(0)
     };
     // The kernel takes the higher of that of all and the interface's own.
-    let own = interfaces.iter().filter(|path| !["all", "default", "lo"].iter().any(|n| path.ends_with(n)));
+    let own = interfaces
+        .iter()
+        .filter(|path| !["all", "default", "lo"].iter().any(|n| path.ends_with(n)));
     own.filter_map(|path| read(path)).any(|own| own.max(of("all")) == 1)
 }
 

@@ -308,6 +308,8 @@ fn every_protocol_in_transport_mode_carries_what_the_gateways_say_themselves() {
         for one in [
             transport("esp", "aes256-sha256", (32, 32)),
             Pair { more: "encap = \"udp\"", ..transport("esp", "aes256gcm16-esn", (36, 0)) },
+            transport("esp", "aes128ctr-aescmac-esn", (20, 16)),
+            transport("esp", "chacha20poly1305iiv", (36, 0)),
             transport("ah", "sha256", (0, 32)),
             transport("ah", "sha512-esn", (0, 64)),
             Pair { bundle: true, ..transport("esp", "aes128-sha256", (16, 32)) },
@@ -353,9 +355,9 @@ fn narrow_selectors_leave_other_traffic_of_the_hosts_alone() {
         let one = Pair { selectors, ..transport("esp", "aes256-sha256", (32, 32)) };
         let wire = Capture::start(&lab.router, &lab.a.wire(), &lab.dir().join("wire.pcap"));
         let daemons = Pair::start(&[one], &lab, v6);
+        service(&lab, a, b, 5433);
         service(&lab, a, b, 5432);
         traffic::ping(&lab.a.gw, a, b);
-        service(&lab, a, b, 5433);
         let wire = wire.stop();
         let count = |filter: &str| capture::lines(&lab.router, &wire, filter).len();
         let filter = |rest: &str| format!("host {a} and host {b} and {rest}");
@@ -392,11 +394,11 @@ fn neighbours_on_a_link_find_each_other_under_transport_mode() {
             daemon.must_up();
             daemon
         };
+        let wire = Capture::start(&lab.a.gw, "link0", &lab.a.dir.join("link.pcap"));
         let daemons = [start(&lab.a, a, b), start(&lab.b, b, a)];
         for side in lab.both() {
             side.gw.ip("neigh flush dev link0");
         }
-        let wire = Capture::start(&lab.a.gw, "link0", &lab.a.dir.join("link.pcap"));
         traffic::ping(&lab.a.gw, a, b);
         traffic::transfer(&lab.b.gw, b, &lab.a.gw, a, 100_000);
         let wire = wire.stop();

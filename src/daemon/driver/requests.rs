@@ -302,10 +302,13 @@ fn routes_of(entry: &Entry, mtu: u16) -> String {
     let mut policies = entry.config.policies().into_iter();
     let whole = |ts: &TrafficSelector| ts.protocol == 0 && ts.start_addr.is_ipv4();
     let captures = policies.any(|policy| {
-        policy.mode == Mode::Transport && [policy.ts_local, policy.ts_peer].concat().iter().all(whole)
+        policy.mode == Mode::Transport
+            && [policy.ts_local, policy.ts_peer].concat().iter().all(whole)
     });
     if captures && rule::strict_rp_filter() {
-        text.push_str("; rp_filter is 1: it drops the ARP of a peer on the same link, and 2 does not");
+        text.push_str(
+            "; rp_filter is 1: it drops the ARP of a peer on the same link, and 2 does not",
+        );
     }
     text
 }
