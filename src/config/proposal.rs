@@ -7,7 +7,7 @@ use core::fmt::Display;
 
 use super::keys::nearest;
 use super::value::Wrong;
-use crate::ipsec::suite::{Encr, EspProposal, IkeProposal};
+use crate::ipsec::suite::{AhSuite, Encr, EspProposal, EspSuite, IkeProposal};
 use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
 /// The IKE proposals unless the configuration says otherwise: the strongest first, and all that strongSwan's own
@@ -175,6 +175,14 @@ pub(super) struct Fault {
     pub(super) wrong: Wrong,
 }
 
+/// Where a proposal stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Section {
+    Esp,
+    Ike,
+    Manual,
+}
+
 #[derive(Default)]
 struct Parts {
     encr: Vec<Encr>,
@@ -193,7 +201,7 @@ struct Parts {
 /// # Errors
 /// Every fault in it.
 pub(super) fn ike(text: &str, legacy: bool) -> Result<IkeProposal, Vec<Fault>> {
-    let (parts, mut faults) = parts(text, true, legacy);
+    let (parts, mut faults) = parts(text, Section::Ike, legacy);
     let whole = || 0..text.len();
     let aead = check_encr(text, &parts, &mut faults);
     if faults.is_empty() {
@@ -229,7 +237,11 @@ pub(super) fn ike(text: &str, legacy: bool) -> Result<IkeProposal, Vec<Fault>> {
 /// # Errors
 /// Every fault in it.
 pub(super) fn esp(text: &str, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
-    let (parts, mut faults) = parts(text, false, legacy);
+    esp_in(text, Section::Esp, legacy)
+}
+
+fn esp_in(text: &str, section: Section, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
+    let (parts, mut faults) = parts(text, section, legacy);
     let aead = check_encr(text, &parts, &mut faults);
     if faults.is_empty() {
         if aead && !parts.integ.is_empty() {
@@ -247,7 +259,80 @@ pub(super) fn esp(text: &str, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
     Ok(EspProposal { encr: parts.encr, integ: parts.integ, ke: parts.ke, esn })
 }
 
-fn parts(text: &str, ike: bool, legacy: bool) -> (Parts, Vec<Fault>) {
+/// Reads the one ESP suite of an SA with manual keys, for which `legacy` algorithms are allowed or not.
+///
+/// # Errors
+/// Every fault in it.
+pub(super) fn esp_suite(text: &str, legacy: bool) -> Result<EspSuite, Vec<Fault>> {
+    let proposal = esp_in(text, Section::Manual, legacy)?;
+    if let Some(fault) = ke_fault(text, &proposal.ke) {
+        return Err(vec![fault]);
+    }
+    let EspProposal { encr, integ, esn, .. } = proposal;
+    match (encr.as_slice(), integ.as_slice(), esn.as_slice()) {
+        ([encr], [], [esn]) => Ok(EspSuite { encr: *encr, integ: IntegId::NONE, esn: *esn }),
+        ([encr], [integ], [esn]) => Ok(EspSuite { encr: *encr, integ: *integ, esn: *esn }),
+        _ => Err(vec![ambiguous(text)]),
+    }
+}
+
+/// Reads the one AH suite of an SA with manual keys, for which `legacy` algorithms are allowed or not.
+///
+/// # Errors
+/// Every fault in it.
+pub(super) fn ah_suite(text: &str, legacy: bool) -> Result<AhSuite, Vec<Fault>> {
+    let (mut parts, faults) = parts(text, Section::Manual, legacy);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    if let Some(fault) = ke_fault(text, &parts.ke) {
+        return Err(vec![fault]);
+    }
+    // RFC 4543 §5.3: GMAC has numbers of its own in AH, where it is an integrity algorithm.
+    for encr in core::mem::take(&mut parts.encr) {
+        match (encr.id, encr.key_bits) {
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(128)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_128_GMAC);
+            }
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(192)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_192_GMAC);
+            }
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(256)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_256_GMAC);
+            }
+            _ => parts.encr.push(encr),
+        }
+    }
+    if !parts.encr.is_empty() {
+        let wrong = Wrong::new("AH encrypts nothing", "integrity alone, such as \"sha256\"");
+        return Err(vec![Fault { at: 0..text.len(), wrong }]);
+    }
+    match (parts.integ.as_slice(), parts.esn.as_slice()) {
+        ([], _) => Err(vec![missing_part_before(text, "integrity", "sha256")]),
+        ([integ], []) => Ok(AhSuite { integ: *integ, esn: EsnId::NO_ESN }),
+        ([integ], [esn]) => Ok(AhSuite { integ: *integ, esn: *esn }),
+        _ => Err(vec![ambiguous(text)]),
+    }
+}
+
+fn ke_fault(text: &str, ke: &[KeId]) -> Option<Fault> {
+    let first = ke.first()?;
+    let word = KEYWORDS.iter().find(|(_, known)| *known == Transform::Ke(*first))?.0;
+    let wrong =
+        Wrong::new("manual keys have no key exchange", format!("leave the group out (`{word}`)"));
+    Some(Fault { at: 0..text.len(), wrong })
+}
+
+fn ambiguous(text: &str) -> Fault {
+    let wrong = Wrong::new(
+        "manual keys are for one algorithm of each kind, and nobody negotiates which",
+        "keep one keyword of each kind: the one that the peer has",
+    );
+    Fault { at: 0..text.len(), wrong }
+}
+
+fn parts(text: &str, section: Section, legacy: bool) -> (Parts, Vec<Fault>) {
+    let ike = matches!(section, Section::Ike);
     let mut parts = Parts::default();
     let mut faults = Vec::new();
     let mut start = 0;
@@ -269,7 +354,7 @@ fn parts(text: &str, ike: bool, legacy: bool) -> (Parts, Vec<Fault>) {
             }
             Transform::Encr(encr) => push(&mut parts.encr, encr),
             Transform::Integ(integ, prf) => {
-                if let Some(wrong) = refuse_legacy(word, integ, ike).filter(|_| !legacy) {
+                if let Some(wrong) = refuse_legacy(word, integ, section).filter(|_| !legacy) {
                     faults.push(Fault { at, wrong });
                     continue;
                 }
@@ -315,9 +400,13 @@ const fn is_of_ike(id: EncrId) -> bool {
     )
 }
 
-fn refuse_legacy(word: &str, integ: IntegId, ike: bool) -> Option<Wrong> {
+fn refuse_legacy(word: &str, integ: IntegId, section: Section) -> Option<Wrong> {
     let (_, why, instead) = LEGACY.iter().find(|(id, ..)| *id == integ)?;
-    let section = if ike { "[ike]" } else { "[esp]" };
+    let section = match section {
+        Section::Esp => "[esp]",
+        Section::Ike => "[ike]",
+        Section::Manual => "[[manual]]",
+    };
     Some(Wrong::new(
         format!("`{word}` is not safe enough: {why}"),
         format!(
@@ -626,6 +715,8 @@ mod tests {
             ("sha", "[esp]", esp("null-sha", false).map(drop)),
             ("sha256_96", "[esp]", esp("aes128ctr-sha256_96", false).map(drop)),
             ("sha1", "[ike]", ike("aes128-sha1-prfsha256-x25519", false).map(drop)),
+            ("sha1", "[[manual]]", esp_suite("aes128-sha1", false).map(drop)),
+            ("sha1", "[[manual]]", ah_suite("sha1", false).map(drop)),
         ] {
             let help = help_of(result);
             assert!(help.starts_with(&format!("`{word}` is not safe enough: ")), "{help}");
@@ -633,6 +724,8 @@ mod tests {
             assert!(help.ends_with(&format!("`allow-legacy = true` in {section}")), "{help}");
         }
         assert_eq!(esp("aes128-sha1", true).unwrap().integ, [IntegId::AUTH_HMAC_SHA1_96]);
+        assert_eq!(esp_suite("aes128-sha1", true).unwrap().integ, IntegId::AUTH_HMAC_SHA1_96);
+        assert_eq!(ah_suite("sha1", true).unwrap().integ, IntegId::AUTH_HMAC_SHA1_96);
         let ike = ike("aes128-sha1-prfsha256-x25519", true).unwrap();
         assert_eq!(ike.integ, [IntegId::AUTH_HMAC_SHA1_96]);
         // RFC 8221 §6: of XCBC and CMAC nothing bad is said.
@@ -679,6 +772,13 @@ mod tests {
             "{help}"
         );
         assert!(ike("aes128-aesxcbc-prfsha256-x25519", false).is_ok());
+    }
+
+    #[test]
+    fn gmac_is_an_integrity_algorithm_in_ah() {
+        assert_eq!(ah_suite("aes256gmac", false).unwrap().integ, IntegId::AUTH_AES_256_GMAC);
+        assert!(help_of(ah_suite("aes128gmac-sha256", false)).contains("one algorithm of each"));
+        assert!(help_of(ah_suite("aes128gcm16", false)).contains("AH encrypts nothing"));
     }
 
     #[test]
