@@ -149,6 +149,11 @@ impl<'a> Raw<'a> {
         Self { name, local, peer, psk, auth, ike, esp, manual, interface, log_level, misspelt }
     }
 
+    /// Whether its keys are, or were meant to be, set by hand.
+    pub(super) fn is_manual(&self) -> bool {
+        !self.manual.is_empty() || self.misspelt.contains("manual")
+    }
+
     /// Whether it is no use to report this key (or section, with an empty name) as missing.
     pub(super) fn excused(&self, section: &str, name: &str) -> bool {
         self.misspelt.contains(section)

@@ -129,6 +129,8 @@ fn the_header_of_an_atomic_fragment_is_taken_out_before_sealing() {
         let expected = seal(&sha256(), &packet(true, &without), 1, false).expect("room");
         assert_eq!(&*sealed, &*expected);
     }
+    let twice = seal(&sha256(), &packet(true, &[atomic, atomic]), 1, false).map(|_| ());
+    assert_eq!(twice, Err(DropReason::OutboundMalformed));
 }
 
 #[test]
