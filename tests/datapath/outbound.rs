@@ -1,6 +1,7 @@
 //! From the TUN to the socket.
 
 use ipsecd::datapath::{DropReason, Options, tunnel_mtu};
+use ipsecd::ipsec::esp::EspLayout;
 use ipsecd::ipsec::sad::SadError;
 use ipsecd::ipsec::suite::EspSuite;
 use ipsecd::ipsec::{
