@@ -130,7 +130,9 @@ impl File<'_, '_> {
         };
         let encap = encap(manual, protocol, report);
         let suite = match (&manual.proposal, protocol) {
-            (Some(text), Some(protocol)) => suite(text, protocol, legacy(manual), report),
+            (Some(text), Some(protocol)) => {
+                suite(text, protocol, manual.allow_legacy == Some(true), report)
+            }
             (Some(_), None) => None,
             (None, _) => require(manual, "proposal", "", report),
         };
@@ -201,7 +203,8 @@ impl File<'_, '_> {
         }
         let suite = match &ah.proposal {
             Some(text) => {
-                let parse = |text: &str| proposal::ah_suite(text, legacy(manual));
+                let legacy = manual.allow_legacy == Some(true);
+                let parse = |text: &str| proposal::ah_suite(text, legacy);
                 parse_proposal(text, "[[manual]] ah.proposal", parse, report)
             }
             None => require(manual, "ah.proposal", "", report),
@@ -508,17 +511,17 @@ fn require<T>(manual: &raw::Manual<'_>, name: &str, why: &str, report: &mut Repo
     None
 }
 
-fn legacy(manual: &raw::Manual<'_>) -> bool {
-    manual.allow_legacy == Some(true)
-}
-
 fn suite(text: &Text<'_>, protocol: Protocol, legacy: bool, report: &mut Report) -> Option<Suite> {
     let key = "[[manual]] proposal";
-    let ah = |text: &str| proposal::ah_suite(text, legacy);
-    let esp = |text: &str| proposal::esp_suite(text, legacy);
     let suite = match protocol {
-        Protocol::Ah => parse_proposal(text, key, ah, report).map(Suite::Ah),
-        Protocol::Esp => parse_proposal(text, key, esp, report).map(Suite::Esp),
+        Protocol::Ah => {
+            let parse = |text: &str| proposal::ah_suite(text, legacy);
+            parse_proposal(text, key, parse, report).map(Suite::Ah)
+        }
+        Protocol::Esp => {
+            let parse = |text: &str| proposal::esp_suite(text, legacy);
+            parse_proposal(text, key, parse, report).map(Suite::Esp)
+        }
     }?;
     if counts(suite) {
         report

@@ -175,14 +175,6 @@ pub(super) struct Fault {
     pub(super) wrong: Wrong,
 }
 
-/// Where a proposal stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
-    Esp,
-    Ike,
-    Manual,
-}
-
 #[derive(Default)]
 struct Parts {
     encr: Vec<Encr>,
@@ -194,6 +186,14 @@ struct Parts {
     esn: Vec<EsnId>,
     /// Where the first keyword of a kind stands.
     first_integ: Option<(usize, usize)>,
+}
+
+/// Where a proposal stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Esp,
+    Ike,
+    Manual,
 }
 
 /// Reads one IKE proposal, in which `legacy` algorithms are allowed or not.
@@ -237,10 +237,10 @@ pub(super) fn ike(text: &str, legacy: bool) -> Result<IkeProposal, Vec<Fault>> {
 /// # Errors
 /// Every fault in it.
 pub(super) fn esp(text: &str, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
-    esp_in(text, Section::Esp, legacy)
+    esp_of(text, Section::Esp, legacy)
 }
 
-fn esp_in(text: &str, section: Section, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
+fn esp_of(text: &str, section: Section, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
     let (parts, mut faults) = parts(text, section, legacy);
     let aead = check_encr(text, &parts, &mut faults);
     if faults.is_empty() {
@@ -259,12 +259,12 @@ fn esp_in(text: &str, section: Section, legacy: bool) -> Result<EspProposal, Vec
     Ok(EspProposal { encr: parts.encr, integ: parts.integ, ke: parts.ke, esn })
 }
 
-/// Reads the one ESP suite of an SA with manual keys, for which `legacy` algorithms are allowed or not.
+/// Reads the one ESP suite of an SA with manual keys, in which `legacy` algorithms are allowed or not.
 ///
 /// # Errors
 /// Every fault in it.
 pub(super) fn esp_suite(text: &str, legacy: bool) -> Result<EspSuite, Vec<Fault>> {
-    let proposal = esp_in(text, Section::Manual, legacy)?;
+    let proposal = esp_of(text, Section::Manual, legacy)?;
     if let Some(fault) = ke_fault(text, &proposal.ke) {
         return Err(vec![fault]);
     }
@@ -276,7 +276,7 @@ pub(super) fn esp_suite(text: &str, legacy: bool) -> Result<EspSuite, Vec<Fault>
     }
 }
 
-/// Reads the one AH suite of an SA with manual keys, for which `legacy` algorithms are allowed or not.
+/// Reads the one AH suite of an SA with manual keys, in which `legacy` algorithms are allowed or not.
 ///
 /// # Errors
 /// Every fault in it.
@@ -332,7 +332,7 @@ fn ambiguous(text: &str) -> Fault {
 }
 
 fn parts(text: &str, section: Section, legacy: bool) -> (Parts, Vec<Fault>) {
-    let ike = matches!(section, Section::Ike);
+    let ike = section == Section::Ike;
     let mut parts = Parts::default();
     let mut faults = Vec::new();
     let mut start = 0;
@@ -714,9 +714,9 @@ mod tests {
             ("sha1", "[esp]", esp("aes128-sha1", false).map(drop)),
             ("sha", "[esp]", esp("null-sha", false).map(drop)),
             ("sha256_96", "[esp]", esp("aes128ctr-sha256_96", false).map(drop)),
-            ("sha1", "[ike]", ike("aes128-sha1-prfsha256-x25519", false).map(drop)),
             ("sha1", "[[manual]]", esp_suite("aes128-sha1", false).map(drop)),
             ("sha1", "[[manual]]", ah_suite("sha1", false).map(drop)),
+            ("sha1", "[ike]", ike("aes128-sha1-prfsha256-x25519", false).map(drop)),
         ] {
             let help = help_of(result);
             assert!(help.starts_with(&format!("`{word}` is not safe enough: ")), "{help}");

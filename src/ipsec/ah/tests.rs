@@ -171,7 +171,7 @@ fn what_cannot_be_sealed_is_refused_and_means_what_it_did() {
         place.mend(&mut longest, NextHeader::UDP).expect("a length");
         let mut buf = PacketBuf::copy_of(&longest);
         let refused = sha256().seal(&mut buf, place, spi, 1, false);
-        assert_eq!((refused, &*buf == &*longest), (Err(DropReason::TooBig), true));
+        assert_eq!((refused, *buf == *longest), (Err(DropReason::TooBig), true));
         longest.pop();
         place.mend(&mut longest, NextHeader::UDP).expect("a length");
         let mut buf = PacketBuf::copy_of(&longest);
