@@ -4,7 +4,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`wire`] | formats: IP, UDP, ICMP, ESP, IKEv2 messages |
+//! | [`wire`] | formats: IP, UDP, ICMP, ESP, AH, IKEv2 messages |
 //! | [`crypto`] | primitives, each from a kept library |
 //! | [`ipsec`] | RFC 4301's nouns: SPI, selectors, SAD, SPD, PAD, replay window, ESP for one packet |
 //! | [`datapath`] | the way of a packet, in batches |

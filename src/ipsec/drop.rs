@@ -60,6 +60,10 @@ drop_reasons! {
     // Inbound.
     /// Too short to be ESP under this SA, or not aligned as its cipher needs.
     EspMalformed = "esp-malformed", "not a well-formed ESP packet";
+    /// Not as AH has to be under this SA, or not yet at its final destination (RFC 4302 §2, Appendix A).
+    AhMalformed = "ah-malformed", "not a well-formed AH packet";
+    /// AH in a fragment, which has to be put together first (RFC 4302 §3.4.1).
+    AhFragment = "ah-fragment", "AH in a fragment";
     /// No inbound SA has this SPI.
     NoInboundSa = "no-inbound-sa", "no inbound SA has this SPI";
     /// The sequence number lies before the replay window, or cannot be (RFC 4303 §3.4.3).

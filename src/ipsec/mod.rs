@@ -1,8 +1,9 @@
-//! RFC 4301's own nouns: SPI, selectors, replay window, lifetime, the databases SAD, SPD and PAD (§4.4), and ESP itself
-//! for one packet (RFC 4303).
+//! RFC 4301's own nouns: SPI, selectors, replay window, lifetime, the databases SAD, SPD and PAD (§4.4), and ESP and AH
+//! themselves for one packet (RFC 4303, RFC 4302).
 //!
 //! Pure: time and randomness come in as arguments. Who moves the packets is `datapath`, who negotiates is `ike`.
 
+pub mod ah;
 pub mod buffer;
 pub mod drop;
 pub mod esp;
