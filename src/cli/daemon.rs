@@ -33,6 +33,7 @@ pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
     let mut options = Options {
         socket: global.socket.clone(),
         files: Vec::new(),
+        state_dir: global.state_dir.clone(),
         credentials: super::credentials(),
         exit_when_empty: args.background_of_up,
         log_from_config: global.log.is_none(),

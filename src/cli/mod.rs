@@ -29,6 +29,9 @@ use crate::daemon::secrets::FsSecrets;
 /// Where the control socket is unless said otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ipsecd/ipsecd.sock";
 
+/// Where the daemon keeps its state unless said otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/ipsecd";
+
 /// An IPsec gateway in user space: joins networks through ESP tunnels keyed by IKEv2.
 ///
 /// One daemon carries every tunnel of this host (or network namespace). `ipsecd up` starts it if none runs.
@@ -62,6 +65,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "PATH", env = "IPSECD_SOCKET", default_value = DEFAULT_SOCKET)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub socket: PathBuf,
+    /// Where the daemon keeps what must outlive it: the sequence numbers of manual keys
+    #[arg(long, global = true, value_name = "DIR", env = "IPSECD_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub state_dir: PathBuf,
     /// What is logged: error, warn, info, debug, trace, or a list such as info,ipsecd::ike=debug
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,

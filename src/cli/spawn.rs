@@ -55,6 +55,7 @@ fn start(global: &Global) -> Result<(), CliError> {
     let socket = super::absolute(&global.socket)?;
     let mut command = Command::new(program);
     command.arg("--socket").arg(socket);
+    command.arg("--state-dir").arg(super::absolute(&global.state_dir)?);
     if let Some(filter) = &global.log {
         command.arg("--log").arg(filter);
     }

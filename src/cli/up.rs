@@ -89,6 +89,7 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
     let options = Options {
         socket: global.socket.clone(),
         files: Vec::new(),
+        state_dir: global.state_dir.clone(),
         credentials: super::credentials(),
         exit_when_empty: true,
         log_from_config: global.log.is_none(),

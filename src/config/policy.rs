@@ -17,6 +17,9 @@ use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode};
 use crate::wire::ike::numbers::EsnId;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// What `df` may be.
+pub(super) const DF_CHOICES: &[(&str, DfPolicy)] =
+    &[("copy", DfPolicy::Copy), ("set", DfPolicy::Set), ("clear", DfPolicy::Clear)];
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// `[esp]`, understood.
@@ -152,7 +155,7 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
     };
     let start = start(raw.start.as_ref(), any, report);
     let replay_window = match &raw.replay_window {
-        Some(number) => replay_window(number, report),
+        Some(number) => replay_window(number, "[esp] replay-window", report),
         None => Some(1024),
     };
     if let (Some(proposals), Some(0), Some(at)) = (&proposals, replay_window, &raw.replay_window) {
@@ -175,15 +178,11 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
     }
     let lifetime = lifetime(raw, report);
     let dscp = match &raw.dscp {
-        Some(value) => dscp(value, report),
+        Some(value) => dscp(value, "[esp] dscp", report),
         None => Some(DscpPolicy::Copy),
     };
     let df = match &raw.df {
-        Some(text) => {
-            let choices =
-                &[("copy", DfPolicy::Copy), ("set", DfPolicy::Set), ("clear", DfPolicy::Clear)];
-            choice(text, "[esp] df", choices, report)
-        }
+        Some(text) => choice(text, "[esp] df", DF_CHOICES, report),
         None => Some(DfPolicy::Copy),
     };
     Some(Esp {
@@ -230,8 +229,11 @@ fn start(text: Option<&Text<'_>>, any: bool, report: &mut Report) -> Option<Star
     Some(start)
 }
 
-fn replay_window(number: &Spanned<Scalar<'_>>, report: &mut Report) -> Option<u32> {
-    let key = "[esp] replay-window";
+pub(super) fn replay_window(
+    number: &Spanned<Scalar<'_>>,
+    key: &str,
+    report: &mut Report,
+) -> Option<u32> {
     match *number.get_ref() {
         Scalar::Integer(0) => Some(0),
         Scalar::Integer(n @ 32..=8192) => u32::try_from(n).ok()?.checked_next_multiple_of(64),
@@ -314,13 +316,17 @@ fn amount(value: &Spanned<Scalar<'_>>, key: &str, report: &mut Report) -> Option
     parsed.map_err(|wrong| report_wrong(value.span(), key, wrong, report)).ok().map(Some)
 }
 
-fn dscp(value: &Spanned<Scalar<'_>>, report: &mut Report) -> Option<DscpPolicy> {
+pub(super) fn dscp(
+    value: &Spanned<Scalar<'_>>,
+    key: &str,
+    report: &mut Report,
+) -> Option<DscpPolicy> {
     match *value.get_ref() {
         Scalar::Text("copy") => Some(DscpPolicy::Copy),
         Scalar::Integer(n @ 0..=63) => u8::try_from(n).ok().map(DscpPolicy::Set),
         Scalar::Integer(_) | Scalar::Float(_) | Scalar::Text(_) => {
             report
-                .error(value.span(), "[esp] dscp: not a DSCP")
+                .error(value.span(), format!("{key}: not a DSCP"))
                 .help("\"copy\" from the inner packet, or a number from 0 to 63 (46 is EF)");
             None
         }
@@ -426,7 +432,7 @@ pub(super) fn log_level(text: &Text<'_>, report: &mut Report) -> Option<String> 
     Some((*text.get_ref()).to_owned())
 }
 
-fn choice<T: Copy>(
+pub(super) fn choice<T: Copy>(
     text: &Text<'_>,
     key: &str,
     choices: &[(&str, T)],
@@ -526,7 +532,7 @@ fn proposals<T>(
 }
 
 /// The place of a keyword in the file, if the string stands there as it is, without escapes.
-fn within(item: &Text<'_>, fault: &Fault, report: &Report) -> core::ops::Range<usize> {
+pub(super) fn within(item: &Text<'_>, fault: &Fault, report: &Report) -> core::ops::Range<usize> {
     let span = item.span();
     let quoted = span.len() == item.get_ref().len() + 2;
     let start = span.start + 1;

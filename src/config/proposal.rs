@@ -7,7 +7,7 @@ use core::fmt::Display;
 
 use super::keys::nearest;
 use super::value::Wrong;
-use crate::ipsec::suite::{Encr, EspProposal, IkeProposal};
+use crate::ipsec::suite::{AhSuite, Encr, EspProposal, EspSuite, IkeProposal};
 use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
 /// The IKE proposals unless the configuration says otherwise: the strongest first, and all that strongSwan's own
@@ -182,6 +182,63 @@ pub(super) fn esp(text: &str) -> Result<EspProposal, Vec<Fault>> {
     }
     let esn = if parts.esn.is_empty() { vec![EsnId::NO_ESN] } else { parts.esn };
     Ok(EspProposal { encr: parts.encr, integ: parts.integ, ke: parts.ke, esn })
+}
+
+/// Reads the one ESP suite of an SA with manual keys.
+///
+/// # Errors
+/// Every fault in it.
+pub(super) fn esp_suite(text: &str) -> Result<EspSuite, Vec<Fault>> {
+    let proposal = esp(text)?;
+    if let Some(fault) = ke_fault(text, &proposal.ke) {
+        return Err(vec![fault]);
+    }
+    let EspProposal { encr, integ, esn, .. } = proposal;
+    match (encr.as_slice(), integ.as_slice(), esn.as_slice()) {
+        ([encr], [], [esn]) => Ok(EspSuite { encr: *encr, integ: IntegId::NONE, esn: *esn }),
+        ([encr], [integ], [esn]) => Ok(EspSuite { encr: *encr, integ: *integ, esn: *esn }),
+        _ => Err(vec![ambiguous(text)]),
+    }
+}
+
+/// Reads the one AH suite of an SA with manual keys.
+///
+/// # Errors
+/// Every fault in it.
+pub(super) fn ah_suite(text: &str) -> Result<AhSuite, Vec<Fault>> {
+    let (parts, faults) = parts(text, false);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    if let Some(fault) = ke_fault(text, &parts.ke) {
+        return Err(vec![fault]);
+    }
+    if !parts.encr.is_empty() {
+        let wrong = Wrong::new("AH encrypts nothing", "integrity alone, such as \"sha256\"");
+        return Err(vec![Fault { at: 0..text.len(), wrong }]);
+    }
+    match (parts.integ.as_slice(), parts.esn.as_slice()) {
+        ([], _) => Err(vec![missing_part_before(text, "integrity", "sha256")]),
+        ([integ], []) => Ok(AhSuite { integ: *integ, esn: EsnId::NO_ESN }),
+        ([integ], [esn]) => Ok(AhSuite { integ: *integ, esn: *esn }),
+        _ => Err(vec![ambiguous(text)]),
+    }
+}
+
+fn ke_fault(text: &str, ke: &[KeId]) -> Option<Fault> {
+    let first = ke.first()?;
+    let word = KEYWORDS.iter().find(|(_, known)| *known == Transform::Ke(*first))?.0;
+    let wrong =
+        Wrong::new("manual keys have no key exchange", format!("leave the group out (`{word}`)"));
+    Some(Fault { at: 0..text.len(), wrong })
+}
+
+fn ambiguous(text: &str) -> Fault {
+    let wrong = Wrong::new(
+        "manual keys are for one algorithm of each kind, and nobody negotiates which",
+        "keep one keyword of each kind: the one that the peer has",
+    );
+    Fault { at: 0..text.len(), wrong }
 }
 
 fn parts(text: &str, ike: bool) -> (Parts, Vec<Fault>) {

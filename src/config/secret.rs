@@ -1,4 +1,4 @@
-//! Pre-shared keys: where they are read from, and the forms they may have.
+//! Keys: where they are read from, and the forms they may have.
 
 use core::ops::Range;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use base64ct::{Base64, Base64Unpadded, Encoding};
 
 use super::diagnostic::Report;
-use super::raw::Psk;
+use super::raw::WrittenKey;
 use super::value;
 use crate::crypto::Secret;
 
@@ -62,34 +62,98 @@ pub enum SecretError {
 
 /// Reads a configured PSK. What is wrong goes to the report.
 pub(super) fn load(
-    psk: &Psk<'_>,
+    psk: &WrittenKey<'_>,
     mode: Option<u32>,
     secrets: &dyn SecretSource,
     report: &mut Report,
 ) -> Option<Secret> {
-    match psk {
-        Psk::Inline(text) => {
+    let make = |at: &str| format!("make a key with: ipsecd genpsk {at}");
+    let Found { bytes, span, what } = fetch(psk, "psk", &make, mode, secrets, report)?;
+    decode(bytes.expose(), span, &what, report)
+}
+
+/// Reads the manual key `name` of `len` bytes, in hexadecimal digits; `parts` says what the bytes are. What is wrong
+/// goes to the report.
+pub(super) fn load_hex(
+    key: &WrittenKey<'_>,
+    name: &str,
+    len: usize,
+    parts: &str,
+    mode: Option<u32>,
+    secrets: &dyn SecretSource,
+    report: &mut Report,
+) -> Option<Secret> {
+    let make = |at: &str| format!("make a key with: openssl rand -hex {len} > {at}");
+    let Found { bytes, span, what } = fetch(key, name, &make, mode, secrets, report)?;
+    let digits = core::str::from_utf8(bytes.expose()).ok().map(str::trim);
+    let digits = digits.map(|text| text.strip_prefix("0x").unwrap_or(text));
+    let Some(decoded) = digits.and_then(value::hex).map(Secret::new) else {
+        let odd = digits.is_some_and(|text| {
+            !text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
+        });
+        let message = if odd {
+            format!("{what} has an odd number of hex digits")
+        } else {
+            format!("{what} is not hex")
+        };
+        report.error(span, message).help(format!("{} hex digits: {parts}", len * 2));
+        return None;
+    };
+    if decoded.len() != len {
+        let got = decoded.len();
+        let bytes = if got == 1 { "byte" } else { "bytes" };
+        report
+            .error(span, format!("{what} has {got} {bytes}, and the proposal needs {len}"))
+            .help(format!("{} hex digits: {parts}", len * 2));
+        return None;
+    }
+    Some(decoded)
+}
+
+/// A key as it was found, without a newline at its end if it was in a file.
+struct Found {
+    bytes: Secret,
+    /// Where the configuration speaks of it.
+    span: Range<usize>,
+    /// "the psk in `b.psk`".
+    what: String,
+}
+
+/// Has the key `noun`; `make` is how one is made at a path.
+fn fetch(
+    key: &WrittenKey<'_>,
+    noun: &str,
+    make: &dyn Fn(&str) -> String,
+    mode: Option<u32>,
+    secrets: &dyn SecretSource,
+    report: &mut Report,
+) -> Option<Found> {
+    let example = if noun == "psk" { "b.psk" } else { "b.key" };
+    match key {
+        WrittenKey::Inline(text) => {
             if let Some(mode) = mode.filter(|mode| mode & 0o077 != 0) {
                 let file = report.file().display().to_string();
+                let ending = example.trim_start_matches('b');
                 report
                     .error(
                         text.span(),
-                        format!("the psk stands in a file that others can {}", can(mode)),
+                        format!("the {noun} stands in a file that others can {}", can(mode)),
                     )
                     .label(format!("the mode of this file is {:04o}", mode & 0o7777))
                     .help(format!(
-                        "chmod 600 {file}, or move the key: psk = {{ file = \"….psk\" }}"
+                        "chmod 600 {file}, or move the key: {noun} = {{ file = \"…{ending}\" }}"
                     ));
             }
-            decode(text.get_ref().as_bytes(), text.span(), "the psk", report)
+            let bytes = Secret::copy_of(text.get_ref().as_bytes());
+            Some(Found { bytes, span: text.span(), what: format!("the {noun}") })
         }
-        Psk::File(name) => {
+        WrittenKey::File(name) => {
             let given = Path::new(*name.get_ref());
             let shown = name.get_ref().escape_debug().to_string();
             if name.get_ref().is_empty() {
                 report
-                    .error(name.span(), "the name of the psk file is empty")
-                    .help("psk = { file = \"b.psk\" }");
+                    .error(name.span(), format!("the name of the {noun} file is empty"))
+                    .help(format!("{noun} = {{ file = \"{example}\" }}"));
                 return None;
             }
             let base = report.file().parent().unwrap_or_else(|| Path::new("")).to_owned();
@@ -98,10 +162,10 @@ pub(super) fn load(
                 Ok(found) => found,
                 Err(error) => {
                     let at = path.display().to_string();
-                    let found = report
-                        .error(name.span(), format!("cannot read the psk file `{shown}`: {error}"));
+                    let message = format!("cannot read the {noun} file `{shown}`: {error}");
+                    let found = report.error(name.span(), message);
                     found.help(if error == SecretError::Missing {
-                        format!("make a key with: ipsecd genpsk {at}")
+                        make(&at)
                     } else {
                         format!("looked for it at {at}")
                     });
@@ -109,15 +173,16 @@ pub(super) fn load(
                 }
             };
             if let Some(mode) = found.mode.filter(|mode| mode & 0o077 != 0) {
+                let can = can(mode);
                 report
-                    .error(name.span(), format!("others can {} the psk file `{shown}`", can(mode)))
+                    .error(name.span(), format!("others can {can} the {noun} file `{shown}`"))
                     .label(format!("its mode is {:04o}", mode & 0o7777))
                     .help(format!("chmod 600 {}", path.display()));
             }
-            let what = format!("the psk in `{shown}`");
-            decode(without_newline(found.bytes.expose()), name.span(), &what, report)
+            let bytes = Secret::copy_of(without_newline(found.bytes.expose()));
+            Some(Found { bytes, span: name.span(), what: format!("the {noun} in `{shown}`") })
         }
-        Psk::Credential(name) => {
+        WrittenKey::Credential(name) => {
             let given = *name.get_ref();
             let shown = given.escape_debug().to_string();
             let plain =
@@ -131,8 +196,9 @@ pub(super) fn load(
             // Its mode tells nothing: the service manager guards the directory, and an ACL shows up as group bits.
             match secrets.credential(given) {
                 Ok(found) => {
-                    let what = format!("the psk in credential `{shown}`");
-                    decode(without_newline(found.bytes.expose()), name.span(), &what, report)
+                    let bytes = Secret::copy_of(without_newline(found.bytes.expose()));
+                    let what = format!("the {noun} in credential `{shown}`");
+                    Some(Found { bytes, span: name.span(), what })
                 }
                 Err(error) => {
                     report

@@ -177,6 +177,9 @@ pub enum UpPhase {
     /// A CHILD_SA is installed.
     #[serde(rename = "CHILD_SA")]
     ChildSa,
+    /// SAs with manual keys are installed.
+    #[serde(rename = "manual")]
+    ManualSas,
     /// Routes are set.
     #[serde(rename = "routes")]
     Routes,
@@ -191,6 +194,7 @@ impl UpPhase {
             Self::IkeSaInit => "IKE_SA_INIT",
             Self::IkeAuth => "IKE_AUTH",
             Self::ChildSa => "CHILD_SA",
+            Self::ManualSas => "manual SAs",
             Self::Routes => "routes",
         }
     }

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod events;
+mod manual;
 mod requests;
 
 use core::net::{IpAddr, SocketAddr};
@@ -65,6 +66,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Configuration files to load at the start.
     pub files: Vec<PathBuf>,
+    /// What must outlive the daemon: the sequence numbers of manual keys.
+    pub state_dir: PathBuf,
     /// The directory of systemd credentials.
     pub credentials: Option<PathBuf>,
     /// End with the last peer: for a daemon that `up` started.
@@ -175,6 +178,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             next_job: 0,
             started: now,
             mtu_check: now + MTU_INTERVAL,
+            counter_check: now + MTU_INTERVAL,
             ending: false,
             had_peer: false,
             news: true,
@@ -252,6 +256,7 @@ pub(super) struct Driver {
     next_job: u64,
     started: Instant,
     mtu_check: Instant,
+    counter_check: Instant,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
@@ -291,7 +296,7 @@ impl Driver {
                 Some(message) = inputs.from_workers.recv() => self.hear_worker(message).await?,
                 Some(message) = inputs.internal.recv() => {
                     self.news = true;
-                    self.hear_internal(message);
+                    self.hear_internal(message).await;
                 }
                 Some(incoming) = inputs.requests.recv() => {
                     self.news = true;
@@ -354,6 +359,11 @@ impl Driver {
             // Those may have given the endpoint commands.
             self.drain(now).await;
         }
+        if self.peers.values().any(|entry| entry.installed.is_some()) {
+            if self.counter_check <= now {
+                self.extend_counters(now);
+            }
+        }
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
             self.read_path_mtus(None).await;
@@ -376,7 +386,9 @@ impl Driver {
         let peers = peers.flat_map(|entry| [entry.retry_at, entry.removal]).flatten();
         let ups = self.ups.iter().map(|job| job.deadline);
         let rekeys = self.rekeys.iter().map(|job| job.deadline);
-        peers.chain(ups).chain(rekeys).min().map_or(self.mtu_check, |due| due.min(self.mtu_check))
+        let counted = self.peers.values().any(|entry| entry.installed.is_some());
+        let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
+        peers.chain(ups).chain(rekeys).chain(checks).min().unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {
@@ -408,10 +420,10 @@ impl Driver {
         Ok(())
     }
 
-    fn hear_internal(&mut self, message: Internal) {
+    async fn hear_internal(&mut self, message: Internal) {
         match message {
             Internal::ClientGone(id) => self.client_gone(id),
-            Internal::Resolved { peer, found } => self.begin_exchange(&peer, found),
+            Internal::Resolved { peer, found } => self.addresses_found(&peer, found).await,
         }
     }
 

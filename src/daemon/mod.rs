@@ -5,10 +5,12 @@
 
 pub mod advice;
 pub mod backoff;
+pub mod counters;
 pub mod driver;
 pub mod jobs;
 pub mod load;
 pub mod log;
+pub mod manual;
 pub mod network;
 pub mod peers;
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Network {
         config: &Config,
         workers: &Workers,
     ) -> Result<Vec<IpNet>, NetworkError> {
-        let peer = Arc::clone(&config.peer.name);
+        let peer = Arc::clone(config.name());
         let before = self.forget(&peer);
         let result = self.try_attach(config, workers).await;
         self.remove_routes(before).await;
@@ -118,9 +118,10 @@ impl Network {
         workers: &Workers,
     ) -> Result<Vec<IpNet>, NetworkError> {
         let name = &config.interface.name;
-        let peer = &config.peer.name;
-        let children = &config.peer.children;
-        let selectors: Vec<_> = children.iter().flat_map(|child| child.ts_peer.clone()).collect();
+        let peer = config.name();
+        let policies = config.policies();
+        let selectors: Vec<_> =
+            policies.iter().flat_map(|policy| policy.ts_peer.to_vec()).collect();
         if !self.tuns.contains_key(name) {
             self.create(name, config.interface.mtu).await?;
         }
@@ -143,7 +144,7 @@ impl Network {
             self.rules = true;
         }
         let remote = prefixes(&selectors);
-        let local: Vec<_> = children.iter().flat_map(|child| child.ts_local.clone()).collect();
+        let local: Vec<_> = policies.iter().flat_map(|policy| policy.ts_local.to_vec()).collect();
         let local = prefixes(&local);
         let ours = self.netlink.local_addresses().await?;
         let thrown = exceptions(&local, &remote);

@@ -322,6 +322,7 @@ impl Endpoint {
                 sa.last_heard = ctx.now;
                 // RFC 7296 §2.8: the peer sends on it, so it may be sent on.
                 sa.activate(ctx, |child| child.spi_inbound == spi);
+                sa.next_task(ctx);
             }),
         }
     }

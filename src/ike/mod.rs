@@ -17,6 +17,7 @@ mod peers;
 pub mod proposal;
 pub mod protect;
 mod rules;
+mod timers;
 mod window;
 
 pub use endpoint::{Endpoint, EndpointConfig, Env};

@@ -10,13 +10,11 @@ use super::replay::IcvVerified;
 use super::{DropReason, PacketBuf, Place, Spi};
 use crate::crypto::integ::Integ;
 use crate::wire::ah::{AhHeader, AhPacket};
+use crate::wire::ike::numbers::IntegId;
 use crate::wire::ip::{ExtensionHeader, IpPacket, Ipv6Packet, NextHeader};
 use covered::{Covered, Side};
 
 pub use covered::MAX_LEN as MAX_COVERED_LEN;
-
-/// The longest ICV of any integrity algorithm, in bytes.
-pub const MAX_ICV_LEN: usize = 64;
 
 /// To what the header is padded in an IPv4 packet. In IPv6 it is always 8 bytes (RFC 4302 §2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,19 +26,33 @@ pub enum Align {
     Eight,
 }
 
+impl Align {
+    /// By its number of bytes.
+    #[must_use]
+    pub const fn of(bytes: u8) -> Option<Self> {
+        match bytes {
+            4 => Some(Self::Four),
+            8 => Some(Self::Eight),
+            _ => None,
+        }
+    }
+}
+
 /// The integrity algorithm of an SA, and how its ICV stands in the header.
 #[derive(Clone, Debug)]
 pub struct Ah {
     integ: Integ,
     icv_len: usize,
+    iv_len: usize,
     align: Align,
 }
 
 impl Ah {
-    /// With an algorithm and the length of its ICV in bytes. `None` if there is no header for an ICV of that length.
+    /// `None` if the algorithm, or a key of that length, is not one that we have.
     #[must_use]
-    pub fn new(integ: Integ, icv_len: usize, align: Align) -> Option<Self> {
-        (1..=MAX_ICV_LEN).contains(&icv_len).then_some(Self { integ, icv_len, align })
+    pub fn new(id: IntegId, key: &[u8], align: Align) -> Option<Self> {
+        let (icv_len, iv_len) = (Integ::icv_len(id)?, Integ::iv_len(id));
+        Some(Self { integ: Integ::new(id, key)?, icv_len, iv_len, align })
     }
 
     /// Length of the header with ICV and padding in a packet of IPv6, or else IPv4: by so much sealing makes it longer.
@@ -91,8 +103,12 @@ impl Ah {
         ah[..AhHeader::FIXED_LEN].copy_from_slice(&header.emit());
         // The ICV is zero for its own computation (RFC 4302 §3.3.3); padding may be anything.
         ah[AhHeader::FIXED_LEN..].fill(0);
-        let mut icv = [0; MAX_ICV_LEN];
+        let mut icv = [0; Integ::MAX_ICV_LEN];
         let icv = &mut icv[..self.icv_len];
+        // RFC 4543 §3.1: never the same under one key, which the sequence number is not.
+        for (to, from) in icv[..self.iv_len].iter_mut().zip(sequence.to_be_bytes()) {
+            *to = from;
+        }
         let high: &[u8] = if esn { &high } else { &[] };
         self.integ.sign(&[covered.as_slice(), &packet[at..], high], icv);
         packet[at + AhHeader::FIXED_LEN..][..self.icv_len].copy_from_slice(icv);
@@ -132,7 +148,7 @@ impl Ah {
         let (icv, rest) = rest.split_at(self.icv_len);
         let [high @ .., _, _, _, _] = sequence.to_be_bytes();
         let high: &[u8] = if esn { &high } else { &[] };
-        let zero = &[0; MAX_ICV_LEN][..self.icv_len];
+        let zero = &[0; Integ::MAX_ICV_LEN][..self.icv_len];
         if self.integ.verify(&[covered.as_slice(), fixed, zero, rest, high], icv) {
             Ok(IcvVerified::new())
         } else {

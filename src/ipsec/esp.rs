@@ -63,6 +63,8 @@ pub struct OutboundSa {
     transform: Transform,
     /// The last sequence number given.
     sequence: AtomicU64,
+    /// No number above it is given until more are permitted.
+    permitted: AtomicU64,
     usage: Usage,
     /// Packets that were dropped under this SA.
     pub drops: DropCounters,
@@ -76,7 +78,8 @@ impl OutboundSa {
         let (params, transform) = split(params)?;
         let usage = Usage::new(params.lifetime);
         let sequence = AtomicU64::new(params.sequence);
-        Some(Self { params, transform, sequence, usage, drops: DropCounters::new() })
+        let permitted = AtomicU64::new(u64::MAX);
+        Some(Self { params, transform, sequence, permitted, usage, drops: DropCounters::new() })
     }
 
     /// What it was made from, without keys.
@@ -95,6 +98,17 @@ impl OutboundSa {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Relaxed).min(self.last_sequence())
+    }
+
+    /// No sequence number above `last` is given from here on, until more are permitted: for whoever has to know, before
+    /// a number is used, that it will not be used again.
+    pub fn permit_up_to(&self, last: u64) {
+        self.permitted.store(last, Ordering::Relaxed);
+    }
+
+    /// No sequence number is given any more. Returns the last one.
+    pub fn end(&self) -> u64 {
+        self.sequence.swap(NO_MORE, Ordering::Relaxed).min(self.last_sequence())
     }
 
     /// Makes an ESP packet of the inner one. Tells if that reached the soft limit of the SA.
@@ -144,27 +158,28 @@ impl OutboundSa {
 
     /// RFC 4303 §3.3.3: the first packet has 1, and no number is given twice.
     fn next_sequence(&self) -> Result<u64, DropReason> {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if sequence > self.last_sequence() {
-            Err(DropReason::SequenceExhausted)
-        } else {
-            Ok(sequence)
+        // A load first: those that are refused use no number up.
+        let last = self.permitted.load(Ordering::Relaxed).min(self.last_sequence());
+        if self.sequence.load(Ordering::Relaxed) >= last {
+            return Err(DropReason::SequenceExhausted);
         }
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if sequence > last { Err(DropReason::SequenceExhausted) } else { Ok(sequence) }
     }
 
-    fn last_sequence(&self) -> u64 {
-        if self.esn() {
-            // So far below the end that no number of refused packets brings the counter round.
-            u64::MAX - (1 << 48)
-        } else {
-            u32::MAX.into()
-        }
+    /// The last sequence number that there is.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        if self.esn() { NO_MORE } else { u32::MAX.into() }
     }
 
     fn esn(&self) -> bool {
         self.params.suite.esn()
     }
 }
+
+/// The last sequence number of all: so far below the end that no number of refused packets brings the counter round.
+const NO_MORE: u64 = u64::MAX - (1 << 48);
 
 /// An inbound ESP SA: shared by workers and by the snapshots of the SAD.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ pub mod drop;
 pub mod esp;
 pub mod inner;
 pub mod lifetime;
+pub mod manual;
 pub mod mtu;
 pub mod pace;
 pub mod pad;

@@ -44,7 +44,7 @@ impl Driver {
             peers: Vec::new(),
         };
         for config in configs {
-            let name = Arc::clone(&config.peer.name);
+            let name = Arc::clone(config.name());
             let mut peer = jobs::UpPeer { name, new: false, result: None, leaving: false };
             match self.add_peer(config).await {
                 Ok(new) => peer.new = new,
@@ -128,6 +128,11 @@ impl Driver {
     }
 
     fn rekey(&mut self, peer: Arc<str>, ike: bool, reply: jobs::Reply) {
+        if self.peers.get(&peer).is_some_and(|entry| entry.config.ike().is_none()) {
+            let text = format!("{peer} has manual keys: set new ones in both sides' files");
+            answer(&reply, error(Code::NotEstablished, text));
+            return;
+        }
         let left =
             if ike { 1 } else { self.sas_of(&peer).iter().map(|sa| sa.children.len()).sum() };
         let command = if ike {

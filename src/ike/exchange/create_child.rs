@@ -8,7 +8,7 @@ use tracing::{debug, info};
 use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
 use crate::crypto::dh::KeyPair;
-use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Unconfirmed};
+use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, State, Task};
 use crate::ike::keymat::child_keys;
@@ -261,7 +261,7 @@ impl IkeSa {
             }
             _ => None,
         };
-        let Some(agreed) = agreed else {
+        let Some(mut agreed) = agreed else {
             // The peer has a CHILD_SA that we cannot use: it is told, if it said which.
             offer.forget(ctx);
             self.child_failed(
@@ -287,6 +287,7 @@ impl IkeSa {
             return;
         }
         let (spi, lowest) = (offer.spi, lower(&nonce_i, &nonce.data).to_vec());
+        agreed.origin = self.origin(replaces, true, &nonces);
         let jitter = ctx.random_u32();
         let Some(peer) = self.peer.clone() else { return };
         let (mut child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
@@ -306,6 +307,7 @@ impl IkeSa {
             self.queue(Task::Liveness);
         }
         self.conclude_rekey_child(ctx, replaces, spi, collision, loses);
+        self.drop_redundant_children();
     }
 
     fn agreed_as_initiator(
@@ -334,6 +336,7 @@ impl IkeSa {
             ts_peer: ts_r.clone(),
             path: self.esp_path(),
             initiator: true,
+            origin: self.origin(None, true, nonces),
             keys,
         })
     }
@@ -596,6 +599,7 @@ impl IkeSa {
             ts_peer,
             path: self.esp_path(),
             initiator: false,
+            origin: self.origin(replaces, false, nonces),
             keys,
         };
         let (child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
@@ -611,14 +615,19 @@ impl IkeSa {
     ) -> Vec<Payload> {
         let Answered { mut child, inbound, outbound, payloads } = answered;
         ctx.sad(SadUpdate::AddInbound(inbound));
+        let serves =
+            |other: &ChildSa| other.state == ChildState::Installed && other.is_like(&child);
+        let has_like = self.children.iter().any(serves);
         let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
         let ask_at = Some(ctx.now + wait);
-        // There is no older SA that packets could take in the meantime: what is sent at once may be lost, what is not
-        // sent is lost for certain.
         let outbound = if rekeyed {
             self.announce_child(ctx, &child, rekeyed);
             Some(outbound)
+        } else if has_like {
+            Some(outbound)
         } else {
+            // There is no older SA that packets could take in the meantime: what is sent at once may be lost, what is
+            // not sent is lost for certain.
             ctx.sad(SadUpdate::AddOutbound(outbound));
             child.outbound_installed = true;
             None
@@ -626,6 +635,43 @@ impl IkeSa {
         child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce: !rekeyed });
         self.children.push(child);
         payloads
+    }
+
+    /// Where a CHILD_SA comes from: what replaces another has the origin of that.
+    fn origin(&self, replaces: Option<Spi>, ours: bool, nonces: &Nonces<'_>) -> Origin {
+        let old =
+            replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
+        old.map_or_else(
+            || Origin { ours, lowest_nonce: lower(nonces.i, nonces.r).to_vec() },
+            |old| old.origin.clone(),
+        )
+    }
+
+    /// Both sides made a CHILD_SA by the same policy at once. As when both rekey one (RFC 7296 §2.8.1), that of the exchange
+    /// with the lowest nonce is redundant, and whoever made it deletes it, once the peer has the other.
+    pub(in crate::ike) fn drop_redundant_children(&mut self) {
+        let redundant: Vec<_> = self
+            .children
+            .iter()
+            .filter(|child| child.state == ChildState::Installed && child.origin.ours)
+            .filter(|child| {
+                self.children.iter().any(|other| {
+                    other.state == ChildState::Installed
+                        && !other.origin.ours
+                        && other.unconfirmed.is_none()
+                        && other.is_like(child)
+                        && child.origin.lowest_nonce < other.origin.lowest_nonce
+                })
+            })
+            .map(|child| child.spi_inbound)
+            .collect();
+        for spi in redundant {
+            debug!(%spi, "the peer made the same CHILD_SA at once; ours is redundant");
+            if let Some(child) = self.child(spi) {
+                child.state = ChildState::Replaced;
+            }
+            self.queue(Task::DeleteChildren(vec![spi]));
+        }
     }
 
     // What became of it.

@@ -138,8 +138,14 @@ impl IkeSa {
     /// The peer deletes the IKE SA; the answer has been sent.
     pub(super) fn deleted_by_peer(&mut self, ctx: &mut Ctx<'_>) {
         // RFC 7296 §2.25.2: our own rekey of it is forgotten; the peer's, if there was one, has won.
-        if let Some(winner) = self.take_collided(ctx) {
-            self.hand_over(ctx, winner);
+        if let Some(mut winner) = self.take_collided(ctx) {
+            if matches!(self.state, State::Deleting) {
+                // What was to be deleted has moved to the new one, and goes with that.
+                winner.begin_delete_ike(ctx);
+                ctx.put(winner);
+            } else {
+                self.hand_over(ctx, winner);
+            }
         }
         self.close(ctx, CloseReason::DeletedByPeer);
     }

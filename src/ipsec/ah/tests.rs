@@ -1,13 +1,11 @@
 use super::*;
-use crate::wire::ike::numbers::IntegId;
 use crate::wire::ip::Ipv4Packet;
 
 const SPI: u32 = 0x0102_0304;
 
 fn ah(id: IntegId, align: Align) -> Ah {
     let key = vec![7; Integ::key_len(id).expect("an algorithm")];
-    let integ = Integ::new(id, &key).expect("an algorithm");
-    Ah::new(integ, Integ::icv_len(id).expect("an algorithm"), align).expect("a length")
+    Ah::new(id, &key, align).expect("an algorithm")
 }
 
 fn sha256() -> Ah {
@@ -55,9 +53,22 @@ fn the_header_is_aligned_and_no_longer_than_that() {
     assert_eq!((eight(sha256).header_len(false), eight(sha256).header_len(true)), (32, 32));
     assert_eq!((four(sha384).header_len(false), four(sha384).header_len(true)), (36, 40));
     assert_eq!((four(sha512).header_len(false), four(sha512).header_len(true)), (44, 48));
-    let integ = Integ::new(sha256, &[7; 32]).expect("an algorithm");
-    for none in [0, MAX_ICV_LEN + 1] {
-        assert!(Ah::new(integ.clone(), none, Align::Four).is_none());
+    let (cmac, gmac) = (IntegId::AUTH_AES_CMAC_96, IntegId::AUTH_AES_256_GMAC);
+    assert_eq!((four(cmac).header_len(false), four(cmac).header_len(true)), (24, 24));
+    assert_eq!((four(gmac).header_len(false), four(gmac).header_len(true)), (36, 40));
+    assert!(Ah::new(IntegId::NONE, &[], Align::Four).is_none());
+    assert!(Ah::new(sha256, &[7; 31], Align::Four).is_none());
+}
+
+#[test]
+fn the_iv_of_gmac_is_the_sequence_number() {
+    let gmac = ah(IntegId::AUTH_AES_128_GMAC, Align::Four);
+    let sequence = 0x0102_0304_0506_0708;
+    for esn in [false, true] {
+        let buf = seal(&gmac, &packet(false, &[]), sequence, esn).expect("room");
+        assert_eq!(buf[32..40], sequence.to_be_bytes());
+        let place = Place::of(&buf, NextHeader::AH).expect("AH");
+        assert!(gmac.open(&buf, place, sequence, esn).is_ok());
     }
 }
 
