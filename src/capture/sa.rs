@@ -6,9 +6,8 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::BTreeMap;
 
-use super::keys::{Algorithms, Integrity, SaKey};
+use super::keys::{Algorithms, Integrity, SaKey, Start};
 use super::lenient::Lenient;
-use crate::crypto::integ::Integ;
 use crate::ipsec::ah::{Ah, Align};
 use crate::ipsec::esp::InboundSa;
 use crate::ipsec::place::Place;
@@ -85,7 +84,7 @@ impl Sa {
         let Ok(header) = EspPacket::new_checked(packet) else { return Err(malformed) };
         let Some(spi) = Spi::new(header.spi()) else { return Err(malformed) };
         let low = header.sequence();
-        let opened = match self.receiver(spi, window)? {
+        let opened = match self.receiver(spi, low, window)? {
             Receiver::Ah(_) => return Err(malformed),
             Receiver::Esp(sa) => {
                 let mut buf = PacketBuf::copy_of(packet);
@@ -99,7 +98,7 @@ impl Sa {
             Receiver::Lenient(lenient) => lenient.open(packet),
             Receiver::Unsupported(what) => return Err(Refusal::Unsupported(what.clone())),
         };
-        self.count(&opened);
+        self.count(spi, &opened);
         opened.map_err(Refusal::Drop)
     }
 
@@ -114,8 +113,9 @@ impl Sa {
         let header = packet.get(place.at..).map(AhPacket::new_checked);
         let Some(Ok(header)) = header else { return Err(malformed) };
         let Some(spi) = Spi::new(header.spi()) else { return Err(malformed) };
-        let opened = match self.receiver(spi, window)? {
-            Receiver::Ah(receiver) => receiver.open(packet, place, header.sequence()),
+        let low = header.sequence();
+        let opened = match self.receiver(spi, low, window)? {
+            Receiver::Ah(receiver) => receiver.open(packet, place, low),
             Receiver::Esp(_) | Receiver::Lenient(_) => return Err(malformed),
             Receiver::Unsupported(what) => return Err(Refusal::Unsupported(what.clone())),
         };
@@ -125,25 +125,41 @@ impl Sa {
             sequence,
             verified: true,
         });
-        self.count(&opened);
+        self.count(spi, &opened);
         opened.map_err(Refusal::Drop)
     }
 
-    fn count(&mut self, opened: &Result<Payload, DropReason>) {
+    fn count(&mut self, spi: Spi, opened: &Result<Payload, DropReason>) {
         match opened {
             Ok(_) => self.tally.opened += 1,
-            Err(DropReason::IcvMismatch) => self.tally.bad_icv += 1,
+            Err(DropReason::IcvMismatch) => {
+                self.tally.bad_icv += 1;
+                // A forged packet must not decide where the sequence numbers begin.
+                if self.tally.opened == 0 {
+                    self.receivers.remove(&spi.get());
+                }
+            }
             Err(DropReason::BadPadding) => self.tally.nonsense += 1,
             Err(_) => {}
         }
     }
 
-    fn receiver(&mut self, spi: Spi, window: u32) -> Result<&mut Receiver, Refusal> {
+    /// The receiver of an SPI; `low` is the sequence number in the packet, which is the first if there is none yet.
+    fn receiver(&mut self, spi: Spi, low: u32, window: u32) -> Result<&mut Receiver, Refusal> {
         if !self.receivers.contains_key(&spi.get()) {
             if self.receivers.len() >= Self::MAX_RECEIVERS {
                 return Err(Refusal::Unsupported("a wildcard for so many SPIs".to_owned()));
             }
-            let receiver = Receiver::new(&self.key, spi, self.key.replay_window.unwrap_or(window));
+            let window = self.key.replay_window.unwrap_or(window);
+            let sequence = match self.key.start {
+                Start::After(sequence) => sequence,
+                Start::Within(_) if !self.key.esn => 0,
+                // Room for those that it overtook.
+                Start::Within(high) => {
+                    u64::from(high) << 32 | u64::from(low.saturating_sub(window.max(1)))
+                }
+            };
+            let receiver = Receiver::new(&self.key, spi, sequence, window);
             self.receivers.insert(spi.get(), receiver);
         }
         self.receivers.get_mut(&spi.get()).ok_or(Refusal::Drop(DropReason::NoInboundSa))
@@ -151,19 +167,25 @@ impl Sa {
 }
 
 impl Receiver {
-    fn new(key: &SaKey, spi: Spi, replay_window: u32) -> Self {
+    fn new(key: &SaKey, spi: Spi, sequence: u64, replay_window: u32) -> Self {
         let algorithms = match &key.algorithms {
             Ok(algorithms) => *algorithms,
             Err(what) => return Self::Unsupported(what.clone()),
         };
         let made = match key.protocol {
-            Protocol::Esp => Self::esp(key, algorithms, spi, replay_window),
-            Protocol::Ah => Self::ah(key, algorithms, replay_window),
+            Protocol::Esp => Self::esp(key, algorithms, spi, sequence, replay_window),
+            Protocol::Ah => Self::ah(key, algorithms, sequence, replay_window),
         };
         made.unwrap_or_else(|| Self::Unsupported(describe(key.protocol, algorithms)))
     }
 
-    fn esp(key: &SaKey, algorithms: Algorithms, spi: Spi, replay_window: u32) -> Option<Self> {
+    fn esp(
+        key: &SaKey,
+        algorithms: Algorithms,
+        spi: Spi,
+        sequence: u64,
+        replay_window: u32,
+    ) -> Option<Self> {
         let encr = algorithms.encr?;
         let integ = match algorithms.integrity {
             Integrity::Aead => IntegId::NONE,
@@ -174,18 +196,17 @@ impl Receiver {
         };
         let esn = if key.esn { EsnId::ESN } else { EsnId::NO_ESN };
         let suite = EspSuite { encr, integ, esn }.into();
-        let sa = InboundSa::new(params(key, suite, spi, replay_window))?;
+        let sa = InboundSa::new(params(key, suite, spi, sequence, replay_window))?;
         Some(Self::Esp(Box::new(sa)))
     }
 }
 
 impl Receiver {
-    fn ah(key: &SaKey, algorithms: Algorithms, replay_window: u32) -> Option<Self> {
+    fn ah(key: &SaKey, algorithms: Algorithms, sequence: u64, replay_window: u32) -> Option<Self> {
         let Integrity::Full(id) = algorithms.integrity else { return None };
-        let integ = Integ::new(id, key.integ_key.expose())?;
         // On receipt either alignment is taken.
-        let ah = Ah::new(integ, Integ::icv_len(id)?, Align::Four)?;
-        let window = ReplayWindow::starting_at(replay_window, key.esn, key.start);
+        let ah = Ah::new(id, key.integ_key.expose(), Align::Four)?;
+        let window = ReplayWindow::starting_at(replay_window, key.esn, sequence);
         Some(Self::Ah(Box::new(AhReceiver { ah, window, esn: key.esn })))
     }
 }
@@ -200,7 +221,7 @@ impl AhReceiver {
 }
 
 /// What a receiver is made from: of a reader, much is not there.
-fn params(key: &SaKey, suite: Suite, spi: Spi, replay_window: u32) -> SaParams {
+fn params(key: &SaKey, suite: Suite, spi: Spi, sequence: u64, replay_window: u32) -> SaParams {
     let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     SaParams {
         spi,
@@ -214,7 +235,7 @@ fn params(key: &SaKey, suite: Suite, spi: Spi, replay_window: u32) -> SaParams {
         integ_key: key.integ_key.clone(),
         ts_local: [].into(),
         ts_peer: [].into(),
-        sequence: key.start,
+        sequence,
         replay_window,
         lifetime: Lifetime::default(),
         df: DfPolicy::default(),

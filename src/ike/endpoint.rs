@@ -27,11 +27,13 @@ use crate::wire::ike::payload::{Notify, Payload};
 pub struct EndpointConfig {
     /// Half-open IKE SAs as responder from which on a COOKIE is asked for (RFC 7296 §2.6).
     pub cookie_threshold: usize,
+    /// Whether [`Event::IkeKeys`] tells the keys of every IKE SA: for a key log that the operator asked for.
+    pub export_keys: bool,
 }
 
 impl Default for EndpointConfig {
     fn default() -> Self {
-        Self { cookie_threshold: limits::COOKIE_THRESHOLD }
+        Self { cookie_threshold: limits::COOKIE_THRESHOLD, export_keys: false }
     }
 }
 
@@ -592,6 +594,7 @@ impl Endpoint {
             others: &mut self.sas,
             peers: &self.peers,
             touched,
+            export_keys: self.config.export_keys,
         }
     }
 

@@ -10,6 +10,7 @@ mod lab;
 
 mod errors;
 mod examples;
+mod keylog;
 mod lifecycle;
 mod playground;
 mod proof;

@@ -105,25 +105,38 @@ impl<'a> Ipsecd<'a> {
     pub(crate) fn start_with_peer(side: &'a Side, peer: &Peer) -> Self {
         let dir = side.dir.join("ipsecd");
         let file = peer.write(&dir);
-        Self::launch(side, file, &dir, LOG)
+        Self::launch(side, file, &dir, LOG, &[])
     }
 
     /// Starts a daemon that knows no peer; `file` is for [`Ipsecd::up`].
     #[track_caller]
     pub(crate) fn start_for_file(side: &'a Side, file: PathBuf) -> Self {
-        Self::launch(side, file, &no_peers(side), LOG)
+        Self::launch(side, file, &no_peers(side), LOG, &[])
     }
 
     /// As [`Ipsecd::start`], and logs all that there is to log, also by the crates below it.
     #[track_caller]
     pub(crate) fn start_talkative(side: &'a Side, peer: &Peer) -> Self {
-        Self::launch(side, peer.write(&side.dir.join("ipsecd")), &no_peers(side), "trace")
+        Self::launch(side, peer.write(&side.dir.join("ipsecd")), &no_peers(side), "trace", &[])
+    }
+
+    /// Writes the configuration file that is for `peer`, and starts nothing.
+    #[track_caller]
+    pub(crate) fn file_of(side: &Side, peer: &Peer) -> PathBuf {
+        peer.write(&side.dir.join("ipsecd"))
+    }
+
+    /// As [`Ipsecd::start`], and writes the keys of every SA into `keylog`.
+    #[track_caller]
+    pub(crate) fn start_with_keylog(side: &'a Side, peer: &Peer, keylog: &Path) -> Self {
+        let file = peer.write(&side.dir.join("ipsecd"));
+        Self::launch(side, file, &no_peers(side), LOG, &[Path::new("--keylog"), keylog])
     }
 
     #[track_caller]
-    fn launch(side: &'a Side, file: PathBuf, dir: &Path, log: &str) -> Self {
+    fn launch(side: &'a Side, file: PathBuf, dir: &Path, log: &str, more: &[&Path]) -> Self {
         let mut command = side.gw.command(BINARY);
-        command.args(["--log", log, "daemon", "--config-dir"]).arg(dir);
+        command.args(["--log", log, "daemon", "--config-dir"]).arg(dir).args(more);
         let process = Process::start(&mut command, &side.dir.join("ipsecd.log"));
         let mut daemon = Self { gw: &side.gw, file, process };
         let started = wait::within(PATIENCE, || {

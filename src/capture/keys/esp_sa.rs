@@ -5,8 +5,8 @@
 //! What Wireshark has no name for (CCM, GMAC, XCBC, CMAC, AH) is written with IANA's name, and hidden from it.
 
 use super::{
-    AddrPattern, Algorithms, HIDDEN, Integrity, SaKey, SpiPattern, bare_name, encr_of, hex, uat,
-    unhex,
+    AddrPattern, Algorithms, HIDDEN, Integrity, SaKey, SpiPattern, Start, bare_name, encr_of, hex,
+    uat, unhex,
 };
 use crate::crypto::Secret;
 use crate::ipsec::SaParams;
@@ -108,7 +108,7 @@ pub(super) fn read(origin: &str, row: &str) -> Result<SaKey, (usize, String)> {
         encr_key,
         integ_key,
         esn,
-        start: if esn { u64::from(high) << 32 } else { 0 },
+        start: Start::Within(high),
         replay_window: None,
         mode: None,
         selectors: None,
@@ -236,7 +236,7 @@ pub fn write(sa: &SaKey) -> Option<String> {
         key(&sa.integ_key),
     ];
     if sa.esn {
-        fields.extend(["64-bit".to_owned(), format!("{:x}", sa.start >> 32)]);
+        fields.extend(["64-bit".to_owned(), format!("{:x}", sa.start.high())]);
     }
     let row = fields.iter().map(|field| uat::quote(field)).collect::<Vec<_>>().join(",");
     Some(if hidden { format!("{HIDDEN}{row}") } else { row })
@@ -258,7 +258,7 @@ impl SaKey {
             encr_key: params.encr_key.clone(),
             integ_key: params.integ_key.clone(),
             esn: params.suite.esn(),
-            start: params.sequence,
+            start: Start::After(params.sequence),
             replay_window: Some(params.replay_window),
             mode: Some(params.mode),
             selectors: None,

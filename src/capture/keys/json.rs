@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use super::{
-    AddrPattern, Algorithms, IkeKey, Integrity, KeyError, KeyRing, SaKey, SpiPattern, encr_of,
-    ikev2, unhex,
+    AddrPattern, Algorithms, IkeKey, Integrity, KeyError, KeyRing, SaKey, SpiPattern, Start,
+    encr_of, ikev2, unhex,
 };
 use crate::crypto::{Encr, Secret};
 use crate::ipsec::suite::{IkeSuite, Protocol};
@@ -182,7 +182,7 @@ impl LabSa {
             encr_key,
             integ_key: self.auth.map_or_else(Secret::empty, |auth| auth.key.0),
             esn: self.esn,
-            start: self.initial_oseq,
+            start: Start::After(self.initial_oseq),
             replay_window: self.replay_window,
             mode: Some(match mode {
                 LabMode::Transport => Mode::Transport,

@@ -58,14 +58,23 @@ pub struct SaKey {
     pub integ_key: Secret,
     /// Whether its sequence numbers have 64 bits.
     pub esn: bool,
-    /// The sequence number before its first packet.
-    pub start: u64,
+    /// Where its sequence numbers begin.
+    pub start: Start,
     /// Its replay window, where known.
     pub replay_window: Option<u32>,
     /// Tunnel or transport; unknown: by next header.
     pub mode: Option<Mode>,
     /// Source and destination selectors of inner packets; unknown: any.
     pub selectors: Option<(Arc<[TrafficSelector]>, Arc<[TrafficSelector]>)>,
+}
+
+/// Where the sequence numbers of an SA begin, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// After this number.
+    After(u64),
+    /// Anywhere: a capture may begin when the SA is old. Of extended numbers, this is the high half of the first.
+    Within(u32),
 }
 
 /// The algorithms of an [`SaKey`].
@@ -179,6 +188,16 @@ impl KeyRing {
             let ahead = line.get(..before + at).unwrap_or(line);
             (ahead.chars().count() + 1, message)
         })
+    }
+}
+
+impl Start {
+    /// The high half to begin with.
+    fn high(self) -> u32 {
+        match self {
+            Self::After(sequence) => u32::try_from(sequence >> 32).unwrap_or(u32::MAX),
+            Self::Within(high) => high,
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 use core::net::IpAddr;
 
 use super::{
-    AddrPattern, Algorithms, IkeKey, Integrity, KeyRing, SaKey, SpiPattern, encr_of, ikev2, unhex,
+    AddrPattern, Algorithms, IkeKey, Integrity, KeyRing, SaKey, SpiPattern, Start, encr_of, ikev2,
+    unhex,
 };
 use crate::crypto::Secret;
 use crate::ipsec::suite::Protocol;
@@ -87,7 +88,7 @@ fn esp(
         encr_key,
         integ_key: Secret::empty(),
         esn: false,
-        start: 0,
+        start: Start::Within(0),
         replay_window: None,
         mode: None,
         selectors: None,

@@ -20,7 +20,7 @@ fn sa(algorithms: Algorithms, encr_key: usize, integ_key: usize) -> SaKey {
         encr_key: Secret::new((0..encr_key).map(|i| u8::try_from(i).unwrap()).collect()),
         integ_key: Secret::new(vec![0xa5; integ_key]),
         esn: false,
-        start: 0,
+        start: Start::Within(0),
         replay_window: None,
         mode: None,
         selectors: None,
@@ -74,7 +74,7 @@ fn every_sa_that_is_written_is_read_back() {
     assert!(all.len() > 80, "{}", all.len());
     for written in all {
         for esn in [false, true] {
-            let start = if esn { 7 << 32 } else { 0 };
+            let start = Start::Within(if esn { 7 } else { 0 });
             let written = SaKey { esn, start, ..written.clone() };
             let row = esp_sa::write(&written).unwrap();
             let read = ring(&row).sas.pop().unwrap_or_else(|| panic!("{row}"));
@@ -257,7 +257,7 @@ fn json_is_read_and_its_errors_have_a_place() {
     let file = format!("{{\"format\": \"ipsec-lab-capture/1\", \"sas\": [{sa}]}}");
     let read = ring(&file);
     let [key] = &read.sas[..] else { panic!("{read:?}") };
-    assert_eq!((key.start, key.esn, key.replay_window), (5, true, Some(64)));
+    assert_eq!((key.start, key.esn, key.replay_window), (Start::After(5), true, Some(64)));
     assert_eq!(key.encr_key.len(), 20);
     assert!(read.ports.contains(&34567));
     for (from, to, error) in [
