@@ -2,6 +2,7 @@
 
 mod command;
 mod forms;
+mod robustness;
 mod tables;
 
 use std::path::{Path, PathBuf};

@@ -2,7 +2,8 @@
 //! `"IPv4","SRC","DST","SPI","ENCRYPTION","0xKEY","AUTHENTICATION","0xKEY"`, and with newer versions
 //! `,"32-bit","0"`: the length of sequence numbers and the high half to begin with.
 //!
-//! What Wireshark has no name for (CCM, GMAC, XCBC, CMAC, AH) is written with IANA's name, and hidden from it.
+//! What Wireshark has no name for (CCM, GMAC, XCBC, CMAC, AH) is written with IANA's name, and hidden from it: one name that
+//! it does not know, and it reads nothing of the table. Further fields alone cost an older one no more than that row.
 
 use super::{
     AddrPattern, Algorithms, HIDDEN, Integrity, SaKey, SpiPattern, Start, bare_name, encr_of, hex,
@@ -185,7 +186,7 @@ fn key(text: &str) -> Result<Secret, (usize, String)> {
 #[must_use]
 pub fn write(sa: &SaKey) -> Option<String> {
     let algorithms = sa.algorithms.as_ref().ok()?;
-    let mut hidden = sa.protocol == Protocol::Ah || sa.esn;
+    let mut hidden = sa.protocol == Protocol::Ah;
     let encryption = match algorithms.encr {
         None => "NULL".to_owned(),
         Some(encr) => match ENCR.iter().find(|(id, ..)| *id == encr.id) {
