@@ -42,7 +42,7 @@ pub(super) fn config(
         Some(level) => policy::log_level(level, report).map(Some),
         None => Some(None),
     };
-    if !raw.manual.is_empty() {
+    if raw.is_manual() {
         let peer = manual::peer(raw, name, local_addr, address, mode, secrets, report);
         let v6_inside = raw.manual.iter().any(|manual| {
             [&manual.local, &manual.peer]
@@ -167,7 +167,7 @@ fn missing_tables(raw: &Raw<'_>, report: &mut Report) {
         ("peer", raw.peer.span.is_some(), "address = \"b.example.net\", id, subnets"),
         ("auth", raw.auth.is_some(), "psk = { file = \"b.psk\" }"),
     ] {
-        let needed = raw.manual.is_empty() || name == "peer";
+        let needed = !raw.is_manual() || name == "peer";
         if needed && !there && !raw.excused(name, "") {
             report
                 .file_error(format!("the table [{name}] is missing"))

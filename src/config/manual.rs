@@ -11,10 +11,8 @@ use super::diagnostic::Report;
 use super::raw::{self, List, Raw, Scalar, Text, WrittenKey};
 use super::secret::{self, SecretSource};
 use super::{keys, policy, proposal, selector, value};
-use crate::crypto::aead::Aead;
-use crate::crypto::cipher::Cbc;
+use crate::crypto::Secret;
 use crate::crypto::integ::Integ;
-use crate::crypto::{Encr, Secret};
 use crate::ipsec::manual::{ManualAh, ManualKeys, ManualPeer, ManualSa, counts};
 use crate::ipsec::pad::PeerAddress;
 use crate::ipsec::suite::{AhSuite, EspSuite, Protocol, Suite};
@@ -132,7 +130,9 @@ impl File<'_, '_> {
         };
         let encap = encap(manual, protocol, report);
         let suite = match (&manual.proposal, protocol) {
-            (Some(text), Some(protocol)) => suite(text, protocol, report),
+            (Some(text), Some(protocol)) => {
+                suite(text, protocol, manual.allow_legacy == Some(true), report)
+            }
             (Some(_), None) => None,
             (None, _) => require(manual, "proposal", "", report),
         };
@@ -203,7 +203,9 @@ impl File<'_, '_> {
         }
         let suite = match &ah.proposal {
             Some(text) => {
-                parse_proposal(text, "[[manual]] ah.proposal", proposal::ah_suite, report)
+                let legacy = manual.allow_legacy == Some(true);
+                let parse = |text: &str| proposal::ah_suite(text, legacy);
+                parse_proposal(text, "[[manual]] ah.proposal", parse, report)
             }
             None => require(manual, "ah.proposal", "", report),
         };
@@ -447,7 +449,7 @@ fn encr_key(suite: Suite) -> Wanted {
     let Suite::Esp(EspSuite { encr, .. }) = suite else {
         return Wanted::Nothing("AH encrypts nothing, its key is auth-key-…".to_owned());
     };
-    match encr_key_len(encr) {
+    match encr.keymat_len() {
         None | Some(0) => Wanted::Nothing(format!("{encr} has no key")),
         Some(len) => {
             let key = usize::from(encr.key_bits.unwrap_or(256)) / 8;
@@ -458,11 +460,6 @@ fn encr_key(suite: Suite) -> Wanted {
             Wanted::Key { len, parts }
         }
     }
-}
-
-/// In bytes, salt included.
-fn encr_key_len(encr: Encr) -> Option<usize> {
-    Aead::key_len(encr).or_else(|| Cbc::key_len(encr))
 }
 
 fn integ_key(suite: Suite) -> Wanted {
@@ -510,11 +507,17 @@ fn require<T>(manual: &raw::Manual<'_>, name: &str, why: &str, report: &mut Repo
     None
 }
 
-fn suite(text: &Text<'_>, protocol: Protocol, report: &mut Report) -> Option<Suite> {
+fn suite(text: &Text<'_>, protocol: Protocol, legacy: bool, report: &mut Report) -> Option<Suite> {
     let key = "[[manual]] proposal";
     let suite = match protocol {
-        Protocol::Ah => parse_proposal(text, key, proposal::ah_suite, report).map(Suite::Ah),
-        Protocol::Esp => parse_proposal(text, key, proposal::esp_suite, report).map(Suite::Esp),
+        Protocol::Ah => {
+            let parse = |text: &str| proposal::ah_suite(text, legacy);
+            parse_proposal(text, key, parse, report).map(Suite::Ah)
+        }
+        Protocol::Esp => {
+            let parse = |text: &str| proposal::esp_suite(text, legacy);
+            parse_proposal(text, key, parse, report).map(Suite::Esp)
+        }
     }?;
     if counts(suite) {
         report
@@ -528,7 +531,7 @@ fn suite(text: &Text<'_>, protocol: Protocol, report: &mut Report) -> Option<Sui
 fn parse_proposal<T>(
     text: &Text<'_>,
     key: &str,
-    parse: fn(&str) -> Result<T, Vec<proposal::Fault>>,
+    parse: impl Fn(&str) -> Result<T, Vec<proposal::Fault>>,
     report: &mut Report,
 ) -> Option<T> {
     match parse(text.get_ref()) {

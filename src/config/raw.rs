@@ -70,6 +70,7 @@ pub(super) struct Ike<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
     pub(super) proposals: Option<List<'a>>,
+    pub(super) allow_legacy: Option<bool>,
     pub(super) rekey_time: Option<Text<'a>>,
     pub(super) over_time: Option<Text<'a>>,
     pub(super) dpd: Option<Text<'a>>,
@@ -84,6 +85,7 @@ pub(super) struct Esp<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
     pub(super) proposals: Option<List<'a>>,
+    pub(super) allow_legacy: Option<bool>,
     pub(super) mode: Option<Text<'a>>,
     pub(super) encap: Option<Text<'a>>,
     pub(super) start: Option<Text<'a>>,
@@ -145,6 +147,11 @@ impl<'a> Raw<'a> {
         let log_level = walk.text(&log, "level");
         let misspelt = walk.misspelt;
         Self { name, local, peer, psk, auth, ike, esp, manual, interface, log_level, misspelt }
+    }
+
+    /// Whether its keys are, or were meant to be, set by hand.
+    pub(super) fn is_manual(&self) -> bool {
+        !self.manual.is_empty() || self.misspelt.contains("manual")
     }
 
     /// Whether it is no use to report this key (or section, with an empty name) as missing.
@@ -509,6 +516,7 @@ impl Walk<'_> {
         Ike {
             span: section.span.clone(),
             proposals: self.list(&section, "proposals"),
+            allow_legacy: self.boolean(&section, "allow-legacy"),
             rekey_time: self.text(&section, "rekey-time"),
             over_time: self.text(&section, "over-time"),
             dpd: self.text(&section, "dpd"),
@@ -523,6 +531,7 @@ impl Walk<'_> {
         Esp {
             span: section.span.clone(),
             proposals: self.list(&section, "proposals"),
+            allow_legacy: self.boolean(&section, "allow-legacy"),
             mode: self.text(&section, "mode"),
             encap: self.text(&section, "encap"),
             start: self.text(&section, "start"),

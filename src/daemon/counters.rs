@@ -173,6 +173,12 @@ impl Counted {
         Ok(counted)
     }
 
+    /// The SA.
+    #[must_use]
+    pub const fn sa(&self) -> &Arc<OutboundSa> {
+        &self.sa
+    }
+
     /// Reserves the next block, if the last is half used.
     ///
     /// # Errors

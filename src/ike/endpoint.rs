@@ -29,11 +29,18 @@ pub struct EndpointConfig {
     pub cookie_threshold: usize,
     /// Whether [`Event::IkeKeys`] tells the keys of every IKE SA: for a key log that the operator asked for.
     pub export_keys: bool,
+    /// The last Message ID of an IKE SA, which is rekeyed some time before (RFC 7296 §2.2). Only a test wants another than the
+    /// last that 32 bits can hold.
+    pub last_message_id: u32,
 }
 
 impl Default for EndpointConfig {
     fn default() -> Self {
-        Self { cookie_threshold: limits::COOKIE_THRESHOLD, export_keys: false }
+        Self {
+            cookie_threshold: limits::COOKIE_THRESHOLD,
+            export_keys: false,
+            last_message_id: u32::MAX,
+        }
     }
 }
 
@@ -564,6 +571,13 @@ impl Endpoint {
         all
     }
 
+    /// How many inbound SPIs are taken: those of CHILD_SAs, and those offered for one.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn spis_taken(&self) -> usize {
+        self.spis.len()
+    }
+
     // Inside.
 
     fn with_child(&mut self, now: Instant, spi: Spi, f: impl FnOnce(&mut IkeSa, &mut Ctx<'_>)) {
@@ -593,6 +607,7 @@ impl Endpoint {
             spis: &mut self.spis,
             others: &mut self.sas,
             peers: &self.peers,
+            last_message_id: self.config.last_message_id,
             touched,
             export_keys: self.config.export_keys,
         }

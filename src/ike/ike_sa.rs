@@ -40,6 +40,8 @@ pub(super) struct Ctx<'a> {
     /// Every other IKE SA.
     pub(super) others: &'a mut BTreeMap<SaId, IkeSa>,
     pub(super) peers: &'a BTreeMap<Arc<str>, Arc<Peer>>,
+    /// See [`super::EndpointConfig`].
+    pub(super) last_message_id: u32,
     /// Which of the others changed.
     pub(super) touched: &'a mut Vec<SaId>,
     /// See [`EndpointConfig`](super::EndpointConfig).
@@ -148,6 +150,8 @@ pub(super) enum Task {
     RekeyIke,
     /// Deletes these CHILD_SAs, by inbound SPI.
     DeleteChildren(Vec<Spi>),
+    /// Deletes what the peer has made of our offer of this SPI and we cannot use.
+    Disown(Spi),
     /// Deletes the IKE SA.
     DeleteIke,
     /// Asks whether the peer lives.
@@ -165,6 +169,7 @@ pub(super) enum Active {
     Ike(Box<rekey::IkeRequest>),
     DeleteChildren(Vec<Spi>),
     DeleteIke,
+    Disown(Spi),
     /// Since when it is asked.
     Liveness(Instant),
 }
@@ -195,6 +200,8 @@ pub(super) struct IkeSa {
     pub(super) last_heard: Instant,
     pub(super) keepalive_at: Option<Instant>,
     pub(super) last_hint: Option<Instant>,
+    /// When TEMPORARY_FAILURE came for the first and the last time without anything else in between.
+    pub(super) put_off: Option<(Instant, Instant)>,
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
 }
 
@@ -302,6 +309,9 @@ impl IkeSa {
                 {
                     self.heard(ctx, path);
                     self.refuse_for_good(ctx, header);
+                } else if header.flags.response && self.requests.awaits(header.message_id) {
+                    self.heard(ctx, path);
+                    self.refuse_response(ctx);
                 }
                 return;
             }
@@ -436,10 +446,25 @@ impl IkeSa {
         }
     }
 
+    /// An answer that is malformed cannot be refused, but whoever sent it is told that the IKE SA is over.
+    fn refuse_response(&mut self, ctx: &mut Ctx<'_>) {
+        let reason = CloseReason::PeerMisbehaved("malformed response");
+        match self.state {
+            State::AuthSent(_) | State::Established | State::Replaced => {
+                self.requests.answered();
+                self.abandon_active(ctx, &[]);
+                self.terminate(ctx, reason);
+            }
+            State::InitSent(_) | State::InitAnswered(_) | State::Deleting | State::Closed(_) => {
+                self.close(ctx, reason);
+            }
+        }
+    }
+
     fn handle_response(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
         if let Err(violation) = rules::check(header.exchange, true, payloads) {
             debug!(?violation, exchange = %header.exchange, "response refused");
-            self.close(ctx, CloseReason::PeerMisbehaved("malformed response"));
+            self.refuse_response(ctx);
             return;
         }
         let is_over = payloads.iter().any(|payload| {
@@ -462,9 +487,7 @@ impl IkeSa {
         if matches!(self.state, State::Deleting) && !matches!(self.active, Some(Active::DeleteIke))
         {
             // The daemon no longer wants what the answer is about. But what it made at the peer is to go, too.
-            if let Some(Active::Ike(request)) = self.active.take() {
-                self.delete_rekeyed(ctx, *request, payloads);
-            }
+            self.abandon_active(ctx, payloads);
             self.begin_delete_ike(ctx);
             return;
         }
@@ -475,6 +498,9 @@ impl IkeSa {
             Some(Active::Ike(request)) => self.handle_rekey_ike_response(ctx, *request, payloads),
             Some(Active::DeleteChildren(spis)) => self.handle_delete_children_response(ctx, &spis),
             Some(Active::DeleteIke) => self.closed(ctx),
+            Some(Active::Disown(spi)) => {
+                ctx.spis.remove(&spi);
+            }
             // It answered what was sent after these were agreed on, so it has them.
             Some(Active::Liveness(since)) => self.activate(ctx, |child| {
                 let asked = child.unconfirmed.as_ref().is_some_and(|waits| waits.ask_at.is_none());
@@ -504,6 +530,32 @@ impl IkeSa {
         self.tasks.push_back(Waiting { task, not_before });
     }
 
+    /// RFC 7296 §2.2: when Message IDs run out, of either side, the IKE SA is rekeyed; the last one is for its DELETE.
+    fn mind_message_ids(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.is_established() || self.is_candidate() {
+            return;
+        }
+        if self.requests.at_the_end() {
+            if self.requests.is_idle() {
+                self.terminate(ctx, CloseReason::Limit("Message IDs of an IKE_SA"));
+            }
+        } else if (self.requests.runs_out() || self.responses.runs_out(ctx.last_message_id))
+            && !matches!(self.active, Some(Active::Ike(_)))
+        {
+            self.queue(Task::RekeyIke);
+        }
+    }
+
+    /// RFC 7296 §2.25: who is put off with TEMPORARY_FAILURE for minutes concludes that the two do not know the same any more.
+    pub(super) fn is_put_off_for_good(&mut self, now: Instant) -> bool {
+        let since = match self.put_off {
+            Some((since, last)) if now < last + limits::PUT_OFF_GAP => since,
+            _ => now,
+        };
+        self.put_off = Some((since, now));
+        since + limits::PUT_OFF_TIME <= now
+    }
+
     /// Whether there is another established IKE SA with the same peer.
     fn has_twin(&self, ctx: &Ctx<'_>) -> bool {
         ctx.others.values().any(|other| {
@@ -513,6 +565,7 @@ impl IkeSa {
 
     /// Begins the next task if none is under way.
     pub(super) fn next_task(&mut self, ctx: &mut Ctx<'_>) {
+        self.mind_message_ids(ctx);
         while matches!(self.state, State::Established | State::Replaced)
             && self.requests.next_id().is_some()
         {
@@ -524,6 +577,7 @@ impl IkeSa {
                 Task::RekeyChild(spi) => self.begin_rekey_child(ctx, spi),
                 Task::RekeyIke => self.begin_rekey_ike(ctx),
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
+                Task::Disown(spi) => self.begin_disown(ctx, spi),
                 // The other one may have ended meanwhile.
                 Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
                 Task::DeleteIke => {}
@@ -562,11 +616,47 @@ impl IkeSa {
         }
         self.drop_children(ctx);
         self.requests.withdraw();
-        self.active = None;
-        self.tasks.clear();
+        if let State::AuthSent(sent) = &self.state {
+            sent.forget_offer(ctx);
+        }
+        self.forget_active(ctx);
+        self.forget_tasks(ctx);
         let linger =
             if self.session.is_some() { limits::CLOSED_LINGER } else { core::time::Duration::ZERO };
         self.state = State::Closed(ctx.now + linger);
+    }
+
+    /// The answer has come, and nobody wants what the request was for. What it made at the peer is deleted, where there are keys.
+    fn abandon_active(&mut self, ctx: &mut Ctx<'_>, payloads: &[Payload]) {
+        if let Some(Active::Ike(request)) = self.active.take_if(|it| matches!(it, Active::Ike(_))) {
+            self.delete_rekeyed(ctx, *request, payloads);
+        }
+        self.forget_active(ctx);
+    }
+
+    /// Forgets the request under way, and what it took.
+    fn forget_active(&mut self, ctx: &mut Ctx<'_>) {
+        match self.active.take() {
+            Some(Active::Child(request)) => request.offer.forget(ctx),
+            Some(Active::Disown(spi)) => {
+                ctx.spis.remove(&spi);
+            }
+            Some(
+                Active::Ike(_)
+                | Active::DeleteChildren(_)
+                | Active::DeleteIke
+                | Active::Liveness(_),
+            )
+            | None => {}
+        }
+    }
+
+    pub(super) fn forget_tasks(&mut self, ctx: &mut Ctx<'_>) {
+        for waiting in self.tasks.drain(..) {
+            if let Task::Disown(spi) = waiting.task {
+                ctx.spis.remove(&spi);
+            }
+        }
     }
 
     /// Takes every CHILD_SA out of the SAD.

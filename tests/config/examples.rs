@@ -47,9 +47,23 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
     std::fs::write(&file, &text).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let table: toml::Table = text.parse().unwrap();
-    let psk = &table["auth"]["psk"];
-    let name = psk.get("file").or_else(|| psk.get("credential")).unwrap().as_str().unwrap();
-    genpsk::run(Some(&dir.path().join(name)), &mut Fixed, &mut Vec::new()).unwrap();
+    let place = |key: &toml::Value| -> PathBuf {
+        let name = key.get("file").or_else(|| key.get("credential")).unwrap();
+        dir.path().join(name.as_str().unwrap())
+    };
+    let Some(manual) = table.get("manual") else {
+        let psk = place(&table["auth"]["psk"]);
+        genpsk::run(Some(&psk), &mut Fixed, &mut Vec::new()).unwrap();
+        return (dir, file);
+    };
+    let pairs = manual.as_array().unwrap().iter();
+    let tables = pairs.flat_map(|pair| [Some(pair), pair.get("ah")]).flatten();
+    let keys = tables.flat_map(|table| table.as_table().unwrap());
+    for (n, (_, key)) in keys.filter(|(name, _)| name.contains("key-")).enumerate() {
+        std::fs::write(place(key), format!("{n:02x}\n").repeat(32).replace('\n', "") + "\n")
+            .unwrap();
+        std::fs::set_permissions(place(key), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
     (dir, file)
 }
 
@@ -65,7 +79,7 @@ fn ike(name: &str) -> Peer {
 #[test]
 fn every_example_passes_ipsecd_check_without_a_word_of_warning() {
     let all = examples(&conf());
-    assert!(all.len() >= 9, "{all:?}");
+    assert!(all.len() >= 12, "{all:?}");
     for example in all {
         let (dir, file) = installed(&example);
         let secrets = FsSecrets::new(Some(dir.path().to_owned()));

@@ -4,8 +4,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use ipsecd::datapath::{Datapath, Ecn, InboundBatch, OutboundBatch, PacketBuf, Received};
-use ipsecd::ipsec::Encap;
+use ipsecd::ipsec::{Encap, Place, Spi, ah};
+use ipsecd::wire::ip::NextHeader;
 
+use crate::ah_flips;
 use crate::support::*;
 
 /// The system's allocator, counting what each thread asks of it.
@@ -101,6 +103,23 @@ fn nothing_is_allocated_for_a_packet() {
             assert_eq!(worker.round(), expected, "{suite}");
         }
         assert_eq!(ASKED.get() - before, 0, "{suite}: allocations in 230 packets each way");
+    }
+}
+
+#[test]
+fn nothing_is_allocated_for_ah_in_a_packet() {
+    for (id, algorithm) in ah_flips::algorithms() {
+        for shape in ah_flips::shapes() {
+            let place = Place::for_insertion(&shape.plain).unwrap();
+            let mut packet = buf(&shape.plain);
+            let before = ASKED.get();
+            algorithm.seal(&mut packet, place, Spi::new(300).unwrap(), 1, true).unwrap();
+            (shape.travel)(&mut packet);
+            let place = Place::of(&packet, NextHeader::AH).unwrap();
+            assert!(algorithm.open(&packet, place, 1, true).is_ok());
+            ah::strip(&mut packet, place).unwrap();
+            assert_eq!(ASKED.get() - before, 0, "{} {id}", shape.name);
+        }
     }
 }
 

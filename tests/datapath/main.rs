@@ -4,8 +4,11 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "tests look at the one they expect")]
 
 mod ah_captures;
+mod ah_flips;
+mod ah_scapy;
 mod alloc;
 mod captures;
+mod esp_flips;
 mod inbound;
 mod mtu;
 mod outbound;

@@ -13,6 +13,7 @@ mod liveness;
 mod lost;
 mod mutate;
 mod nat;
+mod refused;
 mod rekey;
 mod review;
 mod secrets;

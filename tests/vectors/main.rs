@@ -4,8 +4,10 @@
 
 mod capture;
 mod crypto;
+mod esp;
 mod file;
 mod ike;
+mod wycheproof;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -22,7 +24,9 @@ type Runner = fn(&Case) -> Result<(), String>;
 const RUNNERS: &[(&str, Runner)] = &[
     ("cbc", crypto::cbc),
     ("child-keys", ike::child_keys),
+    ("ctr", crypto::ctr),
     ("dh", crypto::dh),
+    ("esp", esp::esp),
     ("esp-gcm", crypto::esp_gcm),
     ("hmac", crypto::hmac),
     ("ike-keys", ike::ike_keys),

@@ -179,8 +179,7 @@ impl Driver {
             if only.is_none_or(|only| only == &**name) {
                 let sas: Vec<_> = sas.iter().filter(|sa| sa.peer == *name).cloned().collect();
                 let mtu = self.network.mtu(&entry.config.interface.name);
-                let retry_in = entry.retry_at.map(|at| at.saturating_duration_since(now));
-                peers.push(status::of_peer(entry, &sas, &stats, mtu, retry_in));
+                peers.push(status::of_peer(entry, &sas, &stats, mtu, now));
             }
         }
         match only {

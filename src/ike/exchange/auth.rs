@@ -31,6 +31,15 @@ pub(in crate::ike) struct AuthSent {
     pub(in crate::ike) unwanted: bool,
 }
 
+impl AuthSent {
+    /// The SPI that was offered is free again.
+    pub(in crate::ike) fn forget_offer(&self, ctx: &mut Ctx<'_>) {
+        if let Some(offer) = &self.offer {
+            offer.forget(ctx);
+        }
+    }
+}
+
 /// What the responder keeps until IKE_AUTH comes.
 pub(in crate::ike) struct Awaited {
     pub(in crate::ike) init: InitDone,

@@ -243,6 +243,7 @@ impl IkeSa {
             self.create_child_refused(ctx, request, &parts);
             return;
         };
+        self.put_off = None;
         let ChildRequest { offer, replaces, nonce: nonce_i, key, collision, deleted_early, .. } =
             request;
         let with_ke = key.is_some();
@@ -262,20 +263,7 @@ impl IkeSa {
             _ => None,
         };
         let Some(mut agreed) = agreed else {
-            // The peer has a CHILD_SA that we cannot use: it is told, if it said which.
-            offer.forget(ctx);
-            self.child_failed(
-                ctx,
-                &offer.policy.name,
-                CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA"),
-            );
-            if let Some(spi) = sa
-                .proposals
-                .first()
-                .and_then(|proposal| <[u8; 4]>::try_from(proposal.spi.as_slice()).ok())
-            {
-                debug!(spi = %u32::from_be_bytes(spi), "the peer's CHILD_SA is not acceptable");
-            }
+            self.disown(ctx, &offer, replaces);
             return;
         };
         if deleted_early.iter().any(|spi| *spi == agreed.spi_outbound.to_be_bytes()) {
@@ -308,6 +296,17 @@ impl IkeSa {
         }
         self.conclude_rekey_child(ctx, replaces, spi, collision, loses);
         self.drop_redundant_children();
+    }
+
+    /// The peer took our offer in a way that we cannot use. It has its half of a CHILD_SA, though, and takes the one that this
+    /// was to replace for replaced: both are deleted.
+    fn disown(&mut self, ctx: &mut Ctx<'_>, offer: &Offer, replaces: Option<Spi>) {
+        let reason = CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA");
+        self.child_failed(ctx, &offer.policy.name, reason);
+        self.queue(Task::Disown(offer.spi));
+        if let Some(old) = replaces {
+            self.expire_child(ctx, old);
+        }
     }
 
     fn agreed_as_initiator(
@@ -355,12 +354,14 @@ impl IkeSa {
             .and_then(|sa| proposal::accept_esp(&offer.policy.proposals, sa, false))
             .and_then(|chosen| self.agreed_as_initiator(&offer, &chosen, None, &nonces, parts));
         let Some(agreed) = agreed else {
-            offer.forget(ctx);
-            let reason = match parts.error() {
-                Some(error) => close_reason(error.notify_type),
-                None => CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA"),
-            };
-            self.child_failed(ctx, &offer.policy.name, reason);
+            match parts.error() {
+                Some(error) if parts.sa.is_none() => {
+                    offer.forget(ctx);
+                    let reason = close_reason(error.notify_type);
+                    self.child_failed(ctx, &offer.policy.name, reason);
+                }
+                _ => self.disown(ctx, &offer, None),
+            }
             return;
         };
         let jitter = ctx.random_u32();
@@ -397,6 +398,9 @@ impl IkeSa {
             self.survives(ctx, request.replaces, collision.spi);
             return;
         }
+        if error.notify_type != NotifyType::TEMPORARY_FAILURE {
+            self.put_off = None;
+        }
         match error.notify_type {
             NotifyType::INVALID_KE_PAYLOAD => {
                 let group = wanted_group(error)
@@ -426,7 +430,9 @@ impl IkeSa {
                 let wanted = request.replaces.is_none_or(|spi| {
                     self.child(spi).is_some_and(|child| child.state == ChildState::Installed)
                 });
-                if wanted {
+                if wanted && self.is_put_off_for_good(ctx.now) {
+                    self.terminate(ctx, close_reason(error.notify_type));
+                } else if wanted {
                     self.queue_later(ctx, task);
                 }
             }
@@ -439,9 +445,18 @@ impl IkeSa {
                     self.queue(Task::CreateChild(Arc::clone(&request.offer.policy.name)));
                 }
             }
-            NotifyType::NO_ADDITIONAL_SAS if request.replaces.is_some() => {
-                // RFC 7296 §4: a minimal peer cannot rekey; make it anew.
-                self.queue(Task::RekeyIke);
+            NotifyType::NO_ADDITIONAL_SAS => {
+                let name = Arc::clone(&request.offer.policy.name);
+                if let Some(old) = request.replaces {
+                    // RFC 7296 §4: what cannot be rekeyed is deleted, and made anew.
+                    self.queue(Task::DeleteChildren(vec![old]));
+                    self.queue(Task::CreateChild(name));
+                } else if self.children.iter().any(|child| child.state == ChildState::Installed) {
+                    self.child_failed(ctx, &name, close_reason(error.notify_type));
+                } else {
+                    // A peer that makes no CHILD_SA but that of IKE_AUTH: only a new IKE SA brings another.
+                    self.terminate(ctx, close_reason(error.notify_type));
+                }
             }
             other => {
                 self.child_failed(ctx, &request.offer.policy.name, close_reason(other));

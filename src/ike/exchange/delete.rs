@@ -41,6 +41,13 @@ impl IkeSa {
         self.active = Some(Active::DeleteChildren(named));
     }
 
+    /// The peer has half a CHILD_SA of which we have nothing but the SPI that we offered.
+    pub(in crate::ike) fn begin_disown(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
+        let payload = Payload::Delete(Delete::esp([spi.to_be_bytes()]));
+        self.request(ctx, ExchangeType::INFORMATIONAL, &[payload]);
+        self.active = Some(Active::Disown(spi));
+    }
+
     pub(in crate::ike) fn handle_delete_children_response(&mut self, ctx: &Ctx<'_>, spis: &[Spi]) {
         let until = ctx.now + limits::LINGER;
         for spi in spis {
@@ -67,10 +74,18 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         self.drop_children(ctx);
-        self.tasks.clear();
+        self.forget_tasks(ctx);
+        if let State::AuthSent(sent) = &self.state {
+            sent.forget_offer(ctx);
+        }
         self.state = State::Deleting;
         // RFC 7296 §2.3: the window is one; with a request under way, DELETE follows its answer.
         if self.requests.is_idle() {
+            if self.requests.next_id().is_none() {
+                // RFC 7296 §2.2: there is no Message ID left to say it with.
+                self.closed(ctx);
+                return;
+            }
             self.request(ctx, ExchangeType::INFORMATIONAL, payloads);
             self.active = Some(Active::DeleteIke);
         }

@@ -1,11 +1,10 @@
 //! Rekeying: of the IKE SA (RFC 7296 §1.3.2, §2.18), and who wins when both sides rekey at once (§2.8.1, §2.8.2, §2.25).
 
-use tracing::debug;
-
 use super::create_child::{Collision, Refusal, lower};
 use super::{Parts, wanted_group};
 use crate::crypto::dh::KeyPair;
 use crate::ike::child_sa::ChildState;
+use crate::ike::event::CloseReason;
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, Session, State, Task};
 use crate::ike::keymat::IkeKeys;
 use crate::ike::limits;
@@ -167,8 +166,13 @@ impl IkeSa {
         let next = self.rekeyed_to(ctx, &request, &peer, sa, nonce, ke);
         let IkeRequest { nonce: nonce_i, collision, .. } = request;
         let Some(mut next) = next else {
-            debug!(peer = %peer.name, "the answer to an IKE rekey makes no sense");
-            self.queue_later(ctx, Task::RekeyIke);
+            // The peer has a successor that we cannot use, and has moved everything to it: there is nothing to go on with.
+            if let Some(mut rival) = collision.and_then(|(id, _)| ctx.others.remove(&id)) {
+                rival.begin_delete_ike(ctx);
+                ctx.put(rival);
+            }
+            let reason = "it chose what was not offered for the rekeyed IKE_SA";
+            self.terminate(ctx, CloseReason::PeerMisbehaved(reason));
             return;
         };
         let lowest = lower(&nonce_i, &nonce.data);
@@ -261,6 +265,16 @@ impl IkeSa {
                     return;
                 }
                 self.queue_later(ctx, Task::RekeyIke);
+            }
+            Some(error) if error.notify_type == NotifyType::NO_ADDITIONAL_SAS => {
+                // RFC 7296 §4: what cannot be rekeyed is deleted, and made anew.
+                self.terminate(ctx, CloseReason::PeerNotify(error.notify_type));
+            }
+            Some(error)
+                if error.notify_type == NotifyType::TEMPORARY_FAILURE
+                    && self.is_put_off_for_good(ctx.now) =>
+            {
+                self.terminate(ctx, CloseReason::PeerNotify(error.notify_type));
             }
             _ => self.queue_later(ctx, Task::RekeyIke),
         }

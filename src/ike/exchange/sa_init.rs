@@ -66,8 +66,8 @@ impl IkeSa {
             encap: false,
             session: None,
             state,
-            requests: Requests::starting_at(0),
-            responses: Responses::starting_at(0),
+            requests: Requests::up_to(ctx.last_message_id),
+            responses: Responses::new(),
             how,
             tasks: VecDeque::new(),
             active: None,
@@ -79,6 +79,7 @@ impl IkeSa {
             last_heard: ctx.now,
             keepalive_at: None,
             last_hint: None,
+            put_off: None,
             peer_identity: None,
         }
     }

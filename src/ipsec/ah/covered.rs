@@ -122,7 +122,8 @@ impl Covered {
             if header.kind == NextHeader::ROUTING {
                 self.predict_route(header, side)?;
             } else if header.kind == NextHeader::FRAGMENT {
-                if atomic.replace(header).is_some() {
+                // The sender has taken it out; nothing has two.
+                if side == Side::Sender || atomic.replace(header).is_some() {
                     return None;
                 }
             } else {

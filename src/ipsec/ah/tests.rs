@@ -129,6 +129,8 @@ fn the_header_of_an_atomic_fragment_is_taken_out_before_sealing() {
         let expected = seal(&sha256(), &packet(true, &without), 1, false).expect("room");
         assert_eq!(&*sealed, &*expected);
     }
+    let twice = seal(&sha256(), &packet(true, &[atomic, atomic]), 1, false).map(|_| ());
+    assert_eq!(twice, Err(DropReason::OutboundMalformed));
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn what_cannot_be_sealed_is_refused_and_means_what_it_did() {
         place.mend(&mut longest, NextHeader::UDP).expect("a length");
         let mut buf = PacketBuf::copy_of(&longest);
         let refused = sha256().seal(&mut buf, place, spi, 1, false);
-        assert_eq!((refused, &*buf == &*longest), (Err(DropReason::TooBig), true));
+        assert_eq!((refused, *buf == *longest), (Err(DropReason::TooBig), true));
         longest.pop();
         place.mend(&mut longest, NextHeader::UDP).expect("a length");
         let mut buf = PacketBuf::copy_of(&longest);
