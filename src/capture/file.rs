@@ -217,8 +217,13 @@ fn block_of(
                 original_len: packet.origlen,
             }));
         }
-        // Statistics, names, comments.
-        _ => {}
+        Block::NameResolution(_)
+        | Block::InterfaceStatistics(_)
+        | Block::SystemdJournalExport(_)
+        | Block::DecryptionSecrets(_)
+        | Block::ProcessInformation(_)
+        | Block::Custom(_)
+        | Block::Unknown(_) => {}
     }
     Ok(None)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::file::Frame;
 use super::ike::{IkeMessage, IkeReader};
-use super::keys::KeyRing;
+use super::keys::{KeyRing, Selectors};
 use super::link::{self, NotIp};
 use super::reassembly::{Fate, Reassembler};
 use super::sa::{Payload, Refusal, Sa};
@@ -440,7 +440,7 @@ fn decapsulate(
             bytes
         }
     };
-    if let Some((src, dst)) = &sa.key.selectors {
+    if let Some(Selectors { src, dst }) = &sa.key.selectors {
         // RFC 4301 §5.2, step 4.
         let Some(flow) = Inner::parse(&inner).map(|inner| inner.flow) else {
             return refused(DropReason::InboundMalformed);

@@ -8,7 +8,7 @@ use core::cell::Cell;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Path as FilePath, PathBuf};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -71,7 +71,7 @@ impl KeyLog {
     ///
     /// # Errors
     /// Others can reach the directory or its files, or they cannot be opened.
-    pub fn open(dir: &Path) -> Result<Self, KeyLogError> {
+    pub fn open(dir: &FilePath) -> Result<Self, KeyLogError> {
         let failed = |cause| KeyLogError::Io { path: dir.to_owned(), cause };
         match DirBuilder::new().mode(0o700).create(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -96,7 +96,7 @@ impl KeyLog {
 
     /// Where it is.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &FilePath {
         &self.dir
     }
 
@@ -131,7 +131,7 @@ impl KeyLog {
 }
 
 impl Table {
-    fn open(dir: &Path, opened: &File, name: &'static str) -> Result<Self, KeyLogError> {
+    fn open(dir: &FilePath, opened: &File, name: &'static str) -> Result<Self, KeyLogError> {
         let path = dir.join(name);
         let failed = |cause| KeyLogError::Io { path: path.clone(), cause };
         let flags = OFlag::O_WRONLY
@@ -171,7 +171,7 @@ impl Table {
 }
 
 /// Only the user that runs the daemon may read or write it.
-fn check(path: &Path, owner: u32, mode: u32) -> Result<(), KeyLogError> {
+fn check(path: &FilePath, owner: u32, mode: u32) -> Result<(), KeyLogError> {
     let exposed = |why| Err(KeyLogError::Exposed { path: path.to_owned(), why });
     if owner != geteuid().as_raw() {
         return exposed("belongs to another user");
@@ -190,10 +190,11 @@ mod tests {
     use super::*;
     use crate::capture::KeyRing;
     use crate::crypto::{Encr, Secret};
-    use crate::testing::peers;
-    use crate::wire::ike::numbers::{EncrId, IntegId, KeId, PrfId};
+    use crate::ipsec::suite::EspSuite;
+    use crate::ipsec::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, PolicyId, Spi};
+    use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
-    fn mode(path: &Path) -> u32 {
+    fn mode(path: &FilePath) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
@@ -210,6 +211,32 @@ mod tests {
         }
     }
 
+    fn sa_params() -> SaParams {
+        let addr = "192.0.2.1:4500".parse().unwrap();
+        let esn = EsnId::NO_ESN;
+        SaParams {
+            spi: Spi::new(0xc000_0001).unwrap(),
+            other_spi: Spi::new(0xc000_0002).unwrap(),
+            policy: PolicyId(1),
+            peer: "site-b".into(),
+            path: Path { local: addr, remote: addr, encap: Encap::Udp },
+            mode: Mode::Tunnel,
+            suite: EspSuite { encr: SUITE.encr, integ: IntegId::NONE, esn }.into(),
+            encr_key: Secret::new(vec![7; 36]),
+            integ_key: Secret::empty(),
+            ts_local: [].into(),
+            ts_peer: [].into(),
+            sequence: 0,
+            replay_window: 64,
+            lifetime: Lifetime::default(),
+            df: DfPolicy::Copy,
+            dscp: DscpPolicy::Copy,
+            tfc: 0,
+            ah_align: 4,
+            around: None,
+        }
+    }
+
     const SUITE: IkeSuite = IkeSuite {
         encr: Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) },
         integ: IntegId::NONE,
@@ -223,7 +250,7 @@ mod tests {
         let dir = parent.path().join("keys");
         for _ in 0..2 {
             let log = KeyLog::open(&dir).unwrap();
-            log.sad(&SadUpdate::AddInbound(Box::new(peers::sa_params())));
+            log.sad(&SadUpdate::AddInbound(Box::new(sa_params())));
             log.ike(IkeSpi(1), IkeSpi(2), SUITE, &keys());
         }
         assert_eq!(mode(&dir), 0o700);
@@ -234,7 +261,7 @@ mod tests {
             assert_eq!(text.lines().count(), 2, "{text}");
             ring.append(KeyRing::read(name, &text).unwrap());
         }
-        let sa = peers::sa_params();
+        let sa = sa_params();
         assert!(ring.sas[0].spi.matches(sa.spi.get()));
         assert_eq!(ring.sas[0].encr_key, sa.encr_key);
         assert_eq!((&ring.ike[0].sk_e, &ring.ike[1].sk_e), (&keys().sk_ei, &keys().sk_er));
@@ -244,7 +271,7 @@ mod tests {
     fn what_others_can_reach_is_refused() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("keys");
-        let refused = |dir: &Path| KeyLog::open(dir).unwrap_err().to_string();
+        let refused = |dir: &FilePath| KeyLog::open(dir).unwrap_err().to_string();
         drop(KeyLog::open(&dir).unwrap());
         for bits in [0o750, 0o705, 0o711, 0o770] {
             fs::set_permissions(&dir, Permissions::from_mode(bits)).unwrap();
@@ -277,7 +304,7 @@ mod tests {
         let log = KeyLog::open(&dir).unwrap();
         log.ike(IkeSpi(1), IkeSpi(2), SUITE, &keys());
         assert_eq!(fs::metadata(&table).unwrap().len(), KeyLog::MAX_LEN - 10);
-        log.sad(&SadUpdate::AddInbound(Box::new(peers::sa_params())));
+        log.sad(&SadUpdate::AddInbound(Box::new(sa_params())));
         assert!(fs::metadata(dir.join(KeyLog::ESP_SA)).unwrap().len() > 0, "the other goes on");
     }
 }

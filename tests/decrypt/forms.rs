@@ -116,8 +116,8 @@ fn packets_outside_the_selectors_are_told() {
     let case = Case::named("kernel", "esp-tun4-aes256gcm16");
     let mut ring = case.ring();
     for sa in &mut ring.sas {
-        let (src, dst) = sa.selectors.take().unwrap();
-        sa.selectors = Some((dst, src));
+        let selectors = sa.selectors.as_mut().unwrap();
+        core::mem::swap(&mut selectors.src, &mut selectors.dst);
     }
     let records = records(&mut Opener::new(ring), &case.wire());
     assert_eq!(verdicts(&records), ["selector-mismatch"]);

@@ -143,7 +143,7 @@ fn algorithms(
     if proto == Protocol::Ah {
         return Ok(match integrity {
             Integrity::Unchecked(_) => Err(format!("AH without a key ({authentication})")),
-            integrity => Ok(Algorithms { encr: None, integrity }),
+            Integrity::Aead | Integrity::Full(_) => Ok(Algorithms { encr: None, integrity }),
         });
     }
     if FOREIGN_ENCR.contains(&encryption.as_str()) {
@@ -202,16 +202,18 @@ pub fn write(sa: &SaKey) -> Option<String> {
     };
     let authentication = match algorithms.integrity {
         Integrity::Aead | Integrity::Unchecked(0) => "NULL".to_owned(),
-        integrity => match INTEG.iter().find(|(known, _)| *known == integrity) {
-            Some((_, name)) => (*name).to_owned(),
-            None => {
-                hidden = true;
-                match integrity {
-                    Integrity::Full(id) => id.to_string(),
-                    Integrity::Aead | Integrity::Unchecked(_) => return None,
+        integrity @ (Integrity::Full(_) | Integrity::Unchecked(_)) => {
+            match INTEG.iter().find(|(known, _)| *known == integrity) {
+                Some((_, name)) => (*name).to_owned(),
+                None => {
+                    hidden = true;
+                    match integrity {
+                        Integrity::Full(id) => id.to_string(),
+                        Integrity::Aead | Integrity::Unchecked(_) => return None,
+                    }
                 }
             }
-        },
+        }
     };
     let is_v6 = [sa.src, sa.dst].iter().any(|side| matches!(side, AddrPattern::V6 { .. }));
     let is_any = [sa.src, sa.dst].contains(&AddrPattern::Any);

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use super::{
-    AddrPattern, Algorithms, IkeKey, Integrity, KeyError, KeyRing, SaKey, SpiPattern, Start,
-    encr_of, ikev2, unhex,
+    AddrPattern, Algorithms, IkeKey, Integrity, KeyError, KeyRing, SaKey, Selectors, SpiPattern,
+    Start, encr_of, ikev2, unhex,
 };
 use crate::crypto::{Encr, Secret};
 use crate::ipsec::suite::{IkeSuite, Protocol};
@@ -188,9 +188,10 @@ impl LabSa {
                 LabMode::Transport => Mode::Transport,
                 LabMode::Tunnel => Mode::Tunnel,
             }),
-            selectors: self
-                .selector
-                .map(|selector| ([selector.src.0].into(), [selector.dst.0].into())),
+            selectors: self.selector.map(|LabSelector { src, dst }| Selectors {
+                src: [src.0].into(),
+                dst: [dst.0].into(),
+            }),
         }
     }
 

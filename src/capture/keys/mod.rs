@@ -64,8 +64,17 @@ pub struct SaKey {
     pub replay_window: Option<u32>,
     /// Tunnel or transport; unknown: by next header.
     pub mode: Option<Mode>,
-    /// Source and destination selectors of inner packets; unknown: any.
-    pub selectors: Option<(Arc<[TrafficSelector]>, Arc<[TrafficSelector]>)>,
+    /// Of inner packets; unknown: any.
+    pub selectors: Option<Selectors>,
+}
+
+/// What inner packets of an SA there may be.
+#[derive(Clone, Debug)]
+pub struct Selectors {
+    /// Where from.
+    pub src: Arc<[TrafficSelector]>,
+    /// Where to.
+    pub dst: Arc<[TrafficSelector]>,
 }
 
 /// Where the sequence numbers of an SA begin, as far as is known.
@@ -252,7 +261,7 @@ fn unhex(digits: &str) -> Result<Vec<u8>, (usize, String)> {
         Some(value) => Ok(u8::try_from(value).unwrap_or_default()),
         None => Err((at, "not a hex digit".to_owned())),
     };
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err((digits.len(), "an odd number of hex digits".to_owned()));
     }
     let nibbles = digits.bytes().enumerate().map(nibble).collect::<Result<Vec<_>, _>>()?;
