@@ -8,14 +8,11 @@ use std::collections::BTreeMap;
 
 use super::keys::{Algorithms, Integrity, SaKey, Start};
 use super::lenient::Lenient;
-use crate::ipsec::ah::{Ah, Align};
-use crate::ipsec::esp::InboundSa;
-use crate::ipsec::place::Place;
-use crate::ipsec::replay::ReplayWindow;
-use crate::ipsec::suite::{EspSuite, Protocol, Suite};
+use crate::ipsec::inbound::Opened;
+use crate::ipsec::suite::{AhSuite, EspSuite, Protocol, Suite};
 use crate::ipsec::{
-    DfPolicy, DropReason, DscpPolicy, Encap, Lifetime, Mode, PacketBuf, Path, PolicyId, SaParams,
-    Spi,
+    DfPolicy, DropReason, DscpPolicy, Encap, InboundSa, Lifetime, Mode, PacketBuf, Path, Place,
+    PolicyId, SaParams, Spi,
 };
 use crate::wire::ah::AhPacket;
 use crate::wire::esp::EspPacket;
@@ -40,18 +37,9 @@ pub(super) struct Tally {
 
 #[derive(Debug)]
 enum Receiver {
-    Ah(Box<AhReceiver>),
-    Esp(Box<InboundSa>),
+    Real(Box<InboundSa>),
     Lenient(Box<Lenient>),
     Unsupported(String),
-}
-
-/// RFC 4302 §3.4: window, ICV, window again.
-#[derive(Debug)]
-struct AhReceiver {
-    ah: Ah,
-    window: ReplayWindow,
-    esn: bool,
 }
 
 /// What came out of a packet.
@@ -85,16 +73,7 @@ impl Sa {
         let Some(spi) = Spi::new(header.spi()) else { return Err(malformed) };
         let low = header.sequence();
         let opened = match self.receiver(spi, low, window)? {
-            Receiver::Ah(_) => return Err(malformed),
-            Receiver::Esp(sa) => {
-                let mut buf = PacketBuf::copy_of(packet);
-                sa.open(&mut buf).map(|opened| Payload {
-                    bytes: buf.to_vec(),
-                    next_header: opened.next_header,
-                    sequence: whole(low, sa.sequence(), sa.params().suite.esn()),
-                    verified: true,
-                })
-            }
+            Receiver::Real(sa) => open_with(sa, low, packet, InboundSa::open),
             Receiver::Lenient(lenient) => lenient.open(packet),
             Receiver::Unsupported(what) => return Err(Refusal::Unsupported(what.clone())),
         };
@@ -115,16 +94,10 @@ impl Sa {
         let Some(spi) = Spi::new(header.spi()) else { return Err(malformed) };
         let low = header.sequence();
         let opened = match self.receiver(spi, low, window)? {
-            Receiver::Ah(receiver) => receiver.open(packet, place, low),
-            Receiver::Esp(_) | Receiver::Lenient(_) => return Err(malformed),
+            Receiver::Real(sa) => open_with(sa, low, packet, |sa, buf| sa.open_at(buf, place)),
+            Receiver::Lenient(_) => return Err(malformed),
             Receiver::Unsupported(what) => return Err(Refusal::Unsupported(what.clone())),
         };
-        let opened = opened.map(|sequence| Payload {
-            bytes: header.payload().to_vec(),
-            next_header: header.next_header(),
-            sequence,
-            verified: true,
-        });
         self.count(spi, &opened);
         opened.map_err(Refusal::Drop)
     }
@@ -172,21 +145,17 @@ impl Receiver {
             Ok(algorithms) => *algorithms,
             Err(what) => return Self::Unsupported(what.clone()),
         };
-        let made = match key.protocol {
-            Protocol::Esp => Self::esp(key, algorithms, spi, sequence, replay_window),
-            Protocol::Ah => Self::ah(key, algorithms, sequence, replay_window),
-        };
+        let made = Self::of(key, algorithms, spi, sequence, replay_window);
         made.unwrap_or_else(|| Self::Unsupported(describe(key.protocol, algorithms)))
     }
 
-    fn esp(
+    fn of(
         key: &SaKey,
         algorithms: Algorithms,
         spi: Spi,
         sequence: u64,
         replay_window: u32,
     ) -> Option<Self> {
-        let encr = algorithms.encr?;
         let integ = match algorithms.integrity {
             Integrity::Aead => IntegId::NONE,
             Integrity::Full(id) => id,
@@ -195,29 +164,31 @@ impl Receiver {
             }
         };
         let esn = if key.esn { EsnId::ESN } else { EsnId::NO_ESN };
-        let suite = EspSuite { encr, integ, esn }.into();
+        let suite = match (key.protocol, algorithms.encr) {
+            (Protocol::Esp, Some(encr)) => EspSuite { encr, integ, esn }.into(),
+            (Protocol::Ah, None) => AhSuite { integ, esn }.into(),
+            (Protocol::Esp, None) | (Protocol::Ah, Some(_)) => return None,
+        };
         let sa = InboundSa::new(params(key, suite, spi, sequence, replay_window))?;
-        Some(Self::Esp(Box::new(sa)))
+        Some(Self::Real(Box::new(sa)))
     }
 }
 
-impl Receiver {
-    fn ah(key: &SaKey, algorithms: Algorithms, sequence: u64, replay_window: u32) -> Option<Self> {
-        let Integrity::Full(id) = algorithms.integrity else { return None };
-        // On receipt either alignment is taken.
-        let ah = Ah::new(id, key.integ_key.expose(), Align::Four)?;
-        let window = ReplayWindow::starting_at(replay_window, key.esn, sequence);
-        Some(Self::Ah(Box::new(AhReceiver { ah, window, esn: key.esn })))
-    }
-}
-
-impl AhReceiver {
-    /// The whole sequence number.
-    fn open(&mut self, packet: &[u8], place: Place, low: u32) -> Result<u64, DropReason> {
-        let sequence = self.window.check(low)?;
-        let proof = self.ah.open(packet, place, sequence, self.esn)?;
-        self.window.accept(sequence, proof).map(|_arrival| sequence)
-    }
+/// What `open` makes of a packet whose sequence number ends in `low`.
+fn open_with(
+    sa: &InboundSa,
+    low: u32,
+    packet: &[u8],
+    open: impl FnOnce(&InboundSa, &mut PacketBuf) -> Result<Opened, DropReason>,
+) -> Result<Payload, DropReason> {
+    let mut buf = PacketBuf::copy_of(packet);
+    let opened = open(sa, &mut buf)?;
+    Ok(Payload {
+        bytes: buf.to_vec(),
+        next_header: opened.next_header,
+        sequence: whole(low, sa.sequence(), sa.params().suite.esn()),
+        verified: true,
+    })
 }
 
 /// What a receiver is made from: of a reader, much is not there.
@@ -229,7 +200,8 @@ fn params(key: &SaKey, suite: Suite, spi: Spi, sequence: u64, replay_window: u32
         policy: PolicyId(0),
         peer: "capture".into(),
         path: Path { local: nowhere, remote: nowhere, encap: Encap::Plain },
-        mode: key.mode.unwrap_or(Mode::Tunnel),
+        // The payload by itself; what becomes of it is for `open` to say, where the mode may be unknown.
+        mode: Mode::Tunnel,
         suite,
         encr_key: key.encr_key.clone(),
         integ_key: key.integ_key.clone(),

@@ -12,6 +12,7 @@ mod errors;
 mod examples;
 mod keylog;
 mod lifecycle;
+mod manual;
 mod playground;
 mod proof;
 mod rekey;
