@@ -315,7 +315,7 @@ fn every_protocol_in_transport_mode_carries_what_the_gateways_say_themselves() {
             Pair { bundle: true, ..transport("esp", "aes128-sha256", (16, 32)) },
         ] {
             let wire = Capture::start(&lab.router, &lab.a.wire(), &lab.dir().join("wire.pcap"));
-            let daemons = Pair::start(&[one.clone()], &lab, v6);
+            let daemons = Pair::start(std::slice::from_ref(&one), &lab, v6);
             between_gateways(&lab, v6);
             let status = pair(&daemons[0]);
             assert_eq!(status["drops"], serde_json::json!({}), "{status:#}");
