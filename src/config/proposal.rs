@@ -281,13 +281,24 @@ pub(super) fn esp_suite(text: &str, legacy: bool) -> Result<EspSuite, Vec<Fault>
 /// # Errors
 /// Every fault in it.
 pub(super) fn ah_suite(text: &str, legacy: bool) -> Result<AhSuite, Vec<Fault>> {
-    let (parts, faults) = parts(text, Section::Manual, legacy);
+    let (mut parts, faults) = parts(text, Section::Manual, legacy);
     if !faults.is_empty() {
         return Err(faults);
     }
     if let Some(fault) = ke_fault(text, &parts.ke) {
         return Err(vec![fault]);
     }
+    // The keyword is that of ESP; AH has an integrity transform for each length of the key (RFC 4543 §5.3).
+    parts.encr.retain(|encr| {
+        let integ = match (encr.id, encr.key_bits) {
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(128)) => IntegId::AUTH_AES_128_GMAC,
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(192)) => IntegId::AUTH_AES_192_GMAC,
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(256)) => IntegId::AUTH_AES_256_GMAC,
+            _ => return true,
+        };
+        parts.integ.push(integ);
+        false
+    });
     if !parts.encr.is_empty() {
         let wrong = Wrong::new("AH encrypts nothing", "integrity alone, such as \"sha256\"");
         return Err(vec![Fault { at: 0..text.len(), wrong }]);
@@ -717,6 +728,21 @@ mod tests {
         for text in ["3des-sha256", "aes128-md5"] {
             assert!(help_of(esp(text, true)).contains("is not supported"), "{text}");
         }
+    }
+
+    #[test]
+    fn gmac_is_an_integrity_transform_where_it_stands_for_ah() {
+        for (word, integ) in [
+            ("aes128gmac", IntegId::AUTH_AES_128_GMAC),
+            ("aes192gmac", IntegId::AUTH_AES_192_GMAC),
+            ("aes256gmac-esn", IntegId::AUTH_AES_256_GMAC),
+        ] {
+            assert_eq!(ah_suite(word, false).unwrap().integ, integ);
+        }
+        let help = help_of(ah_suite("aes256gcm16", false));
+        assert!(help.starts_with("AH encrypts nothing"), "{help}");
+        let help = help_of(ah_suite("aes256gmac-sha256", false));
+        assert!(help.starts_with("manual keys are for one algorithm"), "{help}");
     }
 
     #[test]
