@@ -468,6 +468,10 @@ fn encr_key(suite: Suite) -> Wanted {
 fn integ_key(suite: Suite) -> Wanted {
     let (Suite::Esp(EspSuite { integ, .. }) | Suite::Ah(AhSuite { integ, .. })) = suite;
     match Integ::key_len(integ) {
+        // RFC 4543 §5.4: GMAC, which alone has an IV, has four bytes of salt.
+        Some(len) if Integ::iv_len(integ) > 0 => {
+            Wanted::Key { len, parts: format!("{} bytes of key, then 4 of salt", len - 4) }
+        }
         Some(len) => Wanted::Key { len, parts: format!("{len} bytes of key") },
         None if integ == IntegId::NONE => {
             Wanted::Nothing("an AEAD has no integrity key of its own".to_owned())

@@ -1,6 +1,7 @@
 //! From the TUN to the socket.
 
 use ipsecd::datapath::{DropReason, Options, tunnel_mtu};
+use ipsecd::ipsec::esp::EspLayout;
 use ipsecd::ipsec::sad::SadError;
 use ipsecd::ipsec::suite::EspSuite;
 use ipsecd::ipsec::{
@@ -200,7 +201,8 @@ fn an_sa_that_cannot_be_is_refused() {
         b.datapath.apply(&SadUpdate::AddInbound(Box::new(inbound.clone()))).map(drop),
         duplicate
     );
-    for wrong in suites().into_iter().filter(|suite| suite.encr != gcm().encr) {
+    let key_len = gcm().encr.keymat_len();
+    for wrong in suites().into_iter().filter(|suite| suite.encr.keymat_len() != key_len) {
         let params = SaParams { suite: wrong.into(), ..inbound.clone() };
         let refused = Gateway::new(spd(true), Options::default())
             .datapath
@@ -483,7 +485,10 @@ fn every_packet_of_a_suite_has_another_iv() {
     for suite in suites() {
         let (mut a, _) = pair(suite);
         let out = a.send(&vec![udp(false, 100); 50]);
-        let iv_len = if suite.encr.id == gcm().encr.id { 8 } else { 16 };
+        let iv_len = EspLayout::of(suite).unwrap().iv_len;
+        if iv_len == 0 {
+            continue;
+        }
         let mut ivs: Vec<_> =
             out.sealed.iter().map(|sealed| sealed.buf[8..8 + iv_len].to_vec()).collect();
         ivs.sort();
