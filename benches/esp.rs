@@ -18,10 +18,11 @@ use ipsecd::crypto::cipher::{Cbc, Ctr};
 use ipsecd::crypto::gmac::Gmac;
 use ipsecd::crypto::integ::Integ;
 use ipsecd::crypto::{Encr, Secret};
-use ipsecd::ipsec::esp::{EspLayout, InboundSa, OutboundSa};
+use ipsecd::ipsec::esp::EspLayout;
 use ipsecd::ipsec::suite::EspSuite;
 use ipsecd::ipsec::{
-    DfPolicy, DscpPolicy, Encap, Lifetime, Mode, PacketBuf, Path, PolicyId, SaParams, Spi,
+    DfPolicy, DscpPolicy, Encap, InboundSa, Lifetime, Mode, OutboundSa, PacketBuf, Path, PolicyId,
+    SaParams, Spi,
 };
 use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId};
 use ipsecd::wire::ip::NextHeader;

@@ -715,6 +715,16 @@ fn outer_header(
 
 /// A key that both directions have is used with each sequence number twice.
 fn same_both_ways(sa: &ManualSa, manual: &raw::Manual<'_>, report: &mut Report) {
+    if let (Some(around), Some(ah)) = (&sa.around, &manual.ah)
+        && around.inbound.spi == sa.inbound.spi
+    {
+        let at = ah.inbound.spi.as_ref().map_or_else(|| ah.span.clone(), Spanned::span);
+        let found = report.error(at, "[[manual]] ah.spi-in: the ESP in it has the same");
+        found.help("every SA has an SPI of its own");
+        if let Some(esp) = &manual.inbound.spi {
+            found.related(esp.span(), "there");
+        }
+    }
     for ((suite, inbound, outbound), written) in
         sa.layers().zip([Some(&manual.outbound), manual.ah.as_ref().map(|ah| &ah.outbound)])
     {

@@ -34,6 +34,10 @@ pub struct Family {
     pub natt: Pair,
     /// IP protocol 50.
     pub esp: Pair,
+    /// IP protocol 51; receives only.
+    pub ah: Socket,
+    /// For packets that are whole; sends only.
+    pub whole: Socket,
 }
 
 /// Every socket.
@@ -92,20 +96,22 @@ impl Sockets {
 impl Family {
     fn open(v6: bool) -> Result<Self, SocketError> {
         let named = |what| move |cause| SocketError { what, cause };
-        let (ike, natt, esp) = if v6 {
-            ("UDP port 500 (IPv6)", "UDP port 4500 (IPv6)", "the raw ESP socket (IPv6)")
+        let (ike, natt, raw) = if v6 {
+            ("UDP port 500 (IPv6)", "UDP port 4500 (IPv6)", "the raw sockets (IPv6)")
         } else {
-            ("UDP port 500", "UDP port 4500", "the raw ESP socket")
+            ("UDP port 500", "UDP port 4500", "the raw sockets")
         };
         Ok(Self {
             ike: Socket::udp(IKE_PORT, v6).map_err(named(ike))?,
             natt: Pair::udp(NATT_PORT, v6).map_err(named(natt))?,
-            esp: raw::esp(v6).map_err(named(esp))?,
+            esp: raw::esp(v6).map_err(named(raw))?,
+            ah: raw::ah(v6).map_err(named(raw))?,
+            whole: raw::whole(v6).map_err(named(raw))?,
         })
     }
 }
 
-/// The path that a datagram came on. `port` is ours: 500, 4500, or 0 for protocol 50.
+/// The path that a datagram came on. `port` is ours: 500, 4500, or 0 for protocols 50 and 51.
 #[must_use]
 pub fn path_of(received: &Received, port: u16, encap: Encap) -> Path {
     let unknown: IpAddr = if received.from.is_ipv4() {

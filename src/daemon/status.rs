@@ -28,9 +28,12 @@ pub fn of_daemon(
     lost: &Lost,
 ) -> Status {
     let mut drops = by_reason(&stats.drops);
-    for (name, counter) in
-        [("queue-full", &lost.queue_full), ("send-failed", &lost.send), ("tun-failed", &lost.tun)]
-    {
+    for (name, counter) in [
+        ("queue-full", &lost.queue_full),
+        ("send-failed", &lost.send),
+        ("tun-failed", &lost.tun),
+        ("headers-refused", &lost.headers),
+    ] {
         let count = counter.load(Ordering::Relaxed);
         if count > 0 {
             drops.insert(name.to_owned(), count);

@@ -10,6 +10,7 @@ pub mod privs;
 pub mod raw;
 pub mod resolve;
 pub mod route;
+pub mod rule;
 pub mod sys;
 pub mod tun;
 pub mod udp;

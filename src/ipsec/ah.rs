@@ -157,6 +157,19 @@ impl Ah {
     }
 }
 
+/// The SPI of an AH header; `None` if it is too short to be one, or the SPI is reserved.
+#[must_use]
+pub fn peek_spi(header: &[u8]) -> Option<Spi> {
+    Spi::new(AhPacket::new_checked(header).ok()?.spi())
+}
+
+/// Length of the header with the ICV of an algorithm, in a packet of IPv6, or else IPv4; `None` for an algorithm that we
+/// do not have.
+#[must_use]
+pub fn header_len(id: IntegId, align: Align, v6: bool) -> Option<usize> {
+    Some(padded_len(Integ::icv_len(id)?, align, v6))
+}
+
 /// Takes AH out of a packet in which it stands at `place`; tells what followed it. To be called once the ICV is verified.
 ///
 /// # Errors

@@ -7,9 +7,8 @@ use std::{fs, path};
 
 use ipsecd::datapath::DropReason;
 use ipsecd::ipsec::ah::{self, Ah, Align};
-use ipsecd::ipsec::esp::InboundSa;
 use ipsecd::ipsec::replay::ReplayWindow;
-use ipsecd::ipsec::{Encap, Path, Place, Spi};
+use ipsecd::ipsec::{Encap, InboundSa, Path, Place, Spi};
 use ipsecd::wire::ah::AhPacket;
 use ipsecd::wire::ike::numbers::IntegId;
 use ipsecd::wire::ip::{Ipv4Packet, NextHeader};

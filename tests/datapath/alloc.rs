@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use ipsecd::datapath::{Datapath, Ecn, InboundBatch, OutboundBatch, PacketBuf, Received};
+use ipsecd::datapath::{Datapath, InboundBatch, OutboundBatch, PacketBuf, Received};
 use ipsecd::ipsec::{Encap, Place, Spi, ah};
 use ipsecd::wire::ip::NextHeader;
 
@@ -82,7 +82,7 @@ fn nothing_is_allocated_for_a_packet() {
         packets.push(ip_between("10.9.0.1", "10.2.0.1", 99, &[]));
         let receive = |_| Received {
             path: path(2, 1, Encap::Udp, false),
-            ecn: Ecn::Ect0,
+            traffic_class: 2,
             buf: PacketBuf::new(MAX_LEN),
         };
         let mut worker = Worker {

@@ -5,8 +5,8 @@ use ipsecd::crypto::integ::Integ;
 use ipsecd::crypto::{Encr, Secret};
 use ipsecd::datapath::DropReason;
 use ipsecd::ipsec::SaParams;
-use ipsecd::ipsec::esp::{InboundSa, OutboundSa};
 use ipsecd::ipsec::suite::EspSuite;
+use ipsecd::ipsec::{InboundSa, OutboundSa};
 use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId};
 use ipsecd::wire::ip::NextHeader;
 

@@ -14,3 +14,4 @@ mod mtu;
 mod outbound;
 mod robustness;
 mod support;
+mod transport;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ipsecd::crypto::Secret;
 use ipsecd::datapath::{
-    Datapath, Ecn, InboundBatch, Options, OutboundBatch, PacketBuf, Received, Sealed,
+    Datapath, Ecn, Form, InboundBatch, Options, OutboundBatch, PacketBuf, Received, Sealed,
 };
 use ipsecd::ipsec::suite::{Encr, EspSuite};
 use ipsecd::ipsec::{
@@ -164,13 +164,22 @@ impl Gateway {
 
     /// Packets from the peer on this path.
     pub(crate) fn receive(&mut self, path: Path, ecn: Ecn, packets: &[Vec<u8>]) -> &InboundBatch {
-        let mut received: Vec<_> =
-            packets.iter().map(|packet| Received { path, ecn, buf: buf(packet) }).collect();
+        let mut received: Vec<_> = packets
+            .iter()
+            .map(|packet| Received { path, traffic_class: ecn.bits(), buf: buf(packet) })
+            .collect();
         self.datapath.inbound_batch(self.now, &mut received, &mut self.inbound);
         assert!(
             received.iter().all(|received| received.buf.is_empty()),
             "every buffer comes back empty"
         );
+        &self.inbound
+    }
+
+    /// What was sealed at the other end, through the sockets.
+    pub(crate) fn receive_sealed(&mut self, sealed: &[Sealed]) -> &InboundBatch {
+        let mut received: Vec<_> = sealed.iter().map(carry).collect();
+        self.datapath.inbound_batch(self.now, &mut received, &mut self.inbound);
         &self.inbound
     }
 
@@ -183,6 +192,44 @@ impl Gateway {
     pub(crate) fn dropped(&self) -> Vec<(ipsecd::datapath::DropReason, u64)> {
         self.datapath.stats().drops
     }
+}
+
+/// TOS or Traffic Class that the socket is told of.
+pub(crate) fn traffic_class(sealed: &Sealed) -> u8 {
+    match sealed.form {
+        Form::Payload { traffic_class, .. } => traffic_class,
+        Form::Packet => panic!("a whole packet"),
+    }
+}
+
+/// Whether the socket is told not to let it be fragmented.
+pub(crate) fn dont_fragment(sealed: &Sealed) -> bool {
+    match sealed.form {
+        Form::Payload { dont_fragment, .. } => dont_fragment,
+        Form::Packet => panic!("a whole packet"),
+    }
+}
+
+/// What the sockets make of a sealed packet, and those of the peer of what arrives.
+pub(crate) fn carry(sealed: &Sealed) -> Received {
+    let Path { local, remote, encap } = sealed.path;
+    let path = Path { local: remote, remote: local, encap };
+    let (traffic_class, packet) = match (sealed.form, encap) {
+        (Form::Packet, _) => {
+            return Received {
+                path: Path { encap: Encap::Plain, ..path },
+                traffic_class: 0,
+                buf: buf(&sealed.buf),
+            };
+        }
+        (Form::Payload { traffic_class, .. }, Encap::Udp) => (traffic_class, sealed.buf.to_vec()),
+        (Form::Payload { traffic_class, .. }, Encap::Plain) => {
+            let packet =
+                ip_between(&local.ip().to_string(), &remote.ip().to_string(), 50, &sealed.buf);
+            (0, with_traffic_class(packet, traffic_class))
+        }
+    };
+    Received { path, traffic_class, buf: buf(&packet) }
 }
 
 pub(crate) fn payloads(sealed: &[Sealed]) -> Vec<Vec<u8>> {

@@ -123,6 +123,7 @@ impl<'a> Ipsecd<'a> {
     #[track_caller]
     fn launch(side: &'a Side, file: PathBuf, dir: &Path, log: &str) -> Self {
         let mut command = side.gw.command(BINARY);
+        command.env(STATE_DIR.0, STATE_DIR.1);
         command.args(["--log", log, "daemon", "--config-dir"]).arg(dir);
         let process = Process::start(&mut command, &side.dir.join("ipsecd.log"));
         let mut daemon = Self { gw: &side.gw, file, process };
@@ -139,6 +140,7 @@ impl<'a> Ipsecd<'a> {
     /// Any command of ours, in the gateway.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.gw.command(BINARY);
+        command.env(STATE_DIR.0, STATE_DIR.1);
         command.args(args);
         command
     }
@@ -235,6 +237,9 @@ impl<'a> Ipsecd<'a> {
         self.process.end(Signal::SIGKILL, PATIENCE);
     }
 }
+
+/// Where a daemon keeps its state: each host has a `/run` of its own.
+pub(crate) const STATE_DIR: (&str, &str) = ("IPSECD_STATE_DIR", "/run/ipsecd-state");
 
 /// What is logged.
 const LOG: &str = "info,ipsecd=trace";

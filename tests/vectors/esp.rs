@@ -1,10 +1,11 @@
 //! The runner for `ipsecd::ipsec::esp`: whole packets.
 
 use ipsecd::crypto::Secret;
-use ipsecd::ipsec::esp::{EspLayout, InboundSa, OutboundSa, peek_spi};
+use ipsecd::ipsec::esp::{EspLayout, peek_spi};
 use ipsecd::ipsec::suite::EspSuite;
 use ipsecd::ipsec::{
-    DfPolicy, DscpPolicy, Encap, Lifetime, Mode, PacketBuf, Path, PolicyId, SaParams, Spi,
+    DfPolicy, DscpPolicy, Encap, InboundSa, Lifetime, Mode, OutboundSa, PacketBuf, Path, PolicyId,
+    SaParams, Spi,
 };
 use ipsecd::wire::ike::numbers::{EsnId, IntegId};
 
