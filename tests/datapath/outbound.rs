@@ -9,6 +9,8 @@ use ipsecd::ipsec::{
     Spd, SpdEntry,
 };
 
+use ipsecd::wire::ike::numbers::EncrId;
+
 use crate::support::*;
 
 fn flow(src: &str, dst: &str, ports: Option<(u16, u16)>) -> Flow {
@@ -23,7 +25,11 @@ fn what_goes_in_comes_out_for_every_suite_and_length() {
             for len in (48..48 + 36).chain([576, 1280, 1400]) {
                 let packet = udp(v6, len);
                 let sealed = a.seal(&packet);
-                assert_ne!(sealed.get(24..24 + 8), packet.get(..8), "{suite}");
+                if suite.encr.id != EncrId::ENCR_NULL
+                    && suite.encr.id != EncrId::ENCR_NULL_AUTH_AES_GMAC
+                {
+                    assert!(!sealed.windows(8).any(|window| window == &packet[..8]), "{suite}");
+                }
                 assert_eq!(b.open(&sealed), Some(packet), "{suite}, {len} bytes");
             }
         }
@@ -485,12 +491,13 @@ fn every_packet_of_a_suite_has_another_iv() {
     for suite in suites() {
         let (mut a, _) = pair(suite);
         let out = a.send(&vec![udp(false, 100); 50]);
+        // An IV that is not sent is the sequence number; without encryption there may be none.
         let iv_len = EspLayout::of(suite).unwrap().iv_len;
-        if iv_len == 0 {
-            continue;
-        }
         let mut ivs: Vec<_> =
-            out.sealed.iter().map(|sealed| sealed.buf[8..8 + iv_len].to_vec()).collect();
+            out.sealed.iter().map(|sealed| sealed.buf[4..8 + iv_len].to_vec()).collect();
+        if iv_len > 0 {
+            ivs.iter_mut().for_each(|iv| *iv = iv.split_off(4));
+        }
         ivs.sort();
         ivs.dedup();
         assert_eq!(ivs.len(), 50, "{suite}");
