@@ -51,7 +51,7 @@ pub use self::{
 };
 use crate::ipsec::manual::ManualPeer;
 use crate::ipsec::pad::{Peer, PeerAddress};
-use crate::ipsec::{PolicyId, TrafficSelector};
+use crate::ipsec::{Mode, PolicyId, TrafficSelector};
 
 /// One configuration file, checked.
 #[derive(Clone, Debug)]
@@ -82,6 +82,8 @@ pub struct PolicyRef<'a> {
     pub name: &'a Arc<str>,
     /// Its number.
     pub id: PolicyId,
+    /// Tunnel or transport.
+    pub mode: Mode,
     /// Selectors of our side.
     pub ts_local: &'a [TrafficSelector],
     /// Selectors of the peer's side.
@@ -144,6 +146,7 @@ impl Config {
                 .map(|child| PolicyRef {
                     name: &child.name,
                     id: child.policy,
+                    mode: child.mode,
                     ts_local: &child.ts_local,
                     ts_peer: &child.ts_peer,
                 })
@@ -154,6 +157,7 @@ impl Config {
                 .map(|sa| PolicyRef {
                     name: &sa.name,
                     id: sa.policy,
+                    mode: sa.mode,
                     ts_local: &sa.ts_local,
                     ts_peer: &sa.ts_peer,
                 })

@@ -41,7 +41,9 @@ pub(super) fn ike(
     report: &mut Report,
 ) -> Option<IkePolicy> {
     let key = "[ike] proposals";
-    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_IKE, key, proposal::ike, report);
+    let legacy = raw.allow_legacy == Some(true);
+    let parse = |text: &str| proposal::ike(text, legacy);
+    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_IKE, key, parse, report);
     let rekey_time = match &raw.rekey_time {
         Some(text) => limit(text, "[ike] rekey-time", report),
         None => Some(Some(4 * HOUR)),
@@ -137,7 +139,9 @@ fn patience(
 /// `[esp]`; `any` if the peer may be anywhere, so that only it can begin.
 pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<Esp> {
     let key = "[esp] proposals";
-    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_ESP, key, proposal::esp, report);
+    let legacy = raw.allow_legacy == Some(true);
+    let parse = |text: &str| proposal::esp(text, legacy);
+    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_ESP, key, parse, report);
     let mode = match &raw.mode {
         Some(text) => mode(text, report),
         None => Some(Mode::Tunnel),
@@ -496,7 +500,7 @@ fn proposals<T>(
     list: Option<&List<'_>>,
     defaults: &[&str],
     key: &str,
-    parse: fn(&str) -> Result<T, Vec<Fault>>,
+    parse: impl Fn(&str) -> Result<T, Vec<Fault>>,
     report: &mut Report,
 ) -> Option<Vec<T>> {
     let Some(list) = list else {

@@ -70,6 +70,7 @@ pub(super) struct Ike<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
     pub(super) proposals: Option<List<'a>>,
+    pub(super) allow_legacy: Option<bool>,
     pub(super) rekey_time: Option<Text<'a>>,
     pub(super) over_time: Option<Text<'a>>,
     pub(super) dpd: Option<Text<'a>>,
@@ -84,6 +85,7 @@ pub(super) struct Esp<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
     pub(super) proposals: Option<List<'a>>,
+    pub(super) allow_legacy: Option<bool>,
     pub(super) mode: Option<Text<'a>>,
     pub(super) encap: Option<Text<'a>>,
     pub(super) start: Option<Text<'a>>,
@@ -514,6 +516,7 @@ impl Walk<'_> {
         Ike {
             span: section.span.clone(),
             proposals: self.list(&section, "proposals"),
+            allow_legacy: self.boolean(&section, "allow-legacy"),
             rekey_time: self.text(&section, "rekey-time"),
             over_time: self.text(&section, "over-time"),
             dpd: self.text(&section, "dpd"),
@@ -528,6 +531,7 @@ impl Walk<'_> {
         Esp {
             span: section.span.clone(),
             proposals: self.list(&section, "proposals"),
+            allow_legacy: self.boolean(&section, "allow-legacy"),
             mode: self.text(&section, "mode"),
             encap: self.text(&section, "encap"),
             start: self.text(&section, "start"),

@@ -8,6 +8,7 @@
 //!
 //! A file belongs to a key and not to a name, so that renaming an SA, or moving it to another file, starts nothing anew.
 
+use core::ops::Deref;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -18,9 +19,8 @@ use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
 use crate::crypto::sha::sha256;
-use crate::ipsec::OutboundSa;
 use crate::ipsec::manual::{ManualKeys, counts};
-use crate::ipsec::{Protocol, Suite};
+use crate::ipsec::{OutboundSa, Protocol, Suite};
 
 /// Numbers reserved at a time. A crash costs so many at most: a thousandth of those that there are without ESN. It is
 /// more than can be sent between two looks at the counter.
@@ -72,8 +72,38 @@ pub struct Counter {
 /// An outbound SA with the counter of its key. Dropping it ends the SA.
 #[derive(Debug)]
 pub struct Counted {
-    sa: Arc<OutboundSa>,
+    sa: Layer,
     counter: Counter,
+}
+
+/// One SA of a bundle, or the only one.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    /// The AH SA around this one.
+    Around(Arc<OutboundSa>),
+    /// This one.
+    Itself(Arc<OutboundSa>),
+}
+
+impl Deref for Layer {
+    type Target = OutboundSa;
+
+    fn deref(&self) -> &OutboundSa {
+        match self {
+            // Only made of one that has it.
+            Self::Around(sa) => sa.around().unwrap_or(sa),
+            Self::Itself(sa) => sa,
+        }
+    }
+}
+
+impl Layer {
+    /// Every SA of a bundle, the inner first.
+    #[must_use]
+    pub fn all(sa: &Arc<OutboundSa>) -> Vec<Self> {
+        let around = sa.around().map(|_| Self::Around(Arc::clone(sa)));
+        core::iter::once(Self::Itself(Arc::clone(sa))).chain(around).collect()
+    }
 }
 
 impl Counters {
@@ -162,7 +192,7 @@ impl Counted {
     ///
     /// # Errors
     /// [`CounterError::Exhausted`], or if it cannot be written.
-    pub fn begin(sa: Arc<OutboundSa>, counter: Counter) -> Result<Self, CounterError> {
+    pub fn begin(sa: Layer, counter: Counter) -> Result<Self, CounterError> {
         // Until it is reserved, nothing: whoever has the SA already is kept waiting.
         sa.permit_up_to(sa.sequence());
         let mut counted = Self { sa, counter };
@@ -175,7 +205,7 @@ impl Counted {
 
     /// The SA.
     #[must_use]
-    pub const fn sa(&self) -> &Arc<OutboundSa> {
+    pub fn sa(&self) -> &OutboundSa {
         &self.sa
     }
 
@@ -249,4 +279,160 @@ fn read(path: &Path) -> Result<u64, CounterError> {
     number
         .and_then(|number| number.parse().ok())
         .ok_or_else(|| CounterError::Damaged(path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::crypto::{Encr, Secret};
+    use crate::ipsec::{
+        DfPolicy, DropReason, DscpPolicy, Encap, EspSuite, Lifetime, Mode, PacketBuf, PolicyId,
+        SaParams, Spi,
+    };
+    use crate::wire::ike::numbers::{EncrId, EsnId, IntegId};
+    use crate::wire::ip::NextHeader;
+
+    fn suite() -> Suite {
+        let encr = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(128) };
+        EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN }.into()
+    }
+
+    fn keys(fill: u8) -> ManualKeys {
+        ManualKeys {
+            spi: Spi::new(0x1000 + u32::from(fill)).unwrap(),
+            encr_key: Secret::new(vec![fill; 20]),
+            integ_key: Secret::empty(),
+            sequence: 0,
+        }
+    }
+
+    fn sa(sequence: u64) -> Layer {
+        let addr = "192.0.2.1:0".parse().unwrap();
+        let keys = keys(1);
+        let params = SaParams {
+            spi: keys.spi,
+            other_spi: keys.spi,
+            policy: PolicyId(1),
+            peer: "b".into(),
+            path: crate::ipsec::Path { local: addr, remote: addr, encap: Encap::Plain },
+            mode: Mode::Tunnel,
+            suite: suite(),
+            encr_key: keys.encr_key,
+            integ_key: keys.integ_key,
+            ts_local: [].into(),
+            ts_peer: [].into(),
+            sequence,
+            replay_window: 64,
+            lifetime: Lifetime::default(),
+            df: DfPolicy::Copy,
+            dscp: DscpPolicy::Copy,
+            tfc: 0,
+            ah_align: 4,
+            around: None,
+        };
+        Layer::Itself(Arc::new(OutboundSa::new(params).unwrap()))
+    }
+
+    fn seal(sa: &OutboundSa) -> Result<u32, DropReason> {
+        let mut packet = PacketBuf::new(100);
+        assert!(packet.fill_from(b"inner packet"));
+        let _limit = sa.seal(&mut packet, NextHeader::IPV4)?;
+        Ok(u32::from_be_bytes(packet[4..8].try_into().unwrap()))
+    }
+
+    fn counters() -> (tempfile::TempDir, Counters) {
+        let dir = tempfile::tempdir().unwrap();
+        let counters = Counters::new(dir.path().join("state"));
+        (dir, counters)
+    }
+
+    #[test]
+    fn a_number_is_on_disk_before_it_is_used() {
+        let (_dir, counters) = counters();
+        let counter = counters.claim(suite(), &keys(1)).unwrap();
+        assert_eq!(counter.reserved(), 0);
+        let path = counter.path.clone();
+        let sa = sa(0);
+        let mut counted = Counted::begin(sa.clone(), counter).unwrap();
+        for expected in 1..=5 {
+            assert_eq!(seal(&sa), Ok(expected));
+            assert!(read(&path).unwrap() >= u64::from(expected));
+        }
+        // Near the end of the block, and past it.
+        sa.permit_up_to(7);
+        counted.counter.reserve(7).unwrap();
+        assert_eq!([seal(&sa), seal(&sa)], [Ok(6), Ok(7)]);
+        assert_eq!(seal(&sa), Err(DropReason::SequenceExhausted));
+        counted.extend().unwrap();
+        assert_eq!(read(&path).unwrap(), 7 + BLOCK);
+        assert_eq!(seal(&sa), Ok(8), "what was refused used no number");
+        drop(counted);
+        assert_eq!(read(&path).unwrap(), 8, "the rest is given back");
+        assert_eq!(seal(&sa), Err(DropReason::SequenceExhausted), "after its end nothing is sent");
+    }
+
+    #[test]
+    fn after_a_crash_the_block_counts_as_used() {
+        let (_dir, counters) = counters();
+        let counter = counters.claim(suite(), &keys(1)).unwrap();
+        let counted = Counted::begin(sa(0), counter).unwrap();
+        assert_eq!(seal(counted.sa()), Ok(1));
+        // A process that is killed drops nothing but its locks.
+        let locked = counters.claim(suite(), &keys(1));
+        assert!(matches!(locked, Err(CounterError::Busy(_))), "{locked:?}");
+        let path = counted.counter.path.clone();
+        assert_eq!(read(&path).unwrap(), BLOCK);
+    }
+
+    #[test]
+    fn numbers_end_and_no_block_reaches_beyond() {
+        let (_dir, counters) = counters();
+        let last = u64::from(u32::MAX);
+        let counter = counters.claim(suite(), &keys(1)).unwrap();
+        let counted = Counted::begin(sa(last - 2), counter).unwrap();
+        assert_eq!(counted.counter.reserved(), last);
+        let (a, b) = (seal(counted.sa()), seal(counted.sa()));
+        assert_eq!([a, b], [Ok(u32::MAX - 1), Ok(u32::MAX)]);
+        assert_eq!(seal(counted.sa()), Err(DropReason::SequenceExhausted));
+        drop(counted);
+        let counter = counters.claim(suite(), &keys(1)).unwrap();
+        assert_eq!(counter.reserved(), last);
+        let ended = Counted::begin(sa(last), counter);
+        assert!(matches!(ended, Err(CounterError::Exhausted)), "{ended:?}");
+    }
+
+    #[test]
+    fn a_counter_belongs_to_its_key_whatever_the_spi() {
+        let (_dir, counters) = counters();
+        let file = |keys: &ManualKeys| file_name(suite(), keys);
+        let mut renamed = keys(1);
+        renamed.spi = Spi::new(0x9999).unwrap();
+        assert_eq!(file(&keys(1)), file(&renamed));
+        assert_ne!(file(&keys(1)), file(&keys(2)));
+        counters.claim(suite(), &keys(1)).unwrap().reserve(77).unwrap();
+        assert_eq!(counters.claim(suite(), &renamed).unwrap().reserved(), 77);
+        assert_eq!(counters.claim(suite(), &keys(2)).unwrap().reserved(), 0);
+        let shown = file(&keys(1));
+        assert!(!shown.contains("0101"), "no key in {shown}");
+    }
+
+    #[test]
+    fn what_cannot_be_trusted_is_refused() {
+        let (_dir, counters) = counters();
+        let path = counters.claim(suite(), &keys(1)).unwrap().path.clone();
+        for text in
+            ["", "12", "ipsecd sequence numbers 1\n", "ipsecd sequence numbers 1\n-1\n", "\u{ff}"]
+        {
+            fs::write(&path, text).unwrap();
+            let found = counters.claim(suite(), &keys(1));
+            assert!(matches!(found, Err(CounterError::Damaged(_))), "{text:?}: {found:?}");
+        }
+        fs::write(&path, [0xff; 8]).unwrap();
+        assert!(matches!(counters.claim(suite(), &keys(1)), Err(CounterError::Damaged(_))));
+        fs::set_permissions(&counters.dir, fs::Permissions::from_mode(0o770)).unwrap();
+        let found = counters.claim(suite(), &keys(1));
+        assert!(matches!(found, Err(CounterError::Io { .. })), "{found:?}");
+    }
 }

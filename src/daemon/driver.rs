@@ -406,6 +406,9 @@ impl Driver {
                     }
                 }
             }
+            FromWorker::Notice(Notice::Expire { spi, hard }) if self.has_manual(spi) => {
+                self.manual_expires(spi, hard);
+            }
             FromWorker::Notice(
                 notice @ (Notice::Alive { .. }
                 | Notice::Expire { .. }

@@ -63,6 +63,9 @@ impl Protector {
                 return None;
             }
             Method::Aead { aead, next_iv: AtomicU64::new(0) }
+        } else if Integ::iv_len(suite.integ) > 0 {
+            // RFC 4543 §4: GMAC is AH's, and nobody would make its IV here.
+            return None;
         } else {
             Method::Cbc {
                 cbc: Cbc::new(suite.encr, sk_e.expose())?,

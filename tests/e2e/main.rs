@@ -5,13 +5,16 @@
 
 #![expect(clippy::print_stdout, reason = "what a test says is for its reader")]
 
+#[expect(dead_code, reason = "the lab serves two test programs; neither uses all of it")]
 #[path = "../lab/mod.rs"]
 mod lab;
 
 mod errors;
 mod examples;
 mod lifecycle;
+mod manual;
 mod playground;
+mod pmtu;
 mod proof;
 mod rekey;
 mod strongswan;

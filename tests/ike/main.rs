@@ -7,6 +7,7 @@ mod child;
 mod collision;
 mod cookie;
 mod delete;
+mod demands;
 mod establish;
 mod harness;
 mod liveness;

@@ -122,10 +122,29 @@ impl<'a> Ipsecd<'a> {
 
     #[track_caller]
     fn launch(side: &'a Side, file: PathBuf, dir: &Path, log: &str) -> Self {
-        let mut command = side.gw.command(BINARY);
+        Self::launch_in(&side.gw, &side.dir, file, dir, log, Path::new(STATE_DIR.1))
+    }
+
+    /// Starts a daemon in any namespace, with every file of `peers`; its log is in `dir`, its state in `state`.
+    #[track_caller]
+    pub(crate) fn start_in(net: &'a Netns, dir: &Path, peers: &Path, state: &Path) -> Self {
+        Self::launch_in(net, dir, peers.to_owned(), peers, "info", state)
+    }
+
+    #[track_caller]
+    fn launch_in(
+        gw: &'a Netns,
+        log_dir: &Path,
+        file: PathBuf,
+        dir: &Path,
+        log: &str,
+        state: &Path,
+    ) -> Self {
+        let mut command = gw.command(BINARY);
+        command.env(STATE_DIR.0, state);
         command.args(["--log", log, "daemon", "--config-dir"]).arg(dir);
-        let process = Process::start(&mut command, &side.dir.join("ipsecd.log"));
-        let mut daemon = Self { gw: &side.gw, file, process };
+        let process = Process::start(&mut command, &log_dir.join("ipsecd.log"));
+        let mut daemon = Self { gw, file, process };
         let started = wait::within(PATIENCE, || {
             if daemon.process.ended().is_some() {
                 panic!("ipsecd ended\n{}", daemon.process.log());
@@ -139,6 +158,7 @@ impl<'a> Ipsecd<'a> {
     /// Any command of ours, in the gateway.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.gw.command(BINARY);
+        command.env(STATE_DIR.0, STATE_DIR.1);
         command.args(args);
         command
     }
@@ -235,6 +255,9 @@ impl<'a> Ipsecd<'a> {
         self.process.end(Signal::SIGKILL, PATIENCE);
     }
 }
+
+/// Where a daemon keeps its state: each host has a `/run` of its own.
+pub(crate) const STATE_DIR: (&str, &str) = ("IPSECD_STATE_DIR", "/run/ipsecd-state");
 
 /// What is logged.
 const LOG: &str = "info,ipsecd=trace";

@@ -3,8 +3,10 @@
 //! not read.
 
 mod crypto;
+mod esp;
 mod file;
 mod ike;
+mod wycheproof;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,7 +22,9 @@ type Runner = fn(&Case) -> Result<(), String>;
 const RUNNERS: &[(&str, Runner)] = &[
     ("cbc", crypto::cbc),
     ("child-keys", ike::child_keys),
+    ("ctr", crypto::ctr),
     ("dh", crypto::dh),
+    ("esp", esp::esp),
     ("esp-gcm", crypto::esp_gcm),
     ("hmac", crypto::hmac),
     ("ike-keys", ike::ike_keys),

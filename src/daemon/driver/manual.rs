@@ -1,11 +1,11 @@
 //! SAs with manual keys: into the SAD, and out of it.
 
 use super::*;
-use crate::daemon::counters::{Counted, Counters};
+use crate::daemon::counters::{Counted, Counters, Layer};
 use crate::daemon::manual::{Installed, Pair, refused};
 use crate::daemon::sockets::NATT_PORT;
-use crate::ipsec::SaParams;
 use crate::ipsec::manual::{ManualPeer, ManualSa, counts};
+use crate::ipsec::{SaParams, Spi};
 
 /// How often it is seen to that SAs have sequence numbers left.
 pub(super) const COUNTER_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ impl Driver {
                 datapath = self.try_apply(datapath, &update).map_err(|error| failed(&error))?;
             }
             let entries = datapath.sad().outbound(sa.policy).iter();
-            let sas = entries.map(|entry| Arc::clone(&entry.sa));
+            let sas = entries.flat_map(|entry| Layer::all(&entry.sa));
             let mut counted = Vec::new();
             for (sa, counter) in sas.zip(claimed) {
                 counted.push(Counted::begin(sa, counter).map_err(|error| failed(&error))?);
@@ -130,6 +130,29 @@ impl Driver {
         drop(installed);
     }
 
+    /// Whether an inbound SA with manual keys has this SPI.
+    pub(super) fn has_manual(&self, spi: Spi) -> bool {
+        let mut installed = self.peers.values().filter(|entry| entry.installed.is_some());
+        installed.any(|entry| names(entry, spi).is_some())
+    }
+
+    /// An SA reached a limit, and there is nobody to replace it.
+    pub(super) fn manual_expires(&mut self, spi: Spi, hard: bool) {
+        for entry in self.peers.values_mut() {
+            let Some(sa) = names(entry, spi).map(Arc::clone) else { continue };
+            let peer = Arc::clone(entry.name());
+            if hard {
+                // Perhaps more was sent than was reserved.
+                if let Some(installed) = &mut entry.installed {
+                    installed.extend(&peer);
+                }
+                tracing::error!(%peer, %sa, "sequence numbers ran out: without new keys on both sides nothing is sent");
+            } else {
+                tracing::warn!(%peer, %sa, "a sixteenth of the sequence numbers is left: set new keys on both sides");
+            }
+        }
+    }
+
     /// Sees to it that every SA with manual keys has sequence numbers to use.
     pub(super) fn extend_counters(&mut self, now: Instant) {
         self.counter_check = now + COUNTER_INTERVAL;
@@ -139,4 +162,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// The pair of SAs with this inbound SPI.
+fn names(entry: &Entry, spi: Spi) -> Option<&Arc<str>> {
+    let mut sas = entry.config.manual().into_iter().flat_map(|manual| &manual.sas);
+    let found = sas.find(|sa| sa.layers().any(|(_, inbound, _)| inbound.spi == spi))?;
+    Some(&found.name)
 }
