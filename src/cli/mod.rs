@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod daemon;
+pub mod decrypt;
 pub mod down;
 pub mod generate;
 pub mod genpsk;
@@ -101,6 +102,11 @@ enum Command {
     },
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
+    /// Read a capture with keys
+    ///
+    /// Prints a line for each packet: SPI, sequence number, verdict with its reason, and what was in it. AH and ESP, in
+    /// UDP or not, are opened with the code that the daemon receives with; IKE messages are opened, too.
+    Decrypt(decrypt::DecryptArgs),
     /// Run the daemon for a directory of configuration files
     ///
     /// Stays attached, for systemd or a container, tells the service manager when it is ready (sd_notify), and keeps
@@ -219,6 +225,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,
+        Command::Decrypt(args) => decrypt::run(&args)?,
         Command::Man { dir } => generate::man(&dir)?,
         Command::Completions { shell } => generate::completions(shell)?,
     }

@@ -27,6 +27,8 @@ use crate::wire::ike::payload::{Notify, Payload};
 pub struct EndpointConfig {
     /// Half-open IKE SAs as responder from which on a COOKIE is asked for (RFC 7296 §2.6).
     pub cookie_threshold: usize,
+    /// Whether [`Event::IkeKeys`] tells the keys of every IKE SA: for a key log that the operator asked for.
+    pub export_keys: bool,
     /// The last Message ID of an IKE SA, which is rekeyed some time before (RFC 7296 §2.2). Only a test wants another than the
     /// last that 32 bits can hold.
     pub last_message_id: u32,
@@ -34,7 +36,11 @@ pub struct EndpointConfig {
 
 impl Default for EndpointConfig {
     fn default() -> Self {
-        Self { cookie_threshold: limits::COOKIE_THRESHOLD, last_message_id: u32::MAX }
+        Self {
+            cookie_threshold: limits::COOKIE_THRESHOLD,
+            export_keys: false,
+            last_message_id: u32::MAX,
+        }
     }
 }
 
@@ -603,6 +609,7 @@ impl Endpoint {
             peers: &self.peers,
             last_message_id: self.config.last_message_id,
             touched,
+            export_keys: self.config.export_keys,
         }
     }
 

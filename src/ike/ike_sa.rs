@@ -44,9 +44,19 @@ pub(super) struct Ctx<'a> {
     pub(super) last_message_id: u32,
     /// Which of the others changed.
     pub(super) touched: &'a mut Vec<SaId>,
+    /// See [`EndpointConfig`](super::EndpointConfig).
+    pub(super) export_keys: bool,
 }
 
 impl Ctx<'_> {
+    /// Tells the keys of an IKE SA, if the operator wants to know them.
+    pub(super) fn export(&mut self, spi_i: IkeSpi, spi_r: IkeSpi, suite: IkeSuite, keys: &IkeKeys) {
+        if self.export_keys {
+            let keys = Box::new(keys.clone());
+            self.events.push_back(Event::IkeKeys { spi_i, spi_r, suite, keys });
+        }
+    }
+
     pub(super) fn random_u32(&mut self) -> u32 {
         let mut bytes = [0; 4];
         self.rng.fill(&mut bytes);

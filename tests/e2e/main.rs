@@ -11,6 +11,7 @@ mod lab;
 
 mod errors;
 mod examples;
+mod keylog;
 mod lifecycle;
 mod manual;
 mod playground;

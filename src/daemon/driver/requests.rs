@@ -190,7 +190,9 @@ impl Driver {
             _ => {
                 let uptime = now.saturating_duration_since(self.started);
                 let lost = &self.shared.lost;
-                Body::Status(Box::new(status::of_daemon(peers, uptime, &stats, lost)))
+                let mut status = status::of_daemon(peers, uptime, &stats, lost);
+                status.keylog = self.keylog.as_ref().map(|log| log.dir().to_owned());
+                Body::Status(Box::new(status))
             }
         }
     }

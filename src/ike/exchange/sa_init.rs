@@ -260,6 +260,7 @@ impl IkeSa {
             return;
         };
         let Some(session) = Session::new(chosen.suite, &keys, true) else { return };
+        ctx.export(self.spi_i, spi_r, chosen.suite, &keys);
 
         self.nat = natd::detect(self.spi_i, spi_r, path, parts.notifies.iter().copied());
         let pretend = peer.ike.encap == EncapPolicy::Udp;
@@ -345,6 +346,7 @@ impl IkeSa {
                     Session::new(chosen.suite, &keys, false).map(|session| (keys, session))
                 })
                 .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?;
+        ctx.export(spi_i, spi_r, chosen.suite, &keys);
 
         let nat = natd::detect(spi_i, IkeSpi(0), path, parts.notifies.iter().copied());
         let pretend =
