@@ -4,7 +4,8 @@ use ipsecd::crypto::Secret;
 use ipsecd::datapath::{DropReason, Ecn, Form, Received, Sealed};
 use ipsecd::ipsec::sad::SadError;
 use ipsecd::ipsec::{
-    DfPolicy, Encap, Mode, OutboundSa, PacketBuf, Place, SaParams, SadUpdate, TrafficSelector,
+    DfPolicy, Encap, Mode, OutboundSa, PacketBuf, Path, Place, SaParams, SadUpdate, Spi,
+    TrafficSelector,
 };
 use ipsecd::testing::gateways::{Kind, POLICY, Protection, carry};
 use ipsecd::wire::ip::{Ipv4Packet, NextHeader};
@@ -234,8 +235,8 @@ fn transport_mode_carries_ip_in_ip_and_tunnel_mode_nothing_else() {
 }
 
 /// How packets come to B.
-fn raw_path(kind: Kind) -> ipsecd::ipsec::Path {
-    ipsecd::ipsec::Path { encap: Encap::Plain, ..kind.params(true, false).path }
+fn raw_path(kind: Kind) -> Path {
+    Path { encap: Encap::Plain, ..kind.params(true, false).path }
 }
 
 #[test]
@@ -352,9 +353,16 @@ fn neither_half_of_a_bundle_is_taken_alone() {
             let _ = sa.around().unwrap().seal_at(packet, place).unwrap();
         });
         b.apply(SadUpdate::AddInbound(Box::new(other_sa(kind, false))));
+        // UDP does not get round it.
+        let in_udp = Path { encap: Encap::Udp, ..raw_path(kind) };
+        let esp = esp_alone[if v6 { 40 } else { 20 }..].to_vec();
+        assert!(b.receive(in_udp, Ecn::NotEct, &[esp]).deliver.is_empty());
         let out = b.receive(raw_path(kind), Ecn::NotEct, &[esp_alone, ah_alone, around_other]);
         assert!(out.deliver.is_empty());
-        assert_eq!(b.dropped(), [(DropReason::BundleBroken, 3)]);
+        assert_eq!(b.dropped(), [(DropReason::BundleBroken, 4)]);
+        let charged: u64 =
+            b.datapath.stats().inbound.iter().flat_map(|sa| &sa.drops).map(|d| d.1).sum();
+        assert_eq!(charged, 4);
         let both = alone(kind, 2, |sa, packet, place| {
             let _ = sa.seal_at(packet, place).unwrap();
             let _ = sa.around().unwrap().seal_at(packet, place).unwrap();
@@ -366,7 +374,7 @@ fn neither_half_of_a_bundle_is_taken_alone() {
 /// One end of an ESP SA from A to B beside the bundle.
 fn other_sa(kind: Kind, at_a: bool) -> SaParams {
     let params = Kind { protection: Protection::Gcm, ..kind }.params(true, at_a);
-    let spi = |spi: ipsecd::ipsec::Spi| ipsecd::ipsec::Spi::new(spi.get() + 0x100).unwrap();
+    let spi = |spi: Spi| Spi::new(spi.get() + 0x100).unwrap();
     SaParams { spi: spi(params.spi), other_spi: spi(params.other_spi), ..params }
 }
 
@@ -434,7 +442,7 @@ fn bundles_that_cannot_be_are_refused() {
     for wrong in [
         SaParams { ah_align: 5, ..ah.clone() },
         SaParams { encr_key: Secret::new(vec![1; 16]), ..ah.clone() },
-        SaParams { path: ipsecd::ipsec::Path { encap: Encap::Udp, ..ah.path }, ..ah.clone() },
+        SaParams { path: Path { encap: Encap::Udp, ..ah.path }, ..ah.clone() },
     ] {
         assert!(OutboundSa::new(wrong).is_none());
     }
@@ -447,7 +455,7 @@ fn a_bundle_does_not_move_into_udp() {
         let kind = Kind { mode: Mode::Tunnel, ..transport(protection, false) };
         let (mut a, mut b) = pair_of(kind);
         let inbound = kind.params(false, true);
-        let moved = ipsecd::ipsec::Path { encap: Encap::Udp, ..inbound.path };
+        let moved = Path { encap: Encap::Udp, ..inbound.path };
         a.apply(SadUpdate::MovePath { spi: inbound.spi, path: moved });
         let packet = udp_packet(kind, false, 10);
         assert_eq!(carried(&mut a, &mut b, &packet), [packet]);
