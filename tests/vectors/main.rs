@@ -5,6 +5,7 @@
 mod crypto;
 mod file;
 mod ike;
+mod wycheproof;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -27,12 +28,14 @@ const RUNNERS: &[(&str, Runner)] = &[
     ("integ", crypto::integ),
     ("modp-group", crypto::modp_group),
     ("psk-auth", ike::psk_auth),
+    ("signature-auth", ike::signature_auth),
     ("sk-payload", ike::sk_payload),
     ("x25519", crypto::x25519),
 ];
 
 /// Directories of `vectors/` whose files another test runs, each with the source of that test.
-const ELSEWHERE: &[(&str, &str)] = &[("captures", "tests/wire/captures.rs")];
+const ELSEWHERE: &[(&str, &str)] =
+    &[("captures", "tests/wire/captures.rs"), ("pki", "src/crypto/x509/tests.rs")];
 
 /// The name of the file that says what the vectors are.
 const README: &str = "README.md";
