@@ -90,7 +90,7 @@ pub(super) fn config(
         address: address??,
         local_id: local_id?,
         peer_id: peer_id?,
-        auth: Auth::Psk(psk?),
+        auth: Auth::psk(psk?),
         ike: ike?,
         children: vec![child],
     };

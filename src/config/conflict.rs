@@ -3,7 +3,7 @@
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::{Config, identity, subnet};
 use crate::ipsec::TrafficSelector;
-use crate::ipsec::pad::{Auth, Peer};
+use crate::ipsec::pad::{Peer, PeerAuth};
 
 /// What is wrong between configurations that are to be used together, each by itself being right. The findings are
 /// those of the later file and name the earlier.
@@ -46,9 +46,11 @@ fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
         ),
         None => {}
     }
-    let Auth::Psk(psk_a) = &a.auth;
-    let Auth::Psk(psk_b) = &b.auth;
-    if a.peer_id == b.peer_id && a.local_id == b.local_id && psk_a != psk_b {
+    let psks = match (&a.auth.peer, &b.auth.peer) {
+        (PeerAuth::Psk(a), PeerAuth::Psk(b)) => Some((a, b)),
+        (PeerAuth::Certificate(_), _) | (_, PeerAuth::Certificate(_)) => None,
+    };
+    if a.peer_id == b.peer_id && a.local_id == b.local_id && psks.is_some_and(|(a, b)| a != b) {
         // The responder learns who asks by the identity alone (RFC 7296 §2.15).
         let id = b.peer_id.as_ref().map_or_else(|| "any".to_owned(), identity::render);
         add(

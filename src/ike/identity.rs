@@ -2,6 +2,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::crypto::x509;
 use crate::ipsec::pad::Identity;
 use crate::wire::ike::numbers::IdType;
 use crate::wire::ike::payload::Id;
@@ -45,6 +46,7 @@ pub(super) fn same(a: &Identity, b: &Identity) -> bool {
         (Identity::Fqdn(a), Identity::Fqdn(b)) | (Identity::Email(a), Identity::Email(b)) => {
             a.eq_ignore_ascii_case(b)
         }
+        (Identity::Dn(a), Identity::Dn(b)) => x509::same_name(a, b),
         _ => a == b,
     }
 }

@@ -858,7 +858,8 @@ impl fmt::Debug for Held {
 }
 
 fn endpoint(seed: u64, stream: u64) -> Endpoint {
-    let env = Env { rng: Box::new(FixedRandom::new(seed, stream)) };
+    let env =
+        Env { rng: Box::new(FixedRandom::new(seed, stream)), wall_clock: Arc::new(peers::Today) };
     Endpoint::new(EndpointConfig::default(), env)
 }
 
