@@ -107,7 +107,10 @@ fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
     for (key, value) in table {
         let name = key.get_ref().to_lowercase();
         let names_place = name == "file" || name == "credential";
-        let secret = path == "auth" || path == "secret" || looks_secret(&name);
+        // Names of files with certificates, and words.
+        let public = ["allow-sha1", "ca", "cert", "crl", "extended-key-usage", "peer"];
+        let public = path == "auth" && public.contains(&name.as_str());
+        let secret = !public && (path == "auth" || path == "secret" || looks_secret(&name));
         match value.get_ref() {
             DeValue::Table(inner) => {
                 let path = if secret || name == "auth" { "secret" } else { "" };

@@ -43,6 +43,22 @@ pub(super) enum Psk<'a> {
     Credential(Text<'a>),
 }
 
+/// `[auth]` as written. Not to be printed.
+pub(super) struct Auth<'a> {
+    /// Place of its header, if it is there.
+    pub(super) span: Option<Range<usize>>,
+    pub(super) psk: Option<Psk<'a>>,
+    pub(super) cert: Option<Text<'a>>,
+    /// A text is the name of a file here.
+    pub(super) key: Option<Psk<'a>>,
+    pub(super) passphrase: Option<Psk<'a>>,
+    pub(super) ca: Option<List<'a>>,
+    pub(super) crl: Option<List<'a>>,
+    pub(super) peer: Option<Text<'a>>,
+    pub(super) extended_key_usage: Option<Text<'a>>,
+    pub(super) allow_sha_1: Option<Spanned<bool>>,
+}
+
 /// `[local]` or `[peer]`.
 #[derive(Debug)]
 pub(super) struct Side<'a> {
@@ -98,9 +114,7 @@ pub(super) struct Raw<'a> {
     pub(super) name: Option<Text<'a>>,
     pub(super) local: Side<'a>,
     pub(super) peer: Side<'a>,
-    pub(super) psk: Option<Psk<'a>>,
-    /// Place of the header of `[auth]`, if it is there.
-    pub(super) auth: Option<Range<usize>>,
+    pub(super) auth: Auth<'a>,
     pub(super) ike: Ike<'a>,
     pub(super) esp: Esp<'a>,
     pub(super) interface: Interface<'a>,
@@ -119,14 +133,14 @@ impl<'a> Raw<'a> {
         let name = walk.text(&top, "name");
         let local = walk.side(root, "local");
         let peer = walk.side(root, "peer");
-        let (psk, auth) = walk.auth(root);
+        let auth = walk.auth(root);
         let ike = walk.ike(root);
         let esp = walk.esp(root);
         let interface = walk.interface(root);
         let log = walk.section(root, "log");
         let log_level = walk.text(&log, "level");
         let misspelt = walk.misspelt;
-        Self { name, local, peer, psk, auth, ike, esp, interface, log_level, misspelt }
+        Self { name, local, peer, auth, ike, esp, interface, log_level, misspelt }
     }
 
     /// Whether it is no use to report this key (or section, with an empty name) as missing.
@@ -388,29 +402,53 @@ impl Walk<'_> {
         }
     }
 
-    fn auth<'a>(&mut self, root: &'a DeTable<'a>) -> (Option<Psk<'a>>, Option<Range<usize>>) {
+    fn auth<'a>(&mut self, root: &'a DeTable<'a>) -> Auth<'a> {
         let section = self.section(root, "auth");
-        let Some(value) = self.get(&section, "psk") else { return (None, section.span) };
-        let psk = match value.get_ref() {
+        Auth {
+            psk: self.secret(&section, "psk"),
+            cert: self.text(&section, "cert"),
+            key: self.secret(&section, "key"),
+            passphrase: self.secret(&section, "passphrase"),
+            ca: self.list(&section, "ca"),
+            crl: self.list(&section, "crl"),
+            peer: self.text(&section, "peer"),
+            extended_key_usage: self.text(&section, "extended-key-usage"),
+            allow_sha_1: self.boolean(&section, "allow-sha1").and_then(|value| {
+                let span = self.get(&section, "allow-sha1")?.span();
+                Some(Spanned::new(span, value))
+            }),
+            span: section.span,
+        }
+    }
+
+    /// A secret, or where it is.
+    fn secret<'a>(&mut self, section: &Section<'a>, name: &'static str) -> Option<Psk<'a>> {
+        let value = self.get(section, name)?;
+        let found = match value.get_ref() {
             DeValue::String(text) => Some(Psk::Inline(Spanned::new(value.span(), text.as_ref()))),
-            DeValue::Table(table) => self.psk_table(table, value.span()),
+            DeValue::Table(table) => self.secret_table(section.name, name, table, value.span()),
             DeValue::Array(_)
             | DeValue::Boolean(_)
             | DeValue::Datetime(_)
             | DeValue::Float(_)
             | DeValue::Integer(_) => {
-                self.wrong_type("auth", "psk", value.span(), kind(value.get_ref()));
+                self.wrong_type(section.name, name, value.span(), kind(value.get_ref()));
                 None
             }
         };
-        if psk.is_none() {
-            self.misspelt.insert("auth.psk".to_owned());
+        if found.is_none() {
+            self.misspelt.insert(format!("{}.{name}", section.name));
         }
-        (psk, section.span)
+        found
     }
 
-    fn psk_table<'a>(&mut self, table: &'a DeTable<'a>, span: Range<usize>) -> Option<Psk<'a>> {
-        let example = "for example: psk = { file = \"b.psk\" }";
+    fn secret_table<'a>(
+        &mut self,
+        section: &str,
+        key_name: &str,
+        table: &'a DeTable<'a>,
+        span: Range<usize>,
+    ) -> Option<Psk<'a>> {
         let mut found = Vec::new();
         let mut whole = true;
         for (key, value) in table {
@@ -418,8 +456,8 @@ impl Walk<'_> {
             if name != "file" && name != "credential" {
                 whole = false;
                 let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
-                let unknown =
-                    self.report.error(key.span(), format!("unknown key `{shown}` in `psk`"));
+                let message = format!("unknown key `{shown}` in `{key_name}`");
+                let unknown = self.report.error(key.span(), message);
                 match keys::nearest(name, ["file", "credential"]) {
                     Some(right) => unknown.help(format!("did you mean `{right}`?")),
                     None => unknown.help("known here: `file`, `credential`"),
@@ -430,8 +468,8 @@ impl Walk<'_> {
                 Some(text) => found.push((name, Spanned::new(value.span(), text))),
                 None => {
                     whole = false;
-                    let name = format!("psk.{name}");
-                    self.wrong_type("auth", &name, value.span(), kind(value.get_ref()));
+                    let name = format!("{key_name}.{name}");
+                    self.wrong_type(section, &name, value.span(), kind(value.get_ref()));
                 }
             }
         }
@@ -439,13 +477,15 @@ impl Walk<'_> {
             [("file", path)] if whole => Some(Psk::File(path.clone())),
             [("credential", name)] if whole => Some(Psk::Credential(name.clone())),
             [] if whole => {
+                let file = keys::find(section, &format!("{key_name}.file"));
+                let example = file.map_or("", |key| key.example);
                 self.report
-                    .error(span, "`psk` names neither a file nor a credential")
-                    .help(example);
+                    .error(span, format!("`{key_name}` names neither a file nor a credential"))
+                    .help(format!("for example: {example}"));
                 None
             }
             [_, _, ..] => {
-                let message = "`psk` names both a file and a credential";
+                let message = format!("`{key_name}` names both a file and a credential");
                 self.report.error(span, message).help("keep one of them");
                 None
             }

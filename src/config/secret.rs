@@ -1,12 +1,12 @@
 //! Pre-shared keys: where they are read from, and the forms they may have.
 
 use core::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
 
 use super::diagnostic::Report;
-use super::raw::Psk;
+use super::raw::{Psk, Text};
 use super::value;
 use crate::crypto::Secret;
 
@@ -67,55 +67,64 @@ pub(super) fn load(
     secrets: &dyn SecretSource,
     report: &mut Report,
 ) -> Option<Secret> {
-    match psk {
+    let found = find(psk, "psk", mode, secrets, report)?;
+    decode(found.bytes.expose(), found.span, &found.what, report)
+}
+
+/// A secret as it was found, without the newline at the end of a file.
+pub(super) struct Found {
+    pub(super) bytes: Secret,
+    /// The place in the configuration that says where it is.
+    pub(super) span: Range<usize>,
+    /// What it is, for messages: "the psk in `b.psk`".
+    pub(super) what: String,
+}
+
+/// Finds a secret, called `noun` in messages, that is written out, in a file, or a credential. Others must not be able to read it.
+pub(super) fn find(
+    secret: &Psk<'_>,
+    noun: &str,
+    mode: Option<u32>,
+    secrets: &dyn SecretSource,
+    report: &mut Report,
+) -> Option<Found> {
+    match secret {
         Psk::Inline(text) => {
             if let Some(mode) = mode.filter(|mode| mode & 0o077 != 0) {
                 let file = report.file().display().to_string();
                 report
                     .error(
                         text.span(),
-                        format!("the psk stands in a file that others can {}", can(mode)),
+                        format!("the {noun} stands in a file that others can {}", can(mode)),
                     )
                     .label(format!("the mode of this file is {:04o}", mode & 0o7777))
                     .help(format!(
-                        "chmod 600 {file}, or move the key: psk = {{ file = \"….psk\" }}"
+                        "chmod 600 {file}, or move the key: {noun} = {{ file = \"….{noun}\" }}"
                     ));
             }
-            decode(text.get_ref().as_bytes(), text.span(), "the psk", report)
+            Some(Found {
+                bytes: Secret::copy_of(text.get_ref().as_bytes()),
+                span: text.span(),
+                what: format!("the {noun}"),
+            })
         }
         Psk::File(name) => {
-            let given = Path::new(*name.get_ref());
             let shown = name.get_ref().escape_debug().to_string();
-            if name.get_ref().is_empty() {
-                report
-                    .error(name.span(), "the name of the psk file is empty")
-                    .help("psk = { file = \"b.psk\" }");
-                return None;
-            }
-            let base = report.file().parent().unwrap_or_else(|| Path::new("")).to_owned();
-            let path = base.join(given);
-            let found = match secrets.read(&path) {
-                Ok(found) => found,
-                Err(error) => {
-                    let at = path.display().to_string();
-                    let found = report
-                        .error(name.span(), format!("cannot read the psk file `{shown}`: {error}"));
-                    found.help(if error == SecretError::Missing {
-                        format!("make a key with: ipsecd genpsk {at}")
-                    } else {
-                        format!("looked for it at {at}")
-                    });
-                    return None;
-                }
-            };
+            let (found, path) = file(name, noun, secrets, report)?;
             if let Some(mode) = found.mode.filter(|mode| mode & 0o077 != 0) {
                 report
-                    .error(name.span(), format!("others can {} the psk file `{shown}`", can(mode)))
+                    .error(
+                        name.span(),
+                        format!("others can {} the {noun} file `{shown}`", can(mode)),
+                    )
                     .label(format!("its mode is {:04o}", mode & 0o7777))
                     .help(format!("chmod 600 {}", path.display()));
             }
-            let what = format!("the psk in `{shown}`");
-            decode(without_newline(found.bytes.expose()), name.span(), &what, report)
+            Some(Found {
+                bytes: Secret::copy_of(without_newline(found.bytes.expose())),
+                span: name.span(),
+                what: format!("the {noun} in `{shown}`"),
+            })
         }
         Psk::Credential(name) => {
             let given = *name.get_ref();
@@ -130,10 +139,11 @@ pub(super) fn load(
             }
             // Its mode tells nothing: the service manager guards the directory, and an ACL shows up as group bits.
             match secrets.credential(given) {
-                Ok(found) => {
-                    let what = format!("the psk in credential `{shown}`");
-                    decode(without_newline(found.bytes.expose()), name.span(), &what, report)
-                }
+                Ok(found) => Some(Found {
+                    bytes: Secret::copy_of(without_newline(found.bytes.expose())),
+                    span: name.span(),
+                    what: format!("the {noun} in credential `{shown}`"),
+                }),
                 Err(error) => {
                     report
                         .error(
@@ -144,6 +154,39 @@ pub(super) fn load(
                     None
                 }
             }
+        }
+    }
+}
+
+/// Reads a file that the configuration names, relative to its own directory; and gives its path.
+pub(super) fn file(
+    name: &Text<'_>,
+    noun: &str,
+    secrets: &dyn SecretSource,
+    report: &mut Report,
+) -> Option<(SecretFile, PathBuf)> {
+    if name.get_ref().is_empty() {
+        report
+            .error(name.span(), format!("the name of the {noun} file is empty"))
+            .help(format!("{noun} = {{ file = \"b.{noun}\" }}"));
+        return None;
+    }
+    let base = report.file().parent().unwrap_or_else(|| Path::new("")).to_owned();
+    let path = base.join(name.get_ref());
+    match secrets.read(&path) {
+        Ok(found) => Some((found, path)),
+        Err(error) => {
+            let at = path.display().to_string();
+            let shown = name.get_ref().escape_debug();
+            let message = format!("cannot read the {noun} file `{shown}`: {error}");
+            report.error(name.span(), message).help(
+                if error == SecretError::Missing && noun == "psk" {
+                    format!("make a key with: ipsecd genpsk {at}")
+                } else {
+                    format!("looked for it at {at}")
+                },
+            );
+            None
         }
     }
 }

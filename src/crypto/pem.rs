@@ -49,6 +49,23 @@ pub fn blocks(text: &[u8]) -> impl Iterator<Item = Block> + '_ {
     })
 }
 
+/// A block with this label, in lines of 64 letters.
+#[must_use]
+pub fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let base64 = Zeroizing::new(Base64::encode_string(der));
+    // Room for all of it at once: a string that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(base64.len() * 2 + 2 * label.len() + 40));
+    text.extend(["-----BEGIN ", label, "-----\n"]);
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        text.extend([line, "\n"]);
+        rest = after;
+    }
+    text.extend(["-----END ", label, "-----\n"]);
+    text
+}
+
 fn marker(line: &[u8], begin: &[u8]) -> Option<String> {
     let label = line.strip_prefix(begin)?.strip_suffix(b"-----")?;
     core::str::from_utf8(label).ok().map(str::to_owned)
@@ -69,6 +86,17 @@ mod tests {
         assert!(!found[0].has_headers);
         assert!(found[1].has_headers);
         assert_eq!(found[1].der.as_ref().unwrap().expose(), [1]);
+    }
+
+    #[test]
+    fn what_is_encoded_is_read_again() {
+        for len in [1, 47, 48, 49, 200] {
+            let der = vec![7; len];
+            let text = encode("A", &der);
+            assert!(text.lines().all(|line| line.len() <= 64));
+            let block = blocks(text.as_bytes()).next().unwrap();
+            assert_eq!((block.label.as_str(), block.der.unwrap().expose()), ("A", &der[..]));
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! (RFC 4945 §5.1.3: key usage, extended key usage) is added here. Which certificate may stand for which identity is
 //! decided in `ike`.
 
+#[cfg(feature = "daemon")]
+pub mod issue;
+
 use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;

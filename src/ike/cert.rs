@@ -1,26 +1,15 @@
-//! Authentication by signature (RFC 7296 §2.15): certificates in CERT and CERTREQ payloads, which identity a
-//! certificate may stand for (RFC 4945 §3.1), and the methods of RFC 7427, RFC 8420 and RFC 4754.
-//!
-//! | identity | in the certificate |
-//! | --- | --- |
-//! | ID_FQDN | a dNSName, letter for letter but for case; a `*` in it is a letter like others |
-//! | ID_RFC822_ADDR | an rfc822Name, likewise |
-//! | ID_IPV4_ADDR, ID_IPV6_ADDR | an iPAddress |
-//! | ID_DER_ASN1_DN | the subject, attribute for attribute |
-//! | all others | none: a certificate does not stand for them |
-//!
-//! The subject's common name is no host name (RFC 4945 §3.1.2), and the address from which a peer sends proves nothing.
+//! Authentication by signature (RFC 7296 §2.15): certificates in CERT and CERTREQ payloads, and the methods of RFC 7427,
+//! RFC 8420 and RFC 4754. Which identity a certificate may stand for is said in `ipsec::identity`.
 
 use core::time::Duration;
 
 use thiserror::Error;
 
 use super::exchange::{Parts, notify};
-use super::identity::same;
 use super::limits;
 use crate::crypto::SecureRandom;
 use crate::crypto::sign::{Hash, KeyKind, Scheme};
-use crate::crypto::x509::{CertError, Certificate, SubjectName};
+use crate::crypto::x509::{CertError, Certificate};
 use crate::ipsec::pad::{Authority, Credential, Identity, PeerAuth};
 use crate::wire::ike::numbers::{AuthMethod, CertEncoding, HashId, NotifyType};
 use crate::wire::ike::payload::{Auth, Cert, CertReq, Payload};
@@ -223,7 +212,7 @@ impl Shown {
             return Err(CertFault::Downgrade("RSA with SHA-1"));
         }
         authority.trust.verify(&self.leaf, &self.others, now)?;
-        if stands_for(&self.leaf, id) { Ok(()) } else { Err(CertFault::Name(id.clone())) }
+        if id.is_in(&self.leaf) { Ok(()) } else { Err(CertFault::Name(id.clone())) }
     }
 }
 
@@ -258,23 +247,4 @@ fn schemes<'a>(terms: &Terms, auth: &'a Auth) -> Result<(Vec<Scheme>, &'a [u8]),
         )),
         _ => Err(CertFault::Scheme),
     }
-}
-
-/// Whether a certificate may stand for an identity: the table at the top of this file.
-#[must_use]
-pub fn stands_for(certificate: &Certificate, id: &Identity) -> bool {
-    let named = |name: &SubjectName| match name {
-        SubjectName::Dns(name) => same(id, &Identity::Fqdn(name.clone())),
-        SubjectName::Email(name) => same(id, &Identity::Email(name.clone())),
-        SubjectName::Ip(addr) => match id {
-            Identity::Ipv4(v4) => addr == v4,
-            Identity::Ipv6(v6) => addr == v6,
-            Identity::Dn(_)
-            | Identity::Email(_)
-            | Identity::Fqdn(_)
-            | Identity::KeyId(_)
-            | Identity::Other { .. } => false,
-        },
-    };
-    same(id, &Identity::Dn(certificate.subject().to_vec())) || certificate.names().iter().any(named)
 }

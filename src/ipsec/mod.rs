@@ -6,6 +6,7 @@
 pub mod buffer;
 pub mod drop;
 pub mod esp;
+pub mod identity;
 pub mod inner;
 pub mod lifetime;
 pub mod mtu;

@@ -3,14 +3,17 @@
 use core::fmt;
 
 use p256::ecdsa::signature::hazmat::RandomizedPrehashSigner;
+use p256::elliptic_curve::Generate;
 use pkcs8::der::Decode;
 use pkcs8::der::asn1::OctetStringRef;
-use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
+use pkcs8::{EncodePrivateKey, EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
 use ring::rand::SystemRandom;
 use ring::signature::{self as alg, Ed25519KeyPair, KeyPair, RsaKeyPair};
 
 use super::public::{OID_EC, OID_ED25519, OID_RSA, OID_RSA_PSS, PublicKey, at_least};
-use super::{Hash, PublicKeyError, Scheme, SignError, Signer};
+use super::{Hash, KeyKind, PublicKeyError, Scheme, SignError, Signer};
+use zeroize::Zeroizing;
+
 use crate::crypto::pem::{self, Block};
 use crate::crypto::random::RandCore;
 use crate::crypto::{Secret, SecureRandom};
@@ -132,6 +135,38 @@ impl PrivateKey {
             }
             _ => Err(PublicKeyError::Kind.into()),
         }
+    }
+
+    /// Makes a new key, and the DER of its PrivateKeyInfo. RSA keys are not made here: there is no reason for a new one.
+    ///
+    /// # Errors
+    /// For RSA.
+    pub fn generate(
+        kind: KeyKind,
+        rng: &mut dyn SecureRandom,
+    ) -> Result<(Self, Secret), PrivateKeyError> {
+        /// PrivateKeyInfo of Ed25519 (RFC 8410 §7) up to the seed.
+        const ED25519: [u8; 16] =
+            [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        macro_rules! generate {
+            ($curve:ident) => {{
+                let key = $curve::SecretKey::generate_from_rng(&mut RandCore(rng));
+                let der = key.to_pkcs8_der().map_err(|_| PrivateKeyError::Malformed)?;
+                Secret::copy_of(der.as_bytes())
+            }};
+        }
+        let der = match kind {
+            KeyKind::EcdsaP256 => generate!(p256),
+            KeyKind::EcdsaP384 => generate!(p384),
+            KeyKind::EcdsaP521 => generate!(p521),
+            KeyKind::Ed25519 => {
+                let mut seed = Zeroizing::new([0; 32]);
+                rng.fill(&mut *seed);
+                Secret::new([&ED25519[..], &*seed].concat())
+            }
+            KeyKind::Rsa { .. } => return Err(PublicKeyError::Kind.into()),
+        };
+        Ok((Self::from_pkcs8(der.expose())?, der))
     }
 
     fn from_rsa(der: &[u8]) -> Result<Self, PrivateKeyError> {

@@ -250,9 +250,7 @@ impl IkeSa {
             return;
         };
         let got = identity::from_wire(id);
-        if let Some(expected) =
-            peer.peer_id.as_ref().filter(|expected| !identity::same(expected, &got))
-        {
+        if let Some(expected) = peer.peer_id.as_ref().filter(|expected| !expected.is_same(&got)) {
             if let Some(offer) = &offer {
                 offer.forget(ctx);
             }
@@ -304,10 +302,8 @@ impl IkeSa {
         let (Some(id_i), Some(_)) = (parts.id_i, parts.auth) else { return };
         let who = identity::from_wire(id_i);
         let fits = |peer: &&Arc<Peer>| {
-            peer.peer_id.as_ref().is_none_or(|expected| identity::same(expected, &who))
-                && parts
-                    .id_r
-                    .is_none_or(|id_r| identity::same(&identity::from_wire(id_r), &peer.local_id))
+            peer.peer_id.as_ref().is_none_or(|expected| expected.is_same(&who))
+                && parts.id_r.is_none_or(|id_r| identity::from_wire(id_r).is_same(&peer.local_id))
         };
         let mut matching: Vec<_> = candidates.iter().filter(fits).collect();
         // Who is named goes before who takes anybody; of several, the key decides.
@@ -323,7 +319,7 @@ impl IkeSa {
                 let reason = only
                     .peer_id
                     .clone()
-                    .filter(|expected| !identity::same(expected, &who))
+                    .filter(|expected| !expected.is_same(&who))
                     .map_or(CloseReason::AuthenticationRefused, |expected| {
                         CloseReason::IdentityMismatch { expected, got: who.clone() }
                     });
