@@ -8,6 +8,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod cert;
 mod errors;
 mod examples;
 mod lifecycle;
