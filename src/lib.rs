@@ -10,9 +10,12 @@
 //! | [`datapath`] | the way of a packet, in batches |
 //! | [`ike`] | IKEv2 without I/O |
 //! | [`config`] | configuration files, checked |
+//! | [`capture`] | captures and key files, read with the same code that receives packets |
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "daemon")]
+pub mod capture;
 #[cfg(feature = "daemon")]
 pub mod cli;
 pub mod config;

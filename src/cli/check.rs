@@ -39,7 +39,7 @@ pub fn run(
         errors.clone().any(|d| d.file == config.file)
     };
     for config in good.iter().filter(|config| !bad(config)) {
-        writeln!(out, "{}: ok: {}", config.peer.name, config.summary())?;
+        writeln!(out, "{}: ok: {}", config.name(), config.summary())?;
     }
     if !found.is_empty() {
         writeln!(err, "{found}")?;

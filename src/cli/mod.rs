@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod daemon;
+pub mod decrypt;
 pub mod down;
 pub mod generate;
 pub mod genpsk;
@@ -29,6 +30,9 @@ use crate::io::clock;
 
 /// Where the control socket is unless said otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ipsecd/ipsecd.sock";
+
+/// Where the daemon keeps its state unless said otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/ipsecd";
 
 /// An IPsec gateway in user space: joins networks through ESP tunnels keyed by IKEv2.
 ///
@@ -64,6 +68,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "PATH", env = "IPSECD_SOCKET", default_value = DEFAULT_SOCKET)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub socket: PathBuf,
+    /// Where the daemon keeps what must outlive it: the sequence numbers of manual keys
+    #[arg(long, global = true, value_name = "DIR", env = "IPSECD_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub state_dir: PathBuf,
     /// What is logged: error, warn, info, debug, trace, or a list such as info,ipsecd::ike=debug
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,
@@ -103,6 +111,11 @@ enum Command {
     Pki(pki::PkiArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
+    /// Read a capture with keys
+    ///
+    /// Prints a line for each packet: SPI, sequence number, verdict with its reason, and what was in it. AH and ESP, in
+    /// UDP or not, are opened with the code that the daemon receives with; IKE messages are opened, too.
+    Decrypt(decrypt::DecryptArgs),
     /// Run the daemon for a directory of configuration files
     ///
     /// Stays attached, for systemd or a container, tells the service manager when it is ready (sd_notify), and keeps
@@ -225,6 +238,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,
+        Command::Decrypt(args) => decrypt::run(&args)?,
         Command::Man { dir } => generate::man(&dir)?,
         Command::Completions { shell } => generate::completions(shell)?,
     }

@@ -13,7 +13,8 @@ use serde::Serialize;
 use super::{CliError, Global, say};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{
-    Ask, Body, ChildSaStatus, IkeSaStatus, PeerStatus, Status, Traffic, VERSION,
+    Ask, Body, ChildSaStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus, PeerStatus, Status,
+    Traffic, VERSION,
 };
 
 /// Arguments of `status`.
@@ -90,6 +91,13 @@ fn text(status: &Status) -> String {
         status.pid,
         time(status.uptime_seconds)
     );
+    if let Some(dir) = &status.keylog {
+        let dir = dir.display();
+        line(
+            &mut text,
+            format_args!("WARNING: the keys of every SA are written to {dir} (--keylog)"),
+        );
+    }
     if status.peers.is_empty() {
         text.push_str("no peers\n");
     }
@@ -121,6 +129,49 @@ fn of_peer(text: &mut String, peer: &PeerStatus) {
             line(text, table(&sa.child_sas));
         }
     }
+    if !peer.manual_sas.is_empty() {
+        line(text, manual_table(&peer.manual_sas));
+    }
+}
+
+fn manual_table(sas: &[ManualSaStatus]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header([
+        "SA",
+        "SPIs in/out",
+        "suite",
+        "selectors",
+        "via",
+        "in",
+        "out",
+        "sequence in/out",
+        "age",
+        "rekey",
+    ]);
+    for sa in sas {
+        let mut name = format!("{}\n{}", sa.name, sa.mode);
+        if !sa.drops.is_empty() {
+            let _infallible = write!(name, "\ndropped: {}", drops(&sa.drops));
+        }
+        let layers = |of: fn(&ManualLayerStatus) -> String| -> String {
+            sa.layers.iter().map(of).collect::<Vec<_>>().join("\n")
+        };
+        table.add_row([
+            name,
+            layers(|layer| format!("{}\n{}", layer.spi_inbound, layer.spi_outbound)),
+            layers(|layer| layer.suite.clone()),
+            format!("{}\n=== {}", sa.ts_local.join(" "), sa.ts_peer.join(" ")),
+            format!("{}\n{}\n{}", sa.encap, sa.local, sa.remote),
+            traffic(sa.inbound),
+            traffic(sa.outbound),
+            layers(|layer| format!("{}\n{}", layer.sequence_inbound, layer.sequence_outbound)),
+            time(sa.age_seconds),
+            sa.keys.clone(),
+        ]);
+    }
+    table
 }
 
 fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
@@ -239,6 +290,29 @@ mod tests {
             rekey_in_seconds: None,
             child_sas: vec![child],
         };
+        let layer = |spi: &str, suite: &str| ManualLayerStatus {
+            spi_inbound: format!("0x0000100{spi}"),
+            spi_outbound: format!("0x0000200{spi}"),
+            suite: suite.into(),
+            sequence_inbound: 77,
+            sequence_outbound: 4_200_000_001,
+            sequence_last: u32::MAX.into(),
+        };
+        let manual = ManualSaStatus {
+            name: "by-hand".into(),
+            keys: "manual: no rekey".into(),
+            mode: "transport".into(),
+            encap: "esp".into(),
+            local: "192.0.2.1".into(),
+            remote: "192.0.2.2".into(),
+            ts_local: vec!["192.0.2.1/32".into()],
+            ts_peer: vec!["192.0.2.2/32".into()],
+            layers: vec![layer("1", "ENCR_AES_CBC-256"), layer("2", "AUTH_HMAC_SHA2_256_128")],
+            inbound: Traffic { packets: 1, bytes: 84 },
+            outbound: Traffic { packets: 2, bytes: 168 },
+            drops: BTreeMap::new(),
+            age_seconds: 60,
+        };
         let peer = PeerStatus {
             name: "site-b".into(),
             file: "/etc/ipsecd/site-b.conf".into(),
@@ -249,11 +323,13 @@ mod tests {
             mtu: Some(1422),
             routes: vec!["10.2.0.0/16".into()],
             ike_sas: vec![ike],
+            manual_sas: vec![manual],
         };
         Status {
             version: "0.1.0".into(),
             pid: 7,
             uptime_seconds: 3661,
+            keylog: Some("/tmp/keys".into()),
             peers: vec![peer],
             drops: BTreeMap::from([("no-policy".into(), 9)]),
         }
@@ -279,6 +355,11 @@ mod tests {
             "1m 5s",
             "b.example.net",
             "0123456789abcdef",
+            "keys of every SA are written to /tmp/keys",
+            "by-hand",
+            "0x00001002",
+            "4200000001",
+            "transport",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

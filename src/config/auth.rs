@@ -1,12 +1,13 @@
 //! `[auth]`: how both sides prove who they are, by keys that both have or by certificates.
 
 use core::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::check::require;
 use super::diagnostic::Report;
 use super::identity::render;
-use super::raw::{List, Psk, Raw, Text};
+use super::raw::{List, Raw, Text, WrittenKey};
 use super::secret::{self, SecretSource};
 use crate::crypto::Secret;
 use crate::crypto::pem;
@@ -75,7 +76,7 @@ fn belongs_together(raw: &Raw<'_>, by_certificate: bool, report: &mut Report) {
             wrong(cert.span(), "[auth] cert: the private key is missing", "add key = \"a.key\"")
         }
         (None, Some(key)) if !raw.excused("auth", "cert") => wrong(
-            span(key),
+            key.span(),
             "[auth] key: the certificate is missing",
             "add cert = \"a.pem\"; a key that both sides have is written psk = …",
         ),
@@ -83,7 +84,7 @@ fn belongs_together(raw: &Raw<'_>, by_certificate: bool, report: &mut Report) {
     }
     if let Some(passphrase) = auth.passphrase.as_ref().filter(|_| auth.key.is_none()) {
         wrong(
-            span(passphrase),
+            passphrase.span(),
             "[auth] passphrase: there is no key that it is for",
             "add key = \"a.key\"",
         );
@@ -91,7 +92,7 @@ fn belongs_together(raw: &Raw<'_>, by_certificate: bool, report: &mut Report) {
     let ours_by_psk = auth.cert.is_none() && auth.key.is_none();
     if let Some(psk) = auth.psk.as_ref().filter(|_| by_certificate && !ours_by_psk) {
         wrong(
-            span(psk),
+            psk.span(),
             "[auth] psk: nobody uses it, as both sides have certificates",
             "leave it out; or say peer = \"psk\" if the peer proves itself with it",
         );
@@ -147,17 +148,11 @@ fn belongs_together(raw: &Raw<'_>, by_certificate: bool, report: &mut Report) {
     }
 }
 
-fn span(secret: &Psk<'_>) -> Range<usize> {
-    match secret {
-        Psk::Inline(text) | Psk::File(text) | Psk::Credential(text) => text.span(),
-    }
-}
-
 /// Our certificate, what is above it, and the private key.
 fn credential(
     raw: &Raw<'_>,
     cert: &Text<'_>,
-    key: &Psk<'_>,
+    key: &WrittenKey<'_>,
     mode: Option<u32>,
     secrets: &dyn SecretSource,
     local_id: Option<&Identity>,
@@ -178,7 +173,7 @@ fn credential(
     let credential = Credential::new(chain, Arc::new(private));
     if credential.is_none() {
         report
-            .error(span(key), "[auth] key: it is not the key of the certificate")
+            .error(key.span(), "[auth] key: it is not the key of the certificate")
             .related(cert.span(), "the certificate")
             .help("give the key with which this certificate was asked for");
     }
@@ -232,7 +227,17 @@ fn blocks(
     secrets: &dyn SecretSource,
     report: &mut Report,
 ) -> Option<Vec<Vec<u8>>> {
-    let (found, _) = secret::file(name, key, secrets, report)?;
+    let path = report.file().parent().unwrap_or_else(|| Path::new("")).join(name.get_ref());
+    let found = match secrets.read(&path) {
+        Ok(found) => found,
+        Err(error) => {
+            let shown = name.get_ref().escape_debug();
+            report
+                .error(name.span(), format!("cannot read the {key} file `{shown}`: {error}"))
+                .help(format!("looked for it at {}", path.display()));
+            return None;
+        }
+    };
     let blocks = pem::blocks(found.bytes.expose()).filter(|block| block.label == label);
     let ders: Option<Vec<Vec<u8>>> =
         blocks.map(|block| block.der.map(|der| der.expose().to_vec())).collect();
@@ -256,7 +261,7 @@ fn unusable(name: &Text<'_>, key: &str, number: usize, error: &CertError, report
 
 fn private_key(
     raw: &Raw<'_>,
-    key: &Psk<'_>,
+    key: &WrittenKey<'_>,
     mode: Option<u32>,
     secrets: &dyn SecretSource,
     report: &mut Report,
@@ -264,17 +269,19 @@ fn private_key(
     // Unlike a psk, a private key cannot stand in the file itself: a text is the name of one. (Only with `cert` do we get here:
     // without, it may be a psk in the wrong place, and must not be shown.)
     let key = match key {
-        Psk::Inline(name) => &Psk::File(name.clone()),
-        Psk::File(_) | Psk::Credential(_) => key,
+        WrittenKey::Inline(name) => &WrittenKey::File(name.clone()),
+        WrittenKey::File(_) | WrittenKey::Credential(_) => key,
     };
+    let looked = |at: &str| format!("looked for it at {at}");
     let passphrase: Option<Option<Secret>> = raw.auth.passphrase.as_ref().map(|passphrase| {
-        secret::find(passphrase, "passphrase", mode, secrets, report).map(|found| found.bytes)
+        secret::fetch(passphrase, "passphrase", &looked, mode, secrets, report)
+            .map(|found| found.bytes)
     });
     let passphrase = match passphrase {
         Some(found) => Some(found?),
         None => None,
     };
-    let found = secret::find(key, "key", mode, secrets, report)?;
+    let found = secret::fetch(key, "key", &looked, mode, secrets, report)?;
     match PrivateKey::from_pem(found.bytes.expose(), passphrase.as_ref()) {
         Ok(key) => Some(key),
         Err(error) => {

@@ -9,7 +9,7 @@ use super::raw::{List, Raw, Side, Text};
 use super::secret::SecretSource;
 use super::subnet::Subnet;
 use super::value::{self, Wrong};
-use super::{Config, auth, identity, keys, policy};
+use super::{Config, Keying, auth, identity, keys, manual, policy};
 use crate::ipsec::PolicyId;
 use crate::ipsec::pad::{ChildPolicy, Identity, Peer, PeerAddress};
 
@@ -38,6 +38,26 @@ pub(super) fn config(
     };
     let local_ip = local_addr.flatten();
     addresses_fit(raw, local_ip, peer_ip, report);
+    let log_level = match &raw.log_level {
+        Some(level) => policy::log_level(level, report).map(Some),
+        None => Some(None),
+    };
+    if raw.is_manual() {
+        let peer = manual::peer(raw, name, local_addr, address, mode, secrets, report);
+        let v6_inside = raw.manual.iter().any(|manual| {
+            [&manual.local, &manual.peer]
+                .into_iter()
+                .flatten()
+                .any(|list| list.items.iter().any(|item| item.get_ref().contains(':')))
+        });
+        let interface = policy::interface(&raw.interface, v6_inside, report);
+        return Some(Config {
+            file: report.file().to_owned(),
+            keying: Keying::Manual(peer?),
+            interface: interface?,
+            log_level: log_level?,
+        });
+    }
 
     let local_id = local_id(raw, local_ip, report);
     let peer_id = peer_id(raw, address.as_ref(), report);
@@ -55,10 +75,6 @@ pub(super) fn config(
     let esp = policy::esp(&raw.esp, any, report);
     let ike = policy::ike(&raw.ike, esp.as_ref().map(|esp| esp.encap), report);
     let interface = policy::interface(&raw.interface, v6_inside, report);
-    let log_level = match &raw.log_level {
-        Some(level) => Some(policy::log_level(level, report)?),
-        None => None,
-    };
 
     let (name, esp) = (name?, esp?);
     let child = ChildPolicy {
@@ -88,7 +104,12 @@ pub(super) fn config(
         ike: ike?,
         children: vec![child],
     };
-    Some(Config { file: report.file().to_owned(), peer, interface: interface?, log_level })
+    Some(Config {
+        file: report.file().to_owned(),
+        keying: Keying::Ike(peer),
+        interface: interface?,
+        log_level: log_level?,
+    })
 }
 
 /// Reports a [`Wrong`] at its place.
@@ -96,24 +117,28 @@ pub(super) fn report_wrong(span: Range<usize>, key: &str, wrong: Wrong, report: 
     report.error(span, format!("{key}: {}", wrong.message)).help(wrong.help);
 }
 
+/// What [`fits_name`] asks for.
+pub(super) const NAME_RULE: &str =
+    "1 to 64 letters, digits, `.`, `_` and `-`, the first a letter, digit or `_`";
+
+/// Whether a text can be the name of a peer, or of a part of one.
+pub(super) fn fits_name(name: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    // A leading dash would be an option on a command line.
+    (1..=64).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with(['-', '.'])
+}
+
 fn name(raw: &Raw<'_>, report: &mut Report) -> Option<Arc<str>> {
-    let fits = |name: &str| {
-        let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        // A leading dash would be an option on a command line.
-        (1..=64).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with(['-', '.'])
-    };
-    const RULE: &str =
-        "1 to 64 letters, digits, `.`, `_` and `-`, the first a letter, digit or `_`";
     if let Some(name) = &raw.name {
-        if fits(name.get_ref()) {
+        if fits_name(name.get_ref()) {
             return Some(Arc::from(*name.get_ref()));
         }
         let shown = name.get_ref().escape_debug();
-        report.error(name.span(), format!("name: `{shown}` cannot be a name")).help(RULE);
+        report.error(name.span(), format!("name: `{shown}` cannot be a name")).help(NAME_RULE);
         return None;
     }
     let stem = report.file().file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    if fits(&stem) {
+    if fits_name(&stem) {
         return Some(Arc::from(stem));
     }
     if !raw.excused("", "name") {
@@ -122,7 +147,7 @@ fn name(raw: &Raw<'_>, report: &mut Report) -> Option<Arc<str>> {
                 "the file's name gives no name: `{}` cannot be one",
                 stem.escape_debug()
             ))
-            .help(format!("rename the file, or begin it with: name = \"…\" ({RULE})"));
+            .help(format!("rename the file, or begin it with: name = \"…\" ({NAME_RULE})"));
     }
     None
 }
@@ -136,7 +161,8 @@ fn missing_tables(raw: &Raw<'_>, report: &mut Report) {
         ("peer", raw.peer.span.is_some(), "address = \"b.example.net\", id, subnets"),
         ("auth", raw.auth.span.is_some(), "psk = { file = \"b.psk\" }"),
     ] {
-        if !there && !raw.excused(name, "") {
+        let needed = !raw.is_manual() || name == "peer";
+        if needed && !there && !raw.excused(name, "") {
             report
                 .file_error(format!("the table [{name}] is missing"))
                 .help(format!("add a line [{name}] and below it: {example}"));

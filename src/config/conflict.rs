@@ -1,9 +1,11 @@
 //! What is wrong only where several configurations meet: [`conflicts`].
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
-use super::{Config, identity, subnet};
+use super::manual::{Clash, spi_clashes};
+use super::{Config, Keying, PolicyRef, identity};
 use crate::ipsec::TrafficSelector;
-use crate::ipsec::pad::{Peer, PeerAuth};
+use crate::ipsec::manual::ManualPeer;
+use crate::ipsec::pad::{Peer, PeerAddress, PeerAuth};
 
 /// What is wrong between configurations that are to be used together, each by itself being right. The findings are
 /// those of the later file and name the earlier.
@@ -25,19 +27,24 @@ fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
         diagnostic.help(help);
         found.push(diagnostic);
     };
-    let (a, b) = (&earlier.peer, &later.peer);
-    if a.name == b.name {
+    if earlier.name() == later.name() {
         add(
             Severity::Error,
-            format!("the name `{}` is taken by {other}", b.name),
+            format!("the name `{}` is taken by {other}", later.name()),
             "rename one of the files, or begin it with: name = \"…\"".to_owned(),
         );
     }
-    match overlap(a, b) {
+    let manual = earlier.manual().is_some() || later.manual().is_some();
+    match overlap(earlier, later) {
         Some((ours, theirs, true)) => add(
             Severity::Error,
             format!("{ours} <-> {theirs} is in {other} too"),
             "traffic can take one tunnel only: give each peer subnets of its own".to_owned(),
+        ),
+        Some((ours, theirs, false)) if manual => add(
+            Severity::Error,
+            format!("{ours} <-> {theirs} overlaps selectors in {other}"),
+            "nobody narrows the selectors of manual keys: write such as do not meet".to_owned(),
         ),
         Some((ours, theirs, false)) => add(
             Severity::Warning,
@@ -46,6 +53,23 @@ fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
         ),
         None => {}
     }
+    match (&earlier.keying, &later.keying) {
+        (Keying::Ike(a), Keying::Ike(b)) => identities(a, b, &other, &mut add),
+        (Keying::Manual(a), Keying::Manual(b)) => manual_keys(a, b, &other, &mut add),
+        (Keying::Ike(_), Keying::Manual(_)) | (Keying::Manual(_), Keying::Ike(_)) => {}
+    }
+    let (a, b) = (&earlier.interface, &later.interface);
+    if a.name == b.name && (a.mtu, a.clamp_mss, a.routes) != (b.mtu, b.clamp_mss, b.routes) {
+        add(
+            Severity::Error,
+            format!("[interface] `{}` is set up differently in {other}", b.name),
+            "files that share an interface agree on mtu, routes and clamp-mss; else give it another name"
+                .to_owned(),
+        );
+    }
+}
+
+fn identities(a: &Peer, b: &Peer, other: &str, add: &mut dyn FnMut(Severity, String, String)) {
     let psks = match (&a.auth.peer, &b.auth.peer) {
         (PeerAuth::Psk(a), PeerAuth::Psk(b)) => Some((a, b)),
         (PeerAuth::Certificate(_), _) | (_, PeerAuth::Certificate(_)) => None,
@@ -59,22 +83,38 @@ fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
             "two peers need two identities, or one key".to_owned(),
         );
     }
-    let (a, b) = (&earlier.interface, &later.interface);
-    if a.name == b.name && (a.mtu, a.clamp_mss, a.routes) != (b.mtu, b.clamp_mss, b.routes) {
-        add(
-            Severity::Error,
-            format!("[interface] `{}` is set up differently in {other}", b.name),
-            "files that share an interface agree on mtu, routes and clamp-mss; else give it another name"
-                .to_owned(),
-        );
+}
+
+fn manual_keys(
+    a: &ManualPeer,
+    b: &ManualPeer,
+    other: &str,
+    add: &mut dyn FnMut(Severity, String, String),
+) {
+    for clash in spi_clashes(b.layers(), a.layers().collect()) {
+        let (message, help) = match clash {
+            Clash::Inbound(spi) => {
+                (format!("spi-in {spi} is in {other} too"), "every SA has an SPI of its own")
+            }
+            // Another peer may have chosen the same.
+            Clash::Outbound(_) if a.address != b.address => continue,
+            Clash::Outbound(spi) => {
+                (format!("spi-out {spi} is in {other} too"), "every SA has an SPI of its own")
+            }
+            Clash::Key => (
+                format!("a key is in {other} too"),
+                "each SA its own: with this algorithm, a sequence number used twice under one key gives plaintext away",
+            ),
+        };
+        add(Severity::Error, message, help.to_owned());
     }
 }
 
 /// The first pair of selectors that both have, and whether it is the same in both.
-fn overlap(a: &Peer, b: &Peer) -> Option<(String, String, bool)> {
-    let pairs = |peer: &Peer| -> Vec<(TrafficSelector, TrafficSelector)> {
-        let children = peer.children.iter();
-        children
+fn overlap(a: &Config, b: &Config) -> Option<(String, String, bool)> {
+    let pairs = |config: &Config| -> Vec<(TrafficSelector, TrafficSelector)> {
+        let policies = config.policies().into_iter();
+        policies
             .flat_map(|c| c.ts_local.iter().flat_map(|l| c.ts_peer.iter().map(|p| (*l, *p))))
             .filter(|(l, p)| l.start_addr.is_ipv6() == p.start_addr.is_ipv6())
             .collect()
@@ -85,7 +125,8 @@ fn overlap(a: &Peer, b: &Peer) -> Option<(String, String, bool)> {
             if local == other_local && peer == other_peer {
                 return Some((show(&local), show(&peer), true));
             }
-            if meet(&local, &other_local) && meet(&peer, &other_peer) {
+            let met = local.intersect(&other_local).and(peer.intersect(&other_peer));
+            if met.is_some() {
                 partial.get_or_insert_with(|| (show(&local), show(&peer), false));
             }
         }
@@ -93,33 +134,36 @@ fn overlap(a: &Peer, b: &Peer) -> Option<(String, String, bool)> {
     partial
 }
 
-fn meet(a: &TrafficSelector, b: &TrafficSelector) -> bool {
-    a.start_addr.is_ipv6() == b.start_addr.is_ipv6()
-        && a.start_addr <= b.end_addr
-        && b.start_addr <= a.end_addr
-}
-
-fn show(selector: &TrafficSelector) -> String {
-    subnet::show(selector.start_addr, selector.end_addr)
+/// As it would be written.
+fn show(ts: &TrafficSelector) -> String {
+    let addresses = super::subnet::show(ts.start_addr, ts.end_addr);
+    if ts.protocol == 0 {
+        return addresses;
+    }
+    let shown = ts.to_string();
+    let narrowed = shown.split_once('[').map_or("", |(_, narrowed)| narrowed);
+    format!("{addresses}[{narrowed}")
 }
 
 impl Config {
     /// One line: the name, the subnets of both sides, and the peer.
     #[must_use]
     pub fn summary(&self) -> String {
-        use crate::ipsec::pad::PeerAddress;
-        let list = |of: fn(&crate::ipsec::pad::ChildPolicy) -> &Vec<TrafficSelector>| {
-            let shown = self.peer.children.iter().flat_map(|c| of(c).iter().map(show));
-            shown.collect::<Vec<_>>().join(", ")
+        let policies = self.policies();
+        let list = |of: fn(&PolicyRef<'_>) -> Vec<String>| {
+            policies.iter().flat_map(of).collect::<Vec<_>>().join(", ")
         };
-        let with = match &self.peer.address {
-            PeerAddress::Any => match &self.peer.peer_id {
+        let with = match self.address() {
+            PeerAddress::Any => match self.ike().and_then(|peer| peer.peer_id.as_ref()) {
                 Some(id) => format!("{} from anywhere", identity::render(id)),
                 None => "anyone from anywhere".to_owned(),
             },
             PeerAddress::Ip(address) => address.to_string(),
             PeerAddress::Name(name) => name.clone(),
         };
-        format!("{} <-> {} with {with}", list(|c| &c.ts_local), list(|c| &c.ts_peer))
+        let keys = if self.manual().is_some() { ", manual keys: no rekey" } else { "" };
+        let local = list(|policy| policy.ts_local.iter().map(show).collect());
+        let peer = list(|policy| policy.ts_peer.iter().map(show).collect());
+        format!("{local} <-> {peer} with {with}{keys}")
     }
 }

@@ -22,10 +22,14 @@ const fn key(
     Key { section, name, expects, example }
 }
 
-/// The tables of a configuration file, in the order in which they are documented.
-pub const SECTIONS: &[&str] = &["local", "peer", "auth", "ike", "esp", "interface", "log"];
+const KEY: &str = "a string, { file = \"…\" } or { credential = \"…\" }";
+const AH: &str = r#"ah = { proposal = "sha256", spi-in = "0x1002", spi-out = "0x2002", auth-key-in = { file = "b-ah-in.key" }, auth-key-out = { file = "b-ah-out.key" } }"#;
 
-/// Every key, in the order in which it is documented. `psk.file` and `psk.credential` are those of a table.
+/// The tables of a configuration file, in the order in which they are documented.
+pub const SECTIONS: &[&str] =
+    &["local", "peer", "auth", "ike", "esp", "manual", "interface", "log"];
+
+/// Every key, in the order in which it is documented. `psk.file`, `psk.credential` and `ah.…` are those of a table.
 pub const KEYS: &[Key] = &[
     key("", "name", "a string", r#"name = "branch-office""#),
     key("local", "address", "a string", r#"address = "192.0.2.1""#),
@@ -65,6 +69,7 @@ pub const KEYS: &[Key] = &[
         "a string or a list of strings",
         r#"proposals = ["aes256gcm16-prfsha384-x25519"]"#,
     ),
+    key("ike", "allow-legacy", "true or false", "allow-legacy = false"),
     key("ike", "rekey-time", "a string", r#"rekey-time = "4h""#),
     key("ike", "over-time", "a string", r#"over-time = "24m""#),
     key("ike", "dpd", "a string", r#"dpd = "30s""#),
@@ -72,6 +77,7 @@ pub const KEYS: &[Key] = &[
     key("ike", "retransmit-base", "a number", "retransmit-base = 1.8"),
     key("ike", "retransmit-tries", "a whole number", "retransmit-tries = 7"),
     key("esp", "proposals", "a string or a list of strings", r#"proposals = ["aes256gcm16"]"#),
+    key("esp", "allow-legacy", "true or false", "allow-legacy = false"),
     key("esp", "mode", "a string", r#"mode = "tunnel""#),
     key("esp", "encap", "a string", r#"encap = "auto""#),
     key("esp", "start", "a string", r#"start = "now""#),
@@ -84,6 +90,35 @@ pub const KEYS: &[Key] = &[
     key("esp", "life-packets", "a string or a whole number", r#"life-packets = "11M""#),
     key("esp", "dscp", "\"copy\" or a whole number", r#"dscp = "copy""#),
     key("esp", "df", "a string", r#"df = "copy""#),
+    key("manual", "name", "a string", r#"name = "net""#),
+    key("manual", "protocol", "a string", r#"protocol = "esp""#),
+    key("manual", "mode", "a string", r#"mode = "tunnel""#),
+    key("manual", "encap", "a string", r#"encap = "none""#),
+    key("manual", "proposal", "a string", r#"proposal = "aes256-sha256""#),
+    key("manual", "allow-legacy", "true or false", "allow-legacy = false"),
+    key("manual", "local", "a list of strings", r#"local = ["10.1.0.0/16"]"#),
+    key("manual", "peer", "a list of strings", r#"peer = ["10.2.0.0/16"]"#),
+    key("manual", "spi-in", "a string or a whole number", r#"spi-in = "0x1001""#),
+    key("manual", "spi-out", "a string or a whole number", r#"spi-out = "0x2001""#),
+    key("manual", "key-in", KEY, r#"key-in = { file = "b-in.key" }"#),
+    key("manual", "key-out", KEY, r#"key-out = { file = "b-out.key" }"#),
+    key("manual", "auth-key-in", KEY, r#"auth-key-in = { file = "b-auth-in.key" }"#),
+    key("manual", "auth-key-out", KEY, r#"auth-key-out = { file = "b-auth-out.key" }"#),
+    key("manual", "replay-window", "a whole number", "replay-window = 1024"),
+    key("manual", "seq-in", "a string or a whole number", "seq-in = 0"),
+    key("manual", "seq-out", "a string or a whole number", "seq-out = 0"),
+    key("manual", "tfc", "a whole number", "tfc = 0"),
+    key("manual", "ah-align", "a whole number", "ah-align = 4"),
+    key("manual", "dscp", "\"copy\" or a whole number", r#"dscp = "copy""#),
+    key("manual", "df", "a string", r#"df = "copy""#),
+    key("manual", "ah", "a table", AH),
+    key("manual", "ah.proposal", "a string", AH),
+    key("manual", "ah.spi-in", "a string or a whole number", AH),
+    key("manual", "ah.spi-out", "a string or a whole number", AH),
+    key("manual", "ah.auth-key-in", KEY, AH),
+    key("manual", "ah.auth-key-out", KEY, AH),
+    key("manual", "ah.seq-in", "a string or a whole number", AH),
+    key("manual", "ah.seq-out", "a string or a whole number", AH),
     key("interface", "name", "a string", r#"name = "ipsec0""#),
     key("interface", "mtu", "\"auto\" or a whole number", r#"mtu = "auto""#),
     key("interface", "routes", "true or false", "routes = true"),
@@ -95,6 +130,11 @@ pub const KEYS: &[Key] = &[
 /// The key with this name in this section.
 pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// How a table begins in a file.
+pub(super) fn heading(section: &str) -> String {
+    if section == "manual" { "[[manual]]".to_owned() } else { format!("[{section}]") }
 }
 
 /// The word among `candidates` that `word` was probably meant to be.
@@ -161,8 +201,14 @@ const FOREIGN: &[(&str, &str, &str)] = &[
 
 /// What the unknown key `name`, found in `section`, was probably meant to be.
 pub(super) fn meant(section: &str, name: &str) -> Option<Meant> {
-    // The same name in another section is nearer than a similar one in this.
-    if let Some(key) = KEYS.iter().find(|key| key.section != section && key.name == name) {
+    if section == "manual" {
+        let here = KEYS.iter().filter(|key| key.section == section && !key.name.contains('.'));
+        return nearest(name, here.map(|key| key.name)).map(Meant::Key);
+    }
+    // The same name in another section is nearer than a similar one in this. [[manual]] shares words with the others,
+    // and is rarely meant.
+    let usual = |key: &&Key| key.section != section && key.section != "manual";
+    if let Some(key) = KEYS.iter().filter(usual).find(|key| key.name == name) {
         return Some(Meant::Elsewhere(key));
     }
     let here = KEYS.iter().filter(|key| key.section == section && !key.name.contains('.'));
@@ -179,9 +225,13 @@ pub(super) fn meant(section: &str, name: &str) -> Option<Meant> {
     {
         return Some(Meant::Section(name));
     }
-    let all = || KEYS.iter().filter(|key| key.section != section && !key.name.contains('.'));
-    let name = nearest(name, all().map(|key| key.name))?;
-    all().find(|key| key.name == name).map(Meant::Elsewhere)
+    let all = || KEYS.iter().filter(usual).filter(|key| !key.name.contains('.'));
+    if let Some(name) = nearest(name, all().map(|key| key.name)) {
+        return all().find(|key| key.name == name).map(Meant::Elsewhere);
+    }
+    let manual = KEYS.iter().filter(|key| key.section == "manual");
+    let name = nearest(name, manual.map(|key| key.name))?;
+    find("manual", name).map(Meant::Elsewhere)
 }
 
 /// All sections that have a key of this name, as `[a]`, `[a] or [b]`.
@@ -193,7 +243,7 @@ pub(super) fn homes(name: &str) -> String {
             if key.section.is_empty() {
                 "the top of the file, before the first table".to_owned()
             } else {
-                format!("[{}]", key.section)
+                heading(key.section)
             }
         })
         .collect();
@@ -225,6 +275,10 @@ mod tests {
         );
         assert_eq!(meant("log", "colour"), None);
         assert_eq!(meant("auth", "secret"), Some(Meant::Key("psk")));
+        assert!(
+            matches!(meant("peer", "spi_in"), Some(Meant::Elsewhere(key)) if key.section == "manual")
+        );
+        assert_eq!(meant("esp", "proposal"), Some(Meant::Key("proposals")));
         for (_, section, name) in FOREIGN {
             assert!(find(section, name).is_some());
         }
@@ -234,5 +288,6 @@ mod tests {
     fn a_key_of_several_sections_names_them_all() {
         assert_eq!(homes("subnets"), "[local] or [peer]");
         assert_eq!(homes("proposals"), "[ike] or [esp]");
+        assert_eq!(homes("mode"), "[esp] or [[manual]]");
     }
 }

@@ -17,6 +17,8 @@ mod identity;
 #[cfg(feature = "daemon")]
 pub mod keys;
 #[cfg(feature = "daemon")]
+mod manual;
+#[cfg(feature = "daemon")]
 mod parse;
 #[cfg(feature = "daemon")]
 mod policy;
@@ -29,14 +31,17 @@ mod render;
 #[cfg(feature = "daemon")]
 mod secret;
 #[cfg(feature = "daemon")]
+mod selector;
+#[cfg(feature = "daemon")]
 mod subnet;
 #[cfg(feature = "daemon")]
 mod value;
 
 use core::net::IpAddr;
-use std::path::PathBuf;
 #[cfg(feature = "daemon")]
-use std::{path::Path, sync::Arc};
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 #[cfg(feature = "daemon")]
 pub use self::{
@@ -46,7 +51,9 @@ pub use self::{
     proposal::{DEFAULT_ESP, DEFAULT_IKE, render_esp, render_ike},
     secret::{SecretError, SecretFile, SecretSource},
 };
-use crate::ipsec::pad::Peer;
+use crate::ipsec::manual::ManualPeer;
+use crate::ipsec::pad::{Peer, PeerAddress};
+use crate::ipsec::{Mode, PolicyId, TrafficSelector};
 
 /// One configuration file, checked.
 #[derive(Clone, Debug)]
@@ -54,11 +61,127 @@ pub struct Config {
     /// Where it was read from.
     pub file: PathBuf,
     /// The peer; its policy ids are zero until the daemon gives them.
-    pub peer: Peer,
+    pub keying: Keying,
     /// The TUN interface.
     pub interface: Interface,
     /// `[log] level`, a `tracing` filter, if given.
     pub log_level: Option<String>,
+}
+
+/// The peer of a file, by how it comes to its keys (RFC 4301 §4.5).
+#[derive(Clone, Debug)]
+pub enum Keying {
+    /// By IKE.
+    Ike(Peer),
+    /// By hand.
+    Manual(ManualPeer),
+}
+
+/// An SPD entry that a configuration asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyRef<'a> {
+    /// Its name, unique within the peer.
+    pub name: &'a Arc<str>,
+    /// Its number.
+    pub id: PolicyId,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Selectors of our side.
+    pub ts_local: &'a [TrafficSelector],
+    /// Selectors of the peer's side.
+    pub ts_peer: &'a [TrafficSelector],
+}
+
+impl Config {
+    /// The peer's name.
+    #[must_use]
+    pub const fn name(&self) -> &Arc<str> {
+        match &self.keying {
+            Keying::Ike(peer) => &peer.name,
+            Keying::Manual(peer) => &peer.name,
+        }
+    }
+
+    /// Where the peer is.
+    #[must_use]
+    pub const fn address(&self) -> &PeerAddress {
+        match &self.keying {
+            Keying::Ike(peer) => &peer.address,
+            Keying::Manual(peer) => &peer.address,
+        }
+    }
+
+    /// The address we use, if it is configured.
+    #[must_use]
+    pub const fn local_addr(&self) -> Option<IpAddr> {
+        match &self.keying {
+            Keying::Ike(peer) => peer.local_addr,
+            Keying::Manual(peer) => peer.local_addr,
+        }
+    }
+
+    /// The peer, if it has IKE.
+    #[must_use]
+    pub const fn ike(&self) -> Option<&Peer> {
+        match &self.keying {
+            Keying::Ike(peer) => Some(peer),
+            Keying::Manual(_) => None,
+        }
+    }
+
+    /// The peer, if its keys are manual.
+    #[must_use]
+    pub const fn manual(&self) -> Option<&ManualPeer> {
+        match &self.keying {
+            Keying::Ike(_) => None,
+            Keying::Manual(peer) => Some(peer),
+        }
+    }
+
+    /// The SPD entries, in their order.
+    #[must_use]
+    pub fn policies(&self) -> Vec<PolicyRef<'_>> {
+        match &self.keying {
+            Keying::Ike(peer) => peer
+                .children
+                .iter()
+                .map(|child| PolicyRef {
+                    name: &child.name,
+                    id: child.policy,
+                    mode: child.mode,
+                    ts_local: &child.ts_local,
+                    ts_peer: &child.ts_peer,
+                })
+                .collect(),
+            Keying::Manual(peer) => peer
+                .sas
+                .iter()
+                .map(|sa| PolicyRef {
+                    name: &sa.name,
+                    id: sa.policy,
+                    mode: sa.mode,
+                    ts_local: &sa.ts_local,
+                    ts_peer: &sa.ts_peer,
+                })
+                .collect(),
+        }
+    }
+
+    /// Numbers the SPD entries.
+    pub fn number(&mut self, mut number: impl FnMut(&Arc<str>) -> PolicyId) {
+        match &mut self.keying {
+            Keying::Ike(peer) => {
+                for child in &mut peer.children {
+                    child.policy = number(&child.name);
+                }
+            }
+            Keying::Manual(peer) => {
+                for sa in &mut peer.sas {
+                    sa.policy = number(&sa.name);
+                }
+            }
+        }
+    }
 }
 
 /// The TUN interface that the peer's traffic takes.

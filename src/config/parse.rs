@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Report, line_of};
+use super::keys::KEYS;
 
 /// Reads TOML, recovering from what is wrong as well as it can.
 pub(super) fn toml(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
@@ -103,19 +104,38 @@ fn mask(bytes: &mut [u8], range: Range<usize>) {
     }
 }
 
+/// `path` says what the table is: `auth`; `secret`, where everything is one but the place of a key; `manual`, where
+/// everything is one but what is known not to be; or neither.
 fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
     for (key, value) in table {
         let name = key.get_ref().to_lowercase();
         let names_place = name == "file" || name == "credential";
         // Names of files with certificates, and words.
         let public = ["allow-sha1", "ca", "cert", "crl", "extended-key-usage", "peer"];
-        let public = path == "auth" && public.contains(&name.as_str());
-        let secret = !public && (path == "auth" || path == "secret" || looks_secret(&name));
+        let secret = match path {
+            "auth" => !public.contains(&name.as_str()),
+            "secret" => true,
+            "manual" => !is_open(&name),
+            _ => looks_secret(&name),
+        };
         match value.get_ref() {
             DeValue::Table(inner) => {
-                let path = if secret || name == "auth" { "secret" } else { "" };
-                let path = if name == "auth" { "auth" } else { path };
+                let path = match (name.as_str(), path) {
+                    ("auth", _) => "auth",
+                    ("ah", "manual") | ("manual", _) => "manual",
+                    _ if secret => "secret",
+                    _ => "",
+                };
                 mask_table(inner, path, bytes);
+            }
+            DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
+                for item in items {
+                    match item.get_ref().as_table() {
+                        // No other list of tables is known, so that this may be meant to be one.
+                        Some(inner) => mask_table(inner, "manual", bytes),
+                        None => mask(bytes, inside_quotes(item.span(), bytes)),
+                    }
+                }
             }
             DeValue::Array(_)
             | DeValue::Boolean(_)
@@ -131,6 +151,17 @@ fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
     }
 }
 
+/// Whether a key of `[[manual]]`, or of its `ah`, has a value that may be shown.
+fn is_open(name: &str) -> bool {
+    let mut here = KEYS.iter().filter(|key| key.section == "manual");
+    here.any(|key| key.name.trim_start_matches("ah.") == name && !names_key(name))
+}
+
+/// Whether `key` is one of the words of a name.
+fn names_key(name: &str) -> bool {
+    name.split(['-', '_', '.']).any(|word| word == "key")
+}
+
 /// The span of a string without its quotes, so that they stay visible.
 fn inside_quotes(span: Range<usize>, bytes: &[u8]) -> Range<usize> {
     match bytes.get(span.clone()) {
@@ -140,7 +171,7 @@ fn inside_quotes(span: Range<usize>, bytes: &[u8]) -> Range<usize> {
 }
 
 fn looks_secret(name: &str) -> bool {
-    if ["psk", "secret", "passw"].iter().any(|word| name.contains(word)) {
+    if ["psk", "secret", "passw"].iter().any(|word| name.contains(word)) || names_key(name) {
         return true;
     }
     ["psk", "secret", "password", "key", "passphrase"]
@@ -148,11 +179,13 @@ fn looks_secret(name: &str) -> bool {
         .any(|word| name.len() <= 16 && strsim::damerau_levenshtein(name, word) <= 1)
 }
 
-/// What follows the `=` in lines of `[auth]` and in lines that speak of a psk.
+/// What follows the `=` in lines of `[auth]`, in lines that speak of a key, and in those of lists of tables that are
+/// not known to speak of something else.
 fn suspicious(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut start = 0;
     let mut in_auth = false;
+    let mut in_list = false;
     let mut until: Option<&str> = None;
     for line in text.split_inclusive('\n') {
         let (here, trimmed) = (start, line.trim_start());
@@ -166,10 +199,16 @@ fn suspicious(text: &str) -> Vec<Range<usize>> {
         }
         if trimmed.starts_with('[') {
             in_auth = trimmed.to_lowercase().contains("auth");
+            in_list = trimmed.starts_with("[[") || trimmed.to_lowercase().contains("manual");
         }
         let lower = line.to_lowercase();
-        let speaks = ["psk", "secret", "passw"].iter().any(|word| lower.contains(word));
-        if !in_auth && !speaks {
+        let speaks = ["psk", "secret", "passw", "key-", "-key", "key ", "key="]
+            .iter()
+            .any(|word| lower.contains(word))
+            && !lower.trim_start().starts_with("rekey-");
+        let name = lower.split('=').next().unwrap_or_default().trim();
+        let hidden = in_list && (!is_open(name) || name == "ah");
+        if !in_auth && !speaks && !hidden {
             continue;
         }
         let Some(equals) = line.find('=') else {
@@ -210,6 +249,21 @@ mod tests {
             "[auth]\npsk = [\"hunter2\"]\n",
             "[peer]\npsk = \"\"\"\nhunter2\n\"\"\" x\n",
             "psk \"hunter2\"\n[auth\npsk= hunter2",
+            "[[manual]]\nkey-in = \"hunter2\"\n",
+            "[[manual]]\nauth-key-out = 'hunter2'\n",
+            "[[manual]]\nkye-in = \"hunter2\"\n",
+            "[[manul]]\nkeyin = \"hunter2\"\n",
+            "[manual]\nkey-in = \"hunter2\"\n",
+            "key-in = \"hunter2\"\n",
+            "[[manual]]\nah = { auth-key-in = \"hunter2\" }\n",
+            "[[manual]]\nah = { akey = \"hunter2\", proposal = \"sha256\" }\n",
+            "manual = [{ key-in = \"hunter2\" }]\n",
+            "manual = [\"hunter2\", {}]\n",
+            "[[manual]]\nkey-in = hunter2\n",
+            "[[manual]]\nkey-in = \"hunter2\n",
+            "[[manual\nkyein = hunter2\n",
+            "[[manual]]\nah = { auth-key-in = hunter2\n",
+            "[[manual]]\nkey-in = { text = \"hunter2\" }\n",
         ] {
             let shown = mask_of(text);
             assert!(!shown.contains("hunter2"), "{shown}");
@@ -219,8 +273,14 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_stays_readable() {
-        let text = "[local]\nid = \"a\"\n[auth]\npsk = { file = \"b.psk\" }\n";
-        assert_eq!(mask_of(text), text);
+        for text in [
+            "[local]\nid = \"a\"\n[auth]\npsk = { file = \"b.psk\" }\n",
+            "[ike]\nrekey-time = \"4h\"\n",
+            "[[manual]]\nname = \"a\"\nspi-in = \"0x1001\"\nkey-in = { file = \"b.key\" }\n",
+            "[[manual]]\nah = { proposal = \"sha256\", auth-key-in = { credential = \"x\" } }\n",
+        ] {
+            assert_eq!(mask_of(text), text);
+        }
         assert_eq!(mask_of("auth = { psk = { file = 'b' } }"), "auth = { psk = { file = 'b' } }");
     }
 }

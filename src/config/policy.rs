@@ -17,6 +17,9 @@ use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode};
 use crate::wire::ike::numbers::EsnId;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// What `df` may be.
+pub(super) const DF_CHOICES: &[(&str, DfPolicy)] =
+    &[("copy", DfPolicy::Copy), ("set", DfPolicy::Set), ("clear", DfPolicy::Clear)];
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// `[esp]`, understood.
@@ -38,7 +41,9 @@ pub(super) fn ike(
     report: &mut Report,
 ) -> Option<IkePolicy> {
     let key = "[ike] proposals";
-    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_IKE, key, proposal::ike, report);
+    let legacy = raw.allow_legacy == Some(true);
+    let parse = |text: &str| proposal::ike(text, legacy);
+    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_IKE, key, parse, report);
     let rekey_time = match &raw.rekey_time {
         Some(text) => limit(text, "[ike] rekey-time", report),
         None => Some(Some(4 * HOUR)),
@@ -134,7 +139,9 @@ fn patience(
 /// `[esp]`; `any` if the peer may be anywhere, so that only it can begin.
 pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<Esp> {
     let key = "[esp] proposals";
-    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_ESP, key, proposal::esp, report);
+    let legacy = raw.allow_legacy == Some(true);
+    let parse = |text: &str| proposal::esp(text, legacy);
+    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_ESP, key, parse, report);
     let mode = match &raw.mode {
         Some(text) => mode(text, report),
         None => Some(Mode::Tunnel),
@@ -152,7 +159,7 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
     };
     let start = start(raw.start.as_ref(), any, report);
     let replay_window = match &raw.replay_window {
-        Some(number) => replay_window(number, report),
+        Some(number) => replay_window(number, "[esp] replay-window", report),
         None => Some(1024),
     };
     if let (Some(proposals), Some(0), Some(at)) = (&proposals, replay_window, &raw.replay_window) {
@@ -175,15 +182,11 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
     }
     let lifetime = lifetime(raw, report);
     let dscp = match &raw.dscp {
-        Some(value) => dscp(value, report),
+        Some(value) => dscp(value, "[esp] dscp", report),
         None => Some(DscpPolicy::Copy),
     };
     let df = match &raw.df {
-        Some(text) => {
-            let choices =
-                &[("copy", DfPolicy::Copy), ("set", DfPolicy::Set), ("clear", DfPolicy::Clear)];
-            choice(text, "[esp] df", choices, report)
-        }
+        Some(text) => choice(text, "[esp] df", DF_CHOICES, report),
         None => Some(DfPolicy::Copy),
     };
     Some(Esp {
@@ -230,8 +233,11 @@ fn start(text: Option<&Text<'_>>, any: bool, report: &mut Report) -> Option<Star
     Some(start)
 }
 
-fn replay_window(number: &Spanned<Scalar<'_>>, report: &mut Report) -> Option<u32> {
-    let key = "[esp] replay-window";
+pub(super) fn replay_window(
+    number: &Spanned<Scalar<'_>>,
+    key: &str,
+    report: &mut Report,
+) -> Option<u32> {
     match *number.get_ref() {
         Scalar::Integer(0) => Some(0),
         Scalar::Integer(n @ 32..=8192) => u32::try_from(n).ok()?.checked_next_multiple_of(64),
@@ -314,13 +320,17 @@ fn amount(value: &Spanned<Scalar<'_>>, key: &str, report: &mut Report) -> Option
     parsed.map_err(|wrong| report_wrong(value.span(), key, wrong, report)).ok().map(Some)
 }
 
-fn dscp(value: &Spanned<Scalar<'_>>, report: &mut Report) -> Option<DscpPolicy> {
+pub(super) fn dscp(
+    value: &Spanned<Scalar<'_>>,
+    key: &str,
+    report: &mut Report,
+) -> Option<DscpPolicy> {
     match *value.get_ref() {
         Scalar::Text("copy") => Some(DscpPolicy::Copy),
         Scalar::Integer(n @ 0..=63) => u8::try_from(n).ok().map(DscpPolicy::Set),
         Scalar::Integer(_) | Scalar::Float(_) | Scalar::Text(_) => {
             report
-                .error(value.span(), "[esp] dscp: not a DSCP")
+                .error(value.span(), format!("{key}: not a DSCP"))
                 .help("\"copy\" from the inner packet, or a number from 0 to 63 (46 is EF)");
             None
         }
@@ -426,7 +436,7 @@ pub(super) fn log_level(text: &Text<'_>, report: &mut Report) -> Option<String> 
     Some((*text.get_ref()).to_owned())
 }
 
-fn choice<T: Copy>(
+pub(super) fn choice<T: Copy>(
     text: &Text<'_>,
     key: &str,
     choices: &[(&str, T)],
@@ -490,7 +500,7 @@ fn proposals<T>(
     list: Option<&List<'_>>,
     defaults: &[&str],
     key: &str,
-    parse: fn(&str) -> Result<T, Vec<Fault>>,
+    parse: impl Fn(&str) -> Result<T, Vec<Fault>>,
     report: &mut Report,
 ) -> Option<Vec<T>> {
     let Some(list) = list else {
@@ -526,7 +536,7 @@ fn proposals<T>(
 }
 
 /// The place of a keyword in the file, if the string stands there as it is, without escapes.
-fn within(item: &Text<'_>, fault: &Fault, report: &Report) -> core::ops::Range<usize> {
+pub(super) fn within(item: &Text<'_>, fault: &Fault, report: &Report) -> core::ops::Range<usize> {
     let span = item.span();
     let quoted = span.len() == item.get_ref().len() + 2;
     let start = span.start + 1;

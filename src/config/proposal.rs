@@ -7,7 +7,7 @@ use core::fmt::Display;
 
 use super::keys::nearest;
 use super::value::Wrong;
-use crate::ipsec::suite::{Encr, EspProposal, IkeProposal};
+use crate::ipsec::suite::{AhSuite, Encr, EspProposal, EspSuite, IkeProposal};
 use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
 /// The IKE proposals unless the configuration says otherwise: the strongest first, and all that strongSwan's own
@@ -27,42 +27,100 @@ pub(super) const MAX_PROPOSALS: usize = 16;
 enum Transform {
     Encr(Encr),
     Esn(EsnId),
-    Integ(IntegId, PrfId),
+    /// With the PRF that it stands for in IKE, if that is one that we have.
+    Integ(IntegId, Option<PrfId>),
     Ke(KeId),
     Prf(PrfId),
 }
 
-const fn aead(bits: u16) -> Transform {
-    Transform::Encr(Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(bits) })
+const fn aes(id: EncrId, bits: u16) -> Transform {
+    Transform::Encr(Encr { id, key_bits: Some(bits) })
 }
 
-const fn cbc(bits: u16) -> Transform {
-    Transform::Encr(Encr { id: EncrId::ENCR_AES_CBC, key_bits: Some(bits) })
+const fn fixed(id: EncrId) -> Transform {
+    Transform::Encr(Encr { id, key_bits: None })
 }
 
 const SHA256: Transform =
-    Transform::Integ(IntegId::AUTH_HMAC_SHA2_256_128, PrfId::PRF_HMAC_SHA2_256);
+    Transform::Integ(IntegId::AUTH_HMAC_SHA2_256_128, Some(PrfId::PRF_HMAC_SHA2_256));
+const SHA256_96: Transform =
+    Transform::Integ(IntegId::AUTH_HMAC_SHA2_256_96, Some(PrfId::PRF_HMAC_SHA2_256));
 const SHA384: Transform =
-    Transform::Integ(IntegId::AUTH_HMAC_SHA2_384_192, PrfId::PRF_HMAC_SHA2_384);
+    Transform::Integ(IntegId::AUTH_HMAC_SHA2_384_192, Some(PrfId::PRF_HMAC_SHA2_384));
 const SHA512: Transform =
-    Transform::Integ(IntegId::AUTH_HMAC_SHA2_512_256, PrfId::PRF_HMAC_SHA2_512);
+    Transform::Integ(IntegId::AUTH_HMAC_SHA2_512_256, Some(PrfId::PRF_HMAC_SHA2_512));
+const SHA1: Transform = Transform::Integ(IntegId::AUTH_HMAC_SHA1_96, None);
 
 /// Keywords; the first of those that mean the same is the one we write.
 const KEYWORDS: &[(&str, Transform)] = &[
-    ("aes128gcm16", aead(128)),
-    ("aes128gcm128", aead(128)),
-    ("aes256gcm16", aead(256)),
-    ("aes256gcm128", aead(256)),
-    ("aes128", cbc(128)),
-    ("aes", cbc(128)),
-    ("aes192", cbc(192)),
-    ("aes256", cbc(256)),
+    ("aes128gcm16", aes(EncrId::ENCR_AES_GCM_16, 128)),
+    ("aes128gcm128", aes(EncrId::ENCR_AES_GCM_16, 128)),
+    ("aes192gcm16", aes(EncrId::ENCR_AES_GCM_16, 192)),
+    ("aes192gcm128", aes(EncrId::ENCR_AES_GCM_16, 192)),
+    ("aes256gcm16", aes(EncrId::ENCR_AES_GCM_16, 256)),
+    ("aes256gcm128", aes(EncrId::ENCR_AES_GCM_16, 256)),
+    ("aes128gcm12", aes(EncrId::ENCR_AES_GCM_12, 128)),
+    ("aes128gcm96", aes(EncrId::ENCR_AES_GCM_12, 128)),
+    ("aes192gcm12", aes(EncrId::ENCR_AES_GCM_12, 192)),
+    ("aes192gcm96", aes(EncrId::ENCR_AES_GCM_12, 192)),
+    ("aes256gcm12", aes(EncrId::ENCR_AES_GCM_12, 256)),
+    ("aes256gcm96", aes(EncrId::ENCR_AES_GCM_12, 256)),
+    ("aes128gcm8", aes(EncrId::ENCR_AES_GCM_8, 128)),
+    ("aes128gcm64", aes(EncrId::ENCR_AES_GCM_8, 128)),
+    ("aes192gcm8", aes(EncrId::ENCR_AES_GCM_8, 192)),
+    ("aes192gcm64", aes(EncrId::ENCR_AES_GCM_8, 192)),
+    ("aes256gcm8", aes(EncrId::ENCR_AES_GCM_8, 256)),
+    ("aes256gcm64", aes(EncrId::ENCR_AES_GCM_8, 256)),
+    ("aes128ccm16", aes(EncrId::ENCR_AES_CCM_16, 128)),
+    ("aes128ccm128", aes(EncrId::ENCR_AES_CCM_16, 128)),
+    ("aes192ccm16", aes(EncrId::ENCR_AES_CCM_16, 192)),
+    ("aes192ccm128", aes(EncrId::ENCR_AES_CCM_16, 192)),
+    ("aes256ccm16", aes(EncrId::ENCR_AES_CCM_16, 256)),
+    ("aes256ccm128", aes(EncrId::ENCR_AES_CCM_16, 256)),
+    ("aes128ccm12", aes(EncrId::ENCR_AES_CCM_12, 128)),
+    ("aes128ccm96", aes(EncrId::ENCR_AES_CCM_12, 128)),
+    ("aes192ccm12", aes(EncrId::ENCR_AES_CCM_12, 192)),
+    ("aes192ccm96", aes(EncrId::ENCR_AES_CCM_12, 192)),
+    ("aes256ccm12", aes(EncrId::ENCR_AES_CCM_12, 256)),
+    ("aes256ccm96", aes(EncrId::ENCR_AES_CCM_12, 256)),
+    ("aes128ccm8", aes(EncrId::ENCR_AES_CCM_8, 128)),
+    ("aes128ccm64", aes(EncrId::ENCR_AES_CCM_8, 128)),
+    ("aes192ccm8", aes(EncrId::ENCR_AES_CCM_8, 192)),
+    ("aes192ccm64", aes(EncrId::ENCR_AES_CCM_8, 192)),
+    ("aes256ccm8", aes(EncrId::ENCR_AES_CCM_8, 256)),
+    ("aes256ccm64", aes(EncrId::ENCR_AES_CCM_8, 256)),
+    ("chacha20poly1305", fixed(EncrId::ENCR_CHACHA20_POLY1305)),
+    // strongSwan has no implicit IVs; the names are ours.
+    ("aes128gcm16iiv", aes(EncrId::ENCR_AES_GCM_16_IIV, 128)),
+    ("aes192gcm16iiv", aes(EncrId::ENCR_AES_GCM_16_IIV, 192)),
+    ("aes256gcm16iiv", aes(EncrId::ENCR_AES_GCM_16_IIV, 256)),
+    ("aes128ccm8iiv", aes(EncrId::ENCR_AES_CCM_8_IIV, 128)),
+    ("aes192ccm8iiv", aes(EncrId::ENCR_AES_CCM_8_IIV, 192)),
+    ("aes256ccm8iiv", aes(EncrId::ENCR_AES_CCM_8_IIV, 256)),
+    ("chacha20poly1305iiv", fixed(EncrId::ENCR_CHACHA20_POLY1305_IIV)),
+    ("aes128gmac", aes(EncrId::ENCR_NULL_AUTH_AES_GMAC, 128)),
+    ("aes192gmac", aes(EncrId::ENCR_NULL_AUTH_AES_GMAC, 192)),
+    ("aes256gmac", aes(EncrId::ENCR_NULL_AUTH_AES_GMAC, 256)),
+    ("aes128", aes(EncrId::ENCR_AES_CBC, 128)),
+    ("aes", aes(EncrId::ENCR_AES_CBC, 128)),
+    ("aes192", aes(EncrId::ENCR_AES_CBC, 192)),
+    ("aes256", aes(EncrId::ENCR_AES_CBC, 256)),
+    ("aes128ctr", aes(EncrId::ENCR_AES_CTR, 128)),
+    ("aes192ctr", aes(EncrId::ENCR_AES_CTR, 192)),
+    ("aes256ctr", aes(EncrId::ENCR_AES_CTR, 256)),
+    ("null", fixed(EncrId::ENCR_NULL)),
     ("sha256", SHA256),
     ("sha2_256", SHA256),
     ("sha384", SHA384),
     ("sha2_384", SHA384),
     ("sha512", SHA512),
     ("sha2_512", SHA512),
+    ("sha256_96", SHA256_96),
+    ("sha2_256_96", SHA256_96),
+    ("sha1", SHA1),
+    ("sha", SHA1),
+    ("aesxcbc", Transform::Integ(IntegId::AUTH_AES_XCBC_96, None)),
+    ("aescmac", Transform::Integ(IntegId::AUTH_AES_CMAC_96, None)),
     ("prfsha256", Transform::Prf(PrfId::PRF_HMAC_SHA2_256)),
     ("prfsha384", Transform::Prf(PrfId::PRF_HMAC_SHA2_384)),
     ("prfsha512", Transform::Prf(PrfId::PRF_HMAC_SHA2_512)),
@@ -77,21 +135,24 @@ const KEYWORDS: &[(&str, Transform)] = &[
     ("noesn", Transform::Esn(EsnId::NO_ESN)),
 ];
 
+/// What is refused unless the section says `allow-legacy = true`: why, and what to take instead.
+const LEGACY: &[(IntegId, &str, &str)] = &[
+    // RFC 8221 §6, RFC 8247 §2.3: MUST-, on its way out.
+    (IntegId::AUTH_HMAC_SHA1_96, "SHA-1 is on its way out (RFC 8221 §6)", "sha256"),
+    // RFC 8221 §6: "a long standing common implementation bug".
+    (
+        IntegId::AUTH_HMAC_SHA2_256_96,
+        "it is SHA-256 cut to 96 bits, which no standard has (RFC 8221 §6)",
+        "sha256",
+    ),
+];
+
 /// strongSwan keywords that we know and do not have, with what to take instead.
 const FOREIGN: &[(&str, &str)] = &[
     ("3des", "aes256"),
-    ("aes128ccm16", "aes128gcm16"),
-    ("aes128ctr", "aes128"),
-    ("aes128gcm12", "aes128gcm16"),
-    ("aes128gcm8", "aes128gcm16"),
-    ("aes192gcm16", "aes256gcm16"),
-    ("aes256ccm16", "aes256gcm16"),
-    ("aes256ctr", "aes256"),
-    ("aes256gcm12", "aes256gcm16"),
-    ("aes256gcm8", "aes256gcm16"),
-    ("aescmac", "sha256"),
-    ("aesxcbc", "sha256"),
-    ("chacha20poly1305", "aes256gcm16"),
+    ("camellia128", "aes128"),
+    ("camellia192", "aes192"),
+    ("camellia256", "aes256"),
     ("curve448", "x25519"),
     ("ecp521", "ecp384"),
     ("md5", "sha256"),
@@ -99,14 +160,10 @@ const FOREIGN: &[(&str, &str)] = &[
     ("modp1536", "modp2048"),
     ("modp6144", "modp4096"),
     ("modp8192", "modp4096"),
-    ("null", "aes256gcm16"),
     ("prfaescmac", "prfsha256"),
     ("prfaesxcbc", "prfsha256"),
     ("prfmd5", "prfsha256"),
     ("prfsha1", "prfsha256"),
-    ("sha", "sha256"),
-    ("sha1", "sha256"),
-    ("sha256_96", "sha256"),
     ("x448", "x25519"),
 ];
 
@@ -131,12 +188,20 @@ struct Parts {
     first_integ: Option<(usize, usize)>,
 }
 
-/// Reads one IKE proposal.
+/// Where a proposal stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Esp,
+    Ike,
+    Manual,
+}
+
+/// Reads one IKE proposal, in which `legacy` algorithms are allowed or not.
 ///
 /// # Errors
 /// Every fault in it.
-pub(super) fn ike(text: &str) -> Result<IkeProposal, Vec<Fault>> {
-    let (parts, mut faults) = parts(text, true);
+pub(super) fn ike(text: &str, legacy: bool) -> Result<IkeProposal, Vec<Fault>> {
+    let (parts, mut faults) = parts(text, Section::Ike, legacy);
     let whole = || 0..text.len();
     let aead = check_encr(text, &parts, &mut faults);
     if faults.is_empty() {
@@ -144,8 +209,13 @@ pub(super) fn ike(text: &str) -> Result<IkeProposal, Vec<Fault>> {
             faults.push(superfluous_integ(text, &parts));
         }
         if parts.prf.is_empty() && parts.implied.is_empty() {
-            let (missing, add) =
-                if aead { ("a PRF", "prfsha384") } else { ("integrity", "sha256") };
+            let (missing, add) = if aead {
+                ("a PRF", "prfsha384")
+            } else if parts.integ.is_empty() {
+                ("integrity", "sha256")
+            } else {
+                ("a PRF", "prfsha256")
+            };
             faults.push(missing_part(text, whole(), missing, add));
         } else if !aead && parts.integ.is_empty() {
             faults.push(missing_part(text, whole(), "integrity", "sha256"));
@@ -162,17 +232,22 @@ pub(super) fn ike(text: &str) -> Result<IkeProposal, Vec<Fault>> {
     Ok(IkeProposal { encr: parts.encr, integ, prf, ke: parts.ke })
 }
 
-/// Reads one ESP proposal.
+/// Reads one ESP proposal, in which `legacy` algorithms are allowed or not.
 ///
 /// # Errors
 /// Every fault in it.
-pub(super) fn esp(text: &str) -> Result<EspProposal, Vec<Fault>> {
-    let (parts, mut faults) = parts(text, false);
+pub(super) fn esp(text: &str, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
+    esp_of(text, Section::Esp, legacy)
+}
+
+fn esp_of(text: &str, section: Section, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
+    let (parts, mut faults) = parts(text, section, legacy);
     let aead = check_encr(text, &parts, &mut faults);
     if faults.is_empty() {
         if aead && !parts.integ.is_empty() {
             faults.push(superfluous_integ(text, &parts));
         }
+        // RFC 8221 §6: encryption without integrity is not to be had, nor is ESP without either.
         if !aead && parts.integ.is_empty() {
             faults.push(missing_part(text, 0..text.len(), "integrity", "sha256"));
         }
@@ -184,7 +259,80 @@ pub(super) fn esp(text: &str) -> Result<EspProposal, Vec<Fault>> {
     Ok(EspProposal { encr: parts.encr, integ: parts.integ, ke: parts.ke, esn })
 }
 
-fn parts(text: &str, ike: bool) -> (Parts, Vec<Fault>) {
+/// Reads the one ESP suite of an SA with manual keys, in which `legacy` algorithms are allowed or not.
+///
+/// # Errors
+/// Every fault in it.
+pub(super) fn esp_suite(text: &str, legacy: bool) -> Result<EspSuite, Vec<Fault>> {
+    let proposal = esp_of(text, Section::Manual, legacy)?;
+    if let Some(fault) = ke_fault(text, &proposal.ke) {
+        return Err(vec![fault]);
+    }
+    let EspProposal { encr, integ, esn, .. } = proposal;
+    match (encr.as_slice(), integ.as_slice(), esn.as_slice()) {
+        ([encr], [], [esn]) => Ok(EspSuite { encr: *encr, integ: IntegId::NONE, esn: *esn }),
+        ([encr], [integ], [esn]) => Ok(EspSuite { encr: *encr, integ: *integ, esn: *esn }),
+        _ => Err(vec![ambiguous(text)]),
+    }
+}
+
+/// Reads the one AH suite of an SA with manual keys, in which `legacy` algorithms are allowed or not.
+///
+/// # Errors
+/// Every fault in it.
+pub(super) fn ah_suite(text: &str, legacy: bool) -> Result<AhSuite, Vec<Fault>> {
+    let (mut parts, faults) = parts(text, Section::Manual, legacy);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    if let Some(fault) = ke_fault(text, &parts.ke) {
+        return Err(vec![fault]);
+    }
+    // RFC 4543 §5.3: GMAC has numbers of its own in AH, where it is an integrity algorithm.
+    for encr in core::mem::take(&mut parts.encr) {
+        match (encr.id, encr.key_bits) {
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(128)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_128_GMAC);
+            }
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(192)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_192_GMAC);
+            }
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(256)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_256_GMAC);
+            }
+            _ => parts.encr.push(encr),
+        }
+    }
+    if !parts.encr.is_empty() {
+        let wrong = Wrong::new("AH encrypts nothing", "integrity alone, such as \"sha256\"");
+        return Err(vec![Fault { at: 0..text.len(), wrong }]);
+    }
+    match (parts.integ.as_slice(), parts.esn.as_slice()) {
+        ([], _) => Err(vec![missing_part_before(text, "integrity", "sha256")]),
+        ([integ], []) => Ok(AhSuite { integ: *integ, esn: EsnId::NO_ESN }),
+        ([integ], [esn]) => Ok(AhSuite { integ: *integ, esn: *esn }),
+        _ => Err(vec![ambiguous(text)]),
+    }
+}
+
+fn ke_fault(text: &str, ke: &[KeId]) -> Option<Fault> {
+    let first = ke.first()?;
+    let word = KEYWORDS.iter().find(|(_, known)| *known == Transform::Ke(*first))?.0;
+    let wrong =
+        Wrong::new("manual keys have no key exchange", format!("leave the group out (`{word}`)"));
+    Some(Fault { at: 0..text.len(), wrong })
+}
+
+fn ambiguous(text: &str) -> Fault {
+    let wrong = Wrong::new(
+        "manual keys are for one algorithm of each kind, and nobody negotiates which",
+        "keep one keyword of each kind: the one that the peer has",
+    );
+    Fault { at: 0..text.len(), wrong }
+}
+
+fn parts(text: &str, section: Section, legacy: bool) -> (Parts, Vec<Fault>) {
+    let ike = section == Section::Ike;
     let mut parts = Parts::default();
     let mut faults = Vec::new();
     let mut start = 0;
@@ -197,11 +345,24 @@ fn parts(text: &str, ike: bool) -> (Parts, Vec<Fault>) {
             continue;
         };
         match *transform {
+            Transform::Encr(encr) if ike && !is_of_ike(encr.id) => {
+                let wrong = Wrong::new(
+                    format!("`{word}` is for ESP only"),
+                    "IKE encrypts with gcm, ccm, chacha20poly1305 or CBC: \"aes256gcm16-prfsha384-x25519\"",
+                );
+                faults.push(Fault { at, wrong });
+            }
             Transform::Encr(encr) => push(&mut parts.encr, encr),
             Transform::Integ(integ, prf) => {
+                if let Some(wrong) = refuse_legacy(word, integ, section).filter(|_| !legacy) {
+                    faults.push(Fault { at, wrong });
+                    continue;
+                }
                 parts.first_integ.get_or_insert((at.start, at.end));
                 push(&mut parts.integ, integ);
-                push(&mut parts.implied, prf);
+                if let Some(prf) = prf {
+                    push(&mut parts.implied, prf);
+                }
             }
             Transform::Prf(prf) if ike => push(&mut parts.prf, prf),
             Transform::Prf(_) => {
@@ -223,6 +384,35 @@ fn parts(text: &str, ike: bool) -> (Parts, Vec<Fault>) {
         }
     }
     (parts, faults)
+}
+
+/// RFC 5282, RFC 7634 and RFC 3602. GMAC and NULL encrypt nothing (RFC 4543 §5.1, RFC 8247 §2.1), an IKE message has no
+/// sequence number to be its IV (RFC 8750 §7), and CTR (RFC 5930) is not there.
+const fn is_of_ike(id: EncrId) -> bool {
+    !matches!(
+        id,
+        EncrId::ENCR_AES_CCM_8_IIV
+            | EncrId::ENCR_AES_CTR
+            | EncrId::ENCR_AES_GCM_16_IIV
+            | EncrId::ENCR_CHACHA20_POLY1305_IIV
+            | EncrId::ENCR_NULL
+            | EncrId::ENCR_NULL_AUTH_AES_GMAC
+    )
+}
+
+fn refuse_legacy(word: &str, integ: IntegId, section: Section) -> Option<Wrong> {
+    let (_, why, instead) = LEGACY.iter().find(|(id, ..)| *id == integ)?;
+    let section = match section {
+        Section::Esp => "[esp]",
+        Section::Ike => "[ike]",
+        Section::Manual => "[[manual]]",
+    };
+    Some(Wrong::new(
+        format!("`{word}` is not safe enough: {why}"),
+        format!(
+            "take `{instead}`, or, for a peer that has nothing better, say `allow-legacy = true` in {section}"
+        ),
+    ))
 }
 
 /// Whether it is a proposal of AEADs.
@@ -253,7 +443,7 @@ fn check_encr(text: &str, parts: &Parts, faults: &mut Vec<Fault>) -> bool {
         faults.push(Fault {
             at: 0..text.len(),
             wrong: Wrong::new(
-                "AEAD (gcm) and CBC encryption do not mix in one proposal",
+                "AEADs (gcm, ccm, gmac, chacha20poly1305) do not mix with other encryption in one proposal",
                 format!("make two: \"{}\", \"{}{integ}\"", of(true), of(false)),
             ),
         });
@@ -268,7 +458,7 @@ fn superfluous_integ(text: &str, parts: &Parts) -> Fault {
         at: start..end,
         wrong: Wrong::new(
             format!("`{word}` beside an AEAD"),
-            format!("gcm protects integrity by itself: leave out `-{word}`"),
+            format!("an AEAD protects integrity by itself: leave out `-{word}`"),
         ),
     }
 }
@@ -319,8 +509,8 @@ fn unknown(word: &str) -> Wrong {
         Some(right) => Wrong::new(message, format!("did you mean `{right}`?")),
         None => Wrong::new(
             message,
-            "known: aes128, aes192, aes256, aes128gcm16, aes256gcm16, sha256, sha384, sha512, prfsha256, prfsha384, \
-             prfsha512, x25519, ecp256, ecp384, modp2048, modp3072, modp4096, esn, noesn",
+            "known are, among others: aes128, aes192, aes256, aes128gcm16, aes256gcm16, chacha20poly1305, sha256, sha384, \
+             sha512, prfsha256, prfsha384, prfsha512, x25519, ecp256, ecp384, modp2048, modp3072, modp4096, esn, noesn",
         ),
     }
 }
@@ -353,9 +543,10 @@ pub fn render_esp(proposal: &EspProposal) -> String {
 
 fn integ(list: &[IntegId]) -> impl Iterator<Item = Transform> {
     list.iter().filter_map(|id| {
-        [SHA256, SHA384, SHA512]
-            .into_iter()
-            .find(|t| matches!(t, Transform::Integ(i, _) if i == id))
+        KEYWORDS
+            .iter()
+            .map(|(_, transform)| *transform)
+            .find(|transform| matches!(transform, Transform::Integ(i, _) if i == id))
     })
 }
 
@@ -372,6 +563,7 @@ fn join(transforms: impl Iterator<Item = Transform>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::integ::Integ;
 
     fn help_of<T: core::fmt::Debug>(result: Result<T, Vec<Fault>>) -> String {
         let faults = result.unwrap_err();
@@ -381,7 +573,8 @@ mod tests {
 
     #[test]
     fn an_ike_proposal_lists_what_is_acceptable_in_order() {
-        let proposal = ike("aes256gcm16-aes128gcm128-prfsha384-prfsha256-x25519-ecp384").unwrap();
+        let proposal =
+            ike("aes256gcm16-aes128gcm128-prfsha384-prfsha256-x25519-ecp384", false).unwrap();
         let gcm = |bits| Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(bits) };
         assert_eq!(
             proposal,
@@ -396,22 +589,22 @@ mod tests {
 
     #[test]
     fn without_a_prf_that_of_the_integrity_keyword_is_taken() {
-        let cbc = ike("aes256-sha512-modp2048").unwrap();
+        let cbc = ike("aes256-sha512-modp2048", false).unwrap();
         assert_eq!(cbc.prf, [PrfId::PRF_HMAC_SHA2_512]);
         assert_eq!(cbc.integ, [IntegId::AUTH_HMAC_SHA2_512_256]);
-        let aead = ike("aes256gcm16-sha384-ecp384").unwrap();
+        let aead = ike("aes256gcm16-sha384-ecp384", false).unwrap();
         assert_eq!(aead.prf, [PrfId::PRF_HMAC_SHA2_384]);
         assert!(aead.integ.is_empty());
-        let both = ike("aes128-sha256-prfsha512-x25519").unwrap();
+        let both = ike("aes128-sha256-prfsha512-x25519", false).unwrap();
         assert_eq!(both.prf, [PrfId::PRF_HMAC_SHA2_512]);
     }
 
     #[test]
     fn an_esp_proposal_may_have_a_group_and_esn() {
-        let plain = esp("aes256gcm16").unwrap();
+        let plain = esp("aes256gcm16", false).unwrap();
         assert!(plain.ke.is_empty());
         assert_eq!(plain.esn, [EsnId::NO_ESN]);
-        let full = esp("aes256-sha256-ecp256-esn-noesn").unwrap();
+        let full = esp("aes256-sha256-ecp256-esn-noesn", false).unwrap();
         assert_eq!(full.ke, [KeId::ECP_256]);
         assert_eq!(full.esn, [EsnId::ESN, EsnId::NO_ESN]);
     }
@@ -445,44 +638,162 @@ mod tests {
             ),
             (
                 "aes256gcm16-aes256-sha256-prfsha256-x25519",
-                "AEAD (gcm) and CBC encryption do not mix in one proposal; make two: \"aes256gcm16-prfsha256-x25519\", \"aes256-sha256-prfsha256-x25519\"",
+                "AEADs (gcm, ccm, gmac, chacha20poly1305) do not mix with other encryption in one proposal; make two: \"aes256gcm16-prfsha256-x25519\", \"aes256-sha256-prfsha256-x25519\"",
             ),
             (
                 "aes256gcm16-sha256-prfsha256-x25519",
-                "`sha256` beside an AEAD; gcm protects integrity by itself: leave out `-sha256`",
+                "`sha256` beside an AEAD; an AEAD protects integrity by itself: leave out `-sha256`",
             ),
             (
                 "aes256gcm16-prfsha256-x25519-esn",
                 "`esn` is about ESP's sequence numbers, which IKE has not; it belongs in [esp] proposals: leave out `-esn`",
             ),
         ] {
-            assert_eq!(help_of(ike(text)), expected);
+            assert_eq!(help_of(ike(text, false)), expected);
         }
-        assert!(help_of(esp("aes256gcm16-sha256")).contains("beside an AEAD"));
-        assert!(help_of(esp("aes256gcm16-prfsha256")).contains("belong in [ike]"));
-        assert!(help_of(esp("aes256")).contains("\"aes256-sha256\""));
-        assert!(help_of(esp("")).contains("a keyword is missing"));
-        assert!(help_of(esp("aes256gcm16,aes128gcm16")).contains("strings of their own"));
+        assert!(help_of(esp("aes256gcm16-sha256", false)).contains("beside an AEAD"));
+        assert!(help_of(esp("aes256gcm16-prfsha256", false)).contains("belong in [ike]"));
+        assert!(help_of(esp("aes256", false)).contains("\"aes256-sha256\""));
+        assert!(help_of(esp("", false)).contains("a keyword is missing"));
+        assert!(help_of(esp("aes256gcm16,aes128gcm16", false)).contains("strings of their own"));
     }
 
     #[test]
     fn all_faults_of_a_proposal_are_found_and_placed() {
-        let faults = ike("aes256gmc16-prfsha348-x25519").unwrap_err();
+        let faults = ike("aes256gmc16-prfsha348-x25519", false).unwrap_err();
         assert_eq!(faults.iter().map(|f| f.at.clone()).collect::<Vec<_>>(), [0..11, 12..21]);
     }
 
     #[test]
     fn defaults_and_every_keyword_render_as_they_are_read() {
         for text in DEFAULT_IKE {
-            assert_eq!(render_ike(&ike(text).unwrap()), *text);
+            assert_eq!(render_ike(&ike(text, false).unwrap()), *text);
         }
         for text in DEFAULT_ESP {
-            assert_eq!(render_esp(&esp(text).unwrap()), *text);
+            assert_eq!(render_esp(&esp(text, false).unwrap()), *text);
         }
         assert_eq!(
-            render_esp(&esp("aes128-sha512-modp4096-esn").unwrap()),
+            render_esp(&esp("aes128-sha512-modp4096-esn", false).unwrap()),
             "aes128-sha512-modp4096-esn"
         );
+    }
+
+    #[test]
+    fn every_keyword_renders_as_itself_or_its_first_name() {
+        let mut written = 0;
+        for (word, transform) in KEYWORDS {
+            let (first, _) = KEYWORDS.iter().find(|(_, known)| known == transform).unwrap();
+            let around = |word: &str| match transform {
+                Transform::Encr(encr) if encr.id.is_aead() => Some(word.to_owned()),
+                Transform::Encr(_) => Some(format!("{word}-sha256")),
+                Transform::Integ(..) => Some(format!("aes256-{word}")),
+                Transform::Ke(_) => Some(format!("aes256gcm16-{word}")),
+                Transform::Esn(_) | Transform::Prf(_) => None,
+            };
+            let (Some(text), Some(first)) = (around(word), around(first)) else { continue };
+            assert_eq!(render_esp(&esp(&text, true).unwrap()), first);
+            written += 1;
+        }
+        assert!(written > 60, "{written}");
+    }
+
+    #[test]
+    fn what_the_parser_takes_the_datapath_has() {
+        for (word, transform) in KEYWORDS {
+            match *transform {
+                Transform::Encr(encr) => assert!(encr.keymat_len().is_some(), "{word}"),
+                Transform::Integ(id, _) => assert!(Integ::key_len(id).is_some(), "{word}"),
+                Transform::Esn(_) | Transform::Ke(_) | Transform::Prf(_) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn legacy_algorithms_must_be_allowed() {
+        for (word, section, result) in [
+            ("sha1", "[esp]", esp("aes128-sha1", false).map(drop)),
+            ("sha", "[esp]", esp("null-sha", false).map(drop)),
+            ("sha256_96", "[esp]", esp("aes128ctr-sha256_96", false).map(drop)),
+            ("sha1", "[[manual]]", esp_suite("aes128-sha1", false).map(drop)),
+            ("sha1", "[[manual]]", ah_suite("sha1", false).map(drop)),
+            ("sha1", "[ike]", ike("aes128-sha1-prfsha256-x25519", false).map(drop)),
+        ] {
+            let help = help_of(result);
+            assert!(help.starts_with(&format!("`{word}` is not safe enough: ")), "{help}");
+            assert!(help.contains("take `sha256`"), "{help}");
+            assert!(help.ends_with(&format!("`allow-legacy = true` in {section}")), "{help}");
+        }
+        assert_eq!(esp("aes128-sha1", true).unwrap().integ, [IntegId::AUTH_HMAC_SHA1_96]);
+        assert_eq!(esp_suite("aes128-sha1", true).unwrap().integ, IntegId::AUTH_HMAC_SHA1_96);
+        assert_eq!(ah_suite("sha1", true).unwrap().integ, IntegId::AUTH_HMAC_SHA1_96);
+        let ike = ike("aes128-sha1-prfsha256-x25519", true).unwrap();
+        assert_eq!(ike.integ, [IntegId::AUTH_HMAC_SHA1_96]);
+        // RFC 8221 §6: of XCBC and CMAC nothing bad is said.
+        assert!(esp("aes128-aesxcbc", false).is_ok() && esp("aes128-aescmac", false).is_ok());
+        // MUST NOT: there is nothing to allow.
+        for text in ["3des-sha256", "aes128-md5"] {
+            assert!(help_of(esp(text, true)).contains("is not supported"), "{text}");
+        }
+    }
+
+    #[test]
+    fn gmac_is_an_integrity_transform_where_it_stands_for_ah() {
+        for (word, integ) in [
+            ("aes128gmac", IntegId::AUTH_AES_128_GMAC),
+            ("aes192gmac", IntegId::AUTH_AES_192_GMAC),
+            ("aes256gmac-esn", IntegId::AUTH_AES_256_GMAC),
+        ] {
+            assert_eq!(ah_suite(word, false).unwrap().integ, integ);
+        }
+        let help = help_of(ah_suite("aes256gcm16", false));
+        assert!(help.starts_with("AH encrypts nothing"), "{help}");
+        let help = help_of(ah_suite("aes256gmac-sha256", false));
+        assert!(help.starts_with("manual keys are for one algorithm"), "{help}");
+    }
+
+    #[test]
+    fn encryption_without_integrity_is_refused_whatever_is_allowed() {
+        for text in ["aes128", "aes256ctr", "null", "null-aes192ctr-esn"] {
+            for legacy in [false, true] {
+                let help = help_of(esp(text, legacy));
+                assert!(help.contains(&format!("add integrity, for example \"{text}-sha256\"")));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_for_esp_only_is_refused_in_ike() {
+        for word in [
+            "null",
+            "aes128ctr",
+            "aes128gmac",
+            "aes256gcm16iiv",
+            "chacha20poly1305iiv",
+            "aes128ccm8iiv",
+        ] {
+            let help = help_of(ike(&format!("{word}-sha256-x25519"), true));
+            assert!(help.starts_with(&format!("`{word}` is for ESP only; ")), "{help}");
+        }
+        for word in ["aes128gcm8", "aes192gcm12", "aes256ccm16", "chacha20poly1305"] {
+            assert!(ike(&format!("{word}-prfsha256-x25519"), false).is_ok(), "{word}");
+        }
+    }
+
+    #[test]
+    fn integrity_that_has_no_prf_of_ours_wants_one_named() {
+        let help = help_of(ike("aes128-aesxcbc-x25519", false));
+        assert!(
+            help.contains("add a PRF, for example \"aes128-aesxcbc-x25519-prfsha256\""),
+            "{help}"
+        );
+        assert!(ike("aes128-aesxcbc-prfsha256-x25519", false).is_ok());
+    }
+
+    #[test]
+    fn gmac_is_an_integrity_algorithm_in_ah() {
+        assert_eq!(ah_suite("aes256gmac", false).unwrap().integ, IntegId::AUTH_AES_256_GMAC);
+        assert!(help_of(ah_suite("aes128gmac-sha256", false)).contains("one algorithm of each"));
+        assert!(help_of(ah_suite("aes128gcm16", false)).contains("AH encrypts nothing"));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Finds unknown keys and wrong types.
 
+mod manual;
+
 use core::ops::Range;
 use std::collections::BTreeSet;
 
@@ -9,7 +11,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Report;
-use super::keys::{self, KEYS, Meant, SECTIONS};
+use super::keys::{self, KEYS, Meant, SECTIONS, heading};
+pub(super) use manual::{Manual, ManualAh, ManualKeys};
 
 /// The longest text of a key, in bytes; a psk may be longer.
 const MAX_TEXT: usize = 1024;
@@ -35,9 +38,9 @@ pub(super) struct List<'a> {
     pub(super) span: Range<usize>,
 }
 
-/// `[auth] psk` as written. Not to be printed.
+/// A key as written. Not to be printed.
 #[derive(Clone)]
-pub(super) enum Psk<'a> {
+pub(super) enum WrittenKey<'a> {
     Inline(Text<'a>),
     File(Text<'a>),
     Credential(Text<'a>),
@@ -47,16 +50,24 @@ pub(super) enum Psk<'a> {
 pub(super) struct Auth<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
-    pub(super) psk: Option<Psk<'a>>,
+    pub(super) psk: Option<WrittenKey<'a>>,
     pub(super) cert: Option<Text<'a>>,
     /// A text is the name of a file here.
-    pub(super) key: Option<Psk<'a>>,
-    pub(super) passphrase: Option<Psk<'a>>,
+    pub(super) key: Option<WrittenKey<'a>>,
+    pub(super) passphrase: Option<WrittenKey<'a>>,
     pub(super) ca: Option<List<'a>>,
     pub(super) crl: Option<List<'a>>,
     pub(super) peer: Option<Text<'a>>,
     pub(super) extended_key_usage: Option<Text<'a>>,
     pub(super) allow_sha_1: Option<Spanned<bool>>,
+}
+
+impl WrittenKey<'_> {
+    /// Its place: that of the text, or of the name of a file or credential.
+    pub(super) fn span(&self) -> Range<usize> {
+        let (Self::Inline(text) | Self::File(text) | Self::Credential(text)) = self;
+        text.span()
+    }
 }
 
 /// `[local]` or `[peer]`.
@@ -72,7 +83,10 @@ pub(super) struct Side<'a> {
 /// `[ike]`.
 #[derive(Debug)]
 pub(super) struct Ike<'a> {
+    /// Place of its header, if it is there.
+    pub(super) span: Option<Range<usize>>,
     pub(super) proposals: Option<List<'a>>,
+    pub(super) allow_legacy: Option<bool>,
     pub(super) rekey_time: Option<Text<'a>>,
     pub(super) over_time: Option<Text<'a>>,
     pub(super) dpd: Option<Text<'a>>,
@@ -84,7 +98,10 @@ pub(super) struct Ike<'a> {
 /// `[esp]`.
 #[derive(Debug)]
 pub(super) struct Esp<'a> {
+    /// Place of its header, if it is there.
+    pub(super) span: Option<Range<usize>>,
     pub(super) proposals: Option<List<'a>>,
+    pub(super) allow_legacy: Option<bool>,
     pub(super) mode: Option<Text<'a>>,
     pub(super) encap: Option<Text<'a>>,
     pub(super) start: Option<Text<'a>>,
@@ -117,6 +134,8 @@ pub(super) struct Raw<'a> {
     pub(super) auth: Auth<'a>,
     pub(super) ike: Ike<'a>,
     pub(super) esp: Esp<'a>,
+    /// Each `[[manual]]`.
+    pub(super) manual: Vec<Manual<'a>>,
     pub(super) interface: Interface<'a>,
     pub(super) log_level: Option<Text<'a>>,
     /// Keys (`section.key`) and sections that an unknown word was probably meant to be: that they are missing has
@@ -129,18 +148,24 @@ impl<'a> Raw<'a> {
     pub(super) fn read(root: &'a DeTable<'a>, report: &mut Report) -> Self {
         let mut walk = Walk { report, misspelt: BTreeSet::new() };
         walk.unknown("", root, SECTIONS);
-        let top = Section { name: "", table: Some(root), span: None };
+        let top = Section { name: "", prefix: "", table: Some(root), span: None };
         let name = walk.text(&top, "name");
         let local = walk.side(root, "local");
         let peer = walk.side(root, "peer");
         let auth = walk.auth(root);
         let ike = walk.ike(root);
         let esp = walk.esp(root);
+        let manual = walk.manual(root);
         let interface = walk.interface(root);
         let log = walk.section(root, "log");
         let log_level = walk.text(&log, "level");
         let misspelt = walk.misspelt;
-        Self { name, local, peer, auth, ike, esp, interface, log_level, misspelt }
+        Self { name, local, peer, auth, ike, esp, manual, interface, log_level, misspelt }
+    }
+
+    /// Whether its keys are, or were meant to be, set by hand.
+    pub(super) fn is_manual(&self) -> bool {
+        !self.manual.is_empty() || self.misspelt.contains("manual")
     }
 
     /// Whether it is no use to report this key (or section, with an empty name) as missing.
@@ -156,6 +181,8 @@ impl<'a> Raw<'a> {
 
 struct Section<'a> {
     name: &'static str,
+    /// What its keys have before their names in the list of keys: `ah.` for those of a table within one.
+    prefix: &'static str,
     table: Option<&'a DeTable<'a>>,
     span: Option<Range<usize>>,
 }
@@ -168,7 +195,7 @@ struct Walk<'r> {
 impl Walk<'_> {
     fn section<'a>(&mut self, root: &'a DeTable<'a>, name: &'static str) -> Section<'a> {
         let Some(value) = root.get(name) else {
-            return Section { name, table: None, span: None };
+            return Section { name, prefix: "", table: None, span: None };
         };
         let Some(table) = value.get_ref().as_table() else {
             let is_tables = value.get_ref().is_array();
@@ -182,10 +209,10 @@ impl Walk<'_> {
                 format!("begin the table with a line [{name}]")
             });
             self.misspelt.insert(name.to_owned());
-            return Section { name, table: None, span: Some(value.span()) };
+            return Section { name, prefix: "", table: None, span: Some(value.span()) };
         };
         self.unknown(name, table, &[]);
-        Section { name, table: Some(table), span: Some(value.span()) }
+        Section { name, prefix: "", table: Some(table), span: Some(value.span()) }
     }
 
     /// Reports the keys of a table that are neither its own nor among `also`.
@@ -200,8 +227,7 @@ impl Walk<'_> {
                 return;
             }
             let is_table = section.is_empty() && value.get_ref().is_table();
-            let place =
-                if section.is_empty() { "this file".to_owned() } else { format!("[{section}]") };
+            let place = if section.is_empty() { "this file".to_owned() } else { heading(section) };
             let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
             let message = if is_table {
                 format!("unknown table [{shown}]")
@@ -220,7 +246,7 @@ impl Walk<'_> {
                     self.misspelt.insert(format!("{section}.{right}"));
                 }
                 Some(Meant::Section(right)) => {
-                    found.help(format!("did you mean [{right}]?"));
+                    found.help(format!("did you mean {}?", heading(right)));
                     self.misspelt.insert(right.to_owned());
                 }
                 Some(Meant::Elsewhere(right)) => {
@@ -228,18 +254,18 @@ impl Walk<'_> {
                     let home = if keys::find(right.section, name).is_some() {
                         home
                     } else {
-                        format!("[{}]", right.section)
+                        heading(right.section)
                     };
                     found.help(format!("`{}` belongs in {home}", right.name));
                     self.misspelt.insert(format!("{}.{}", right.section, right.name));
                 }
                 None => {
                     let known: Vec<String> = if is_table {
-                        SECTIONS.iter().map(|name| format!("[{name}]")).collect()
+                        SECTIONS.iter().map(|name| heading(name)).collect()
                     } else {
                         let here = KEYS.iter().filter(|k| k.section == section);
                         let here = here.filter(|k| !k.name.contains('.'));
-                        let also = also.iter().map(|name| format!("[{name}]"));
+                        let also = also.iter().map(|name| heading(name));
                         here.map(|k| format!("`{}`", k.name)).chain(also).collect()
                     };
                     found.help(format!("known here: {}", known.join(", ")));
@@ -253,7 +279,7 @@ impl Walk<'_> {
             keys::find(section.name, name).is_some(),
             "{name} is not in the list of keys"
         );
-        section.table?.get(name)
+        section.table?.get(name.strip_prefix(section.prefix)?)
     }
 
     fn wrong_type(&mut self, section: &str, name: &str, span: Range<usize>, found: &str) {
@@ -270,7 +296,8 @@ impl Walk<'_> {
         here: &str,
     ) {
         let Some(key) = keys::find(section, name) else { return };
-        let of = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
+        let of =
+            if section.is_empty() { String::new() } else { format!(" in {}", heading(section)) };
         let message = format!("`{name}`{of} must be {}, not {found}", key.expects);
         self.report
             .error(span, message)
@@ -303,7 +330,7 @@ impl Walk<'_> {
             return Some(Spanned::new(span, text));
         }
         self.misspelt.insert(format!("{section}.{name}"));
-        let message = format!("`{name}` in [{section}] has {} characters", text.len());
+        let message = format!("`{name}` in {} has {} characters", heading(section), text.len());
         self.report.error(span, message).help(format!("at most {MAX_TEXT}"));
         None
     }
@@ -358,7 +385,8 @@ impl Walk<'_> {
             }
             DeValue::Array(array) if array.len() > MAX_ITEMS => {
                 self.misspelt.insert(format!("{}.{name}", section.name));
-                let message = format!("`{name}` in [{}] has {} items", section.name, array.len());
+                let place = heading(section.name);
+                let message = format!("`{name}` in {place} has {} items", array.len());
                 self.report.error(span, message).help(format!("at most {MAX_ITEMS}"));
                 None
             }
@@ -405,10 +433,10 @@ impl Walk<'_> {
     fn auth<'a>(&mut self, root: &'a DeTable<'a>) -> Auth<'a> {
         let section = self.section(root, "auth");
         Auth {
-            psk: self.secret(&section, "psk"),
+            psk: self.key(&section, "psk"),
             cert: self.text(&section, "cert"),
-            key: self.secret(&section, "key"),
-            passphrase: self.secret(&section, "passphrase"),
+            key: self.key(&section, "key"),
+            passphrase: self.key(&section, "passphrase"),
             ca: self.list(&section, "ca"),
             crl: self.list(&section, "crl"),
             peer: self.text(&section, "peer"),
@@ -421,12 +449,14 @@ impl Walk<'_> {
         }
     }
 
-    /// A secret, or where it is.
-    fn secret<'a>(&mut self, section: &Section<'a>, name: &'static str) -> Option<Psk<'a>> {
+    /// A secret: in the text, or where it is.
+    fn key<'a>(&mut self, section: &Section<'a>, name: &'static str) -> Option<WrittenKey<'a>> {
         let value = self.get(section, name)?;
         let found = match value.get_ref() {
-            DeValue::String(text) => Some(Psk::Inline(Spanned::new(value.span(), text.as_ref()))),
-            DeValue::Table(table) => self.secret_table(section.name, name, table, value.span()),
+            DeValue::String(text) => {
+                Some(WrittenKey::Inline(Spanned::new(value.span(), text.as_ref())))
+            }
+            DeValue::Table(table) => self.key_table(section.name, name, table, value.span()),
             DeValue::Array(_)
             | DeValue::Boolean(_)
             | DeValue::Datetime(_)
@@ -442,50 +472,54 @@ impl Walk<'_> {
         found
     }
 
-    fn secret_table<'a>(
+    fn key_table<'a>(
         &mut self,
         section: &str,
-        key_name: &str,
+        name: &str,
         table: &'a DeTable<'a>,
         span: Range<usize>,
-    ) -> Option<Psk<'a>> {
+    ) -> Option<WrittenKey<'a>> {
+        let example = match name {
+            "psk" => "b.psk",
+            "passphrase" => "a.pass",
+            _ => "b.key",
+        };
         let mut found = Vec::new();
         let mut whole = true;
         for (key, value) in table {
-            let name: &str = key.get_ref();
-            if name != "file" && name != "credential" {
+            let word: &str = key.get_ref();
+            if word != "file" && word != "credential" {
                 whole = false;
-                let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
-                let message = format!("unknown key `{shown}` in `{key_name}`");
-                let unknown = self.report.error(key.span(), message);
-                match keys::nearest(name, ["file", "credential"]) {
-                    Some(right) => unknown.help(format!("did you mean `{right}`?")),
-                    None => unknown.help("known here: `file`, `credential`"),
-                };
+                self.unknown_in(name, key.span(), word, &["file", "credential"]);
                 continue;
             }
             match value.get_ref().as_str() {
-                Some(text) => found.push((name, Spanned::new(value.span(), text))),
+                Some(text) => found.push((word, Spanned::new(value.span(), text))),
                 None => {
                     whole = false;
-                    let name = format!("{key_name}.{name}");
-                    self.wrong_type(section, &name, value.span(), kind(value.get_ref()));
+                    let here = kind(value.get_ref());
+                    let place = heading(section);
+                    self.report
+                        .error(
+                            value.span(),
+                            format!("`{name}.{word}` in {place} must be a string, not {here}"),
+                        )
+                        .label(format!("this is {here}"))
+                        .help(format!("for example: {name} = {{ {word} = \"{example}\" }}"));
                 }
             }
         }
         match found.as_slice() {
-            [("file", path)] if whole => Some(Psk::File(path.clone())),
-            [("credential", name)] if whole => Some(Psk::Credential(name.clone())),
+            [("file", path)] if whole => Some(WrittenKey::File(path.clone())),
+            [("credential", name)] if whole => Some(WrittenKey::Credential(name.clone())),
             [] if whole => {
-                let file = keys::find(section, &format!("{key_name}.file"));
-                let example = file.map_or("", |key| key.example);
                 self.report
-                    .error(span, format!("`{key_name}` names neither a file nor a credential"))
-                    .help(format!("for example: {example}"));
+                    .error(span, format!("`{name}` names neither a file nor a credential"))
+                    .help(format!("for example: {name} = {{ file = \"{example}\" }}"));
                 None
             }
             [_, _, ..] => {
-                let message = format!("`{key_name}` names both a file and a credential");
+                let message = format!("`{name}` names both a file and a credential");
                 self.report.error(span, message).help("keep one of them");
                 None
             }
@@ -493,10 +527,25 @@ impl Walk<'_> {
         }
     }
 
+    /// Reports a key of a table that is the value of `name`.
+    fn unknown_in(&mut self, name: &str, span: Range<usize>, word: &str, known: &[&str]) {
+        let shown: String = word.chars().take(64).flat_map(char::escape_debug).collect();
+        let unknown = self.report.error(span, format!("unknown key `{shown}` in `{name}`"));
+        match keys::nearest(word, known.iter().copied()) {
+            Some(right) => unknown.help(format!("did you mean `{right}`?")),
+            None => {
+                let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+                unknown.help(format!("known here: {}", known.join(", ")))
+            }
+        };
+    }
+
     fn ike<'a>(&mut self, root: &'a DeTable<'a>) -> Ike<'a> {
         let section = self.section(root, "ike");
         Ike {
+            span: section.span.clone(),
             proposals: self.list(&section, "proposals"),
+            allow_legacy: self.boolean(&section, "allow-legacy"),
             rekey_time: self.text(&section, "rekey-time"),
             over_time: self.text(&section, "over-time"),
             dpd: self.text(&section, "dpd"),
@@ -509,7 +558,9 @@ impl Walk<'_> {
     fn esp<'a>(&mut self, root: &'a DeTable<'a>) -> Esp<'a> {
         let section = self.section(root, "esp");
         Esp {
+            span: section.span.clone(),
             proposals: self.list(&section, "proposals"),
+            allow_legacy: self.boolean(&section, "allow-legacy"),
             mode: self.text(&section, "mode"),
             encap: self.text(&section, "encap"),
             start: self.text(&section, "start"),

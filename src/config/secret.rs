@@ -1,12 +1,12 @@
-//! Pre-shared keys: where they are read from, and the forms they may have.
+//! Keys: where they are read from, and the forms they may have.
 
 use core::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
 
 use super::diagnostic::Report;
-use super::raw::{Psk, Text};
+use super::raw::WrittenKey;
 use super::value;
 use crate::crypto::Secret;
 
@@ -62,36 +62,78 @@ pub enum SecretError {
 
 /// Reads a configured PSK. What is wrong goes to the report.
 pub(super) fn load(
-    psk: &Psk<'_>,
+    psk: &WrittenKey<'_>,
     mode: Option<u32>,
     secrets: &dyn SecretSource,
     report: &mut Report,
 ) -> Option<Secret> {
-    let found = find(psk, "psk", mode, secrets, report)?;
-    decode(found.bytes.expose(), found.span, &found.what, report)
+    let make = |at: &str| format!("make a key with: ipsecd genpsk {at}");
+    let Found { bytes, span, what } = fetch(psk, "psk", &make, mode, secrets, report)?;
+    decode(bytes.expose(), span, &what, report)
 }
 
-/// A secret as it was found, without the newline at the end of a file.
+/// Reads the manual key `name` of `len` bytes, in hexadecimal digits; `parts` says what the bytes are. What is wrong
+/// goes to the report.
+pub(super) fn load_hex(
+    key: &WrittenKey<'_>,
+    name: &str,
+    len: usize,
+    parts: &str,
+    mode: Option<u32>,
+    secrets: &dyn SecretSource,
+    report: &mut Report,
+) -> Option<Secret> {
+    let make = |at: &str| format!("make a key with: openssl rand -hex {len} > {at}");
+    let Found { bytes, span, what } = fetch(key, name, &make, mode, secrets, report)?;
+    let digits = core::str::from_utf8(bytes.expose()).ok().map(str::trim);
+    let digits = digits.map(|text| text.strip_prefix("0x").unwrap_or(text));
+    let Some(decoded) = digits.and_then(value::hex).map(Secret::new) else {
+        let odd = digits.is_some_and(|text| {
+            !text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
+        });
+        let message = if odd {
+            format!("{what} has an odd number of hex digits")
+        } else {
+            format!("{what} is not hex")
+        };
+        report.error(span, message).help(format!("{} hex digits: {parts}", len * 2));
+        return None;
+    };
+    if decoded.len() != len {
+        let got = decoded.len();
+        let bytes = if got == 1 { "byte" } else { "bytes" };
+        report
+            .error(span, format!("{what} has {got} {bytes}, and the proposal needs {len}"))
+            .help(format!("{} hex digits: {parts}", len * 2));
+        return None;
+    }
+    Some(decoded)
+}
+
+/// A key as it was found, without a newline at its end if it was in a file.
 pub(super) struct Found {
     pub(super) bytes: Secret,
-    /// The place in the configuration that says where it is.
+    /// Where the configuration speaks of it.
     pub(super) span: Range<usize>,
-    /// What it is, for messages: "the psk in `b.psk`".
+    /// "the psk in `b.psk`".
     pub(super) what: String,
 }
 
-/// Finds a secret, called `noun` in messages, that is written out, in a file, or a credential. Others must not be able to read it.
-pub(super) fn find(
-    secret: &Psk<'_>,
+/// Has the key `noun`; `make` is how one is made at a path.
+pub(super) fn fetch(
+    key: &WrittenKey<'_>,
     noun: &str,
+    make: &dyn Fn(&str) -> String,
     mode: Option<u32>,
     secrets: &dyn SecretSource,
     report: &mut Report,
 ) -> Option<Found> {
-    match secret {
-        Psk::Inline(text) => {
+    let example = if noun == "psk" { "b.psk" } else { "b.key" };
+    match key {
+        WrittenKey::Inline(text) => {
             if let Some(mode) = mode.filter(|mode| mode & 0o077 != 0) {
                 let file = report.file().display().to_string();
+                let ending = example.trim_start_matches('b');
                 report
                     .error(
                         text.span(),
@@ -99,34 +141,48 @@ pub(super) fn find(
                     )
                     .label(format!("the mode of this file is {:04o}", mode & 0o7777))
                     .help(format!(
-                        "chmod 600 {file}, or move the key: {noun} = {{ file = \"….{noun}\" }}"
+                        "chmod 600 {file}, or move the key: {noun} = {{ file = \"…{ending}\" }}"
                     ));
             }
-            Some(Found {
-                bytes: Secret::copy_of(text.get_ref().as_bytes()),
-                span: text.span(),
-                what: format!("the {noun}"),
-            })
+            let bytes = Secret::copy_of(text.get_ref().as_bytes());
+            Some(Found { bytes, span: text.span(), what: format!("the {noun}") })
         }
-        Psk::File(name) => {
+        WrittenKey::File(name) => {
+            let given = Path::new(*name.get_ref());
             let shown = name.get_ref().escape_debug().to_string();
-            let (found, path) = file(name, noun, secrets, report)?;
-            if let Some(mode) = found.mode.filter(|mode| mode & 0o077 != 0) {
+            if name.get_ref().is_empty() {
                 report
-                    .error(
-                        name.span(),
-                        format!("others can {} the {noun} file `{shown}`", can(mode)),
-                    )
+                    .error(name.span(), format!("the name of the {noun} file is empty"))
+                    .help(format!("{noun} = {{ file = \"{example}\" }}"));
+                return None;
+            }
+            let base = report.file().parent().unwrap_or_else(|| Path::new("")).to_owned();
+            let path = base.join(given);
+            let found = match secrets.read(&path) {
+                Ok(found) => found,
+                Err(error) => {
+                    let at = path.display().to_string();
+                    let message = format!("cannot read the {noun} file `{shown}`: {error}");
+                    let found = report.error(name.span(), message);
+                    found.help(if error == SecretError::Missing {
+                        make(&at)
+                    } else {
+                        format!("looked for it at {at}")
+                    });
+                    return None;
+                }
+            };
+            if let Some(mode) = found.mode.filter(|mode| mode & 0o077 != 0) {
+                let can = can(mode);
+                report
+                    .error(name.span(), format!("others can {can} the {noun} file `{shown}`"))
                     .label(format!("its mode is {:04o}", mode & 0o7777))
                     .help(format!("chmod 600 {}", path.display()));
             }
-            Some(Found {
-                bytes: Secret::copy_of(without_newline(found.bytes.expose())),
-                span: name.span(),
-                what: format!("the {noun} in `{shown}`"),
-            })
+            let bytes = Secret::copy_of(without_newline(found.bytes.expose()));
+            Some(Found { bytes, span: name.span(), what: format!("the {noun} in `{shown}`") })
         }
-        Psk::Credential(name) => {
+        WrittenKey::Credential(name) => {
             let given = *name.get_ref();
             let shown = given.escape_debug().to_string();
             let plain =
@@ -139,11 +195,11 @@ pub(super) fn find(
             }
             // Its mode tells nothing: the service manager guards the directory, and an ACL shows up as group bits.
             match secrets.credential(given) {
-                Ok(found) => Some(Found {
-                    bytes: Secret::copy_of(without_newline(found.bytes.expose())),
-                    span: name.span(),
-                    what: format!("the {noun} in credential `{shown}`"),
-                }),
+                Ok(found) => {
+                    let bytes = Secret::copy_of(without_newline(found.bytes.expose()));
+                    let what = format!("the {noun} in credential `{shown}`");
+                    Some(Found { bytes, span: name.span(), what })
+                }
                 Err(error) => {
                     report
                         .error(
@@ -154,39 +210,6 @@ pub(super) fn find(
                     None
                 }
             }
-        }
-    }
-}
-
-/// Reads a file that the configuration names, relative to its own directory; and gives its path.
-pub(super) fn file(
-    name: &Text<'_>,
-    noun: &str,
-    secrets: &dyn SecretSource,
-    report: &mut Report,
-) -> Option<(SecretFile, PathBuf)> {
-    if name.get_ref().is_empty() {
-        report
-            .error(name.span(), format!("the name of the {noun} file is empty"))
-            .help(format!("{noun} = {{ file = \"b.{noun}\" }}"));
-        return None;
-    }
-    let base = report.file().parent().unwrap_or_else(|| Path::new("")).to_owned();
-    let path = base.join(name.get_ref());
-    match secrets.read(&path) {
-        Ok(found) => Some((found, path)),
-        Err(error) => {
-            let at = path.display().to_string();
-            let shown = name.get_ref().escape_debug();
-            let message = format!("cannot read the {noun} file `{shown}`: {error}");
-            report.error(name.span(), message).help(
-                if error == SecretError::Missing && noun == "psk" {
-                    format!("make a key with: ipsecd genpsk {at}")
-                } else {
-                    format!("looked for it at {at}")
-                },
-            );
-            None
         }
     }
 }

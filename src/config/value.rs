@@ -186,17 +186,17 @@ pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || text.is_empty() || !text.len().is_multiple_of(2) {
         return None;
     }
-    (0..text.len())
-        .step_by(2)
-        .map(|i| {
-            let pair = text.get(i..i + 2)?;
-            // `from_str_radix` would take a sign.
-            if !pair.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return None;
-            }
-            u8::from_str_radix(pair, 16).ok()
-        })
-        .collect()
+    // Room for all of it at once: it may be a key, and a buffer that grows leaves copies behind.
+    let mut bytes = Vec::with_capacity(text.len() / 2);
+    for i in (0..text.len()).step_by(2) {
+        let pair = text.get(i..i + 2)?;
+        // `from_str_radix` would take a sign.
+        if !pair.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        bytes.push(u8::from_str_radix(pair, 16).ok()?);
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -177,6 +177,9 @@ pub enum UpPhase {
     /// A CHILD_SA is installed.
     #[serde(rename = "CHILD_SA")]
     ChildSa,
+    /// SAs with manual keys are installed.
+    #[serde(rename = "manual")]
+    ManualSas,
     /// Routes are set.
     #[serde(rename = "routes")]
     Routes,
@@ -191,6 +194,7 @@ impl UpPhase {
             Self::IkeSaInit => "IKE_SA_INIT",
             Self::IkeAuth => "IKE_AUTH",
             Self::ChildSa => "CHILD_SA",
+            Self::ManualSas => "manual SAs",
             Self::Routes => "routes",
         }
     }
@@ -229,6 +233,9 @@ pub struct Status {
     pub pid: u32,
     /// Since when it runs.
     pub uptime_seconds: u64,
+    /// Where it writes the keys of every SA, if it does.
+    #[serde(default)]
+    pub keylog: Option<PathBuf>,
     /// The peers, by name.
     pub peers: Vec<PeerStatus>,
     /// Packets dropped, by reason, that no SA is to blame for.
@@ -256,6 +263,9 @@ pub struct PeerStatus {
     pub routes: Vec<String>,
     /// IKE SAs; more than one only while one is replaced.
     pub ike_sas: Vec<IkeSaStatus>,
+    /// Pairs of SAs with manual keys.
+    #[serde(default)]
+    pub manual_sas: Vec<ManualSaStatus>,
 }
 
 /// The whole of a peer's state.
@@ -355,6 +365,54 @@ pub struct ChildSaStatus {
     pub age_seconds: u64,
     /// Time to the next rekey.
     pub rekey_in_seconds: Option<u64>,
+}
+
+/// A pair of SAs with manual keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ManualSaStatus {
+    /// Its name.
+    pub name: String,
+    /// Always `manual: no rekey`.
+    pub keys: String,
+    /// `tunnel` or `transport`.
+    pub mode: String,
+    /// `esp` (IP protocol 50), `udp` (ESP in UDP) or `ah` (IP protocol 51).
+    pub encap: String,
+    /// Our address, and port if in UDP.
+    pub local: String,
+    /// The peer's.
+    pub remote: String,
+    /// Selectors of our side.
+    pub ts_local: Vec<String>,
+    /// Selectors of the peer's side.
+    pub ts_peer: Vec<String>,
+    /// The SAs: one pair, or with a bundle that of ESP and then that of AH.
+    pub layers: Vec<ManualLayerStatus>,
+    /// Inbound traffic.
+    pub inbound: Traffic,
+    /// Outbound traffic.
+    pub outbound: Traffic,
+    /// Packets dropped on it, both directions, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Age.
+    pub age_seconds: u64,
+}
+
+/// One pair of SAs of a bundle, or the only one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ManualLayerStatus {
+    /// Our SPI: `0x` and 8 hexadecimal digits.
+    pub spi_inbound: String,
+    /// The peer's SPI.
+    pub spi_outbound: String,
+    /// Algorithms.
+    pub suite: String,
+    /// The highest sequence number received.
+    pub sequence_inbound: u64,
+    /// The last sequence number used.
+    pub sequence_outbound: u64,
+    /// The last one that there is.
+    pub sequence_last: u64,
 }
 
 /// What passed in one direction, counted as inner packets.
@@ -470,6 +528,7 @@ mod tests {
             version: "0".into(),
             pid: 1,
             uptime_seconds: 2,
+            keylog: Some("/tmp/keys".into()),
             peers: vec![],
             drops: BTreeMap::from([("no-sa".into(), 3)]),
         })));

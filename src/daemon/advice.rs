@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::{render_esp, render_identity, render_ike};
+use crate::config::{Config, render_esp, render_identity, render_ike};
 use crate::control::protocol::{Code, Failure, UpPhase};
 use crate::crypto::x509::CertError;
 use crate::ike::{CertFault, CloseReason};
@@ -130,12 +130,13 @@ fn of_fault(fault: &CertFault) -> &'static str {
             | CertError::SignatureAlgorithm
             | CertError::TooLong => "the peer needs another one",
         },
-        CertFault::Downgrade(_) => {
-            "the peer has to sign with SHA-2 (RFC 7427), or else set [auth] allow-sha1 = true"
-        }
+        CertFault::Downgrade(_) => "see that the peer keeps to RFC 7427",
         CertFault::Missing => "see that the peer sends its certificate",
         CertFault::Name(_) => "compare [peer] id with the names in it",
         CertFault::Scheme => "see that the peer signs with RSA, ECDSA or Ed25519, and SHA-2",
+        CertFault::Sha1 => {
+            "the peer has to sign with SHA-2 (RFC 7427), or else set [auth] allow-sha1 = true"
+        }
         CertFault::Signature => "see that the peer's private key is the certificate's",
         CertFault::TooMany => "see that the peer sends only what leads to its CA",
     }
@@ -168,24 +169,28 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
 /// The time of `up` ran out in `phase`, in which a request was sent `tries` times.
 #[must_use]
 pub fn of_timeout(
-    peer: &Peer,
+    config: &Config,
     phase: UpPhase,
     tries: u32,
     waited: Duration,
     last: Option<&Failure>,
 ) -> Failure {
-    let name = &peer.name;
+    let name = config.name();
     let seconds = waited.as_secs();
-    match phase {
-        UpPhase::IkeSaInit | UpPhase::IkeAuth if tries > 0 => Failure {
+    match (phase, config.ike()) {
+        (UpPhase::IkeSaInit | UpPhase::IkeAuth, Some(peer)) if tries > 0 => Failure {
             code: Code::Unreachable,
             message: unreachable(peer, phase.name(), tries, Some(waited)),
         },
-        UpPhase::Resolve
-        | UpPhase::IkeSaInit
-        | UpPhase::IkeAuth
-        | UpPhase::ChildSa
-        | UpPhase::Routes => last.cloned().unwrap_or_else(|| Failure {
+        (
+            UpPhase::Resolve
+            | UpPhase::IkeSaInit
+            | UpPhase::IkeAuth
+            | UpPhase::ChildSa
+            | UpPhase::ManualSas
+            | UpPhase::Routes,
+            _,
+        ) => last.cloned().unwrap_or_else(|| Failure {
             code: Code::Timeout,
             message: format!(
                 "{name} is not up after {seconds} s, and was last seen in {}: allow more with --timeout, or look \
@@ -198,8 +203,8 @@ pub fn of_timeout(
 
 /// The peer's name leads nowhere.
 #[must_use]
-pub fn of_resolve(peer: &Peer, cause: &dyn Display) -> Failure {
-    let address = address(&peer.address);
+pub fn of_resolve(address: &PeerAddress, cause: &dyn Display) -> Failure {
+    let address = self::address(address);
     Failure {
         code: Code::Resolve,
         message: format!(
@@ -210,8 +215,7 @@ pub fn of_resolve(peer: &Peer, cause: &dyn Display) -> Failure {
 
 /// There is no way to the peer.
 #[must_use]
-pub fn of_no_route(peer: &Peer, remote: IpAddr, cause: &dyn Display) -> Failure {
-    let name = &peer.name;
+pub fn of_no_route(name: &str, remote: IpAddr, cause: &dyn Display) -> Failure {
     Failure {
         code: Code::Unreachable,
         message: format!(
@@ -274,7 +278,7 @@ fn address(address: &PeerAddress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::sample::site_b;
+    use crate::daemon::sample::{config, site_b};
     use crate::ipsec::pad::Identity;
     use crate::wire::ike::numbers::{AuthMethod, NotifyType};
 
@@ -378,16 +382,16 @@ mod tests {
     #[test]
     fn timeout_without_an_answer_is_unreachable() {
         let waited = Duration::from_secs(30);
-        let failure = of_timeout(&site_b(), UpPhase::IkeSaInit, 4, waited, None);
+        let failure = of_timeout(&config(), UpPhase::IkeSaInit, 4, waited, None);
         assert_eq!(failure.code, Code::Unreachable);
         assert!(failure.message.contains("4 tries in 30 s"), "{failure}");
     }
 
     #[test]
     fn timeout_while_failing_says_the_last_failure() {
-        let last = of_resolve(&site_b(), &"no such name");
+        let last = of_resolve(config().address(), &"no such name");
         let failure =
-            of_timeout(&site_b(), UpPhase::Resolve, 0, Duration::from_secs(1), Some(&last));
+            of_timeout(&config(), UpPhase::Resolve, 0, Duration::from_secs(1), Some(&last));
         assert_eq!(failure, last);
         assert!(failure.message.contains("b.example.net"));
     }

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod events;
+mod manual;
 mod requests;
 
 use core::net::{IpAddr, SocketAddr};
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::jobs;
+use super::keylog::{KeyLog, KeyLogError};
 use super::load::{LoadError, load};
 use super::log::{self, BadFilter};
 use super::network::{Network, NetworkError};
@@ -67,12 +69,16 @@ pub struct Options {
     pub socket: PathBuf,
     /// Configuration files to load at the start.
     pub files: Vec<PathBuf>,
+    /// What must outlive the daemon: the sequence numbers of manual keys.
+    pub state_dir: PathBuf,
     /// The directory of systemd credentials.
     pub credentials: Option<PathBuf>,
     /// End with the last peer: for a daemon that `up` started.
     pub exit_when_empty: bool,
     /// Whether `[log] level` of a peer may change what is logged: not if the command line said.
     pub log_from_config: bool,
+    /// Where the keys of every SA are written; nowhere, unless the command line said.
+    pub keylog: Option<PathBuf>,
 }
 
 /// Why the daemon did not start, or did not go on.
@@ -92,6 +98,9 @@ pub enum DaemonError {
         /// The system's words.
         cause: io::Error,
     },
+    /// The key log.
+    #[error(transparent)]
+    KeyLog(#[from] KeyLogError),
     /// Something of the system.
     #[error("cannot {action}: {cause}")]
     System {
@@ -143,6 +152,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
                 }
             }
         })?;
+        // With all privileges: the directory need not be reachable later.
+        let keylog = options.keylog.as_deref().map(KeyLog::open).transpose()?;
         let sockets = Arc::new(Sockets::open()?);
         let now = clock::now();
         let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
@@ -161,9 +172,12 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         }
         let (internal_in, internal) = mpsc::channel(64);
         let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
+        let endpoint_config =
+            EndpointConfig { export_keys: keylog.is_some(), ..EndpointConfig::default() };
         let mut driver = Driver {
             options: options.clone(),
-            endpoint: Endpoint::new(EndpointConfig::default(), env),
+            endpoint: Endpoint::new(endpoint_config, env),
+            keylog,
             shared,
             network,
             workers,
@@ -177,6 +191,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             next_job: 0,
             started: now,
             mtu_check: now + MTU_INTERVAL,
+            counter_check: now + MTU_INTERVAL,
             ending: false,
             had_peer: false,
             news: true,
@@ -240,6 +255,7 @@ enum Internal {
 pub(super) struct Driver {
     options: Options,
     endpoint: Endpoint,
+    keylog: Option<KeyLog>,
     shared: Arc<Shared>,
     network: Network,
     workers: Workers,
@@ -254,6 +270,7 @@ pub(super) struct Driver {
     next_job: u64,
     started: Instant,
     mtu_check: Instant,
+    counter_check: Instant,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
@@ -293,7 +310,7 @@ impl Driver {
                 Some(message) = inputs.from_workers.recv() => self.hear_worker(message).await?,
                 Some(message) = inputs.internal.recv() => {
                     self.news = true;
-                    self.hear_internal(message);
+                    self.hear_internal(message).await;
                 }
                 Some(incoming) = inputs.requests.recv() => {
                     self.news = true;
@@ -356,6 +373,11 @@ impl Driver {
             // Those may have given the endpoint commands.
             self.drain(now).await;
         }
+        if self.peers.values().any(|entry| entry.installed.is_some()) {
+            if self.counter_check <= now {
+                self.extend_counters(now);
+            }
+        }
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
             self.read_path_mtus(None).await;
@@ -378,7 +400,9 @@ impl Driver {
         let peers = peers.flat_map(|entry| [entry.retry_at, entry.removal]).flatten();
         let ups = self.ups.iter().map(|job| job.deadline);
         let rekeys = self.rekeys.iter().map(|job| job.deadline);
-        peers.chain(ups).chain(rekeys).min().map_or(self.mtu_check, |due| due.min(self.mtu_check))
+        let counted = self.peers.values().any(|entry| entry.installed.is_some());
+        let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
+        peers.chain(ups).chain(rekeys).chain(checks).min().unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {
@@ -396,6 +420,9 @@ impl Driver {
                     }
                 }
             }
+            FromWorker::Notice(Notice::Expire { spi, hard }) if self.has_manual(spi) => {
+                self.manual_expires(spi, hard);
+            }
             FromWorker::Notice(
                 notice @ (Notice::Alive { .. }
                 | Notice::Expire { .. }
@@ -410,10 +437,10 @@ impl Driver {
         Ok(())
     }
 
-    fn hear_internal(&mut self, message: Internal) {
+    async fn hear_internal(&mut self, message: Internal) {
         match message {
             Internal::ClientGone(id) => self.client_gone(id),
-            Internal::Resolved { peer, found } => self.begin_exchange(&peer, found),
+            Internal::Resolved { peer, found } => self.addresses_found(&peer, found).await,
         }
     }
 

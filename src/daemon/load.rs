@@ -35,7 +35,7 @@ pub fn load<'a>(
     let config = loaded.config;
     let mut all: Vec<&Config> = vec![&config];
     for other in others {
-        if other.peer.name != config.peer.name {
+        if other.name() != config.name() {
             all.push(other);
         }
     }

@@ -5,10 +5,13 @@
 
 pub mod advice;
 pub mod backoff;
+pub mod counters;
 pub mod driver;
 pub mod jobs;
+pub mod keylog;
 pub mod load;
 pub mod log;
+pub mod manual;
 pub mod network;
 pub mod peers;
 #[cfg(test)]

@@ -8,10 +8,11 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::worker::{Shared, TunPort, Workers};
-use crate::config::Config;
-use crate::io::route::{Netlink, Route, RouteError, Via, exceptions, prefixes};
+use crate::config::{Config, PolicyRef};
+use crate::io::route::{Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
+use crate::io::rule::{self, HOST_TABLE, Rule};
 use crate::io::tun::{Tun, TunDevice};
-use crate::ipsec::TrafficSelector;
+use crate::ipsec::{Mode, TrafficSelector};
 
 /// MTU of a TUN before an SA says what fits: right for most paths, and corrected before traffic flows.
 const FIRST_MTU: u16 = 1400;
@@ -55,6 +56,8 @@ struct TunState {
 
 struct Attached {
     routes: Vec<Route>,
+    /// Of transport mode.
+    rules: Vec<Rule>,
     selectors: Vec<TrafficSelector>,
 }
 
@@ -81,10 +84,10 @@ impl Network {
         config: &Config,
         workers: &Workers,
     ) -> Result<Vec<IpNet>, NetworkError> {
-        let peer = Arc::clone(&config.peer.name);
+        let peer = Arc::clone(config.name());
         let before = self.forget(&peer);
         let result = self.try_attach(config, workers).await;
-        self.remove_routes(before).await;
+        self.remove(before).await;
         if result.is_err() {
             self.detach(&peer, workers).await;
         } else {
@@ -93,18 +96,24 @@ impl Network {
         result
     }
 
-    /// Takes a peer out of the TUNs; its routes are still set.
-    fn forget(&mut self, peer: &Arc<str>) -> Vec<Route> {
-        let attached = self.tuns.values_mut().filter_map(|tun| tun.peers.remove(peer));
-        attached.flat_map(|attached| attached.routes).collect()
+    /// Takes a peer out of the TUNs; its routes and rules are still set.
+    fn forget(&mut self, peer: &Arc<str>) -> Vec<Attached> {
+        self.tuns.values_mut().filter_map(|tun| tun.peers.remove(peer)).collect()
     }
 
-    /// Removes routes, but for those that a peer has (which are set again, since they may differ).
-    async fn remove_routes(&self, routes: Vec<Route>) {
-        for route in routes {
-            let all = self.tuns.values().flat_map(|tun| tun.peers.values());
-            let same =
-                all.flat_map(|attached| &attached.routes).find(|other| other.dst == route.dst);
+    /// Removes rules and routes, but for those that a peer has (routes are set again, since they may differ).
+    async fn remove(&self, attached: Vec<Attached>) {
+        let all = || self.tuns.values().flat_map(|tun| tun.peers.values());
+        // The last one that was added goes first: what lets our own packets pass goes last.
+        for rule in attached.iter().flat_map(|attached| attached.rules.iter().rev()) {
+            if !all().any(|attached| attached.rules.contains(rule)) {
+                warn(self.netlink.remove_host_rule(rule).await);
+            }
+        }
+        for route in attached.into_iter().flat_map(|attached| attached.routes) {
+            let same = all()
+                .flat_map(|attached| &attached.routes)
+                .find(|other| (other.table, other.dst) == (route.table, route.dst));
             warn(match same {
                 Some(other) => self.netlink.add_route(other).await,
                 None => self.netlink.remove_route(&route).await,
@@ -118,15 +127,18 @@ impl Network {
         workers: &Workers,
     ) -> Result<Vec<IpNet>, NetworkError> {
         let name = &config.interface.name;
-        let peer = &config.peer.name;
-        let children = &config.peer.children;
-        let selectors: Vec<_> = children.iter().flat_map(|child| child.ts_peer.clone()).collect();
+        let peer = config.name();
+        let policies = config.policies();
+        let selectors: Vec<_> =
+            policies.iter().flat_map(|policy| policy.ts_peer.to_vec()).collect();
+        let (transport, tunnel): (Vec<_>, Vec<_>) =
+            policies.iter().partition(|policy| policy.mode == Mode::Transport);
         if !self.tuns.contains_key(name) {
             self.create(name, config.interface.mtu).await?;
         }
         let Some(tun) = self.tuns.get_mut(name) else { return Ok(Vec::new()) };
         let index = tun.index;
-        let attached = Attached { routes: Vec::new(), selectors: selectors.clone() };
+        let attached = Attached { routes: Vec::new(), rules: Vec::new(), selectors };
         tun.peers.insert(Arc::clone(peer), attached);
         self.publish(workers);
         for (address, prefix_len) in &config.interface.addresses {
@@ -142,19 +154,30 @@ impl Network {
             }
             self.rules = true;
         }
-        let remote = prefixes(&selectors);
-        let local: Vec<_> = children.iter().flat_map(|child| child.ts_local.clone()).collect();
-        let local = prefixes(&local);
+        let side = |policies: &[&PolicyRef<'_>], of: fn(&PolicyRef<'_>) -> Vec<TrafficSelector>| {
+            prefixes(&policies.iter().flat_map(|policy| of(policy)).collect::<Vec<_>>())
+        };
+        let remote = side(&tunnel, |policy| policy.ts_peer.to_vec());
+        let local = side(&tunnel, |policy| policy.ts_local.to_vec());
         let ours = self.netlink.local_addresses().await?;
         let thrown = exceptions(&local, &remote);
         let mut routes: Vec<_> =
-            thrown.into_iter().map(|dst| Route { dst, via: Via::Throw }).collect();
+            thrown.into_iter().map(|dst| Route { table: TABLE, dst, via: Via::Throw }).collect();
         for dst in &remote {
             // So that what the gateway itself sends into the tunnel is within the selectors.
             let source = ours.iter().copied().find(|addr| {
                 addr.is_ipv4() == dst.addr().is_ipv4() && local.iter().any(|net| net.contains(addr))
             });
-            routes.push(Route { dst: *dst, via: Via::Tun { index, mtu: None, source } });
+            let via = Via::Tun { index, mtu: None, source };
+            routes.push(Route { table: TABLE, dst: *dst, via });
+        }
+        let hosts = side(&transport, |policy| policy.ts_peer.to_vec());
+        for dst in &hosts {
+            // In transport mode each side is one address.
+            let ours = transport.iter().flat_map(|policy| policy.ts_local).map(|ts| ts.start_addr);
+            let source = ours.clone().find(|addr| addr.is_ipv4() == dst.addr().is_ipv4());
+            let via = Via::Tun { index, mtu: None, source };
+            routes.push(Route { table: HOST_TABLE, dst: *dst, via });
         }
         for route in &routes {
             self.netlink.add_route(route).await?;
@@ -164,7 +187,14 @@ impl Network {
                 attached.routes.push(route.clone());
             }
         }
-        Ok(remote)
+        for rule in host_rules(&transport) {
+            if let Some(attached) = self.tuns.get_mut(name).and_then(|tun| tun.peers.get_mut(peer))
+            {
+                attached.rules.push(rule.clone());
+            }
+            self.netlink.add_host_rule(&rule).await?;
+        }
+        Ok(remote.into_iter().chain(hosts).collect())
     }
 
     async fn create(&mut self, name: &str, mtu: Option<u16>) -> Result<(), NetworkError> {
@@ -188,8 +218,8 @@ impl Network {
     /// Takes away everything of a peer: routes, and with the last peer of a TUN the TUN, and with the last TUN the
     /// rules. What cannot be removed is logged.
     pub async fn detach(&mut self, peer: &Arc<str>, workers: &Workers) {
-        let routes = self.forget(peer);
-        self.remove_routes(routes).await;
+        let attached = self.forget(peer);
+        self.remove(attached).await;
         self.drop_idle(workers).await;
     }
 
@@ -265,6 +295,22 @@ impl Network {
         self.shared.tuns.store(Arc::new(ports));
         workers.wake();
     }
+}
+
+/// The rules that SAs in transport mode need.
+fn host_rules(transport: &[&PolicyRef<'_>]) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for policy in transport {
+        let pairs = policy.ts_local.iter().flat_map(|l| policy.ts_peer.iter().map(|p| (*l, *p)));
+        let pairs: Vec<_> = pairs.collect();
+        let Some((_, theirs)) = pairs.first() else { continue };
+        for rule in rule::for_transport(theirs.start_addr, &pairs) {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+    }
+    rules
 }
 
 fn warn(result: Result<(), RouteError>) {

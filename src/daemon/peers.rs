@@ -9,12 +9,13 @@ use ipnet::IpNet;
 
 use super::advice;
 use super::backoff::Backoff;
-use crate::config::Config;
+use super::manual::Installed;
+use crate::config::{Config, Keying};
 use crate::control::protocol::{Failure, PeerState, UpPhase};
 use crate::crypto::SecureRandom;
 use crate::ike::{CloseReason, Phase, SaStatus};
 use crate::ipsec::PolicyId;
-use crate::ipsec::pad::{ChildPolicy, PeerAddress, StartPolicy};
+use crate::ipsec::pad::{ChildPolicy, Peer, PeerAddress, StartPolicy};
 
 /// A peer.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Entry {
     pub attempts: usize,
     /// Set once it is being taken down: when to stop waiting for the answer to DELETE.
     pub removal: Option<Instant>,
+    /// The SAs of a peer with manual keys, once they are in the SAD.
+    pub installed: Option<Installed>,
     backoff: Backoff,
 }
 
@@ -54,6 +57,7 @@ impl Entry {
             resolving: false,
             attempts: 0,
             removal: None,
+            installed: None,
             backoff: Backoff::default(),
         }
     }
@@ -62,16 +66,21 @@ impl Entry {
     #[must_use]
     pub fn wants_up(&self) -> bool {
         self.removal.is_none()
-            && self.config.peer.address != PeerAddress::Any
-            && self.config.peer.children.iter().any(|child| child.start == StartPolicy::Now)
+            && *self.config.address() != PeerAddress::Any
+            && match &self.config.keying {
+                Keying::Ike(peer) => {
+                    peer.children.iter().any(|child| child.start == StartPolicy::Now)
+                }
+                Keying::Manual(_) => true,
+            }
     }
 
     /// Whether the first packet may bring it up.
     #[must_use]
     pub fn on_traffic(&self, policy: PolicyId) -> bool {
-        let mut children = self.config.peer.children.iter();
+        let mut children = self.config.ike().into_iter().flat_map(|peer| &peer.children);
         self.removal.is_none()
-            && self.config.peer.address != PeerAddress::Any
+            && *self.config.address() != PeerAddress::Any
             && children.any(|child| child.policy == policy && child.start != StartPolicy::Respond)
     }
 
@@ -89,7 +98,9 @@ impl Entry {
                 sa.name == child.name && (sa.state == "INSTALLED" || sa.state == "REKEYING")
             })
         };
-        let children = &self.config.peer.children;
+        let Keying::Ike(Peer { children, .. }) = &self.config.keying else {
+            return self.installed.is_some();
+        };
         let mut wanted = children.iter().filter(|child| child.start == StartPolicy::Now).peekable();
         if wanted.peek().is_some() { wanted.all(installed) } else { children.iter().any(installed) }
     }
@@ -156,13 +167,13 @@ impl Entry {
     #[must_use]
     pub fn timeout(&self, waited: Duration) -> Failure {
         let last = self.last_error.as_ref();
-        advice::of_timeout(&self.config.peer, self.phase, self.tries, waited, last)
+        advice::of_timeout(&self.config, self.phase, self.tries, waited, last)
     }
 
     /// The address for this attempt out of those found, of the version that our own address has.
     #[must_use]
     pub fn choose_address(&self, found: &[IpAddr]) -> Option<IpAddr> {
-        let local = self.config.peer.local_addr;
+        let local = self.config.local_addr();
         let fits = |addr: &&IpAddr| local.is_none_or(|local| local.is_ipv4() == addr.is_ipv4());
         let usable: Vec<_> = found.iter().filter(fits).collect();
         usable.get(self.attempts % usable.len().max(1)).map(|addr| **addr)
@@ -170,24 +181,25 @@ impl Entry {
 
     /// Gives each child an SPD entry: the one that a child of the same name had before, or the next.
     pub fn number(config: &mut Config, before: Option<&Self>, next: &mut u32) {
-        for child in &mut config.peer.children {
-            let old = before.and_then(|entry| {
-                entry.config.peer.children.iter().find(|old| old.name == child.name)
-            });
-            child.policy = old.map_or_else(
+        // SAs of IKE and SAs with manual keys never serve one entry.
+        let before = before.filter(|old| old.config.ike().is_some() == config.ike().is_some());
+        let before = before.map(|entry| entry.config.policies()).unwrap_or_default();
+        config.number(|name| {
+            let old = before.iter().find(|old| old.name == name);
+            old.map_or_else(
                 || {
                     *next += 1;
                     PolicyId(*next)
                 },
-                |old| old.policy,
-            );
-        }
+                |old| old.id,
+            )
+        });
     }
 
     /// The peer's name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
-        &self.config.peer.name
+        self.config.name()
     }
 }
 
@@ -202,16 +214,16 @@ pub fn goes_on(sa: &SaStatus) -> bool {
     is_attempt(sa) || sa.state == "ESTABLISHED" || sa.state == "REKEYING"
 }
 
-/// The failure behind a [`CloseReason`], and whether waiting on is in vain.
+/// The failure behind a [`CloseReason`], and whether waiting on is in vain; `None` for a peer that has no IKE any more.
 #[must_use]
-pub fn judge(entry: &Entry, reason: &CloseReason) -> (Failure, bool) {
-    (advice::of_close(&entry.config.peer, reason), advice::is_fatal(reason))
+pub fn judge(entry: &Entry, reason: &CloseReason) -> Option<(Failure, bool)> {
+    Some((advice::of_close(entry.config.ike()?, reason), advice::is_fatal(reason)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::sample::config;
+    use crate::daemon::sample::{config, ike};
     use crate::ike::ChildStatus;
     use crate::io::clock;
     use crate::ipsec::pad::Identity;
@@ -285,7 +297,7 @@ mod tests {
     #[test]
     fn peer_that_only_responds_waits_and_is_never_tried() {
         let mut config = config();
-        config.peer.children[0].start = StartPolicy::Respond;
+        ike(&mut config).children[0].start = StartPolicy::Respond;
         let mut entry = Entry::new(config);
         assert!(!entry.wants_up());
         assert!(!entry.on_traffic(PolicyId(1)));
@@ -298,11 +310,11 @@ mod tests {
     #[test]
     fn traffic_brings_up_what_waits_for_it_and_nothing_else() {
         let mut config = config();
-        config.peer.children[0].start = StartPolicy::OnTraffic;
+        ike(&mut config).children[0].start = StartPolicy::OnTraffic;
         let mut entry = Entry::new(config);
         assert!(entry.on_traffic(PolicyId(1)));
         assert!(!entry.on_traffic(PolicyId(2)));
-        entry.config.peer.address = PeerAddress::Any;
+        ike(&mut entry.config).address = PeerAddress::Any;
         assert!(!entry.on_traffic(PolicyId(1)), "nobody knows where it is");
     }
 
@@ -327,7 +339,7 @@ mod tests {
             entry.attempts += 1;
         }
         assert_eq!(chosen, [found[0], found[1], found[2], found[0]]);
-        entry.config.peer.local_addr = Some("2001:db8::9".parse().unwrap());
+        ike(&mut entry.config).local_addr = Some("2001:db8::9".parse().unwrap());
         assert_eq!(entry.choose_address(&found), Some(found[1]));
         assert_eq!(entry.choose_address(&found[..1]), None);
     }
@@ -336,14 +348,14 @@ mod tests {
     fn policy_number_survives_a_reload() {
         let (mut next, mut first) = (4, config());
         Entry::number(&mut first, None, &mut next);
-        assert_eq!(first.peer.children[0].policy, PolicyId(5));
+        assert_eq!(first.policies()[0].id, PolicyId(5));
         let before = Entry::new(first);
         let mut second = config();
-        let mut more = second.peer.children[0].clone();
+        let mut more = ike(&mut second).children[0].clone();
         more.name = "dmz".into();
-        second.peer.children.insert(0, more);
+        ike(&mut second).children.insert(0, more);
         Entry::number(&mut second, Some(&before), &mut next);
-        let numbers: Vec<_> = second.peer.children.iter().map(|child| child.policy.0).collect();
+        let numbers: Vec<_> = second.policies().iter().map(|policy| policy.id.0).collect();
         assert_eq!(numbers, [6, 5]);
     }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::config::{Config, Interface};
+use crate::config::{Config, Interface, Keying};
 use crate::crypto::Secret;
 use crate::ipsec::pad::{
     Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
@@ -72,7 +72,7 @@ pub(super) fn site_b() -> Peer {
 pub(super) fn config() -> Config {
     Config {
         file: "/etc/ipsecd/site-b.conf".into(),
-        peer: site_b(),
+        keying: Keying::Ike(site_b()),
         interface: Interface {
             name: "ipsec0".into(),
             mtu: None,
@@ -81,5 +81,13 @@ pub(super) fn config() -> Config {
             clamp_mss: true,
         },
         log_level: None,
+    }
+}
+
+/// The peer in it.
+pub(super) fn ike(config: &mut Config) -> &mut Peer {
+    match &mut config.keying {
+        Keying::Ike(peer) => peer,
+        Keying::Manual(_) => panic!("it has manual keys"),
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::io::raw;
 use crate::io::sys::{Received, ToSend};
+use crate::io::too_big::TooBig;
 use crate::io::udp::{Fragment, Pair, Socket};
 use crate::ipsec::{Encap, Path};
 
@@ -34,6 +35,10 @@ pub struct Family {
     pub natt: Pair,
     /// IP protocol 50.
     pub esp: Pair,
+    /// IP protocol 51; receives only.
+    pub ah: Socket,
+    /// For packets that are whole; sends only.
+    pub whole: Socket,
 }
 
 /// Every socket.
@@ -43,6 +48,7 @@ pub struct Sockets {
     pub v4: Family,
     /// IPv6, if this host has it.
     pub v6: Option<Family>,
+    _too_big: Option<TooBig>,
 }
 
 impl Sockets {
@@ -60,7 +66,10 @@ impl Sockets {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { v4, v6 })
+        let too_big = v6.as_ref().map(|_| TooBig::hear()).transpose();
+        let _too_big = too_big
+            .map_err(|cause| SocketError { what: "raw sockets for ICMPv6 errors", cause })?;
+        Ok(Self { v4, v6, _too_big })
     }
 
     /// The sockets that reach `remote`.
@@ -92,20 +101,22 @@ impl Sockets {
 impl Family {
     fn open(v6: bool) -> Result<Self, SocketError> {
         let named = |what| move |cause| SocketError { what, cause };
-        let (ike, natt, esp) = if v6 {
-            ("UDP port 500 (IPv6)", "UDP port 4500 (IPv6)", "the raw ESP socket (IPv6)")
+        let (ike, natt, raw) = if v6 {
+            ("UDP port 500 (IPv6)", "UDP port 4500 (IPv6)", "the raw sockets (IPv6)")
         } else {
-            ("UDP port 500", "UDP port 4500", "the raw ESP socket")
+            ("UDP port 500", "UDP port 4500", "the raw sockets")
         };
         Ok(Self {
             ike: Socket::udp(IKE_PORT, v6).map_err(named(ike))?,
             natt: Pair::udp(NATT_PORT, v6).map_err(named(natt))?,
-            esp: raw::esp(v6).map_err(named(esp))?,
+            esp: raw::esp(v6).map_err(named(raw))?,
+            ah: raw::ah(v6).map_err(named(raw))?,
+            whole: raw::whole(v6).map_err(named(raw))?,
         })
     }
 }
 
-/// The path that a datagram came on. `port` is ours: 500, 4500, or 0 for protocol 50.
+/// The path that a datagram came on. `port` is ours: 500, 4500, or 0 for protocols 50 and 51.
 #[must_use]
 pub fn path_of(received: &Received, port: u16, encap: Encap) -> Path {
     let unknown: IpAddr = if received.from.is_ipv4() {

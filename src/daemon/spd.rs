@@ -9,13 +9,13 @@ use crate::ipsec::{Action, Spd, SpdEntry, TrafficSelector};
 /// subnet inside another is not swallowed by it.
 pub fn of<'a>(peers: impl Iterator<Item = &'a Entry>) -> Spd {
     let mut entries: Vec<(u128, SpdEntry)> = Vec::new();
-    for child in peers.flat_map(|entry| &entry.config.peer.children) {
+    for policy in peers.flat_map(|entry| entry.config.policies()) {
         let entry = SpdEntry {
-            ts_local: child.ts_local.clone().into(),
-            ts_peer: child.ts_peer.clone().into(),
-            action: Action::Protect(child.policy),
+            ts_local: policy.ts_local.into(),
+            ts_peer: policy.ts_peer.into(),
+            action: Action::Protect(policy.id),
         };
-        entries.push((child.ts_peer.iter().map(size).max().unwrap_or(0), entry));
+        entries.push((policy.ts_peer.iter().map(size).max().unwrap_or(0), entry));
     }
     // Stable: peers come by name, children in their order.
     entries.sort_by_key(|(size, _)| *size);
@@ -36,15 +36,16 @@ fn size(ts: &TrafficSelector) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::sample::{config, range};
+    use crate::daemon::sample::{config, ike, range};
     use crate::ipsec::PolicyId;
 
     #[test]
     fn smaller_network_comes_before_the_one_around_it() {
         let entry = |policy, start, end| {
             let mut config = config();
-            config.peer.children[0].policy = PolicyId(policy);
-            config.peer.children[0].ts_peer = vec![range(start, end)];
+            let child = &mut ike(&mut config).children[0];
+            child.policy = PolicyId(policy);
+            child.ts_peer = vec![range(start, end)];
             Entry::new(config)
         };
         let peers = [

@@ -3,16 +3,21 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use ipnet::IpNet;
 
+use super::manual::Pair;
 use super::peers::Entry;
 use super::worker::Lost;
-use crate::control::protocol::{ChildSaStatus, IkeSaStatus, PeerStatus, Status, Traffic};
+use crate::control::protocol::{
+    ChildSaStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus, PeerStatus, Status, Traffic,
+};
 use crate::datapath::{DatapathStats, SaStats};
 use crate::ike::{ChildStatus, SaStatus};
 use crate::io::route::prefixes;
-use crate::ipsec::{DropReason, Encap, Path, TrafficSelector};
+use crate::ipsec::manual::ManualSa;
+use crate::ipsec::{DropReason, Encap, Mode, Path, Protocol, Spi, TrafficSelector};
 
 /// The daemon as a whole.
 #[must_use]
@@ -23,9 +28,12 @@ pub fn of_daemon(
     lost: &Lost,
 ) -> Status {
     let mut drops = by_reason(&stats.drops);
-    for (name, counter) in
-        [("queue-full", &lost.queue_full), ("send-failed", &lost.send), ("tun-failed", &lost.tun)]
-    {
+    for (name, counter) in [
+        ("queue-full", &lost.queue_full),
+        ("send-failed", &lost.send),
+        ("tun-failed", &lost.tun),
+        ("headers-refused", &lost.headers),
+    ] {
         let count = counter.load(Ordering::Relaxed);
         if count > 0 {
             drops.insert(name.to_owned(), count);
@@ -35,20 +43,22 @@ pub fn of_daemon(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_seconds: uptime.as_secs(),
+        keylog: None,
         peers,
         drops,
     }
 }
 
-/// One peer. `retry_in`: time to the next attempt.
+/// One peer.
 #[must_use]
 pub fn of_peer(
     entry: &Entry,
     sas: &[SaStatus],
     stats: &DatapathStats,
     mtu: Option<u16>,
-    retry_in: Option<Duration>,
+    now: Instant,
 ) -> PeerStatus {
+    let retry_in = entry.retry_at.map(|at| at.saturating_duration_since(now));
     PeerStatus {
         name: entry.name().to_string(),
         file: entry.config.file.clone(),
@@ -59,6 +69,67 @@ pub fn of_peer(
         mtu: mtu.map(u32::from),
         routes: entry.routes.iter().map(IpNet::to_string).collect(),
         ike_sas: sas.iter().map(|sa| of_ike_sa(sa, stats)).collect(),
+        manual_sas: manual_sas(entry, stats, now),
+    }
+}
+
+fn manual_sas(entry: &Entry, stats: &DatapathStats, now: Instant) -> Vec<ManualSaStatus> {
+    let (Some(manual), Some(installed)) = (entry.config.manual(), &entry.installed) else {
+        return Vec::new();
+    };
+    let age = now.saturating_duration_since(installed.since);
+    let pairs = manual.sas.iter().zip(&installed.pairs);
+    pairs.map(|(sa, pair)| of_manual_sa(sa, pair, stats, age)).collect()
+}
+
+fn of_manual_sa(
+    sa: &ManualSa,
+    pair: &Pair,
+    stats: &DatapathStats,
+    age: Duration,
+) -> ManualSaStatus {
+    let of_policy = |stats: &&SaStats| stats.policy == sa.policy;
+    let inbound: Vec<_> = stats.inbound.iter().filter(of_policy).collect();
+    let outbound: Vec<_> = stats.outbound.iter().filter(of_policy).collect();
+    let mut drops = BTreeMap::new();
+    for sa in inbound.iter().chain(&outbound) {
+        for (name, count) in by_reason(&sa.drops) {
+            *drops.entry(name).or_default() += count;
+        }
+    }
+    let layers = sa.layers().zip(&pair.counted).map(|((suite, keys, _), counted)| {
+        let inbound = inbound.iter().find(|sa| sa.spi == keys.spi);
+        ManualLayerStatus {
+            spi_inbound: keys.spi.to_string(),
+            spi_outbound: counted.sa().params().spi.to_string(),
+            suite: suite.to_string(),
+            sequence_inbound: inbound.map_or(0, |sa| sa.sequence),
+            sequence_outbound: counted.sa().sequence(),
+            sequence_last: counted.sa().last_sequence(),
+        }
+    });
+    let (local, remote) = ends(pair.path);
+    let first = |all: &[&SaStats], spi: Spi| traffic(all.iter().find(|sa| sa.spi == spi).copied());
+    ManualSaStatus {
+        name: sa.name.to_string(),
+        keys: "manual: no rekey".to_owned(),
+        mode: match sa.mode {
+            Mode::Tunnel => "tunnel".to_owned(),
+            Mode::Transport => "transport".to_owned(),
+        },
+        encap: match (sa.suite.protocol(), sa.encap) {
+            (Protocol::Ah, _) => "ah".to_owned(),
+            (Protocol::Esp, encap) => encap_name(encap).to_owned(),
+        },
+        local,
+        remote,
+        ts_local: selectors(&sa.ts_local),
+        ts_peer: selectors(&sa.ts_peer),
+        layers: layers.collect(),
+        inbound: first(&inbound, sa.inbound.spi),
+        outbound: first(&outbound, sa.outbound.spi),
+        drops,
+        age_seconds: age.as_secs(),
     }
 }
 
@@ -100,7 +171,7 @@ fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
         spi_inbound: child.spi_inbound.to_string(),
         spi_outbound: child.spi_outbound.to_string(),
         suite: child.suite.to_string(),
-        encap: if child.path.encap == Encap::Udp { "udp" } else { "esp" }.to_owned(),
+        encap: encap_name(child.path.encap).to_owned(),
         local,
         remote,
         ts_local: selectors(&child.ts_local),
@@ -110,6 +181,13 @@ fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
         drops,
         age_seconds: child.established.as_secs(),
         rekey_in_seconds: child.rekey_in.map(|wait| wait.as_secs()),
+    }
+}
+
+const fn encap_name(encap: Encap) -> &'static str {
+    match encap {
+        Encap::Plain => "esp",
+        Encap::Udp => "udp",
     }
 }
 

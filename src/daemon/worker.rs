@@ -16,13 +16,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
 use super::sockets::{NATT_PORT, Sockets, path_of};
-use crate::datapath::{Datapath, Ecn, InboundBatch, OutboundBatch, Received, Sealed};
+use crate::datapath::{Datapath, Form, InboundBatch, OutboundBatch, Received, Sealed};
 use crate::io::clock;
-use crate::io::raw::payload_offset;
+use crate::io::raw::{self, Chain};
 use crate::io::sys::{self, BATCH, ToSend};
 use crate::io::tun::TunDevice;
 use crate::io::udp::{Fragment, Socket};
 use crate::ipsec::{Encap, Notice, PacketBuf, Path, TrafficSelector};
+use crate::wire::ip::{IpPacket, NextHeader};
 
 /// Longest packet that is read: the longest that IP has. Memory that no packet needed is never touched.
 const MAX_PACKET: usize = 65_535;
@@ -61,6 +62,8 @@ pub struct Lost {
     pub send: AtomicU64,
     /// Packets that a TUN did not take.
     pub tun: AtomicU64,
+    /// IPv6 packets with more extension headers than we take.
+    pub headers: AtomicU64,
 }
 
 /// What a worker tells the driver.
@@ -299,6 +302,7 @@ struct InboundWorker {
     queue: Queue,
     received: Vec<Received>,
     meta: Vec<sys::Received>,
+    chains: Vec<Chain>,
     batch: InboundBatch,
 }
 
@@ -306,19 +310,21 @@ struct InboundWorker {
 #[derive(Clone, Copy)]
 struct Source<'a> {
     socket: &'a Socket,
-    encap: Encap,
+    /// The protocol of a raw socket.
+    raw: Option<NextHeader>,
 }
 
 impl InboundWorker {
     fn new(shared: Arc<Shared>, queue: Queue) -> Self {
         let nowhere = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
         let path = Path { local: nowhere, remote: nowhere, encap: Encap::Plain };
-        let empty = || Received { path, ecn: Ecn::NotEct, buf: PacketBuf::new(MAX_PACKET) };
+        let empty = || Received { path, traffic_class: 0, buf: PacketBuf::new(MAX_PACKET) };
         Self {
             shared,
             queue,
             received: (0..BATCH).map(|_| empty()).collect(),
             meta: Vec::with_capacity(BATCH),
+            chains: vec![Chain::default(); BATCH],
             batch: InboundBatch::new(MAX_PACKET),
         }
     }
@@ -327,8 +333,9 @@ impl InboundWorker {
         let sockets = Arc::clone(&self.shared.sockets);
         let mut sources = Vec::new();
         for family in [Some(&sockets.v4), sockets.v6.as_ref()].into_iter().flatten() {
-            sources.push(Source { socket: &family.natt.main, encap: Encap::Udp });
-            sources.push(Source { socket: &family.esp.main, encap: Encap::Plain });
+            sources.push(Source { socket: &family.natt.main, raw: None });
+            sources.push(Source { socket: &family.esp.main, raw: Some(NextHeader::ESP) });
+            sources.push(Source { socket: &family.ah, raw: Some(NextHeader::AH) });
         }
         let fds: Vec<_> = sources.iter().map(|source| source.socket.as_fd()).collect();
         let mut ready = Vec::new();
@@ -349,23 +356,31 @@ impl InboundWorker {
     fn pass(&mut self, source: Source<'_>) -> io::Result<()> {
         let mut buffers: Vec<_> =
             self.received.iter_mut().map(|one| IoSliceMut::new(one.buf.space_mut())).collect();
-        match source.socket.recv(&mut buffers, &mut self.meta) {
+        let result = match source.raw {
+            Some(_) => raw::recv(source.socket, &mut buffers, &mut self.meta, &mut self.chains),
+            None => source.socket.recv(&mut buffers, &mut self.meta),
+        };
+        match result {
             Ok(()) => {}
             Err(error) if is_idle(&error) => return Ok(()),
             // What a socket reports of others' packets (ICMP) is cleared by reporting it.
             Err(error) if is_passing(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
-        let port = if source.encap == Encap::Udp { NATT_PORT } else { 0 };
-        for (one, meta) in self.received.iter_mut().zip(&self.meta) {
+        let (port, encap) = match source.raw {
+            Some(_) => (0, Encap::Plain),
+            None => (NATT_PORT, Encap::Udp),
+        };
+        for ((one, meta), chain) in self.received.iter_mut().zip(&self.meta).zip(&self.chains) {
             one.buf.set_len(meta.len);
-            one.path = path_of(meta, port, source.encap);
-            one.ecn = Ecn::of(meta.tos);
-            if source.encap == Encap::Plain {
-                // A header that is none leaves an empty packet, which the datapath counts as malformed.
-                let offset = payload_offset(source.socket.is_v6(), &one.buf);
-                let offset = offset.unwrap_or(one.buf.len());
-                one.buf.trim_front(offset);
+            one.path = path_of(meta, port, encap);
+            one.traffic_class = meta.tos;
+            if let Some(protocol) = source.raw
+                && source.socket.is_v6()
+                && !chain.put_before(&mut one.buf, meta, protocol)
+            {
+                self.shared.lost.headers.fetch_add(1, Ordering::Relaxed);
+                one.buf.clear();
             }
         }
         let count = self.meta.len();
@@ -422,7 +437,7 @@ fn send_sealed(shared: &Shared, queue: &Queue, sealed: &[Sealed]) {
     let same_socket = |a: &Sealed, b: &Sealed| {
         a.path.encap == b.path.encap
             && a.path.remote.is_ipv4() == b.path.remote.is_ipv4()
-            && a.dont_fragment == b.dont_fragment
+            && leaves_by(a) == leaves_by(b)
     };
     for run in sealed.chunk_by(same_socket) {
         let Some(socket) = run.first().and_then(|first| socket_of(&shared.sockets, first)) else {
@@ -458,24 +473,49 @@ fn send_sealed(shared: &Shared, queue: &Queue, sealed: &[Sealed]) {
     }
 }
 
+/// The sockets of a family, as far as a packet's form says which.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LeavesBy {
+    /// The kernel adds the headers.
+    Pair(Fragment),
+    /// They are there.
+    Whole,
+}
+
+const fn leaves_by(sealed: &Sealed) -> LeavesBy {
+    match sealed.form {
+        Form::Packet => LeavesBy::Whole,
+        Form::Payload { dont_fragment: true, .. } => LeavesBy::Pair(Fragment::Never),
+        Form::Payload { dont_fragment: false, .. } => LeavesBy::Pair(Fragment::Allowed),
+    }
+}
+
 fn socket_of<'a>(sockets: &'a Sockets, sealed: &Sealed) -> Option<&'a Socket> {
     let family = sockets.family(sealed.path.remote.ip())?;
-    let pair = if sealed.path.encap == Encap::Udp { &family.natt } else { &family.esp };
-    Some(pair.choose(if sealed.dont_fragment { Fragment::Never } else { Fragment::Allowed }))
+    Some(match (leaves_by(sealed), sealed.path.encap) {
+        (LeavesBy::Whole, _) => &family.whole,
+        (LeavesBy::Pair(fragment), Encap::Udp) => family.natt.choose(fragment),
+        (LeavesBy::Pair(fragment), Encap::Plain) => family.esp.choose(fragment),
+    })
 }
 
 fn to_send(sealed: &Sealed) -> ToSend<'_> {
     let mut to = sealed.path.remote;
-    if sealed.path.encap == Encap::Plain {
+    let tos = match sealed.form {
+        Form::Payload { traffic_class, .. } => traffic_class,
+        Form::Packet => {
+            // Where its own header says, which a source route may have changed.
+            if let Ok(ip) = IpPacket::new_checked(&sealed.buf[..]) {
+                to.set_ip(ip.dst_addr());
+            }
+            0
+        }
+    };
+    if sealed.form == Form::Packet || sealed.path.encap == Encap::Plain {
         // A raw socket takes the port of an IPv6 address for the protocol, and refuses another than its own.
         to.set_port(0);
     }
-    ToSend {
-        payload: &sealed.buf,
-        to,
-        local: Some(sealed.path.local.ip()),
-        tos: sealed.traffic_class,
-    }
+    ToSend { payload: &sealed.buf, to, local: Some(sealed.path.local.ip()), tos }
 }
 
 /// Waits for room in the send buffer, not for long. `false` if there is none.

@@ -5,19 +5,29 @@
 
 use crate::ipsec::{Notice, PacketBuf, Path};
 
-use super::ecn::Ecn;
-
-/// A sealed packet: from its ESP header to its ICV. What goes before it on the wire, IP and UDP header, is the socket's.
+/// A sealed packet.
 #[derive(Debug)]
 pub struct Sealed {
-    /// The ESP packet.
+    /// What `form` says.
     pub buf: PacketBuf,
     /// From where to where, and whether in UDP.
     pub path: Path,
-    /// TOS or Traffic Class of the outer header.
-    pub traffic_class: u8,
-    /// Whether the outer packet must not be fragmented: DF for IPv4, no fragment header for IPv6.
-    pub dont_fragment: bool,
+    /// What is there, and so what the socket has to add.
+    pub form: Form,
+}
+
+/// What of a sealed packet is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The whole IP packet, no longer than the path takes as far as it is known: transport mode, and AH.
+    Packet,
+    /// ESP, from its header to its ICV. What goes before it on the wire, IP and UDP header, is the socket's.
+    Payload {
+        /// TOS or Traffic Class of the outer header.
+        traffic_class: u8,
+        /// Whether the outer packet must not be fragmented: DF for IPv4, no fragment header for IPv6.
+        dont_fragment: bool,
+    },
 }
 
 /// What became of a batch of packets from the TUN.
@@ -34,14 +44,15 @@ pub struct OutboundBatch {
     pub(super) pool: Pool,
 }
 
-/// A datagram from a UDP socket (`path.encap` is UDP), or what follows the IP header of a packet of protocol 50.
+/// A datagram from a UDP socket (`path.encap` is UDP), or a packet of protocol 50 or 51.
 #[derive(Debug)]
 pub struct Received {
     /// From where to where it came.
     pub path: Path,
-    /// The ECN field of its IP header.
-    pub ecn: Ecn,
-    /// The datagram, or ESP packet.
+    /// TOS or Traffic Class of a datagram's IP header. A packet's is looked for in the packet.
+    pub traffic_class: u8,
+    /// The data of the datagram, or the whole packet, from its IP header on. It is no fragment: those are put together
+    /// before.
     pub buf: PacketBuf,
 }
 

@@ -1,14 +1,45 @@
-//! IPv4 packets without DF that are longer than the tunnel MTU: fragmented before they are sealed (RFC 4301 §8.2.1, RFC
-//! 791 §3.2), so that the far end has nothing to reassemble.
+//! Packets that are longer than a path takes, in pieces (RFC 791 §3.2, RFC 8200 §4.5): inner IPv4 packets without DF before
+//! they are sealed in tunnel mode (RFC 4301 §8.2.1), so that the far end has nothing to reassemble, and whole packets that
+//! were sealed (RFC 4303 §3.3.4, RFC 4302 §3.3.4).
 
-use crate::ipsec::PacketBuf;
-use crate::wire::ip::Ipv4Packet;
+use crate::ipsec::{PacketBuf, Place};
+use crate::wire::ip::{Ipv4Packet, Ipv6Packet, NextHeader};
+
+/// The fragments of a packet, one at a time.
+pub(super) enum Fragments<'a> {
+    V4(V4<'a>),
+    V6(V6<'a>),
+}
+
+impl<'a> Fragments<'a> {
+    /// Of an IPv4 packet, which may be a fragment itself. `None` if it is not IPv4, or `mtu` has no room for a header and
+    /// 8 bytes.
+    pub(super) fn of_ipv4(packet: &'a [u8], mtu: usize) -> Option<Self> {
+        V4::new(packet, mtu).map(Self::V4)
+    }
+
+    /// Of a packet with ESP or AH, whole and of either version.
+    pub(super) fn of_sealed(packet: &'a [u8], mtu: usize) -> Option<Self> {
+        match packet.first()? >> 4 {
+            4 => Self::of_ipv4(packet, mtu),
+            _ => V6::new(packet, mtu).map(Self::V6),
+        }
+    }
+
+    /// Writes the next fragment into `buf`; `false` if there is none, or it does not fit.
+    pub(super) fn next_into(&mut self, buf: &mut PacketBuf) -> bool {
+        match self {
+            Self::V4(fragments) => fragments.next_into(buf),
+            Self::V6(fragments) => fragments.next_into(buf),
+        }
+    }
+}
 
 /// Longest IPv4 header.
 const MAX_HEADER: usize = 60;
 
-/// The fragments of an IPv4 packet, one at a time.
-pub(super) struct Fragments<'a> {
+/// The fragments of an IPv4 packet.
+pub(super) struct V4<'a> {
     payload: &'a [u8],
     /// What each fragment begins with; after the first only the options that are to be copied.
     header: [u8; MAX_HEADER],
@@ -20,9 +51,8 @@ pub(super) struct Fragments<'a> {
     mtu: usize,
 }
 
-impl<'a> Fragments<'a> {
-    /// `None` if it is not IPv4, or `mtu` has no room for a header and 8 bytes.
-    pub(super) fn new(packet: &'a [u8], mtu: usize) -> Option<Self> {
+impl<'a> V4<'a> {
+    fn new(packet: &'a [u8], mtu: usize) -> Option<Self> {
         let ip = Ipv4Packet::new_checked(packet).ok()?;
         let (offset, more) = (ip.fragment_offset().into(), ip.more_fragments());
         let (original, payload) =
@@ -33,8 +63,7 @@ impl<'a> Fragments<'a> {
         (mtu >= header_len + 8).then_some(Self { payload, header, header_len, offset, more, mtu })
     }
 
-    /// Writes the next fragment into `buf`; `false` if there is none, or it does not fit.
-    pub(super) fn next_into(&mut self, buf: &mut PacketBuf) -> bool {
+    fn next_into(&mut self, buf: &mut PacketBuf) -> bool {
         if self.payload.is_empty() {
             return false;
         }
@@ -88,6 +117,82 @@ impl<'a> Fragments<'a> {
     }
 }
 
+/// The fragments of an IPv6 packet, by its source.
+pub(super) struct V6<'a> {
+    /// What each fragment begins with: what routers on the way read, up to the IPsec header.
+    headers: &'a [u8],
+    /// Where in it the Fragment header is named.
+    named_at: usize,
+    payload: &'a [u8],
+    /// What `payload` begins with.
+    next_header: NextHeader,
+    ident: [u8; 4],
+    /// Place of `payload` in the whole packet.
+    offset: usize,
+    mtu: usize,
+}
+
+/// Length of a Fragment header (RFC 8200 §4.5).
+const FRAGMENT_HEADER: usize = 8;
+
+impl<'a> V6<'a> {
+    fn new(packet: &'a [u8], mtu: usize) -> Option<Self> {
+        let of = |protocol| Place::of(packet, protocol).map(|place| (protocol, place));
+        let (next_header, place) = of(NextHeader::ESP).or_else(|| of(NextHeader::AH))?;
+        let (headers, payload) = packet.split_at_checked(place.at)?;
+        // RFC 8200 §4.5 wants an identification of its own for each packet, RFC 7739 one that nobody else can foretell: a
+        // part of the ICV is both.
+        let ident = match next_header {
+            NextHeader::AH => *payload.get(AH_ICV..)?.first_chunk()?,
+            _ => *payload.last_chunk()?,
+        };
+        let named_at = place.next_header_at;
+        (mtu >= headers.len() + FRAGMENT_HEADER + 8).then_some(Self {
+            headers,
+            named_at,
+            payload,
+            next_header,
+            ident,
+            offset: 0,
+            mtu,
+        })
+    }
+
+    fn next_into(&mut self, buf: &mut PacketBuf) -> bool {
+        if self.payload.is_empty() {
+            return false;
+        }
+        let front = self.headers.len() + FRAGMENT_HEADER;
+        let room = self.mtu - front;
+        let last = self.payload.len() <= room;
+        let len = if last { self.payload.len() } else { room - room % 8 };
+        let (data, rest) = self.payload.split_at(len);
+        let total = front + len;
+        let Some(packet) = buf.space_mut().get_mut(..total) else { return false };
+
+        let (headers, body) = packet.split_at_mut(self.headers.len());
+        headers.copy_from_slice(self.headers);
+        headers[self.named_at] = NextHeader::FRAGMENT.0;
+        let (fragment, body) = body.split_at_mut(FRAGMENT_HEADER);
+        let place = u16::try_from(self.offset).expect("within a packet") | u16::from(!last);
+        fragment[..2].copy_from_slice(&[self.next_header.0, 0]);
+        fragment[2..4].copy_from_slice(&place.to_be_bytes());
+        fragment[4..].copy_from_slice(&self.ident);
+        body.copy_from_slice(data);
+        if Ipv6Packet::new_resized(packet).is_err() {
+            return false;
+        }
+        buf.set_len(total);
+
+        self.payload = rest;
+        self.offset += len;
+        true
+    }
+}
+
+/// Where the ICV of AH begins (RFC 4302 §2).
+const AH_ICV: usize = 12;
+
 /// Header length, total length and fragment field.
 fn write_place(header: &mut [u8], total: usize, offset: usize, more: bool) {
     let words = u8::try_from(header.len() / 4).expect("at most 15 words");
@@ -118,7 +223,7 @@ mod tests {
 
     fn fragments(packet: &[u8], mtu: usize) -> Vec<Vec<u8>> {
         let mut buf = PacketBuf::new(mtu);
-        let mut fragments = Fragments::new(packet, mtu).unwrap();
+        let mut fragments = Fragments::of_ipv4(packet, mtu).unwrap();
         core::iter::from_fn(|| fragments.next_into(&mut buf).then(|| buf.to_vec())).collect()
     }
 
@@ -156,8 +261,8 @@ mod tests {
     #[test]
     fn an_mtu_without_room_for_a_fragment_is_refused() {
         let packet = packet(&[], 100, 0);
-        assert!(Fragments::new(&packet, 27).is_none());
-        assert!(Fragments::new(&packet, 28).is_some());
+        assert!(Fragments::of_ipv4(&packet, 27).is_none());
+        assert!(Fragments::of_ipv4(&packet, 28).is_some());
     }
 
     proptest! {

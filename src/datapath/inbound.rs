@@ -4,23 +4,28 @@ use core::mem;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::ipsec::esp::{Opened, peek_spi};
+use crate::ipsec::ah;
+use crate::ipsec::esp::peek_spi;
+use crate::ipsec::inbound::Opened;
 use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
-use crate::ipsec::sad::InboundEntry;
+use crate::ipsec::sad::{Bundle, InboundEntry};
 use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{DropReason, Encap, Notice, PacketBuf, Path};
+use crate::ipsec::{DropReason, Encap, Mode, Notice, PacketBuf, Path, Place, Protocol};
 use crate::wire::ip::{IpPacket, NextHeader};
 use crate::wire::natt::{self, Datagram};
+use crate::wire::tcp::TcpPacket;
+use crate::wire::udp::UdpPacket;
 
 use super::batch::{IkeDatagram, InboundBatch, Received};
 use super::ecn::{self, Ecn};
+use super::outer::Outer;
 use super::{Datapath, MOVED_INTERVAL, mss, pmtu};
 
 impl Datapath {
-    /// Packets from the sockets: those of port 4500 and those of protocol 50. `out` is cleared first. Every buffer of
-    /// `received` comes back empty; those that are empty when they come are passed over.
+    /// Packets from the sockets: those of port 4500 and those of protocols 50 and 51. `out` is cleared first. Every buffer
+    /// of `received` comes back empty; those that are empty when they come are passed over.
     pub fn inbound_batch(&self, now: Instant, received: &mut [Received], out: &mut InboundBatch) {
         out.clear();
         let now = self.millis(now);
@@ -32,61 +37,171 @@ impl Datapath {
 
     /// What passes is taken out of `received`.
     fn inbound(&self, now: u64, received: &mut Received, out: &mut InboundBatch) {
-        let Received { path, ecn, buf } = received;
-        let datagram = match path.encap {
-            Encap::Udp => natt::classify(buf),
-            Encap::Plain => Ok(Datagram::Esp(buf)),
-        };
-        match datagram {
-            Ok(Datagram::Esp(_)) => {
-                if let Err(reason) = self.esp(now, *path, *ecn, buf, out) {
-                    self.shared.drops.count(reason);
+        let Received { path, traffic_class, buf } = received;
+        let done = match path.encap {
+            Encap::Udp => match natt::classify(buf) {
+                Ok(Datagram::Esp(_)) => self.in_udp(now, path, *traffic_class, buf, out),
+                Ok(Datagram::Ike(_)) => {
+                    buf.trim_front(natt::NON_ESP_MARKER.len());
+                    out.ike.push(IkeDatagram { path: *path, buf: out.pool.exchange(buf) });
+                    return;
                 }
+                Ok(Datagram::Keepalive) => {
+                    self.shared.keepalives.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Err(_) => Err(DropReason::NattMalformed),
+            },
+            Encap::Plain => self.in_ip(now, path, buf, out),
+        };
+        match done {
+            Ok(()) => {
+                let spare = out.pool.take();
+                out.deliver.push(mem::replace(buf, spare));
             }
-            Ok(Datagram::Ike(_)) => {
-                buf.trim_front(natt::NON_ESP_MARKER.len());
-                out.ike.push(IkeDatagram { path: *path, buf: out.pool.exchange(buf) });
-            }
-            Ok(Datagram::Keepalive) => {
-                self.shared.keepalives.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(_) => self.shared.drops.count(DropReason::NattMalformed),
+            Err(reason) => self.shared.drops.count(reason),
         }
     }
 
-    fn esp(
+    /// ESP, the data of a datagram.
+    fn in_udp(
         &self,
         now: u64,
-        path: Path,
-        outer: Ecn,
+        path: &Path,
+        traffic_class: u8,
         packet: &mut PacketBuf,
         out: &mut InboundBatch,
     ) -> Result<(), DropReason> {
-        let spi = peek_spi(packet).ok_or(DropReason::EspMalformed)?;
-        let Some(entry) = self.sad.inbound(spi) else {
-            if self.shared.may_report_no_sa(now, &path) {
-                out.notices.push(Notice::NoSa { spi, path });
+        let entry = self.sa_of(now, Protocol::Esp, packet, path, out)?;
+        let opened = self.open(entry, entry.sa.open(packet), out)?;
+        self.authenticated(now, entry, path, opened, out);
+        let delivered = match entry.sa.params().mode {
+            Mode::Tunnel => {
+                self.decapsulate(entry, Ecn::of(traffic_class), opened.next_header, packet)
             }
-            return Err(DropReason::NoInboundSa);
+            Mode::Transport => self.restore(entry, path, traffic_class, opened, packet),
         };
-        let opened = match entry.sa.open(packet) {
-            Ok(opened) => opened,
+        charge(entry, packet, delivered)
+    }
+
+    /// ESP or AH in an IP packet.
+    fn in_ip(
+        &self,
+        now: u64,
+        path: &Path,
+        packet: &mut PacketBuf,
+        out: &mut InboundBatch,
+    ) -> Result<(), DropReason> {
+        let ip = IpPacket::new_checked(&packet[..]).map_err(|_| DropReason::OuterMalformed)?;
+        let (len, outer) = (ip.total_len(), Ecn::of(ip.traffic_class()));
+        packet.truncate(len);
+        if let Some(place) = Place::of(packet, NextHeader::ESP) {
+            let entry = self.sa_of(now, Protocol::Esp, &packet[place.at..], path, out)?;
+            if entry.bundle.is_some() {
+                return charge(entry, packet, Err(DropReason::BundleBroken));
+            }
+            return self.esp(now, entry, path, outer, place, packet, out);
+        }
+        let place = Place::of(packet, NextHeader::AH).ok_or(DropReason::OuterMalformed)?;
+        let entry = self.sa_of(now, Protocol::Ah, &packet[place.at..], path, out)?;
+        let opened = self.open(entry, entry.sa.open_at(packet, place), out)?;
+        if let Some(Bundle::Around(spi)) = entry.bundle {
+            // AH is taken out, and what it was around stands where it stood.
+            let inside = self.sad.inbound(spi).filter(|_| {
+                opened.next_header == NextHeader::ESP && peek_spi(&packet[place.at..]) == Some(spi)
+            });
+            let inside = inside.ok_or(DropReason::BundleBroken);
+            let inside = inside.inspect_err(|&reason| entry.sa.drops.count(reason))?;
+            return self.esp(now, inside, path, outer, place, packet, out);
+        }
+        self.authenticated(now, entry, path, opened, out);
+        let delivered = match entry.sa.params().mode {
+            Mode::Tunnel => self.decapsulate(entry, outer, opened.next_header, packet),
+            Mode::Transport => self.check_transport(entry, packet).map(drop),
+        };
+        charge(entry, packet, delivered)
+    }
+
+    /// ESP at its place in an IP packet.
+    #[expect(clippy::too_many_arguments, reason = "what is known of the packet so far")]
+    fn esp(
+        &self,
+        now: u64,
+        entry: &InboundEntry,
+        path: &Path,
+        outer: Ecn,
+        place: Place,
+        packet: &mut PacketBuf,
+        out: &mut InboundBatch,
+    ) -> Result<(), DropReason> {
+        let mode = entry.sa.params().mode;
+        let opened = match mode {
+            Mode::Tunnel => {
+                packet.trim_front(place.at);
+                entry.sa.open(packet)
+            }
+            Mode::Transport => entry.sa.open_at(packet, place),
+        };
+        let opened = self.open(entry, opened, out)?;
+        self.authenticated(now, entry, path, opened, out);
+        let delivered = match (mode, opened.next_header) {
+            (Mode::Tunnel, next_header) => self.decapsulate(entry, outer, next_header, packet),
+            (Mode::Transport, NextHeader::NONE) => Err(DropReason::Dummy),
+            (Mode::Transport, _) => self.check_transport(entry, packet).map(drop),
+        };
+        charge(entry, packet, delivered)
+    }
+
+    /// RFC 4301 §5.2, step 3: the SA with the SPI and the protocol of the packet.
+    fn sa_of(
+        &self,
+        now: u64,
+        protocol: Protocol,
+        packet: &[u8],
+        path: &Path,
+        out: &mut InboundBatch,
+    ) -> Result<&InboundEntry, DropReason> {
+        let spi = match protocol {
+            Protocol::Esp => peek_spi(packet).ok_or(DropReason::EspMalformed)?,
+            Protocol::Ah => ah::peek_spi(packet).ok_or(DropReason::AhMalformed)?,
+        };
+        let entry = self.sad.inbound(spi);
+        entry.filter(|entry| entry.sa.params().suite.protocol() == protocol).ok_or_else(|| {
+            if self.shared.may_report_no_sa(now, path) {
+                out.notices.push(Notice::NoSa { spi, path: *path });
+            }
+            DropReason::NoInboundSa
+        })
+    }
+
+    /// What IKE is told of a packet's being opened, or not. A pair is named by the SPI of its ESP, if it is a bundle.
+    fn open(
+        &self,
+        entry: &InboundEntry,
+        opened: Result<Opened, DropReason>,
+        out: &mut InboundBatch,
+    ) -> Result<Opened, DropReason> {
+        let sa = &entry.sa;
+        let spi = match entry.bundle {
+            Some(Bundle::Around(esp)) => esp,
+            Some(Bundle::Inside(_)) | None => sa.params().spi,
+        };
+        match opened {
+            Ok(opened) => {
+                if opened.limit == Limit::Soft {
+                    out.notices.push(Notice::Expire { spi, hard: false });
+                }
+                Ok(opened)
+            }
             Err(reason) => {
                 let ended = reason == DropReason::LifetimeEnded;
-                if ended && entry.sa.usage().reached_hard() == Limit::Hard {
+                if ended && sa.usage().reached_hard() == Limit::Hard {
                     out.notices.push(Notice::Expire { spi, hard: true });
                 }
-                entry.sa.drops.count(reason);
-                return Err(reason);
+                sa.drops.count(reason);
+                Err(reason)
             }
-        };
-        self.authenticated(now, entry, &path, opened, out);
-        self.decapsulate(entry, outer, opened.next_header, packet)
-            .inspect_err(|&reason| entry.sa.drops.count(reason))?;
-        entry.traffic.count_inbound(packet.len());
-        let spare = out.pool.take();
-        out.deliver.push(mem::replace(packet, spare));
-        Ok(())
+        }
     }
 
     /// What a genuine packet, whatever is in it, tells IKE.
@@ -100,16 +215,17 @@ impl Datapath {
     ) {
         let sa = &entry.sa;
         let spi = sa.params().spi;
-        if opened.limit == Limit::Soft {
-            out.notices.push(Notice::Expire { spi, hard: false });
-        }
         if sa.alive.due(now, self.alive_interval()) {
             out.notices.push(Notice::Alive { spi });
         }
         // RFC 7296 §2.23: the address may be followed only by a packet that is no replay. One that was overtaken may
         // have left before the move.
         let checked = sa.params().replay_window > 0;
+        // In transport mode the addresses are what is protected: another one is not of this SA.
+        let may_move =
+            sa.params().mode == Mode::Tunnel || entry.path.remote.ip() == path.remote.ip();
         if checked
+            && may_move
             && opened.arrival == Arrival::Newest
             && has_moved(&entry.path, path)
             && sa.moved.due(now, MOVED_INTERVAL)
@@ -118,7 +234,7 @@ impl Datapath {
         }
     }
 
-    /// From the payload of ESP to the packet that is delivered.
+    /// Tunnel mode: from what was protected to the packet that is delivered.
     fn decapsulate(
         &self,
         entry: &InboundEntry,
@@ -153,6 +269,85 @@ impl Datapath {
         }
         Ok(())
     }
+
+    /// Transport mode: whether the packet, which has its IP header again, is one that the SA may carry.
+    fn check_transport(
+        &self,
+        entry: &InboundEntry,
+        packet: &mut PacketBuf,
+    ) -> Result<Inner, DropReason> {
+        let inner = Inner::parse(packet).ok_or(DropReason::InboundMalformed)?;
+        packet.truncate(inner.len);
+        if inner.fragment.is_some() {
+            return Err(DropReason::TransportFragment);
+        }
+        // RFC 4301 §5.2, step 4.
+        let params = entry.sa.params();
+        if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
+            return Err(DropReason::InboundSelectorMismatch);
+        }
+        if self.options.clamp_mss {
+            let least = if inner.is_ipv6() { pmtu::IPV6_MIN_MTU } else { 0 };
+            mss::clamp(packet, &inner, entry.mtu.max(least));
+        }
+        Ok(inner)
+    }
+
+    /// Transport mode in UDP: gives the packet an IP header by where it came from, and mends what the addresses that a NAT
+    /// has changed made wrong (RFC 3948 §3.1.2).
+    fn restore(
+        &self,
+        entry: &InboundEntry,
+        path: &Path,
+        traffic_class: u8,
+        opened: Opened,
+        packet: &mut PacketBuf,
+    ) -> Result<(), DropReason> {
+        if opened.next_header == NextHeader::NONE {
+            return Err(DropReason::Dummy);
+        }
+        let header = Outer {
+            src: path.remote.ip(),
+            dst: path.local.ip(),
+            protocol: opened.next_header,
+            traffic_class,
+            dont_fragment: true,
+            ident: 0,
+        };
+        header.put_before(packet).ok_or(DropReason::NoRoom)?;
+        let inner = self.check_transport(entry, packet)?;
+        let (src, dst) = (inner.flow.src, inner.flow.dst);
+        let Some(segment) = packet.get_mut(inner.transport..) else { return Ok(()) };
+        match NextHeader(inner.flow.protocol) {
+            NextHeader::TCP => {
+                if let Ok(mut tcp) = TcpPacket::new_checked(segment) {
+                    tcp.fill_checksum(src, dst);
+                }
+            }
+            NextHeader::UDP => {
+                if let Ok(mut udp) = UdpPacket::new_checked(segment)
+                    && udp.checksum() != 0
+                {
+                    udp.fill_checksum(src, dst);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Counts what is delivered, or why it is not, under its SA.
+fn charge(
+    entry: &InboundEntry,
+    packet: &PacketBuf,
+    delivered: Result<(), DropReason>,
+) -> Result<(), DropReason> {
+    match delivered {
+        Ok(()) => entry.traffic.count_inbound(packet.len()),
+        Err(reason) => entry.sa.drops.count(reason),
+    }
+    delivered
 }
 
 /// Whether packets now come from elsewhere. A peer may use UDP or not as it likes (RFC 7296 §2.23); the port tells

@@ -1,9 +1,10 @@
-//! The way of a packet: SPD, SAD, ESP, encapsulation; batch in, batch out, `&self`, never waiting for IKE.
+//! The way of a packet: SPD, SAD, ESP or AH, encapsulation; batch in, batch out, `&self`, never waiting for IKE.
 //!
 //! A [`Datapath`] is a snapshot of SAD, SPD and options. IKE's updates make a new one; a worker takes the newest once
 //! for each batch. Counters, sequence numbers and replay windows are shared by all snapshots.
 //!
-//! Outer IP and UDP headers are the sockets'; this module says what has to be in them.
+//! In tunnel mode with ESP, outer IP and UDP headers are the sockets', and this module says what has to be in them. AH
+//! covers the outer header, and in transport mode there is but one: there packets leave and come whole.
 
 mod batch;
 pub mod ecn;
@@ -11,16 +12,18 @@ mod fragment;
 mod inbound;
 mod mss;
 mod outbound;
+mod outer;
 mod pmtu;
+mod reassembly;
 mod stats;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use batch::{IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed};
+pub use batch::{Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed};
 pub use ecn::Ecn;
 pub use stats::{DatapathStats, PolicyStats, SaStats};
 
@@ -30,6 +33,7 @@ pub use crate::ipsec::{DropCounters, DropReason, PacketBuf};
 use crate::ipsec::pace::{Budget, PaceTable};
 use crate::ipsec::sad::{Sad, SadError};
 use crate::ipsec::{Flow, Path, PolicyId, SadUpdate, Spd};
+use reassembly::Reassembly;
 
 /// [`Notice::Acquire`](crate::ipsec::Notice::Acquire) is repeated for one policy and flow after this many milliseconds.
 const ACQUIRE_INTERVAL: u32 = 1000;
@@ -93,6 +97,8 @@ struct Shared {
     no_sa: PaceTable,
     no_sa_budget: Budget,
     icmp_budget: Budget,
+    reassembly: Reassembly,
+    ident: AtomicU16,
 }
 
 impl Datapath {
@@ -113,6 +119,8 @@ impl Datapath {
                 no_sa: PaceTable::new(),
                 no_sa_budget: Budget::new(),
                 icmp_budget: Budget::new(),
+                reassembly: Reassembly::default(),
+                ident: AtomicU16::new(0),
             }),
         }
     }
@@ -179,7 +187,7 @@ impl Datapath {
                 .map(|(id, traffic)| PolicyStats::of(id, traffic))
                 .collect(),
             inbound: self.sad.all_inbound().map(SaStats::of_inbound).collect(),
-            outbound: self.sad.all_outbound().map(SaStats::of_outbound).collect(),
+            outbound: self.sad.all_outbound().flat_map(SaStats::of_outbound).collect(),
             drops: self.shared.drops.nonzero(),
             keepalives: self.shared.keepalives.load(Ordering::Relaxed),
             bypassed: self.shared.bypassed.load(Ordering::Relaxed),
@@ -197,6 +205,15 @@ impl Datapath {
 }
 
 impl Shared {
+    /// Identification of an IPv4 packet that we make, never 0: for that the kernel would put another in its place, and AH
+    /// covers it.
+    fn ident(&self) -> u16 {
+        match self.ident.fetch_add(1, Ordering::Relaxed) {
+            0 => self.ident.fetch_add(1, Ordering::Relaxed).max(1),
+            ident => ident,
+        }
+    }
+
     /// RFC 4301 §5.1 asks for one SA, not for one with each packet.
     fn may_acquire(&self, now: u64, policy: PolicyId, flow: &Flow) -> bool {
         self.acquire.due((policy, flow), now, ACQUIRE_INTERVAL)

@@ -6,14 +6,19 @@ use std::time::Instant;
 
 use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
+use crate::ipsec::mtu;
 use crate::ipsec::sad::OutboundEntry;
 use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{Action, DfPolicy, DropReason, Flow, Notice, PacketBuf, PolicyId};
+use crate::ipsec::{
+    Action, DfPolicy, DropReason, Encap, Flow, Mode, Notice, OutboundSa, PacketBuf, Place,
+    PolicyId, Protocol, SaParams,
+};
 
-use super::batch::{OutboundBatch, Sealed};
+use super::batch::{Form, OutboundBatch, Sealed};
 use super::fragment::Fragments;
+use super::outer::Outer;
 use super::{Datapath, ecn, mss, pmtu};
-use crate::wire::ip::NextHeader;
+use crate::wire::ip::{Ipv4Packet, NextHeader};
 
 impl Datapath {
     /// Packets from the TUN. `out` is cleared first. Every buffer of `packets` comes back empty; those that are empty
@@ -33,6 +38,38 @@ impl Datapath {
             return self.shared.drops.count(DropReason::OutboundMalformed);
         };
         packet.truncate(inner.len);
+        if inner.fragment.is_some() && self.sad.transport_takes(&inner.flow) {
+            return self.reassemble(now, &inner, packet, out);
+        }
+        self.apply_policy(now, &inner, packet, out);
+    }
+
+    /// RFC 4303 §3.3.4, RFC 4302 §3.3.4: transport mode takes whole packets, and the host may have fragmented what it
+    /// hands to the TUN.
+    fn reassemble(&self, now: u64, inner: &Inner, packet: &PacketBuf, out: &mut OutboundBatch) {
+        let mut whole = out.pool.take();
+        match self.shared.reassembly.take(now, inner, packet, &mut whole, &self.shared.drops) {
+            Ok(false) => {}
+            Ok(true) => match Inner::parse(&whole) {
+                Some(inner) => {
+                    // Whoever fragmented it knows that it is long: it is not to be told again.
+                    let inner = Inner { dont_fragment: false, ..inner };
+                    self.apply_policy(now, &inner, &mut whole, out);
+                }
+                None => self.shared.drops.count(DropReason::OutboundMalformed),
+            },
+            Err(reason) => self.shared.drops.count(reason),
+        }
+        out.pool.put(whole);
+    }
+
+    fn apply_policy(
+        &self,
+        now: u64,
+        inner: &Inner,
+        packet: &mut PacketBuf,
+        out: &mut OutboundBatch,
+    ) {
         match self.spd.lookup_out(&inner.flow) {
             // RFC 4301 §5.1: what no entry matches is discarded.
             None => self.shared.drops.count(DropReason::NoPolicy),
@@ -42,7 +79,10 @@ impl Datapath {
                 out.bypass.push(out.pool.exchange(packet));
             }
             Some(Action::Protect(policy)) => match self.sad.outbound_for(policy, &inner.flow) {
-                Some(entry) => self.protect(now, entry, &inner, packet, out),
+                Some(entry) => match entry.sa.params().mode {
+                    Mode::Tunnel => self.tunnel(now, entry, inner, packet, out),
+                    Mode::Transport => self.transport(now, entry, inner, packet, out),
+                },
                 None => self.without_sa(now, policy, inner.flow, out),
             },
         }
@@ -61,7 +101,7 @@ impl Datapath {
     }
 
     /// RFC 4301 §8.2: what does not fit is fragmented, or its sender is told.
-    fn protect(
+    fn tunnel(
         &self,
         now: u64,
         entry: &OutboundEntry,
@@ -69,12 +109,7 @@ impl Datapath {
         packet: &mut PacketBuf,
         out: &mut OutboundBatch,
     ) {
-        let mtu = if inner.is_ipv6() {
-            // RFC 8200 §5: less than 1280 cannot be asked for; what does not fit is fragmented outside.
-            entry.mtu.max(pmtu::IPV6_MIN_MTU)
-        } else {
-            entry.mtu
-        };
+        let mtu = least_to_ask_for(inner, entry.mtu);
         if inner.len <= mtu {
             if self.options.clamp_mss {
                 mss::clamp(packet, inner, mtu);
@@ -82,15 +117,13 @@ impl Datapath {
             return self.seal(entry, inner, packet, inner.len <= entry.mtu, out);
         }
         if inner.dont_fragment {
-            entry.sa.drops.count(DropReason::TooBig);
-            self.shared.drops.count(DropReason::TooBig);
-            return self.answer_too_big(now, mtu, packet, out);
+            return self.too_big(now, entry, mtu, packet, out);
         }
         // A later fragment has no ports. If the selectors of the SA ask for some, the far end would drop it
         // (RFC 4301 §7), and the packet has to stay whole inside.
         let params = entry.sa.params();
         let later = Flow { ports: None, ..inner.flow };
-        let fragments = Fragments::new(packet, mtu);
+        let fragments = Fragments::of_ipv4(packet, mtu);
         match fragments {
             Some(mut fragments) if matches_pair(&params.ts_local, &params.ts_peer, &later) => {
                 loop {
@@ -107,7 +140,52 @@ impl Datapath {
         }
     }
 
-    fn answer_too_big(&self, now: u64, mtu: usize, packet: &PacketBuf, out: &mut OutboundBatch) {
+    /// RFC 4301 §8.2 as well. What may be fragmented is, once it is protected (RFC 4303 §3.3.4, RFC 4302 §3.3.4).
+    fn transport(
+        &self,
+        now: u64,
+        entry: &OutboundEntry,
+        inner: &Inner,
+        packet: &mut PacketBuf,
+        out: &mut OutboundBatch,
+    ) {
+        let refuse = |reason| {
+            entry.sa.drops.count(reason);
+            self.shared.drops.count(reason);
+        };
+        let Some(place) = Place::for_insertion(packet) else {
+            return refuse(DropReason::OutboundMalformed);
+        };
+        let fits = if place.at == mtu::header_len(inner.is_ipv6()) {
+            entry.mtu
+        } else if is_in_udp(entry) {
+            return refuse(DropReason::HeadersInUdp);
+        } else {
+            let around = entry.sa.around().map(|around| around.params());
+            let params = entry.sa.params();
+            mtu::max_len(params, around, &entry.path, entry.path_mtu, place.at).unwrap_or(0)
+        };
+        let mtu = least_to_ask_for(inner, fits);
+        if inner.len > mtu && inner.dont_fragment {
+            return self.too_big(now, entry, mtu, packet, out);
+        }
+        if self.options.clamp_mss {
+            mss::clamp(packet, inner, mtu);
+        }
+        self.seal_transport(entry, inner, packet, place, inner.len <= fits, out);
+    }
+
+    /// Drops what is longer than `mtu`, and tells its sender.
+    fn too_big(
+        &self,
+        now: u64,
+        entry: &OutboundEntry,
+        mtu: usize,
+        packet: &PacketBuf,
+        out: &mut OutboundBatch,
+    ) {
+        entry.sa.drops.count(DropReason::TooBig);
+        self.shared.drops.count(DropReason::TooBig);
         let mut reply = out.pool.take();
         // RFC 4443 §2.4 (f), RFC 1812 §4.3.2.8: errors are limited.
         if self.shared.may_answer(now) && pmtu::too_big(packet, mtu, &self.options, &mut reply) {
@@ -117,7 +195,7 @@ impl Datapath {
         }
     }
 
-    /// `fits`: the outer packet is no longer than its path takes.
+    /// Tunnel mode. `fits`: the outer packet is no longer than its path takes.
     fn seal(
         &self,
         entry: &OutboundEntry,
@@ -130,19 +208,110 @@ impl Datapath {
         let params = sa.params();
         let len = packet.len();
         let next_header = if inner.is_ipv6() { NextHeader::IPV6 } else { NextHeader::IPV4 };
-        match sa.seal(packet, next_header) {
-            Ok(limit) => {
-                entry.traffic.count_outbound(len);
-                if limit == Limit::Soft {
-                    out.notices.push(Notice::Expire { spi: params.other_spi, hard: false });
+        let traffic_class = ecn::encapsulate(inner.traffic_class, params.dscp);
+        let dont_fragment = fits && dont_fragment(inner, params.df);
+        let outer = |protocol| Outer {
+            src: entry.path.local.ip(),
+            dst: entry.path.remote.ip(),
+            protocol,
+            traffic_class,
+            dont_fragment,
+            ident: self.shared.ident(),
+        };
+        match (params.suite.protocol(), sa.around()) {
+            (Protocol::Esp, None) => {
+                let sealed =
+                    pad(packet, params, entry.mtu).and_then(|()| sa.seal(packet, next_header));
+                if self.is_sealed(sa, sealed, params, out) {
+                    entry.traffic.count_outbound(len);
+                    send(entry, packet, Form::Payload { traffic_class, dont_fragment }, out);
                 }
-                let spare = out.pool.take();
-                out.sealed.push(Sealed {
-                    buf: mem::replace(packet, spare),
-                    path: entry.path,
-                    traffic_class: ecn::encapsulate(inner.traffic_class, params.dscp),
-                    dont_fragment: fits && dont_fragment(inner, params.df),
-                });
+            }
+            (Protocol::Esp, Some(around)) => {
+                let sealed =
+                    pad(packet, params, entry.mtu).and_then(|()| sa.seal(packet, next_header));
+                if self.is_sealed(sa, sealed, params, out) {
+                    let place = outer(NextHeader::ESP).put_before(packet);
+                    let sealed = place
+                        .ok_or(DropReason::NoRoom)
+                        .and_then(|place| around.seal_at(packet, place));
+                    if self.is_sealed(around, sealed, params, out) {
+                        entry.traffic.count_outbound(len);
+                        self.send_whole(entry, packet, out);
+                    }
+                }
+            }
+            (Protocol::Ah, _) => {
+                let place = outer(next_header).put_before(packet);
+                let sealed =
+                    place.ok_or(DropReason::NoRoom).and_then(|place| sa.seal_at(packet, place));
+                if self.is_sealed(sa, sealed, params, out) {
+                    entry.traffic.count_outbound(len);
+                    self.send_whole(entry, packet, out);
+                }
+            }
+        }
+    }
+
+    /// Transport mode: the IP header that is there stays (RFC 4301 §5.1.2 is of tunnel mode).
+    fn seal_transport(
+        &self,
+        entry: &OutboundEntry,
+        inner: &Inner,
+        packet: &mut PacketBuf,
+        place: Place,
+        fits: bool,
+        out: &mut OutboundBatch,
+    ) {
+        let sa = &entry.sa;
+        let params = sa.params();
+        let len = packet.len();
+        if is_in_udp(entry) {
+            // The IP header, and what it says of UDP's, is the socket's (RFC 3948 §3.1.1).
+            let next_header = NextHeader(packet[place.next_header_at]);
+            packet.trim_front(place.at);
+            if self.is_sealed(sa, sa.seal(packet, next_header), params, out) {
+                entry.traffic.count_outbound(len);
+                let traffic_class = inner.traffic_class;
+                let dont_fragment = fits && inner.dont_fragment;
+                send(entry, packet, Form::Payload { traffic_class, dont_fragment }, out);
+            }
+            return;
+        }
+        self.identify(packet);
+        for sa in core::iter::once(sa).chain(sa.around()) {
+            if !self.is_sealed(sa, sa.seal_at(packet, place), params, out) {
+                return;
+            }
+        }
+        entry.traffic.count_outbound(len);
+        self.send_whole(entry, packet, out);
+    }
+
+    /// The kernel gives an IPv4 packet without identification one, which would break AH: it is covered
+    /// (RFC 4302 §3.3.3.1.1).
+    fn identify(&self, packet: &mut PacketBuf) {
+        if let Ok(mut ip) = Ipv4Packet::new_checked(&mut packet[..])
+            && ip.ident() == 0
+        {
+            ip.set_ident(self.shared.ident());
+        }
+    }
+
+    /// What a worker is told of having sealed a packet, or not, under an SA of the pair whose ESP, or only, SA `pair` is.
+    fn is_sealed(
+        &self,
+        sa: &OutboundSa,
+        sealed: Result<Limit, DropReason>,
+        pair: &SaParams,
+        out: &mut OutboundBatch,
+    ) -> bool {
+        match sealed {
+            Ok(limit) => {
+                if limit == Limit::Soft {
+                    out.notices.push(Notice::Expire { spi: pair.other_spi, hard: false });
+                }
+                true
             }
             Err(reason) => {
                 sa.drops.count(reason);
@@ -150,11 +319,56 @@ impl Datapath {
                 let ended =
                     matches!(reason, DropReason::LifetimeEnded | DropReason::SequenceExhausted);
                 if ended && sa.usage().reached_hard() == Limit::Hard {
-                    out.notices.push(Notice::Expire { spi: params.other_spi, hard: true });
+                    out.notices.push(Notice::Expire { spi: pair.other_spi, hard: true });
                 }
+                false
             }
         }
     }
+
+    /// A whole packet, or its fragments if it is longer than the path takes.
+    fn send_whole(&self, entry: &OutboundEntry, packet: &mut PacketBuf, out: &mut OutboundBatch) {
+        if packet.len() <= entry.path_mtu {
+            return send(entry, packet, Form::Packet, out);
+        }
+        let Some(mut fragments) = Fragments::of_sealed(packet, entry.path_mtu) else {
+            entry.sa.drops.count(DropReason::TooBig);
+            return self.shared.drops.count(DropReason::TooBig);
+        };
+        loop {
+            let mut buf = out.pool.take();
+            if !fragments.next_into(&mut buf) {
+                return out.pool.put(buf);
+            }
+            out.sealed.push(Sealed { buf, path: entry.path, form: Form::Packet });
+        }
+    }
+}
+
+/// Takes the packet out of its buffer.
+fn send(entry: &OutboundEntry, packet: &mut PacketBuf, form: Form, out: &mut OutboundBatch) {
+    let spare = out.pool.take();
+    out.sealed.push(Sealed { buf: mem::replace(packet, spare), path: entry.path, form });
+}
+
+/// RFC 4303 §2.7: padding for traffic flow confidentiality follows the inner packet, whose length tells where it begins.
+fn pad(packet: &mut PacketBuf, params: &SaParams, mtu: usize) -> Result<(), DropReason> {
+    let len = packet.len();
+    let Some(more) = usize::from(params.tfc).min(mtu).checked_sub(len) else { return Ok(()) };
+    if !packet.push_back(more) {
+        return Err(DropReason::NoRoom);
+    }
+    packet[len..].fill(0);
+    Ok(())
+}
+
+fn is_in_udp(entry: &OutboundEntry) -> bool {
+    entry.path.encap == Encap::Udp && entry.sa.params().suite.protocol() == Protocol::Esp
+}
+
+/// RFC 8200 §5: of IPv6 less than 1280 cannot be asked for; what does not fit is fragmented outside.
+fn least_to_ask_for(inner: &Inner, mtu: usize) -> usize {
+    if inner.is_ipv6() { mtu.max(pmtu::IPV6_MIN_MTU) } else { mtu }
 }
 
 /// Whether the outer packet must not be fragmented (RFC 4301 §8.1).

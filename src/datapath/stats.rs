@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ipsec::lifetime::Usage;
 use crate::ipsec::sad::{InboundEntry, OutboundEntry, Traffic};
-use crate::ipsec::{DropCounters, DropReason, Path, PolicyId, SaParams, Spi, Suite};
+use crate::ipsec::{DropCounters, DropReason, Mode, Path, PolicyId, SaParams, Spi, Suite};
 
 /// What the datapath has done since it was made. Counters are read one after the other while workers go on.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,8 @@ pub struct SaStats {
     pub policy: PolicyId,
     /// Name of the peer.
     pub peer: Arc<str>,
+    /// Tunnel or transport.
+    pub mode: Mode,
     /// Protocol and algorithms.
     pub suite: Suite,
     /// Where it travels.
@@ -59,7 +61,8 @@ pub struct SaStats {
     pub bytes: u64,
     /// Outbound: the last sequence number used. Inbound: the highest received.
     pub sequence: u64,
-    /// Longest inner packet that fits without fragmentation.
+    /// Longest packet that fits without fragmentation once it is protected: the inner one, or in transport mode a whole
+    /// one.
     pub mtu: usize,
     /// Packets dropped under this SA, by reason.
     pub drops: Vec<(DropReason, u64)>,
@@ -79,9 +82,11 @@ impl SaStats {
         Self::of(sa.params(), entry.path, entry.mtu, sa.usage(), sa.sequence(), &sa.drops)
     }
 
-    pub(super) fn of_outbound(entry: &OutboundEntry) -> Self {
-        let sa = &entry.sa;
-        Self::of(sa.params(), entry.path, entry.mtu, sa.usage(), sa.sequence(), &sa.drops)
+    /// The SA, and the one around it.
+    pub(super) fn of_outbound(entry: &OutboundEntry) -> impl Iterator<Item = Self> {
+        core::iter::once(&entry.sa).chain(entry.sa.around()).map(|sa| {
+            Self::of(sa.params(), entry.path, entry.mtu, sa.usage(), sa.sequence(), &sa.drops)
+        })
     }
 
     fn of(
@@ -97,6 +102,7 @@ impl SaStats {
             other_spi: params.other_spi,
             policy: params.policy,
             peer: Arc::clone(&params.peer),
+            mode: params.mode,
             suite: params.suite,
             path,
             packets: usage.packets(),

@@ -20,9 +20,9 @@ pub enum CertFault {
     /// What is in the certificate, or above it, is wrong.
     #[error("{0}")]
     Certificate(#[from] CertError),
-    /// It uses one of the methods of RFC 7296 though both sides have RFC 7427, or SHA-1.
-    #[error("it is signed by {0}, which is weaker than what both sides have")]
-    Downgrade(&'static str),
+    /// AUTH has one of the methods of before RFC 7427, though both sides have that.
+    #[error("its signature is by {0}, though both sides have RFC 7427")]
+    Downgrade(AuthMethod),
     /// There is none.
     #[error("it sent none")]
     Missing,
@@ -32,6 +32,9 @@ pub enum CertFault {
     /// The AUTH payload says an algorithm that is not ours.
     #[error("its signature is by an algorithm that is not known here")]
     Scheme,
+    /// RSA with SHA-1, which is not allowed.
+    #[error("its signature is by RSA with SHA-1, as the peer does not know RFC 7427")]
+    Sha1,
     /// The signature in the AUTH payload does not fit.
     #[error("its signature is not by the certificate's key")]
     Signature,
@@ -209,7 +212,7 @@ impl Shown {
         now: Duration,
     ) -> Result<(), CertFault> {
         if self.is_sha_1 && !authority.allow_sha_1 {
-            return Err(CertFault::Downgrade("RSA with SHA-1"));
+            return Err(CertFault::Sha1);
         }
         authority.trust.verify(&self.leaf, &self.others, now)?;
         if id.is_in(&self.leaf) { Ok(()) } else { Err(CertFault::Name(id.clone())) }
@@ -221,7 +224,7 @@ fn schemes<'a>(terms: &Terms, auth: &'a Auth) -> Result<(Vec<Scheme>, &'a [u8]),
     // RFC 7427 §3: if both have sent hashes, this method MUST be used. The lists are in what both sign, so that nobody can have
     // taken them out without being noticed.
     if auth.method != AuthMethod::DIGITAL_SIGNATURE && terms.ours && terms.theirs.is_some() {
-        return Err(CertFault::Downgrade("a method of before RFC 7427"));
+        return Err(CertFault::Downgrade(auth.method));
     }
     let data = auth.data.as_slice();
     match auth.method {
@@ -248,3 +251,6 @@ fn schemes<'a>(terms: &Terms, auth: &'a Auth) -> Result<(Vec<Scheme>, &'a [u8]),
         _ => Err(CertFault::Scheme),
     }
 }
+
+#[cfg(test)]
+mod tests;

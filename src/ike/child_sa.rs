@@ -38,9 +38,20 @@ pub(super) struct ChildSa {
     pub(super) rekey_at: Option<Instant>,
     pub(super) expire_at: Option<Instant>,
     pub(super) state: ChildState,
+    /// Who made it, or the first of those that it replaces one after the other.
+    pub(super) origin: Origin,
     /// Responder: until the peer is known to have it.
     pub(super) unconfirmed: Option<Unconfirmed>,
     pub(super) outbound_installed: bool,
+}
+
+/// Which exchange a CHILD_SA comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Whether the exchange was ours.
+    pub(super) ours: bool,
+    /// The lower of its two nonces.
+    pub(super) lowest_nonce: Vec<u8>,
 }
 
 /// A CHILD_SA that the peer may not have yet (RFC 7296 §2.8).
@@ -65,6 +76,7 @@ pub(super) struct Agreed {
     pub(super) path: Path,
     /// Whether we initiated the exchange, which decides whose keys are whose.
     pub(super) initiator: bool,
+    pub(super) origin: Origin,
     pub(super) keys: ChildKeys,
 }
 
@@ -85,6 +97,7 @@ impl ChildSa {
             ts_peer,
             path,
             initiator,
+            origin,
             keys,
         } = agreed;
         let ts_local: Arc<[TrafficSelector]> = ts_local.into();
@@ -131,10 +144,18 @@ impl ChildSa {
             path,
             created: now,
             state: ChildState::Installed,
+            origin,
             unconfirmed: None,
             outbound_installed: false,
         };
         (child, inbound, outbound)
+    }
+
+    /// Whether another is for the same packets by the same policy.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.policy.name == other.policy.name
+            && self.ts_local == other.ts_local
+            && self.ts_peer == other.ts_peer
     }
 
     pub(super) fn remove_outbound(&mut self) -> Option<SadUpdate> {

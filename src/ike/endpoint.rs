@@ -27,11 +27,20 @@ use crate::wire::ike::payload::{Notify, Payload};
 pub struct EndpointConfig {
     /// Half-open IKE SAs as responder from which on a COOKIE is asked for (RFC 7296 §2.6).
     pub cookie_threshold: usize,
+    /// Whether [`Event::IkeKeys`] tells the keys of every IKE SA: for a key log that the operator asked for.
+    pub export_keys: bool,
+    /// The last Message ID of an IKE SA, which is rekeyed some time before (RFC 7296 §2.2). Only a test wants another than the
+    /// last that 32 bits can hold.
+    pub last_message_id: u32,
 }
 
 impl Default for EndpointConfig {
     fn default() -> Self {
-        Self { cookie_threshold: limits::COOKIE_THRESHOLD }
+        Self {
+            cookie_threshold: limits::COOKIE_THRESHOLD,
+            export_keys: false,
+            last_message_id: u32::MAX,
+        }
     }
 }
 
@@ -332,6 +341,7 @@ impl Endpoint {
                 sa.last_heard = ctx.now;
                 // RFC 7296 §2.8: the peer sends on it, so it may be sent on.
                 sa.activate(ctx, |child| child.spi_inbound == spi);
+                sa.next_task(ctx);
             }),
         }
     }
@@ -571,6 +581,13 @@ impl Endpoint {
         all
     }
 
+    /// How many inbound SPIs are taken: those of CHILD_SAs, and those offered for one.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn spis_taken(&self) -> usize {
+        self.spis.len()
+    }
+
     // Inside.
 
     fn with_child(&mut self, now: Instant, spi: Spi, f: impl FnOnce(&mut IkeSa, &mut Ctx<'_>)) {
@@ -601,7 +618,9 @@ impl Endpoint {
             spis: &mut self.spis,
             others: &mut self.sas,
             peers: &self.peers,
+            last_message_id: self.config.last_message_id,
             touched,
+            export_keys: self.config.export_keys,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::cert::CertFault;
+use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
 use crate::ipsec::suite::{EspSuite, IkeSuite};
 use crate::ipsec::{Path, SadUpdate, Spi, TrafficSelector};
@@ -126,6 +127,18 @@ pub enum Event {
         child: Arc<str>,
         /// Why.
         reason: CloseReason,
+    },
+    /// The keys of an IKE SA were derived; nobody is authenticated yet. Only if
+    /// [`EndpointConfig::export_keys`](super::EndpointConfig::export_keys) asks for it.
+    IkeKeys {
+        /// Initiator's SPI.
+        spi_i: IkeSpi,
+        /// Responder's SPI.
+        spi_r: IkeSpi,
+        /// Algorithms.
+        suite: IkeSuite,
+        /// The keys.
+        keys: Box<IkeKeys>,
     },
     /// A change for the SAD.
     Sad(SadUpdate),

@@ -17,7 +17,7 @@ pub(super) fn to_wire(identity: &Identity) -> Id {
         Identity::KeyId(bytes) => (IdType::ID_KEY_ID, bytes.clone()),
         Identity::Other { id_type, data } => (IdType(*id_type), data.clone()),
     };
-    Id { id_type, data }
+    Id::new(id_type, data)
 }
 
 /// The identity in an ID payload. What does not have the form of its type stays as it came, and so matches nothing configured.
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn malformed_address_is_kept_and_matches_no_address() {
-        let id = Id { id_type: IdType::ID_IPV4_ADDR, data: vec![1, 2, 3] };
+        let id = Id::new(IdType::ID_IPV4_ADDR, vec![1, 2, 3]);
         assert_eq!(from_wire(&id), Identity::Other { id_type: 1, data: vec![1, 2, 3] });
     }
 }

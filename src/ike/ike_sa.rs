@@ -10,16 +10,16 @@ use tracing::{debug, info};
 
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::endpoint::WallClock;
-use super::event::{CloseReason, Event, Phase, SaStatus, TimerKind, Transmit};
+use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{auth, create_child, informational::is_delete_of_ike, rekey, sa_init};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
 use super::protect::{OpenError, Protector};
 use super::rules::{self, Violation};
-use super::window::{Again, Incoming, Requests, Responses, Retransmission};
+use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
-use crate::ipsec::pad::{Peer, StartPolicy};
+use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
 use crate::ipsec::{Encap, Path, SadUpdate, Spi};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
@@ -42,11 +42,23 @@ pub(super) struct Ctx<'a> {
     /// Every other IKE SA.
     pub(super) others: &'a mut BTreeMap<SaId, IkeSa>,
     pub(super) peers: &'a BTreeMap<Arc<str>, Arc<Peer>>,
+    /// See [`super::EndpointConfig`].
+    pub(super) last_message_id: u32,
     /// Which of the others changed.
     pub(super) touched: &'a mut Vec<SaId>,
+    /// See [`EndpointConfig`](super::EndpointConfig).
+    pub(super) export_keys: bool,
 }
 
 impl Ctx<'_> {
+    /// Tells the keys of an IKE SA, if the operator wants to know them.
+    pub(super) fn export(&mut self, spi_i: IkeSpi, spi_r: IkeSpi, suite: IkeSuite, keys: &IkeKeys) {
+        if self.export_keys {
+            let keys = Box::new(keys.clone());
+            self.events.push_back(Event::IkeKeys { spi_i, spi_r, suite, keys });
+        }
+    }
+
     pub(super) fn random_u32(&mut self) -> u32 {
         let mut bytes = [0; 4];
         self.rng.fill(&mut bytes);
@@ -140,6 +152,8 @@ pub(super) enum Task {
     RekeyIke,
     /// Deletes these CHILD_SAs, by inbound SPI.
     DeleteChildren(Vec<Spi>),
+    /// Deletes what the peer has made of our offer of this SPI and we cannot use.
+    Disown(Spi),
     /// Deletes the IKE SA.
     DeleteIke,
     /// Asks whether the peer lives.
@@ -157,6 +171,7 @@ pub(super) enum Active {
     Ike(Box<rekey::IkeRequest>),
     DeleteChildren(Vec<Spi>),
     DeleteIke,
+    Disown(Spi),
     /// Since when it is asked.
     Liveness(Instant),
 }
@@ -187,6 +202,8 @@ pub(super) struct IkeSa {
     pub(super) last_heard: Instant,
     pub(super) keepalive_at: Option<Instant>,
     pub(super) last_hint: Option<Instant>,
+    /// When TEMPORARY_FAILURE came for the first and the last time without anything else in between.
+    pub(super) put_off: Option<(Instant, Instant)>,
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
 }
 
@@ -294,6 +311,9 @@ impl IkeSa {
                 {
                     self.heard(ctx, path);
                     self.refuse_for_good(ctx, header);
+                } else if header.flags.response && self.requests.awaits(header.message_id) {
+                    self.heard(ctx, path);
+                    self.refuse_response(ctx);
                 }
                 return;
             }
@@ -428,10 +448,25 @@ impl IkeSa {
         }
     }
 
+    /// An answer that is malformed cannot be refused, but whoever sent it is told that the IKE SA is over.
+    fn refuse_response(&mut self, ctx: &mut Ctx<'_>) {
+        let reason = CloseReason::PeerMisbehaved("malformed response");
+        match self.state {
+            State::AuthSent(_) | State::Established | State::Replaced => {
+                self.requests.answered();
+                self.abandon_active(ctx, &[]);
+                self.terminate(ctx, reason);
+            }
+            State::InitSent(_) | State::InitAnswered(_) | State::Deleting | State::Closed(_) => {
+                self.close(ctx, reason);
+            }
+        }
+    }
+
     fn handle_response(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
         if let Err(violation) = rules::check(header.exchange, true, payloads) {
             debug!(?violation, exchange = %header.exchange, "response refused");
-            self.close(ctx, CloseReason::PeerMisbehaved("malformed response"));
+            self.refuse_response(ctx);
             return;
         }
         let is_over = payloads.iter().any(|payload| {
@@ -454,9 +489,7 @@ impl IkeSa {
         if matches!(self.state, State::Deleting) && !matches!(self.active, Some(Active::DeleteIke))
         {
             // The daemon no longer wants what the answer is about. But what it made at the peer is to go, too.
-            if let Some(Active::Ike(request)) = self.active.take() {
-                self.delete_rekeyed(ctx, *request, payloads);
-            }
+            self.abandon_active(ctx, payloads);
             self.begin_delete_ike(ctx);
             return;
         }
@@ -467,6 +500,9 @@ impl IkeSa {
             Some(Active::Ike(request)) => self.handle_rekey_ike_response(ctx, *request, payloads),
             Some(Active::DeleteChildren(spis)) => self.handle_delete_children_response(ctx, &spis),
             Some(Active::DeleteIke) => self.closed(ctx),
+            Some(Active::Disown(spi)) => {
+                ctx.spis.remove(&spi);
+            }
             // It answered what was sent after these were agreed on, so it has them.
             Some(Active::Liveness(since)) => self.activate(ctx, |child| {
                 let asked = child.unconfirmed.as_ref().is_some_and(|waits| waits.ask_at.is_none());
@@ -496,8 +532,42 @@ impl IkeSa {
         self.tasks.push_back(Waiting { task, not_before });
     }
 
+    /// RFC 7296 §2.2: when Message IDs run out, of either side, the IKE SA is rekeyed; the last one is for its DELETE.
+    fn mind_message_ids(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.is_established() || self.is_candidate() {
+            return;
+        }
+        if self.requests.at_the_end() {
+            if self.requests.is_idle() {
+                self.terminate(ctx, CloseReason::Limit("Message IDs of an IKE_SA"));
+            }
+        } else if (self.requests.runs_out() || self.responses.runs_out(ctx.last_message_id))
+            && !matches!(self.active, Some(Active::Ike(_)))
+        {
+            self.queue(Task::RekeyIke);
+        }
+    }
+
+    /// RFC 7296 §2.25: who is put off with TEMPORARY_FAILURE for minutes concludes that the two do not know the same any more.
+    pub(super) fn is_put_off_for_good(&mut self, now: Instant) -> bool {
+        let since = match self.put_off {
+            Some((since, last)) if now < last + limits::PUT_OFF_GAP => since,
+            _ => now,
+        };
+        self.put_off = Some((since, now));
+        since + limits::PUT_OFF_TIME <= now
+    }
+
+    /// Whether there is another established IKE SA with the same peer.
+    fn has_twin(&self, ctx: &Ctx<'_>) -> bool {
+        ctx.others.values().any(|other| {
+            other.is_established() && !other.is_candidate() && other.peer_name() == self.peer_name()
+        })
+    }
+
     /// Begins the next task if none is under way.
     pub(super) fn next_task(&mut self, ctx: &mut Ctx<'_>) {
+        self.mind_message_ids(ctx);
         while matches!(self.state, State::Established | State::Replaced)
             && self.requests.next_id().is_some()
         {
@@ -509,215 +579,16 @@ impl IkeSa {
                 Task::RekeyChild(spi) => self.begin_rekey_child(ctx, spi),
                 Task::RekeyIke => self.begin_rekey_ike(ctx),
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
-                Task::DeleteIke => self.terminate(ctx, CloseReason::Replaced),
+                Task::Disown(spi) => self.begin_disown(ctx, spi),
+                // The other one may have ended meanwhile.
+                Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
+                Task::DeleteIke => {}
                 Task::Liveness => {
                     self.active = Some(Active::Liveness(ctx.now));
                     self.request(ctx, ExchangeType::INFORMATIONAL, &[]);
                 }
             }
         }
-    }
-
-    // Timers.
-
-    /// The earliest thing that this IKE SA waits for.
-    pub(super) fn deadline(&self) -> Option<(Instant, TimerKind)> {
-        let mut all: Vec<(Option<Instant>, TimerKind)> =
-            vec![(self.requests.deadline(), TimerKind::Retransmit)];
-        match self.state {
-            State::Closed(until) => return Some((until, TimerKind::Linger)),
-            State::InitAnswered(_) => {
-                all.push((Some(self.created + limits::HALF_OPEN_TIME), TimerKind::HalfOpen));
-            }
-            State::Established => {
-                all.push((self.rekey_at, TimerKind::Rekey));
-                all.push((self.expire_at, TimerKind::Expire));
-                all.push((self.liveness_at(), TimerKind::Liveness));
-                all.push((self.keepalive_at, TimerKind::Keepalive));
-            }
-            State::Replaced => all.push((self.expire_at, TimerKind::Expire)),
-            State::InitSent(_) | State::AuthSent(_) | State::Deleting => {}
-        }
-        if self.requests.is_idle() {
-            all.extend(self.tasks.iter().map(|waiting| (waiting.not_before, TimerKind::Retry)));
-        }
-        for child in &self.children {
-            match child.state {
-                ChildState::Installed => {
-                    all.push((child.rekey_at, TimerKind::Rekey));
-                    all.push((child.expire_at, TimerKind::Expire));
-                }
-                ChildState::Lingering(until) => all.push((Some(until), TimerKind::Linger)),
-                ChildState::Replaced | ChildState::Deleting => {}
-            }
-            let ask_at = child.unconfirmed.as_ref().and_then(|waits| waits.ask_at);
-            all.push((ask_at, TimerKind::Liveness));
-        }
-        all.into_iter().filter_map(|(at, kind)| at.map(|at| (at, kind))).min()
-    }
-
-    fn liveness_at(&self) -> Option<Instant> {
-        let delay = self.peer.as_ref()?.ike.dpd_delay?;
-        // A request under way is a liveness check itself (RFC 7296 §2.4).
-        self.requests.is_idle().then(|| self.last_heard + delay)
-    }
-
-    pub(super) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
-        let now = ctx.now;
-        match self.requests.again(now, self.how) {
-            Again::Wait => {}
-            Again::GiveUp(tries) => {
-                self.give_up(ctx, tries);
-                return;
-            }
-            Again::Send(datagram, tries) => {
-                if self.hint_is_due(tries) {
-                    self.give_up(ctx, tries);
-                    return;
-                }
-                let peer = self.peer_name();
-                ctx.events.push_back(Event::Progress { peer, phase: Phase::Retransmit { tries } });
-                self.transmit(ctx, datagram);
-            }
-        }
-        if matches!(self.state, State::InitAnswered(_))
-            && self.created + limits::HALF_OPEN_TIME <= now
-        {
-            self.state = State::Closed(now);
-            return;
-        }
-        self.tend_children(ctx);
-        if self.is_established() {
-            if self.expire_at.is_some_and(|at| at <= now) {
-                if self.requests.is_idle() {
-                    self.terminate(ctx, CloseReason::Lifetime);
-                } else {
-                    // The peer has not answered all the while that a rekey was due.
-                    self.close(ctx, CloseReason::Lifetime);
-                }
-                return;
-            } else if self.rekey_at.is_some_and(|at| at <= now) {
-                self.rekey_at = None;
-                self.queue(Task::RekeyIke);
-            }
-            if self.liveness_at().is_some_and(|at| at <= now) {
-                self.queue(Task::Liveness);
-            }
-            if self.keepalive_at.is_some_and(|at| at <= now) {
-                self.keepalive_at = Some(now + limits::KEEPALIVE);
-                ctx.transmits.push_back(Transmit {
-                    path: self.path,
-                    payload: vec![0xff],
-                    keepalive: true,
-                });
-            }
-        } else if matches!(self.state, State::Replaced)
-            && self.expire_at.is_some_and(|at| at <= now)
-        {
-            self.close(ctx, CloseReason::Replaced);
-        }
-        self.next_task(ctx);
-    }
-
-    fn tend_children(&mut self, ctx: &mut Ctx<'_>) {
-        let now = ctx.now;
-        let (mut tasks, mut expired) = (Vec::new(), Vec::new());
-        for child in &mut self.children {
-            if let Some(waits) = &mut child.unconfirmed
-                && waits.ask_at.is_some_and(|at| at <= now)
-            {
-                waits.ask_at = None;
-                tasks.push(Task::Liveness);
-            }
-            match child.state {
-                ChildState::Installed => {
-                    if child.expire_at.is_some_and(|at| at <= now) {
-                        child.expire_at = None;
-                        expired.push(child.spi_inbound);
-                    } else if child.rekey_at.is_some_and(|at| at <= now) {
-                        child.rekey_at = None;
-                        tasks.push(Task::RekeyChild(child.spi_inbound));
-                    }
-                }
-                ChildState::Lingering(until) if until <= now => {
-                    ctx.events.push_back(Event::Sad(SadUpdate::RemoveInbound(child.spi_inbound)));
-                    ctx.spis.remove(&child.spi_inbound);
-                }
-                ChildState::Lingering(_) | ChildState::Replaced | ChildState::Deleting => {}
-            }
-        }
-        self.children
-            .retain(|child| !matches!(child.state, ChildState::Lingering(until) if until <= now));
-        for task in tasks {
-            self.queue(task);
-        }
-        for spi in expired {
-            self.expire_child(ctx, spi);
-        }
-    }
-
-    /// A CHILD_SA has reached the end of its life without a replacement. One that is to be up from the start gets a
-    /// successor: at once from the original initiator, later from the responder if there is none by then, for both ends
-    /// have the same lifetimes.
-    pub(super) fn expire_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
-        let Some(child) = self.child(spi).filter(|child| child.state == ChildState::Installed)
-        else {
-            return;
-        };
-        let wanted = child.policy.start == StartPolicy::Now;
-        let name = Arc::clone(&child.policy.name);
-        self.queue(Task::DeleteChildren(vec![spi]));
-        if !wanted {
-            return;
-        }
-        if self.initiator {
-            self.queue(Task::CreateChild(name));
-        } else {
-            self.queue_later(ctx, Task::CreateChild(name));
-        }
-    }
-
-    /// Makes room for a CHILD_SA, if need be at the cost of the oldest that are deleted and only wait for stragglers:
-    /// however fast the peer rekeys, these are no reason to refuse it.
-    pub(super) fn forget_lingering(&mut self, ctx: &mut Ctx<'_>) {
-        while self.children.len() >= limits::MAX_CHILD_SAS {
-            let lingering = |child: &ChildSa| matches!(child.state, ChildState::Lingering(_));
-            // In the order in which they were made, so the oldest comes first.
-            let Some(at) = self.children.iter().position(lingering) else { return };
-            let child = self.children.remove(at);
-            ctx.events.push_back(Event::Sad(SadUpdate::RemoveInbound(child.spi_inbound)));
-            ctx.spis.remove(&child.spi_inbound);
-        }
-    }
-
-    fn give_up(&mut self, ctx: &mut Ctx<'_>, tries: u32) {
-        let unwanted = matches!(&self.state, State::AuthSent(sent) if sent.unwanted);
-        let reason = if unwanted {
-            CloseReason::Operator
-        } else if let State::InitSent(init) = &self.state {
-            let unreachable = CloseReason::Unreachable { exchange: "IKE_SA_INIT", tries };
-            init.hint.clone().unwrap_or(unreachable)
-        } else {
-            let exchange = if matches!(self.state, State::AuthSent(_)) {
-                "IKE_AUTH"
-            } else if matches!(self.active, Some(Active::Child(_) | Active::Ike(_))) {
-                "CREATE_CHILD_SA"
-            } else {
-                "INFORMATIONAL"
-            };
-            CloseReason::Unreachable { exchange, tries }
-        };
-        self.close(ctx, reason);
-    }
-
-    /// Whether it is one that the peer made while we were rekeying, too, and that may not be the one that stays.
-    pub(super) fn is_candidate(&self) -> bool {
-        self.is_established() && self.established.is_none()
-    }
-
-    /// RFC 7296 §2.21.1: an unprotected error may be a forgery, so a real answer is waited for a little longer.
-    fn hint_is_due(&self, tries: u32) -> bool {
-        matches!(&self.state, State::InitSent(init) if init.hint.is_some() && tries > init.hint_tries)
     }
 
     // The end.
@@ -747,11 +618,47 @@ impl IkeSa {
         }
         self.drop_children(ctx);
         self.requests.withdraw();
-        self.active = None;
-        self.tasks.clear();
+        if let State::AuthSent(sent) = &self.state {
+            sent.forget_offer(ctx);
+        }
+        self.forget_active(ctx);
+        self.forget_tasks(ctx);
         let linger =
             if self.session.is_some() { limits::CLOSED_LINGER } else { core::time::Duration::ZERO };
         self.state = State::Closed(ctx.now + linger);
+    }
+
+    /// The answer has come, and nobody wants what the request was for. What it made at the peer is deleted, where there are keys.
+    fn abandon_active(&mut self, ctx: &mut Ctx<'_>, payloads: &[Payload]) {
+        if let Some(Active::Ike(request)) = self.active.take_if(|it| matches!(it, Active::Ike(_))) {
+            self.delete_rekeyed(ctx, *request, payloads);
+        }
+        self.forget_active(ctx);
+    }
+
+    /// Forgets the request under way, and what it took.
+    fn forget_active(&mut self, ctx: &mut Ctx<'_>) {
+        match self.active.take() {
+            Some(Active::Child(request)) => request.offer.forget(ctx),
+            Some(Active::Disown(spi)) => {
+                ctx.spis.remove(&spi);
+            }
+            Some(
+                Active::Ike(_)
+                | Active::DeleteChildren(_)
+                | Active::DeleteIke
+                | Active::Liveness(_),
+            )
+            | None => {}
+        }
+    }
+
+    pub(super) fn forget_tasks(&mut self, ctx: &mut Ctx<'_>) {
+        for waiting in self.tasks.drain(..) {
+            if let Task::Disown(spi) = waiting.task {
+                ctx.spis.remove(&spi);
+            }
+        }
     }
 
     /// Takes every CHILD_SA out of the SAD.
@@ -768,12 +675,14 @@ impl IkeSa {
     /// The peer is known to have these CHILD_SAs: they are sent on from here on (RFC 7296 §2.8).
     pub(super) fn activate(&mut self, ctx: &mut Ctx<'_>, which: impl Fn(&ChildSa) -> bool) {
         let mut known = Vec::new();
+        let mut confirmed = false;
         for child in self
             .children
             .iter_mut()
             .filter(|child| child.state == ChildState::Installed && which(child))
         {
             if let Some(Unconfirmed { outbound, announce, .. }) = child.unconfirmed.take() {
+                confirmed = true;
                 if let Some(outbound) = outbound {
                     child.outbound_installed = true;
                     ctx.sad(SadUpdate::AddOutbound(outbound));
@@ -787,6 +696,9 @@ impl IkeSa {
             if let Some(child) = self.children.iter().find(|child| child.spi_inbound == spi) {
                 self.announce_child(ctx, child, false);
             }
+        }
+        if confirmed {
+            self.drop_redundant_children();
         }
     }
 

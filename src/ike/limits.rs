@@ -59,6 +59,10 @@ pub(super) const COOKIE_SECRET_TIME: Duration = Duration::from_secs(60);
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
 /// First wait after TEMPORARY_FAILURE; the peer's wait differs by jitter.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// An IKE SA whose requests meet nothing but TEMPORARY_FAILURE for this time is closed (RFC 7296 §2.25: several minutes).
+pub(super) const PUT_OFF_TIME: Duration = Duration::from_secs(300);
+/// One TEMPORARY_FAILURE so long after another has nothing to do with it: more than a request and its repetitions take.
+pub(super) const PUT_OFF_GAP: Duration = Duration::from_secs(120);
 /// Answers to unprotected messages outside of any IKE SA, each second.
 pub(super) const UNPROTECTED_ANSWERS_PER_SECOND: u32 = 50;
 /// INVALID_SPI messages outside of any IKE SA, each second.

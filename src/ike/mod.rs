@@ -18,6 +18,7 @@ mod peers;
 pub mod proposal;
 pub mod protect;
 mod rules;
+mod timers;
 mod window;
 
 pub use cert::CertFault;

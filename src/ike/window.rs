@@ -28,7 +28,9 @@ impl Retransmission {
 /// Our requests.
 #[derive(Debug)]
 pub(super) struct Requests {
-    next_id: u32,
+    /// Wider than a Message ID, so that the one after the last is none.
+    next_id: u64,
+    last_id: u32,
     pending: Option<Pending>,
 }
 
@@ -53,13 +55,25 @@ pub(super) enum Again {
 }
 
 impl Requests {
-    pub(super) const fn starting_at(next_id: u32) -> Self {
-        Self { next_id, pending: None }
+    /// From Message ID 0 to `last_id`.
+    pub(super) const fn up_to(last_id: u32) -> Self {
+        Self { next_id: 0, last_id, pending: None }
     }
 
     /// The Message ID of the next request; `None` if they are used up (RFC 7296 §2.2) or one is under way.
-    pub(super) const fn next_id(&self) -> Option<u32> {
-        if self.pending.is_some() || self.next_id == u32::MAX { None } else { Some(self.next_id) }
+    pub(super) fn next_id(&self) -> Option<u32> {
+        let id = u32::try_from(self.next_id).ok()?;
+        (self.pending.is_none() && id <= self.last_id).then_some(id)
+    }
+
+    /// Whether the next request is the last one, or there is none any more.
+    pub(super) fn at_the_end(&self) -> bool {
+        self.next_id >= u64::from(self.last_id)
+    }
+
+    /// Whether few Message IDs are left: a sixteenth of them (RFC 7296 §2.2).
+    pub(super) fn runs_out(&self) -> bool {
+        runs_out(self.next_id, self.last_id)
     }
 
     pub(super) const fn is_idle(&self) -> bool {
@@ -68,13 +82,9 @@ impl Requests {
 
     /// Notes that the request with the next ID has been sent.
     pub(super) fn sent(&mut self, now: Instant, datagram: Vec<u8>, how: Retransmission) {
-        self.pending = Some(Pending {
-            id: self.next_id,
-            datagram,
-            sent: 1,
-            at: now + how.timeout,
-            wait: how.timeout,
-        });
+        let Ok(id) = u32::try_from(self.next_id) else { return };
+        self.pending =
+            Some(Pending { id, datagram, sent: 1, at: now + how.timeout, wait: how.timeout });
     }
 
     /// Whether this is the ID of the request under way.
@@ -85,7 +95,7 @@ impl Requests {
     /// The answer has come: the next request may be sent.
     pub(super) fn answered(&mut self) {
         if self.pending.take().is_some() {
-            self.next_id = self.next_id.saturating_add(1);
+            self.next_id += 1;
         }
     }
 
@@ -127,7 +137,8 @@ impl Requests {
 /// The peer's requests.
 #[derive(Debug)]
 pub(super) struct Responses {
-    expected: u32,
+    /// Wider than a Message ID: after the last one, none is expected any more.
+    expected: u64,
     last: Option<Vec<u8>>,
 }
 
@@ -143,27 +154,36 @@ pub(super) enum Incoming {
 }
 
 impl Responses {
-    pub(super) const fn starting_at(expected: u32) -> Self {
-        Self { expected, last: None }
+    /// From Message ID 0 on.
+    pub(super) const fn new() -> Self {
+        Self { expected: 0, last: None }
+    }
+
+    /// Whether the peer has few Message IDs left of those up to `last_id`.
+    pub(super) fn runs_out(&self, last_id: u32) -> bool {
+        runs_out(self.expected, last_id)
     }
 
     pub(super) fn classify(&self, id: u32) -> Incoming {
+        let id = u64::from(id);
         if id == self.expected {
             return Incoming::New;
         }
         match &self.last {
-            Some(response) if id.checked_add(1) == Some(self.expected) => {
-                Incoming::Again(response.clone())
-            }
+            Some(response) if id + 1 == self.expected => Incoming::Again(response.clone()),
             _ => Incoming::OutOfWindow,
         }
     }
 
     /// Notes the answer to the request that was [`Incoming::New`].
     pub(super) fn answered(&mut self, response: Vec<u8>) {
-        self.expected = self.expected.saturating_add(1);
+        self.expected += 1;
         self.last = Some(response);
     }
+}
+
+fn runs_out(next_id: u64, last_id: u32) -> bool {
+    next_id + u64::from(last_id / 16) >= u64::from(last_id)
 }
 
 #[cfg(test)]
@@ -181,8 +201,8 @@ mod tests {
     #[test]
     fn request_is_sent_again_with_growing_waits_and_then_given_up() {
         let t = start();
-        let mut requests = Requests::starting_at(7);
-        assert_eq!(requests.next_id(), Some(7));
+        let mut requests = Requests::up_to(u32::MAX);
+        assert_eq!(requests.next_id(), Some(0));
         requests.sent(t, vec![1], HOW);
         assert_eq!(requests.next_id(), None, "window of one");
         assert_eq!(requests.again(t, HOW), Again::Wait);
@@ -194,7 +214,7 @@ mod tests {
 
     #[test]
     fn answer_frees_the_window_and_counts_the_id() {
-        let mut requests = Requests::starting_at(0);
+        let mut requests = Requests::up_to(u32::MAX);
         requests.sent(start(), vec![1], HOW);
         assert!(requests.awaits(0) && !requests.awaits(1));
         requests.answered();
@@ -205,7 +225,7 @@ mod tests {
 
     #[test]
     fn repeated_request_gets_the_cached_answer_and_others_nothing() {
-        let mut responses = Responses::starting_at(0);
+        let mut responses = Responses::new();
         assert_eq!(responses.classify(0), Incoming::New);
         responses.answered(vec![9]);
         assert_eq!(responses.classify(0), Incoming::Again(vec![9]));
@@ -213,6 +233,35 @@ mod tests {
         assert_eq!(responses.classify(2), Incoming::OutOfWindow);
         responses.answered(vec![8]);
         assert_eq!(responses.classify(0), Incoming::OutOfWindow, "forgotten");
-        assert_eq!(Responses::starting_at(0).classify(u32::MAX), Incoming::OutOfWindow);
+        assert_eq!(Responses::new().classify(u32::MAX), Incoming::OutOfWindow);
+    }
+
+    #[test]
+    fn last_message_id_is_used_once_and_none_after_it() {
+        let mut requests = Requests::up_to(3);
+        for id in 0..=3 {
+            assert_eq!(requests.next_id(), Some(id));
+            assert_eq!(requests.at_the_end(), id == 3);
+            requests.sent(start(), vec![1], HOW);
+            requests.answered();
+        }
+        assert_eq!(requests.next_id(), None);
+        assert!(requests.at_the_end());
+    }
+
+    #[test]
+    fn request_with_the_last_message_id_of_all_is_handled_once() {
+        let mut responses = Responses { expected: u64::from(u32::MAX), last: None };
+        assert_eq!(responses.classify(u32::MAX), Incoming::New);
+        responses.answered(vec![9]);
+        assert_eq!(responses.classify(u32::MAX), Incoming::Again(vec![9]));
+        assert_eq!(responses.classify(0), Incoming::OutOfWindow);
+    }
+
+    #[test]
+    fn a_sixteenth_of_the_message_ids_is_kept_back() {
+        assert!(!runs_out(u64::from(u32::MAX - u32::MAX / 16) - 1, u32::MAX));
+        assert!(runs_out(u64::from(u32::MAX - u32::MAX / 16), u32::MAX));
+        assert!(runs_out(u64::MAX / 2, u32::MAX));
     }
 }

@@ -10,6 +10,8 @@ pub mod privs;
 pub mod raw;
 pub mod resolve;
 pub mod route;
+pub mod rule;
 pub mod sys;
+pub mod too_big;
 pub mod tun;
 pub mod udp;

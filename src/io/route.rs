@@ -18,6 +18,7 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMe
 use rtnetlink::{IpVersion, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 
+use super::rule::{self, HOST_TABLE};
 use super::udp::MARK;
 use crate::ipsec::TrafficSelector;
 
@@ -26,7 +27,7 @@ pub const TABLE: u32 = 4301;
 /// The priority of our rules.
 pub const PRIORITY: u32 = 4301;
 /// `rtm_protocol` of our routes, so that they are recognised as ours: none of the numbers of rt_protos.
-const PROTOCOL: u8 = 0x43;
+pub(super) const PROTOCOL: u8 = 0x43;
 
 /// What netlink refused.
 #[derive(Debug, Error)]
@@ -38,9 +39,11 @@ pub struct RouteError {
     pub cause: String,
 }
 
-/// A route of [`TABLE`].
+/// A route of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// Its table: [`TABLE`] or [`HOST_TABLE`].
+    pub table: u32,
     /// Where to.
     pub dst: IpNet,
     /// How.
@@ -66,7 +69,7 @@ pub enum Via {
 /// A connection to the kernel's routing.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: rtnetlink::Handle,
+    pub(super) handle: rtnetlink::Handle,
 }
 
 impl Netlink {
@@ -209,7 +212,7 @@ impl Netlink {
         let mut removed = 0;
         for version in [IpVersion::V4, IpVersion::V6] {
             for rule in collect(self.handle.rule().get(version.clone()).execute()).await {
-                if is_ours(&rule) {
+                if is_ours(&rule) || rule::is_ours(&rule) {
                     match self.handle.rule().del(rule).execute().await {
                         Ok(()) => removed += 1,
                         Err(cause) if is_gone(&cause) => {}
@@ -224,8 +227,9 @@ impl Netlink {
                 IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
             };
             for route in collect(self.handle.route().get(query).execute()).await {
-                let table = RouteAttribute::Table(TABLE);
-                if route.attributes.contains(&table) && !is_cached(&route) {
+                let tables = [TABLE, HOST_TABLE].map(RouteAttribute::Table);
+                let ours = tables.iter().any(|table| route.attributes.contains(table));
+                if ours && !is_cached(&route) {
                     match self.handle.route().del(route).execute().await {
                         Ok(()) => removed += 1,
                         Err(cause) if is_gone(&cause) => {}
@@ -292,7 +296,7 @@ fn message_of(route: &Route) -> RouteMessage {
     };
     message.header.protocol = RouteProtocol::from(PROTOCOL);
     message.header.table = 0;
-    message.attributes.push(RouteAttribute::Table(TABLE));
+    message.attributes.push(RouteAttribute::Table(route.table));
     match &route.via {
         Via::Tun { index, mtu, source } => {
             message.attributes.push(RouteAttribute::Oif(*index));
@@ -329,7 +333,7 @@ fn is_link_local(addr: IpAddr) -> bool {
     }
 }
 
-fn errno(cause: &rtnetlink::Error) -> i32 {
+pub(super) fn errno(cause: &rtnetlink::Error) -> i32 {
     if let rtnetlink::Error::NetlinkError(ErrorMessage { code: Some(code), .. }) = cause {
         code.get().saturating_neg()
     } else {
@@ -338,11 +342,11 @@ fn errno(cause: &rtnetlink::Error) -> i32 {
 }
 
 /// It was not there any more, or its interface is gone.
-fn is_gone(cause: &rtnetlink::Error) -> bool {
+pub(super) fn is_gone(cause: &rtnetlink::Error) -> bool {
     [libc::ESRCH, libc::ENOENT, libc::ENODEV].contains(&errno(cause))
 }
 
-fn failed(cause: &rtnetlink::Error, action: impl FnOnce() -> String) -> RouteError {
+pub(super) fn failed(cause: &rtnetlink::Error, action: impl FnOnce() -> String) -> RouteError {
     let cause = match errno(cause) {
         0 => cause.to_string(),
         code => io::Error::from_raw_os_error(code).to_string(),

@@ -29,7 +29,7 @@ pub struct Received {
     pub local: Option<IpAddr>,
     /// TOS byte (IPv4) or traffic class (IPv6) of its header.
     pub tos: u8,
-    /// It did not fit and was cut.
+    /// It, or what was to be told of it, did not fit and was cut.
     pub truncated: bool,
 }
 
@@ -46,15 +46,18 @@ pub struct ToSend<'a> {
     pub tos: u8,
 }
 
-/// Room for the control messages of one datagram: the local address (at most 20 bytes) and TOS (4), each after a
-/// header of 16.
+/// Room for the control messages of one datagram.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-struct Control([u8; 96]);
+struct Control<const N: usize>([u8; N]);
 
-impl Control {
-    const EMPTY: Self = Self([0; 96]);
-}
+/// The local address (at most 20 bytes) and TOS (4), each after a header of 16.
+const ADDRESS_AND_TOS: usize = 96;
+/// Those, hop limit and flow (4 each), and extension headers of 512 bytes in all.
+const WITH_EXTENSIONS: usize = 768;
+
+/// Takes control messages of IPv6 that [`Received`] has no place for: index of the datagram, type, data.
+pub type OnControl<'a> = &'a mut dyn FnMut(usize, c_int, &[u8]);
 
 /// Receives what is there, at most [`BATCH`] and at most one datagram a buffer, without waiting. `received` is cleared
 /// and gets an entry a datagram.
@@ -67,12 +70,34 @@ pub fn recv_batch(
     buffers: &mut [IoSliceMut<'_>],
     received: &mut Vec<Received>,
 ) -> io::Result<()> {
+    recv::<ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
+}
+
+/// As [`recv_batch`], with all that the socket was asked to tell of the IPv6 headers.
+///
+/// # Errors
+/// As there.
+pub fn recv_batch_with(
+    socket: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    received: &mut Vec<Received>,
+    on_control: OnControl<'_>,
+) -> io::Result<()> {
+    recv::<WITH_EXTENSIONS>(socket, buffers, received, on_control)
+}
+
+fn recv<const CONTROL: usize>(
+    socket: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    received: &mut Vec<Received>,
+    on_control: OnControl<'_>,
+) -> io::Result<()> {
     received.clear();
     let count = buffers.len().min(BATCH);
     // SAFETY: these are plain C structs of integers and pointers, for which all zero bytes are a value.
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
     let mut names: [libc::sockaddr_storage; BATCH] = unsafe { mem::zeroed() };
-    let mut controls = [Control::EMPTY; BATCH];
+    let mut controls = [Control([0; CONTROL]); BATCH];
     for (i, buffer) in buffers.iter_mut().take(count).enumerate() {
         let header = &mut headers[i].msg_hdr;
         header.msg_name = ptr::from_mut(&mut names[i]).cast();
@@ -81,7 +106,7 @@ pub fn recv_batch(
         header.msg_iov = ptr::from_mut(buffer).cast();
         header.msg_iovlen = 1;
         header.msg_control = ptr::from_mut(&mut controls[i]).cast();
-        header.msg_controllen = size_of::<Control>();
+        header.msg_controllen = CONTROL;
     }
     // SAFETY: the first `count` headers point to live names, buffers and control areas of the lengths stated, none of
     // which is used otherwise until the call returns.
@@ -96,15 +121,17 @@ pub fn recv_batch(
     };
     let n = usize::try_from(n).map_err(|_negative| io::Error::last_os_error())?;
     for (i, message) in headers.iter().take(n).enumerate() {
-        let Some(from) = to_socket_addr(&names[i]) else { continue };
+        // Each entry stands for the buffer in its place, so none may be left out.
+        let from = to_socket_addr(&names[i]);
+        let cut = libc::MSG_TRUNC | libc::MSG_CTRUNC;
         let mut entry = Received {
-            len: message.msg_len as usize,
-            from,
+            len: if from.is_some() { message.msg_len as usize } else { 0 },
+            from: from.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)),
             local: None,
             tos: 0,
-            truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            truncated: message.msg_hdr.msg_flags & cut != 0,
         };
-        read_control(&message.msg_hdr, &mut entry);
+        read_control(&message.msg_hdr, &mut entry, &mut |kind, data| on_control(i, kind, data));
         received.push(entry);
     }
     Ok(())
@@ -122,7 +149,7 @@ pub fn send_batch(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io::Result
     // SAFETY: as in `recv_batch`.
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
     let mut vectors: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
-    let mut controls = [Control::EMPTY; BATCH];
+    let mut controls = [Control([0; ADDRESS_AND_TOS]); BATCH];
     let names: [SockAddr; BATCH] = core::array::from_fn(|i| {
         SockAddr::from(messages.get(i).map_or_else(|| messages[0].to, |message| message.to))
     });
@@ -137,7 +164,7 @@ pub fn send_batch(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io::Result
         header.msg_iov = &raw mut vectors[i];
         header.msg_iovlen = 1;
         header.msg_control = ptr::from_mut(&mut controls[i]).cast();
-        header.msg_controllen = size_of::<Control>();
+        header.msg_controllen = ADDRESS_AND_TOS;
         header.msg_controllen = write_control(header, message);
         if header.msg_controllen == 0 {
             header.msg_control = ptr::null_mut();
@@ -232,9 +259,9 @@ fn to_socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-fn read_control(header: &libc::msghdr, entry: &mut Received) {
+fn read_control(header: &libc::msghdr, entry: &mut Received, other: &mut dyn FnMut(c_int, &[u8])) {
     // SAFETY: the kernel filled the control area and set its length in `header`; the CMSG macros stay within it. The
-    // data is copied out unaligned, after its length was checked.
+    // data is copied out unaligned, after its length was checked; the slice lives as long as `header` is borrowed.
     unsafe {
         let mut cmsg = libc::CMSG_FIRSTHDR(header);
         while let Some(message) = cmsg.as_ref() {
@@ -256,6 +283,7 @@ fn read_control(header: &libc::msghdr, entry: &mut Received) {
                     let class = data.cast::<c_int>().read_unaligned();
                     entry.tos = class.to_le_bytes()[0];
                 }
+                (libc::IPPROTO_IPV6, kind) => other(kind, core::slice::from_raw_parts(data, len)),
                 _ => {}
             }
             cmsg = libc::CMSG_NXTHDR(header, cmsg);

@@ -14,9 +14,10 @@ pub struct PacketBuf {
 }
 
 impl PacketBuf {
-    /// Bytes before a packet read with [`space_mut`](Self::space_mut): an IPv6, a UDP and an ESP header with the
-    /// largest IV need 72; the rest leaves room for a device header, and keeps the packet aligned.
-    pub const HEADROOM: usize = 128;
+    /// Bytes before a packet read with [`space_mut`](Self::space_mut): an IPv6 header, an AH with the longest ICV and an
+    /// ESP header with the longest IV need 112. The rest is for the IPv6 extension headers of packets that come without
+    /// them, and keeps the packet aligned.
+    pub const HEADROOM: usize = 256;
 
     /// Bytes after the longest packet: 15 of padding, 2 of ESP trailer and an ICV of 32 need 49.
     pub const TAILROOM: usize = 64;

@@ -51,6 +51,15 @@ drop_reasons! {
     OutboundSelectorMismatch = "outbound-selector-mismatch", "outside the selectors that the peer agreed to";
     /// Larger than what fits into the tunnel, and not to be fragmented; answered with ICMP where allowed.
     TooBig = "too-big", "larger than the tunnel MTU";
+    /// Fragments that overlap, or reach beyond the longest packet: nothing that transport mode could put together
+    /// (RFC 5722).
+    FragmentsWrong = "fragments-wrong", "fragments for transport mode that do not make a packet";
+    /// There was no room for more fragments.
+    FragmentsFull = "fragments-full", "no room for more fragments for transport mode";
+    /// The other fragments of the packet did not come in time.
+    FragmentsLate = "fragments-late", "fragments for transport mode that waited too long for the others";
+    /// IPv4 options or IPv6 extension headers stand before the ESP header, and there is no IP header of ours in UDP.
+    HeadersInUdp = "headers-in-udp", "IP options or extension headers do not go with transport mode in UDP";
     /// The sequence number would repeat (RFC 4303 §3.3.3).
     SequenceExhausted = "sequence-exhausted", "the SA has used up its sequence numbers";
     /// A hard limit of bytes or packets was reached.
@@ -58,8 +67,14 @@ drop_reasons! {
     /// The buffer has no room for header, padding and ICV.
     NoRoom = "no-room", "no room in the packet buffer";
     // Inbound.
+    /// Neither ESP nor AH in a whole IP packet.
+    OuterMalformed = "outer-malformed", "not a well-formed IP packet with ESP or AH";
     /// Too short to be ESP under this SA, or not aligned as its cipher needs.
     EspMalformed = "esp-malformed", "not a well-formed ESP packet";
+    /// Not as AH has to be under this SA, or not yet at its final destination (RFC 4302 §2, Appendix A).
+    AhMalformed = "ah-malformed", "not a well-formed AH packet";
+    /// AH in a fragment, which has to be put together first (RFC 4302 §3.4.1).
+    AhFragment = "ah-fragment", "AH in a fragment";
     /// No inbound SA has this SPI.
     NoInboundSa = "no-inbound-sa", "no inbound SA has this SPI";
     /// The sequence number lies before the replay window, or cannot be (RFC 4303 §3.4.3).
@@ -68,6 +83,8 @@ drop_reasons! {
     ReplayDuplicate = "replay-duplicate", "sequence number received before";
     /// The ICV does not verify: corrupted, forged, or under another key.
     IcvMismatch = "icv-mismatch", "integrity check failed";
+    /// ESP of a bundle without the AH that belongs around it, or AH of a bundle around something else.
+    BundleBroken = "bundle-broken", "not the AH and ESP that belong together";
     /// The padding after decryption is not what the sender must have put there (RFC 4303 §2.4).
     BadPadding = "bad-padding", "wrong padding after decryption";
     /// A dummy packet (RFC 4303 §2.6): nothing is lost.
@@ -76,6 +93,8 @@ drop_reasons! {
     BadNextHeader = "bad-next-header", "next header is not IPv4 or IPv6";
     /// The inner packet is no well-formed IP packet.
     InboundMalformed = "inbound-malformed", "decrypted to something that is no well-formed IP packet";
+    /// A fragment in transport mode, which protects whole packets only (RFC 4303 §3.3.4, RFC 4302 §3.3.4).
+    TransportFragment = "transport-fragment", "a fragment in transport mode";
     /// The inner packet is outside the selectors of the SA (RFC 4301 §5.2).
     InboundSelectorMismatch = "inbound-selector-mismatch", "inner packet outside the selectors of its SA";
     /// Congestion was marked on the way and the inner packet cannot say so (RFC 6040 §4.2).

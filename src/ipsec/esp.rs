@@ -1,17 +1,12 @@
-//! ESP for one packet (RFC 4303): [`OutboundSa::seal`] and [`InboundSa::open`], in place.
+//! ESP for one packet (RFC 4303), in place: [`EspLayout`] says how long it is, `Esp` makes and opens it.
 //!
-//! Owns the ESP header and trailer, the sequence number, the IV and the order of the checks. Knows nothing of what the
-//! inner packet is, nor of where the sealed one goes.
+//! Owns the ESP header, the IV, the trailer and the ICV. Owns neither sequence number nor window, which are the SA's, and
+//! knows nothing of what the payload is, nor of what stands before the ESP packet.
 
 mod transform;
 
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use super::lifetime::{Limit, Usage};
-use super::pace::Pace;
-use super::replay::{Arrival, ReplayWindow};
-use super::{DropCounters, DropReason, PacketBuf, SaParams, Spi, suite::EspSuite};
+use super::replay::IcvVerified;
+use super::{DropReason, PacketBuf, Spi, suite::EspSuite};
 use crate::crypto::Secret;
 use crate::wire::esp::{EspHeader, EspPacket, EspTrailer};
 use crate::wire::ip::NextHeader;
@@ -56,236 +51,152 @@ impl EspLayout {
     }
 }
 
-/// An outbound ESP SA: shared by workers and by the snapshots of the SAD.
+/// The transform of an SA: it makes ESP packets of payloads, and the reverse, at a place in a packet.
 #[derive(Debug)]
-pub struct OutboundSa {
-    params: SaParams,
+pub(super) struct Esp {
     transform: Transform,
-    /// The last sequence number given.
-    sequence: AtomicU64,
-    usage: Usage,
-    /// Packets that were dropped under this SA.
-    pub drops: DropCounters,
 }
 
-impl OutboundSa {
-    /// `None` if the suite, or a key of that length, is not one that we have. The keys of `params` are wiped once
-    /// they are in the transform.
-    #[must_use]
-    pub fn new(params: SaParams) -> Option<Self> {
-        let (params, transform) = split(params)?;
-        let usage = Usage::new(params.lifetime);
-        let sequence = AtomicU64::new(params.sequence);
-        Some(Self { params, transform, sequence, usage, drops: DropCounters::new() })
+impl Esp {
+    /// `None` if the suite, or a key of that length, is not one that we have.
+    pub(super) fn new(suite: EspSuite, encr_key: &Secret, integ_key: &Secret) -> Option<Self> {
+        Some(Self { transform: Transform::new(suite, encr_key, integ_key)? })
     }
 
-    /// What it was made from, without keys.
-    #[must_use]
-    pub const fn params(&self) -> &SaParams {
-        &self.params
+    /// What is to be done to a payload of this length; nothing changes yet, so that no sequence number is used up by a
+    /// packet without room.
+    pub(super) fn sealing(&self, payload_len: usize, next_header: NextHeader) -> Sealing {
+        let layout = self.transform.own_layout();
+        let trailer = EspTrailer::aligning(payload_len, layout.align, next_header);
+        Sealing {
+            front: EspHeader::LEN + layout.iv_len,
+            back: trailer.len() + layout.icv_len,
+            trailer,
+            payload_len,
+        }
     }
 
-    /// What it has carried.
-    #[must_use]
-    pub const fn usage(&self) -> &Usage {
-        &self.usage
-    }
-
-    /// The last sequence number given.
-    #[must_use]
-    pub fn sequence(&self) -> u64 {
-        self.sequence.load(Ordering::Relaxed).min(self.last_sequence())
-    }
-
-    /// Makes an ESP packet of the inner one. Tells if that reached the soft limit of the SA.
+    /// What follows the first `at` bytes of the packet, the payload of `sealing`, becomes an ESP packet; those bytes stay
+    /// before it.
     ///
     /// # Errors
-    /// [`DropReason::LifetimeEnded`], [`DropReason::SequenceExhausted`] and [`DropReason::NoRoom`]; then the packet is
-    /// as it was.
-    pub fn seal(
+    /// [`DropReason::NoRoom`], which [`Sealing::fits`] tells before.
+    pub(super) fn seal(
         &self,
         packet: &mut PacketBuf,
-        next_header: NextHeader,
-    ) -> Result<Limit, DropReason> {
-        let inner_len = packet.len();
-        let layout = self.transform.own_layout();
-        let front = EspHeader::LEN + layout.iv_len;
-        let trailer = EspTrailer::aligning(inner_len, layout.align, next_header);
-        let back = trailer.len() + layout.icv_len;
-        if packet.headroom() < front || packet.tailroom() < back {
-            return Err(DropReason::NoRoom);
-        }
-        if !self.usage.permits(inner_len) {
-            return Err(DropReason::LifetimeEnded);
-        }
-        let sequence = self.next_sequence()?;
+        at: usize,
+        sealing: Sealing,
+        spi: Spi,
+        sequence: u64,
+        esn: bool,
+    ) -> Result<(), DropReason> {
+        let Sealing { front, back, trailer, payload_len } = sealing;
         if !packet.push_front(front) || !packet.push_back(back) {
             return Err(DropReason::NoRoom);
         }
-
-        let (header, rest) = packet.split_at_mut(EspHeader::LEN);
+        if at > 0 {
+            packet.copy_within(front..front + at, 0);
+        }
+        let layout = self.transform.own_layout();
+        let (header, rest) = packet[at..].split_at_mut(EspHeader::LEN);
         let [.., s4, s5, s6, s7] = sequence.to_be_bytes();
         let low = u32::from_be_bytes([s4, s5, s6, s7]);
-        let fields = EspHeader { spi: self.params.spi.get(), sequence: low };
-        header.copy_from_slice(&fields.emit());
+        header.copy_from_slice(&EspHeader { spi: spi.get(), sequence: low }.emit());
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
         let (data, icv) = rest.split_at_mut(rest.len() - layout.icv_len);
-        trailer.emit(&mut data[inner_len..]);
-        self.transform.seal(header, self.esn(), sequence, iv, data, icv);
-
-        let limit = self.usage.count(inner_len);
-        // A replacement must be there before the numbers run out (RFC 4303 §3.3.3); a sixteenth of them is left.
-        let last = self.last_sequence();
-        if limit == Limit::None && sequence > last - last / 16 {
-            return Ok(self.usage.reached_soft());
-        }
-        Ok(limit)
+        trailer.emit(&mut data[payload_len..]);
+        self.transform.seal(header, esn, sequence, iv, data, icv);
+        Ok(())
     }
 
-    /// RFC 4303 §3.3.3: the first packet has 1, and no number is given twice.
-    fn next_sequence(&self) -> Result<u64, DropReason> {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if sequence > self.last_sequence() {
-            Err(DropReason::SequenceExhausted)
-        } else {
-            Ok(sequence)
-        }
-    }
-
-    fn last_sequence(&self) -> u64 {
-        if self.esn() {
-            // So far below the end that no number of refused packets brings the counter round.
-            u64::MAX - (1 << 48)
-        } else {
-            u32::MAX.into()
-        }
-    }
-
-    fn esn(&self) -> bool {
-        self.params.suite.esn()
-    }
-}
-
-/// An inbound ESP SA: shared by workers and by the snapshots of the SAD.
-#[derive(Debug)]
-pub struct InboundSa {
-    params: SaParams,
-    transform: Transform,
-    /// Shared among workers only, and held for a few instructions.
-    window: Mutex<ReplayWindow>,
-    usage: Usage,
-    /// Packets that were dropped under this SA.
-    pub drops: DropCounters,
-    /// How often it is told that the peer lives.
-    pub alive: Pace,
-    /// How often it is told that the peer has moved.
-    pub moved: Pace,
-}
-
-/// What was in an ESP packet that is genuine.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// What the packet is now.
-    pub next_header: NextHeader,
-    /// Where it stands in the sequence.
-    pub arrival: Arrival,
-    /// Whether it reached the soft limit of the SA.
-    pub limit: Limit,
-}
-
-impl InboundSa {
-    /// `None` if the suite, or a key of that length, is not one that we have. The keys of `params` are wiped once
-    /// they are in the transform.
-    #[must_use]
-    pub fn new(params: SaParams) -> Option<Self> {
-        let (params, transform) = split(params)?;
-        let window =
-            ReplayWindow::starting_at(params.replay_window, params.suite.esn(), params.sequence);
-        let window = Mutex::new(window);
-        let usage = Usage::new(params.lifetime);
-        Some(Self {
-            params,
-            transform,
-            window,
-            usage,
-            drops: DropCounters::new(),
-            alive: Pace::new(),
-            moved: Pace::new(),
-        })
-    }
-
-    /// What it was made from, without keys.
-    #[must_use]
-    pub const fn params(&self) -> &SaParams {
-        &self.params
-    }
-
-    /// What it has carried.
-    #[must_use]
-    pub const fn usage(&self) -> &Usage {
-        &self.usage
-    }
-
-    /// The highest sequence number received.
-    #[must_use]
-    pub fn sequence(&self) -> u64 {
-        self.window().top()
-    }
-
-    /// Makes the inner packet of an ESP packet, in the order of RFC 4303 §3.4: window, ICV, window again, trailer.
+    /// The parts of an ESP packet under this transform.
     ///
     /// # Errors
-    /// Why it is not to be used. What the buffer then holds is unspecified. Before the ICV is verified nothing of the
-    /// SA changes.
-    pub fn open(&self, packet: &mut PacketBuf) -> Result<Opened, DropReason> {
+    /// [`DropReason::EspMalformed`].
+    pub(super) fn parts<'a>(&self, packet: &'a mut [u8]) -> Result<Parts<'a>, DropReason> {
         let layout = self.transform.own_layout();
-        let front = EspHeader::LEN + layout.iv_len;
         let encrypted = packet
             .len()
-            .checked_sub(front + layout.icv_len)
+            .checked_sub(EspHeader::LEN + layout.iv_len + layout.icv_len)
             .filter(|&len| len >= EspTrailer::FIXED_LEN && self.transform.takes(len))
             .ok_or(DropReason::EspMalformed)?;
-
         let (header, rest) = packet.split_at_mut(EspHeader::LEN);
         let fields = EspPacket::new_checked(&*header).map_err(|_| DropReason::EspMalformed)?;
-        let sequence = self.window().check(fields.sequence())?;
+        let sequence = fields.sequence();
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
         let (data, icv) = rest.split_at_mut(encrypted);
-        let esn = self.params.suite.esn();
-        let proof = self.transform.open(header, esn, sequence, iv, data, icv)?;
-        let arrival = self.window().accept(sequence, proof)?;
+        Ok(Parts { sequence, header, iv, data, icv })
+    }
+
+    /// Verifies the ICV, of a packet with this whole sequence number.
+    ///
+    /// # Errors
+    /// [`DropReason::IcvMismatch`].
+    pub(super) fn verify(
+        &self,
+        parts: &mut Parts<'_>,
+        esn: bool,
+        sequence: u64,
+    ) -> Result<IcvVerified, DropReason> {
+        let Parts { header, iv, data, icv, .. } = parts;
+        self.transform.open(header, esn, sequence, iv, data, icv)
+    }
+
+    /// After the ICV is verified: decrypts. Where the payload begins in the ESP packet, how long it is, and what.
+    ///
+    /// # Errors
+    /// [`DropReason::BadPadding`].
+    pub(super) fn decrypt(&self, parts: Parts<'_>) -> Result<Payload, DropReason> {
+        let Parts { header, iv, data, .. } = parts;
         self.transform.decrypt(iv, data);
-
         let trailer = EspTrailer::parse(data).map_err(|_| DropReason::BadPadding)?;
-        let inner_len = data.len() - trailer.len();
-        packet.trim_front(front);
-        packet.truncate(inner_len);
-        if !self.usage.permits(inner_len) {
-            return Err(DropReason::LifetimeEnded);
-        }
-        let limit = self.usage.count(inner_len);
-        Ok(Opened { next_header: trailer.next_header, arrival, limit })
+        Ok(Payload {
+            at: header.len() + iv.len(),
+            len: data.len() - trailer.len(),
+            next_header: trailer.next_header,
+        })
     }
+}
 
-    fn window(&self) -> MutexGuard<'_, ReplayWindow> {
-        // Whoever panicked while holding it left it whole: it changes in the last step of `accept`.
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+/// How much longer sealing makes a packet, and with which trailer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sealing {
+    front: usize,
+    back: usize,
+    trailer: EspTrailer,
+    payload_len: usize,
+}
+
+impl Sealing {
+    /// Whether the buffer has room for it.
+    pub(super) fn fits(&self, packet: &PacketBuf) -> bool {
+        packet.headroom() >= self.front && packet.tailroom() >= self.back
     }
+}
+
+/// An ESP packet, taken apart.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    /// Its sequence number, of which these are the low bits with ESN.
+    pub(super) sequence: u32,
+    header: &'a mut [u8],
+    iv: &'a mut [u8],
+    data: &'a mut [u8],
+    icv: &'a mut [u8],
+}
+
+/// Where the payload lies in an ESP packet that was opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Payload {
+    pub(super) at: usize,
+    pub(super) len: usize,
+    pub(super) next_header: NextHeader,
 }
 
 /// The SPI of an ESP packet; `None` if it is too short to be one, or the SPI is reserved.
 #[must_use]
 pub fn peek_spi(packet: &[u8]) -> Option<Spi> {
     Spi::new(EspPacket::new_checked(packet).ok()?.spi())
-}
-
-/// The keys go into the transform, and no copy of them stays.
-fn split(mut params: SaParams) -> Option<(SaParams, Transform)> {
-    let transform = Transform::new(params.suite.esp()?, &params.encr_key, &params.integ_key)?;
-    params.encr_key = Secret::empty();
-    params.integ_key = Secret::empty();
-    Some((params, transform))
 }
 
 #[cfg(test)]

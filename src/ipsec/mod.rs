@@ -1,18 +1,23 @@
-//! RFC 4301's own nouns: SPI, selectors, replay window, lifetime, the databases SAD, SPD and PAD (§4.4), and ESP itself
-//! for one packet (RFC 4303).
+//! RFC 4301's own nouns: SPI, selectors, replay window, lifetime, the databases SAD, SPD and PAD (§4.4), and ESP and AH
+//! themselves for one packet (RFC 4303, RFC 4302).
 //!
 //! Pure: time and randomness come in as arguments. Who moves the packets is `datapath`, who negotiates is `ike`.
 
+pub mod ah;
 pub mod buffer;
 pub mod drop;
 pub mod esp;
 pub mod identity;
+pub mod inbound;
 pub mod inner;
 pub mod lifetime;
+pub mod manual;
 pub mod mtu;
+pub mod outbound;
 pub mod pace;
 pub mod pad;
 pub mod place;
+mod protection;
 pub mod replay;
 pub mod sa;
 pub mod sad;
@@ -24,6 +29,8 @@ pub mod update;
 
 pub use buffer::PacketBuf;
 pub use drop::{DropCounters, DropReason};
+pub use inbound::InboundSa;
+pub use outbound::OutboundSa;
 pub use pad::PolicyId;
 pub use place::Place;
 pub use sa::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, SaParams};

@@ -12,7 +12,7 @@ use super::drop::DropReason;
 pub struct IcvVerified(());
 
 impl IcvVerified {
-    /// For the module that verifies ICVs, and no other.
+    /// For the modules that verify ICVs, and no other.
     pub(super) const fn new() -> Self {
         Self(())
     }

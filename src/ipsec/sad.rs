@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::esp::{InboundSa, OutboundSa};
-use super::mtu::tunnel_mtu_on;
-use super::selector::matches_pair;
-use super::{Flow, Mode, Path, PolicyId, SadUpdate, Spi};
+use super::mtu::{header_len, max_len};
+use super::selector::{matches_addresses, matches_pair};
+use super::{
+    Encap, Flow, InboundSa, Mode, OutboundSa, Path, PolicyId, Protocol, SaParams, SadUpdate, Spi,
+};
 use table::Table;
 
 /// Why an update was not taken.
@@ -25,11 +26,20 @@ pub enum SadError {
     #[error("an SA with SPI {0} exists")]
     DuplicateSpi(Spi),
     /// The suite, or the length of its keys, is not one that the datapath has.
-    #[error("SA {0}: the datapath has no ESP with this suite and keys of these lengths")]
+    #[error("SA {0}: the datapath has no such suite with keys of these lengths")]
     UnsupportedSuite(Spi),
-    /// The datapath carries tunnel mode only.
-    #[error("SA {0}: the datapath has no transport mode")]
-    UnsupportedMode(Spi),
+    /// Two SAs that cannot be applied together: only AH in transport mode goes around ESP, and not in UDP.
+    #[error("SA {0}: only AH in transport mode goes around ESP, and not in UDP")]
+    UnsupportedBundle(Spi),
+}
+
+/// How an inbound SA belongs together with another, so that neither is of use alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bundle {
+    /// AH, in which must be ESP with this SPI.
+    Around(Spi),
+    /// ESP, which must be in AH with this SPI.
+    Inside(Spi),
 }
 
 /// An inbound SA and where its packets are expected from.
@@ -39,8 +49,10 @@ pub struct InboundEntry {
     pub sa: Arc<InboundSa>,
     /// Where its packets travel.
     pub path: Path,
-    /// Longest inner packet that the peer can send without fragments, as far as our path MTU tells.
+    /// Longest packet that the peer can protect and send without fragments, as far as our path MTU tells.
     pub mtu: usize,
+    /// The SA that it is nothing without.
+    pub bundle: Option<Bundle>,
     /// What its policy has carried.
     pub traffic: Arc<Traffic>,
 }
@@ -52,8 +64,11 @@ pub struct OutboundEntry {
     pub sa: Arc<OutboundSa>,
     /// Where its packets go.
     pub path: Path,
-    /// Longest inner packet that leaves without fragments.
+    /// Longest packet that leaves without fragments: the inner one in tunnel mode, in transport mode a whole one without
+    /// options or extension headers.
     pub mtu: usize,
+    /// Longest outer packet that leaves without fragments.
+    pub path_mtu: usize,
     /// What its policy has carried.
     pub traffic: Arc<Traffic>,
 }
@@ -78,10 +93,18 @@ pub struct Sad {
     /// The newest first.
     outbound: Table<Vec<OutboundEntry>>,
     traffic: BTreeMap<PolicyId, Arc<Traffic>>,
+    /// How many of the outbound SAs are in transport mode.
+    transport: usize,
+    paths: PathMtus,
+}
+
+/// What is known of the paths.
+#[derive(Clone, Debug)]
+struct PathMtus {
     /// Where a path MTU is known.
-    path_mtus: BTreeMap<IpAddr, usize>,
+    known: BTreeMap<IpAddr, usize>,
     /// Elsewhere.
-    default_path_mtu: usize,
+    default: usize,
 }
 
 impl Sad {
@@ -92,8 +115,8 @@ impl Sad {
             inbound: Table::default(),
             outbound: Table::default(),
             traffic: BTreeMap::new(),
-            path_mtus: BTreeMap::new(),
-            default_path_mtu,
+            transport: 0,
+            paths: PathMtus { known: BTreeMap::new(), default: default_path_mtu },
         }
     }
 
@@ -119,6 +142,17 @@ impl Sad {
         })
     }
 
+    /// Whether a fragment of this flow may belong to a packet that an SA in transport mode protects. Ports do not count:
+    /// a later fragment has none.
+    #[must_use]
+    pub fn transport_takes(&self, flow: &Flow) -> bool {
+        self.transport > 0
+            && self.all_outbound().map(|entry| entry.sa.params()).any(|params| {
+                params.mode == Mode::Transport
+                    && matches_addresses(&params.ts_local, &params.ts_peer, flow)
+            })
+    }
+
     /// All inbound SAs, by SPI.
     pub fn all_inbound(&self) -> impl Iterator<Item = &InboundEntry> {
         self.inbound.iter()
@@ -141,47 +175,71 @@ impl Sad {
     pub fn apply(&self, update: &SadUpdate) -> Result<Self, SadError> {
         let mut next = self.clone();
         match update {
-            SadUpdate::AddInbound(params) => {
-                let spi = params.spi;
-                if next.inbound(spi).is_some() {
-                    return Err(SadError::DuplicateSpi(spi));
-                }
-                tunnel_only(params.mode, spi)?;
-                let sa =
-                    InboundSa::new((**params).clone()).ok_or(SadError::UnsupportedSuite(spi))?;
-                let mtu = next.mtu_on(&params.path, sa.params().suite);
-                let traffic = next.traffic_of(params.policy);
-                let entry = InboundEntry { sa: Arc::new(sa), path: params.path, mtu, traffic };
-                next.inbound.insert(spi.get(), entry);
-            }
-            SadUpdate::AddOutbound(params) => {
-                let (policy, spi) = (params.policy, params.spi);
-                if next.outbound(policy).iter().any(|entry| entry.sa.params().spi == spi) {
-                    return Err(SadError::DuplicateSpi(spi));
-                }
-                tunnel_only(params.mode, spi)?;
-                let sa =
-                    OutboundSa::new((**params).clone()).ok_or(SadError::UnsupportedSuite(spi))?;
-                let mtu = next.mtu_on(&params.path, sa.params().suite);
-                let traffic = next.traffic_of(policy);
-                let entry = OutboundEntry { sa: Arc::new(sa), path: params.path, mtu, traffic };
-                match next.outbound.get_mut(policy.0) {
-                    Some(entries) => entries.insert(0, entry),
-                    None => next.outbound.insert(policy.0, vec![entry]),
-                }
-            }
+            SadUpdate::AddInbound(params) => next.add_inbound(params)?,
+            SadUpdate::AddOutbound(params) => next.add_outbound(params)?,
             SadUpdate::MovePath { spi, path } => next.move_path(*spi, *path),
-            SadUpdate::RemoveInbound(spi) => next.inbound.remove(spi.get()),
+            SadUpdate::RemoveInbound(spi) => {
+                let bundle = next.inbound(*spi).and_then(|entry| entry.bundle);
+                next.inbound.remove(spi.get());
+                if let Some(Bundle::Around(other) | Bundle::Inside(other)) = bundle {
+                    next.inbound.remove(other.get());
+                }
+            }
             SadUpdate::RemoveOutbound { policy, spi } => {
                 if let Some(entries) = next.outbound.get_mut(policy.0) {
                     entries.retain(|entry| entry.sa.params().spi != *spi);
                     if entries.is_empty() {
                         next.outbound.remove(policy.0);
                     }
+                    next.count_transport();
                 }
             }
         }
         Ok(next)
+    }
+
+    fn add_inbound(&mut self, params: &SaParams) -> Result<(), SadError> {
+        may_bundle(params)?;
+        let around = params.around.as_deref();
+        for spi in core::iter::once(params.spi).chain(around.map(|around| around.spi)) {
+            if self.inbound(spi).is_some() || around.is_some_and(|ah| ah.spi == params.spi) {
+                return Err(SadError::DuplicateSpi(spi));
+            }
+        }
+        let entry = |params: &SaParams, bundle, traffic| {
+            let sa = InboundSa::new(params.clone());
+            let sa = Arc::new(sa.ok_or(SadError::UnsupportedSuite(params.spi))?);
+            Ok(InboundEntry { sa, path: params.path, mtu: 0, bundle, traffic })
+        };
+        let traffic = self.traffic_of(params.policy);
+        let inside = around.map(|around| Bundle::Inside(around.spi));
+        let mut inner = entry(params, inside, Arc::clone(&traffic))?;
+        inner.mtu = self.paths.mtus(params, around, &params.path).1;
+        if let Some(around) = around {
+            let mut outer = entry(around, Some(Bundle::Around(params.spi)), traffic)?;
+            outer.mtu = self.paths.mtus(around, None, &around.path).1;
+            self.inbound.insert(around.spi.get(), outer);
+        }
+        self.inbound.insert(params.spi.get(), inner);
+        Ok(())
+    }
+
+    fn add_outbound(&mut self, params: &SaParams) -> Result<(), SadError> {
+        may_bundle(params)?;
+        let (policy, spi) = (params.policy, params.spi);
+        if self.outbound(policy).iter().any(|entry| entry.sa.params().spi == spi) {
+            return Err(SadError::DuplicateSpi(spi));
+        }
+        let sa = OutboundSa::new(params.clone()).ok_or(SadError::UnsupportedSuite(spi))?;
+        let (path_mtu, mtu) = self.paths.mtus(params, params.around.as_deref(), &params.path);
+        let traffic = self.traffic_of(policy);
+        let entry = OutboundEntry { sa: Arc::new(sa), path: params.path, mtu, path_mtu, traffic };
+        match self.outbound.get_mut(policy.0) {
+            Some(entries) => entries.insert(0, entry),
+            None => self.outbound.insert(policy.0, vec![entry]),
+        }
+        self.count_transport();
+        Ok(())
     }
 
     /// The snapshot in which the path to `remote` carries packets of `mtu` bytes; `None` forgets what was known of it.
@@ -189,8 +247,8 @@ impl Sad {
     pub fn with_path_mtu(&self, remote: IpAddr, mtu: Option<usize>) -> Self {
         let mut next = self.clone();
         match mtu {
-            Some(mtu) => next.path_mtus.insert(remote, mtu),
-            None => next.path_mtus.remove(&remote),
+            Some(mtu) => next.paths.known.insert(remote, mtu),
+            None => next.paths.known.remove(&remote),
         };
         next.compute_mtus();
         next
@@ -199,7 +257,8 @@ impl Sad {
     /// The snapshot in which paths of which nothing is known carry packets of `mtu` bytes.
     #[must_use]
     pub fn with_default_path_mtu(&self, mtu: usize) -> Self {
-        let mut next = Self { default_path_mtu: mtu, ..self.clone() };
+        let mut next = self.clone();
+        next.paths.default = mtu;
         next.compute_mtus();
         next
     }
@@ -213,9 +272,19 @@ impl Sad {
     /// Both SAs of a pair, which is named by the inbound SPI.
     fn move_path(&mut self, spi: Spi, path: Path) {
         let Some(entry) = self.inbound.get_mut(spi.get()) else { return };
+        let is_esp = entry.sa.params().suite.protocol() == Protocol::Esp;
+        // RFC 3948 §1: AH cannot go in UDP.
+        if path.encap == Encap::Udp && (!is_esp || entry.bundle.is_some()) {
+            return;
+        }
         entry.path = path;
         let params = entry.sa.params();
         let (policy, other_spi) = (params.policy, params.other_spi);
+        if let Some(Bundle::Inside(around)) = entry.bundle
+            && let Some(around) = self.inbound.get_mut(around.get())
+        {
+            around.path = path;
+        }
         if let Some(entries) = self.outbound.get_mut(policy.0) {
             for entry in entries.iter_mut().filter(|entry| entry.sa.params().spi == other_spi) {
                 entry.path = path;
@@ -225,23 +294,30 @@ impl Sad {
     }
 
     fn compute_mtus(&mut self) {
-        let known = &self.path_mtus;
-        let default = self.default_path_mtu;
-        let mtu_on = |path: &Path, suite| {
-            let path_mtu = known.get(&path.remote.ip()).copied().unwrap_or(default);
-            tunnel_mtu_on(path, path_mtu, suite).unwrap_or(0)
-        };
+        let around: Vec<_> = self
+            .inbound
+            .iter()
+            .filter(|entry| matches!(entry.bundle, Some(Bundle::Around(_))))
+            .map(|entry| Arc::clone(&entry.sa))
+            .collect();
+        let paths = &self.paths;
         for entry in self.inbound.iter_mut() {
-            entry.mtu = mtu_on(&entry.path, entry.sa.params().suite);
+            let other = match entry.bundle {
+                Some(Bundle::Inside(spi)) => around.iter().find(|sa| sa.params().spi == spi),
+                Some(Bundle::Around(_)) | None => None,
+            };
+            let other = other.map(|sa| sa.params());
+            entry.mtu = paths.mtus(entry.sa.params(), other, &entry.path).1;
         }
         for entry in self.outbound.iter_mut().flatten() {
-            entry.mtu = mtu_on(&entry.path, entry.sa.params().suite);
+            let around = entry.sa.around().map(|around| around.params());
+            (entry.path_mtu, entry.mtu) = paths.mtus(entry.sa.params(), around, &entry.path);
         }
     }
 
-    fn mtu_on(&self, path: &Path, suite: super::Suite) -> usize {
-        let path_mtu = self.path_mtus.get(&path.remote.ip()).copied();
-        tunnel_mtu_on(path, path_mtu.unwrap_or(self.default_path_mtu), suite).unwrap_or(0)
+    fn count_transport(&mut self) {
+        let is_transport = |entry: &&OutboundEntry| entry.sa.params().mode == Mode::Transport;
+        self.transport = self.all_outbound().filter(is_transport).count();
     }
 
     fn traffic_of(&mut self, policy: PolicyId) -> Arc<Traffic> {
@@ -284,9 +360,23 @@ impl Counter {
     }
 }
 
-fn tunnel_only(mode: Mode, spi: Spi) -> Result<(), SadError> {
-    match mode {
-        Mode::Tunnel => Ok(()),
-        Mode::Transport => Err(SadError::UnsupportedMode(spi)),
+impl PathMtus {
+    /// Longest outer packet on a path, and longest packet to be protected for it.
+    fn mtus(&self, params: &SaParams, around: Option<&SaParams>, path: &Path) -> (usize, usize) {
+        let path_mtu = self.known.get(&path.remote.ip()).copied().unwrap_or(self.default);
+        let header = header_len(path.remote.is_ipv6());
+        (path_mtu, max_len(params, around, path, path_mtu, header).unwrap_or(0))
     }
+}
+
+/// RFC 4301 §4.3 leaves nesting to the policy; this is the one that there is.
+fn may_bundle(params: &SaParams) -> Result<(), SadError> {
+    let Some(around) = &params.around else { return Ok(()) };
+    let possible = params.suite.protocol() == Protocol::Esp
+        && around.suite.protocol() == Protocol::Ah
+        && around.mode == Mode::Transport
+        && around.around.is_none()
+        && params.path == around.path
+        && params.path.encap == Encap::Plain;
+    possible.then_some(()).ok_or(SadError::UnsupportedBundle(params.spi))
 }

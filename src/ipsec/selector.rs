@@ -182,6 +182,14 @@ pub fn matches_pair(from: &[TrafficSelector], to: &[TrafficSelector], flow: &Flo
     from.iter().any(|ts| ts.contains_src(flow)) && to.iter().any(|ts| ts.contains_dst(flow))
 }
 
+/// As [`matches_pair`], but for the ports.
+#[must_use]
+pub fn matches_addresses(from: &[TrafficSelector], to: &[TrafficSelector], flow: &Flow) -> bool {
+    let contains =
+        |ts: &TrafficSelector, addr| ts.contains_addr(addr) && ts.contains_protocol(flow.protocol);
+    from.iter().any(|ts| contains(ts, flow.src)) && to.iter().any(|ts| contains(ts, flow.dst))
+}
+
 /// The fewest prefixes over `start..=end` in a space of `width` bits.
 fn cover(start: u128, end: u128, width: u8) -> Vec<(u128, u8)> {
     let mut prefixes = Vec::new();

@@ -6,7 +6,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::fuzz_endpoint;
+use super::{fuzz_ah, fuzz_endpoint};
 use crate::wire::esp::{EspHeader, EspPacket, EspTrailer};
 use crate::wire::icmp::{self, IcmpPacket};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
@@ -46,6 +46,8 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("tcp", tcp),
     ("icmp", icmp),
     ("esp", esp),
+    ("ah", ah),
+    ("place", place),
     ("natt", natt),
     ("endpoint", endpoint),
     ("endpoint_sealed", endpoint_sealed),
@@ -317,6 +319,17 @@ pub fn esp(data: &[u8]) {
     assert_eq!(bytes, plaintext);
     let aligned = EspTrailer::aligning(payload.len(), 16, trailer.next_header);
     assert_eq!((payload.len() + aligned.len()) % 16, 0);
+}
+
+/// An IP packet with AH, from somebody without the key; and the same bytes as a bare header.
+pub fn ah(data: &[u8]) {
+    fuzz_ah::header(data);
+    fuzz_ah::packet(data);
+}
+
+/// An IP packet into which AH is put, opened and taken out again; the places in it, its options and extension headers.
+pub fn place(data: &[u8]) {
+    fuzz_ah::place(data);
 }
 
 /// A datagram on port 4500.

@@ -7,6 +7,7 @@
 
 mod clock;
 pub mod fuzz;
+mod fuzz_ah;
 mod fuzz_endpoint;
 mod link;
 mod pair;

@@ -52,6 +52,7 @@ pub struct Pair {
     /// Rules that an endpoint broke.
     pub violations: Vec<Violation>,
     seed: u64,
+    config: EndpointConfig,
     nodes: [Node; 2],
     in_flight: BTreeMap<(Duration, u64), Packet>,
     sequence: u64,
@@ -127,6 +128,18 @@ impl Pair {
     /// These two, each as the other's configuration has it, on this network.
     #[must_use]
     pub fn with(seed: u64, link: LinkConfig, site_a: Peer, site_b: Peer) -> Self {
+        Self::with_config(seed, link, site_a, site_b, EndpointConfig::default())
+    }
+
+    /// The same, with endpoints of this configuration.
+    #[must_use]
+    pub fn with_config(
+        seed: u64,
+        link: LinkConfig,
+        site_a: Peer,
+        site_b: Peer,
+        config: EndpointConfig,
+    ) -> Self {
         let mut pair = Self {
             clock: VirtualClock::new(),
             trace: Trace::default(),
@@ -135,8 +148,9 @@ impl Pair {
             missed: Vec::new(),
             violations: Vec::new(),
             seed,
+            config: config.clone(),
             nodes: [(peers::ADDR_A, 0), (peers::ADDR_B, 1)].map(|(addr, stream)| Node {
-                endpoint: endpoint(seed, stream),
+                endpoint: endpoint(&config, seed, stream),
                 sad: ModelSad::default(),
                 events: Vec::new(),
                 link: Link::new(link, FixedRandom::new(seed, 100 + stream)),
@@ -181,7 +195,7 @@ impl Pair {
     /// Replaces an endpoint by a fresh one without memory, as after a crash. Peers have to be added again.
     pub fn restart(&mut self, side: Side) {
         self.restarts += 1;
-        let fresh = endpoint(self.seed, 1000 + self.restarts);
+        let fresh = endpoint(&self.config, self.seed, 1000 + self.restarts);
         let node = self.node_mut(side);
         node.endpoint = fresh;
         node.sad = ModelSad::default();
@@ -477,6 +491,11 @@ impl Pair {
                     "{side} has {counts:?} CHILD_SAs, inbound and outbound SAs, not {children}"
                 )));
             }
+            // Nothing is offered any more, so that those in use are all that are taken.
+            let taken = self.node(side).endpoint.spis_taken();
+            if taken != children {
+                return Err(Violation(format!("{side} has {taken} SPIs taken, not {children}")));
+            }
             for child in &sa.children {
                 let known = sad.inbound(child.spi_inbound).map(|inbound| inbound.other_spi);
                 if known != Some(child.spi_outbound) {
@@ -503,6 +522,10 @@ impl Pair {
             }
             if !self.node(side).sad.is_empty() {
                 return Err(Violation(format!("{side} has left something in its SAD")));
+            }
+            let taken = self.node(side).endpoint.spis_taken();
+            if taken != 0 {
+                return Err(Violation(format!("{side} has left {taken} SPIs taken")));
             }
         }
         Ok(())
@@ -857,10 +880,10 @@ impl fmt::Debug for Held {
     }
 }
 
-fn endpoint(seed: u64, stream: u64) -> Endpoint {
+fn endpoint(config: &EndpointConfig, seed: u64, stream: u64) -> Endpoint {
     let env =
         Env { rng: Box::new(FixedRandom::new(seed, stream)), wall_clock: Arc::new(peers::Today) };
-    Endpoint::new(EndpointConfig::default(), env)
+    Endpoint::new(config.clone(), env)
 }
 
 fn summary(update: &SadUpdate) -> String {

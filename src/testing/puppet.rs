@@ -6,7 +6,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{FixedRandom, ModelSad, Violation, VirtualClock, peers};
+use super::{FixedRandom, MessageInfo, ModelSad, Violation, VirtualClock, peers};
 use crate::crypto::aead::Aead;
 use crate::crypto::dh::KeyPair;
 use crate::crypto::{Secret, SecureRandom};
@@ -76,7 +76,7 @@ impl Puppet {
         let pair = KeyPair::generate(KeId::CURVE25519, &mut random);
         Self {
             psk: Secret::copy_of(peers::PSK),
-            id: Id { id_type: IdType::ID_FQDN, data: id.to_vec() },
+            id: Id::new(IdType::ID_FQDN, id.to_vec()),
             initiator,
             spi_i,
             spi_r,
@@ -335,14 +335,18 @@ impl Stage {
     #[must_use]
     pub fn responder_with(seed: u64, peer: Peer) -> Self {
         let path = peers::path(peers::ADDR_B, peers::ADDR_A);
-        Self::new(seed, peer, path, Puppet::initiator(seed))
+        Self::new(seed, peer, path, Puppet::initiator(seed), EndpointConfig::default())
     }
 
     /// The endpoint as site A, before it a puppet that waits. The second value is the endpoint's IKE_SA_INIT.
     #[must_use]
     pub fn initiator(seed: u64) -> (Self, Vec<u8>) {
+        Self::initiator_with(seed, EndpointConfig::default())
+    }
+
+    fn initiator_with(seed: u64, config: EndpointConfig) -> (Self, Vec<u8>) {
         let path = peers::path(peers::ADDR_A, peers::ADDR_B);
-        let mut stage = Self::new(seed, peers::site_a(), path, Puppet::responder(seed));
+        let mut stage = Self::new(seed, peers::site_a(), path, Puppet::responder(seed), config);
         let command = Command::Initiate { peer: Arc::from("b"), path };
         let sent = stage.command(command);
         (stage, sent.into_iter().next().unwrap_or_default())
@@ -366,7 +370,13 @@ impl Stage {
     /// An established IKE SA with a CHILD_SA, the endpoint having been initiator. `None` if it does not come to that.
     #[must_use]
     pub fn established_initiator(seed: u64) -> Option<Self> {
-        let (mut stage, request) = Self::initiator(seed);
+        Self::established_initiator_with(seed, EndpointConfig::default())
+    }
+
+    /// The same with an endpoint of this configuration.
+    #[must_use]
+    pub fn established_initiator_with(seed: u64, config: EndpointConfig) -> Option<Self> {
+        let (mut stage, request) = Self::initiator_with(seed, config);
         stage.puppet.read_init_request(&request)?;
         let response = stage.puppet.init_response()?;
         let request = stage.give(&response);
@@ -377,12 +387,12 @@ impl Stage {
         (!stage.sad.is_empty()).then_some(stage)
     }
 
-    fn new(seed: u64, peer: Peer, path: Path, puppet: Puppet) -> Self {
+    fn new(seed: u64, peer: Peer, path: Path, puppet: Puppet, config: EndpointConfig) -> Self {
         let env =
             Env { rng: Box::new(FixedRandom::new(seed, 0)), wall_clock: Arc::new(peers::Today) };
         let mut stage = Self {
             clock: VirtualClock::new(),
-            endpoint: Endpoint::new(EndpointConfig::default(), env),
+            endpoint: Endpoint::new(config, env),
             sad: ModelSad::default(),
             events: Vec::new(),
             violations: Vec::new(),
@@ -403,6 +413,17 @@ impl Stage {
     pub fn give_from(&mut self, path: Path, datagram: &[u8]) -> Vec<Vec<u8>> {
         self.endpoint.handle_datagram(self.clock.now(), path, datagram);
         self.drain()
+    }
+
+    /// Lets the puppet answer a request of the endpoint with these payloads; what the endpoint sends comes back.
+    ///
+    /// # Panics
+    ///
+    /// If there is no IKE SA, or `request` is none.
+    pub fn answer(&mut self, request: &[u8], payloads: &[Payload]) -> Vec<Vec<u8>> {
+        let info = MessageInfo::of(request).filter(|info| !info.response).expect("a request");
+        let response = self.puppet.seal(info.exchange, true, info.message_id, payloads);
+        self.give(&response.expect("there are keys"))
     }
 
     /// Gives a command, which is to be taken; what the endpoint sends comes back.

@@ -1,6 +1,7 @@
 //! IP headers: the numbers both versions share, and a view that is either.
 
 mod extension;
+mod option;
 mod v4;
 mod v6;
 
@@ -8,6 +9,9 @@ use core::fmt;
 use core::net::IpAddr;
 
 pub use extension::{ExtensionHeader, ExtensionHeaders, MAX_EXTENSION_HEADERS};
+pub use option::{
+    Ipv4Option, Ipv4OptionType, Ipv4Options, Ipv6Option, Ipv6OptionType, Ipv6Options,
+};
 pub use v4::{Ipv4Packet, Ipv4Repr};
 pub use v6::{Fragment, Ipv6Packet, Ipv6Repr};
 

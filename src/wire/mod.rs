@@ -3,6 +3,7 @@
 //! Headers of the datapath are views over a buffer: `new_checked` for input, after which no accessor
 //! panics. Messages of IKE are owned values, read with [`Reader`].
 
+pub mod ah;
 pub mod checksum;
 pub mod esp;
 mod field;

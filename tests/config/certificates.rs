@@ -15,10 +15,10 @@ use ipsecd::testing::FixedRandom;
 /// 2026-11-01.
 const TODAY: Duration = Duration::from_secs(1_793_491_200);
 
-/// A directory with the files of `vectors/pki`, private keys owner-only.
+/// A directory with the files of `tests/pki`, private keys owner-only.
 fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/pki");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki");
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = dir.path().join(entry.file_name());
         std::fs::copy(entry.path(), &to).unwrap();
@@ -66,7 +66,7 @@ fn each_side_proves_itself_as_it_is_written() {
         (format!("{PSK}peer = \"psk\""), "psk", "psk"),
     ] {
         let loaded = load(&auth).unwrap_or_else(|found| panic!("{auth}\n{found}"));
-        let found = loaded.config.peer.auth;
+        let found = loaded.config.ike().unwrap().auth.clone();
         assert_eq!(matches!(found.local, LocalAuth::Certificate(_)), local == "cert", "{auth}");
         assert_eq!(matches!(found.peer, PeerAuth::Certificate(_)), peer == "cert", "{auth}");
     }
@@ -158,7 +158,7 @@ fn a_root_after_our_certificate_is_not_sent() {
     let chain = [read("a-middle.pem"), read("ca-middle.pem"), read("ca-p256.pem")].concat();
     std::fs::write(dir.path().join("chain.pem"), chain).unwrap();
     let auth = format!("cert = \"chain.pem\"\nkey = \"a-middle.key\"\n{CA}");
-    let auth = load_in(dir.path(), &auth).unwrap().config.peer.auth;
+    let auth = load_in(dir.path(), &auth).unwrap().config.ike().unwrap().auth.clone();
     let LocalAuth::Certificate(credential) = auth.local else { panic!("a certificate") };
     assert_eq!(credential.chain().len(), 2);
 }

@@ -124,7 +124,7 @@ fn a_generated_key_is_what_a_configuration_reads() {
     let dir = Dir::with_key();
     let file = dir.write("a.conf", &minimal(""));
     let loaded = ipsecd::config::load(&file, &FsSecrets::new(None)).unwrap();
-    let LocalAuth::Psk(psk) = &loaded.config.peer.auth.local else { panic!("a psk") };
+    let LocalAuth::Psk(psk) = &loaded.config.ike().unwrap().auth.local else { panic!("a psk") };
     assert_eq!(psk.expose(), (0..32).collect::<Vec<u8>>());
     assert!(loaded.warnings.is_empty());
 }

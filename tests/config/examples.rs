@@ -8,7 +8,7 @@ use ipsecd::cli::{check, genpsk, pki};
 use ipsecd::config::{self, Config, render_esp, render_ike};
 use ipsecd::crypto::random::SecureRandom;
 use ipsecd::daemon::secrets::FsSecrets;
-use ipsecd::ipsec::pad::{EncapPolicy, PeerAddress, StartPolicy};
+use ipsecd::ipsec::pad::{EncapPolicy, Peer, PeerAddress, StartPolicy};
 
 use super::secrets::{minimal, parse};
 
@@ -50,7 +50,7 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
     std::fs::write(&file, &text).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let table: toml::Table = text.parse().unwrap();
-    if table["auth"].get("cert").is_some() {
+    if table.get("auth").is_some_and(|auth| auth.get("cert").is_some()) {
         let args = pki::PkiArgs {
             sites: vec!["a.example.net".to_owned(), "b.example.net".to_owned()],
             dir: dir.path().to_owned(),
@@ -64,9 +64,23 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
         pki::run(&args, &mut rng, SystemTime::UNIX_EPOCH + TODAY, &mut Vec::new()).unwrap();
         return (dir, file);
     }
-    let psk = &table["auth"]["psk"];
-    let name = psk.get("file").or_else(|| psk.get("credential")).unwrap().as_str().unwrap();
-    genpsk::run(Some(&dir.path().join(name)), &mut Fixed, &mut Vec::new()).unwrap();
+    let place = |key: &toml::Value| -> PathBuf {
+        let name = key.get("file").or_else(|| key.get("credential")).unwrap();
+        dir.path().join(name.as_str().unwrap())
+    };
+    let Some(manual) = table.get("manual") else {
+        let psk = place(&table["auth"]["psk"]);
+        genpsk::run(Some(&psk), &mut Fixed, &mut Vec::new()).unwrap();
+        return (dir, file);
+    };
+    let pairs = manual.as_array().unwrap().iter();
+    let tables = pairs.flat_map(|pair| [Some(pair), pair.get("ah")]).flatten();
+    let keys = tables.flat_map(|table| table.as_table().unwrap());
+    for (n, (_, key)) in keys.filter(|(name, _)| name.contains("key-")).enumerate() {
+        std::fs::write(place(key), format!("{n:02x}\n").repeat(32).replace('\n', "") + "\n")
+            .unwrap();
+        std::fs::set_permissions(place(key), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
     (dir, file)
 }
 
@@ -75,10 +89,14 @@ fn load(name: &str) -> Config {
     config::load(&file, &FsSecrets::new(Some(dir.path().to_owned()))).unwrap().config
 }
 
+fn ike(name: &str) -> Peer {
+    load(name).ike().unwrap().clone()
+}
+
 #[test]
 fn every_example_passes_ipsecd_check_without_a_word_of_warning() {
     let all = examples(&conf());
-    assert!(all.len() >= 9, "{all:?}");
+    assert!(all.len() >= 12, "{all:?}");
     for example in all {
         let (dir, file) = installed(&example);
         let secrets = FsSecrets::new(Some(dir.path().to_owned()));
@@ -109,17 +127,17 @@ fn all_options_are_the_defaults() {
     .unwrap()
     .config;
     // Debug output of both has everything but the key, which it redacts.
-    assert_eq!(format!("{:#?}", all.peer), format!("{:#?}", plain.peer));
+    assert_eq!(format!("{:#?}", all.keying), format!("{:#?}", plain.keying));
     assert_eq!(all.interface, plain.interface);
     assert_eq!(all.log_level.as_deref(), Some("info"));
-    let lifetime = plain.peer.children[0].lifetime;
+    let lifetime = plain.ike().unwrap().children[0].lifetime;
     assert_eq!(lifetime.soft_time, Some(Duration::from_secs(3600)));
     assert_eq!(lifetime.hard_time, Some(Duration::from_secs(3960)));
 }
 
 #[test]
 fn the_two_sites_mirror_each_other() {
-    let (a, b) = (load("site-a.conf").peer, load("site-b.conf").peer);
+    let (a, b) = (ike("site-a.conf"), ike("site-b.conf"));
     assert_eq!((Some(&a.local_id), &a.peer_id), (b.peer_id.as_ref(), &Some(b.local_id.clone())));
     assert_eq!(a.local_addr.map(PeerAddress::Ip), Some(b.address));
     assert_eq!(b.local_addr.map(PeerAddress::Ip), Some(a.address));
@@ -129,19 +147,19 @@ fn the_two_sites_mirror_each_other() {
 
 #[test]
 fn the_examples_show_what_they_say() {
-    let any = load("responder-any.conf").peer;
+    let any = ike("responder-any.conf");
     assert_eq!(any.address, PeerAddress::Any);
     assert_eq!(any.children[0].start, StartPolicy::Respond);
-    assert_eq!(load("nat.conf").peer.ike.encap, EncapPolicy::Udp);
-    assert_eq!(load("on-traffic.conf").peer.children[0].start, StartPolicy::OnTraffic);
-    let v6 = load("ipv6.conf").peer;
+    assert_eq!(ike("nat.conf").ike.encap, EncapPolicy::Udp);
+    assert_eq!(ike("on-traffic.conf").children[0].start, StartPolicy::OnTraffic);
+    let v6 = ike("ipv6.conf");
     assert!(v6.local_addr.is_some_and(|address| address.is_ipv6()));
     assert_eq!(v6.children[0].ts_local.len(), 2);
 }
 
 #[test]
 fn strongswans_side_has_the_same_words() {
-    let ours = load("strongswan/to-strongswan.conf").peer;
+    let ours = ike("strongswan/to-strongswan.conf");
     let theirs = std::fs::read_to_string(conf().join("strongswan/swanctl.conf")).unwrap();
     let value = |key: &str| -> Vec<String> {
         let line = theirs.lines().map(str::trim).find_map(|l| l.strip_prefix(&format!("{key} = ")));

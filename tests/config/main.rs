@@ -9,5 +9,6 @@ mod conflicts;
 mod documentation;
 mod errors;
 mod examples;
+mod manual;
 mod properties;
 mod secrets;

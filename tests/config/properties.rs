@@ -5,7 +5,7 @@ use std::path::Path;
 use ipsecd::config::keys::KEYS;
 use proptest::prelude::*;
 
-use super::secrets::minimal;
+use super::secrets::{minimal, minimal_manual};
 
 fn check(text: &str) {
     ipsecd::config::fuzz(text.as_bytes());
@@ -50,7 +50,11 @@ proptest! {
         ],
     ) {
         let line = format!("{} = {value}\n", key.name);
-        if key.section.is_empty() {
+        if key.section == "manual" {
+            let name = key.name.trim_start_matches("ah.");
+            check(&minimal_manual(&format!("{name} = {value}\n")));
+            check(&minimal_manual(&format!("[manual.ah]\n{name} = {value}\n")));
+        } else if key.section.is_empty() {
             check(&format!("{line}{}", minimal("")));
         } else {
             check(&minimal(&format!("[{}]\n{line}", key.section)));

@@ -61,3 +61,15 @@ pub(crate) fn minimal(more: &str) -> String {
          [auth]\npsk = {{ file = \"good.psk\" }}\n{more}"
     )
 }
+
+/// One pair of SAs with manual keys and nothing but what it must have, and more lines after it.
+pub(crate) fn minimal_manual(more: &str) -> String {
+    let key = |digit: &str| digit.repeat(64);
+    let (key_in, key_out, auth_in, auth_out) = (key("1"), key("2"), key("3"), key("4"));
+    format!(
+        "[local]\naddress = \"192.0.2.1\"\n[peer]\naddress = \"198.51.100.1\"\n\
+         [[manual]]\nprotocol = \"esp\"\nmode = \"transport\"\nproposal = \"aes256-sha256\"\n\
+         spi-in = \"0x1001\"\nspi-out = \"0x2001\"\nkey-in = \"{key_in}\"\nkey-out = \"{key_out}\"\n\
+         auth-key-in = \"{auth_in}\"\nauth-key-out = \"{auth_out}\"\n{more}"
+    )
+}

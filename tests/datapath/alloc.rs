@@ -3,9 +3,11 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use ipsecd::datapath::{Datapath, Ecn, InboundBatch, OutboundBatch, PacketBuf, Received};
-use ipsecd::ipsec::Encap;
+use ipsecd::datapath::{Datapath, InboundBatch, OutboundBatch, PacketBuf, Received};
+use ipsecd::ipsec::{Encap, Place, Spi, ah};
+use ipsecd::wire::ip::NextHeader;
 
+use crate::ah_flips;
 use crate::support::*;
 
 /// The system's allocator, counting what each thread asks of it.
@@ -80,7 +82,7 @@ fn nothing_is_allocated_for_a_packet() {
         packets.push(ip_between("10.9.0.1", "10.2.0.1", 99, &[]));
         let receive = |_| Received {
             path: path(2, 1, Encap::Udp, false),
-            ecn: Ecn::Ect0,
+            traffic_class: 2,
             buf: PacketBuf::new(MAX_LEN),
         };
         let mut worker = Worker {
@@ -101,6 +103,23 @@ fn nothing_is_allocated_for_a_packet() {
             assert_eq!(worker.round(), expected, "{suite}");
         }
         assert_eq!(ASKED.get() - before, 0, "{suite}: allocations in 230 packets each way");
+    }
+}
+
+#[test]
+fn nothing_is_allocated_for_ah_in_a_packet() {
+    for (id, algorithm) in ah_flips::algorithms() {
+        for shape in ah_flips::shapes() {
+            let place = Place::for_insertion(&shape.plain).unwrap();
+            let mut packet = buf(&shape.plain);
+            let before = ASKED.get();
+            algorithm.seal(&mut packet, place, Spi::new(300).unwrap(), 1, true).unwrap();
+            (shape.travel)(&mut packet);
+            let place = Place::of(&packet, NextHeader::AH).unwrap();
+            assert!(algorithm.open(&packet, place, 1, true).is_ok());
+            ah::strip(&mut packet, place).unwrap();
+            assert_eq!(ASKED.get() - before, 0, "{} {id}", shape.name);
+        }
     }
 }
 

@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 
 use ipsecd::datapath::{DropReason, Ecn};
-use ipsecd::ipsec::esp::OutboundSa;
-use ipsecd::ipsec::{Encap, Notice, Path, SadUpdate, Spi};
+use ipsecd::ipsec::{Encap, Notice, OutboundSa, Path, SadUpdate, Spi};
 use ipsecd::wire::ip::NextHeader;
 
 use crate::support::*;
@@ -43,7 +42,8 @@ fn port_4500_carries_ike_esp_and_keepalives() {
     assert_eq!(b.dropped(), [(DropReason::NattMalformed, 1)]);
 
     // Protocol 50 knows no marker: a SPI of zero is wrong there.
-    let out = b.receive(path(2, 1, Encap::Plain, false), Ecn::NotEct, &[ike, vec![0xff]]);
+    let raw = [&ike[..], &[0xff]].map(|payload| ip_between("192.0.2.1", "192.0.2.2", 50, payload));
+    let out = b.receive(path(2, 1, Encap::Plain, false), Ecn::NotEct, &raw);
     assert_eq!((out.ike.len(), out.deliver.len()), (0, 0));
     assert_eq!(b.dropped(), [(DropReason::EspMalformed, 2), (DropReason::NattMalformed, 1)]);
 }
@@ -53,7 +53,10 @@ fn esp_in_udp_and_without_both_pass() {
     let (mut a, mut b) = pair(gcm());
     let packet = udp(false, 100);
     for encap in [Encap::Udp, Encap::Plain] {
-        let sealed = a.seal(&packet);
+        let mut sealed = a.seal(&packet);
+        if encap == Encap::Plain {
+            sealed = ip_between("192.0.2.1", "192.0.2.2", 50, &sealed);
+        }
         let out = b.receive(path(2, 1, encap, false), Ecn::NotEct, &[sealed]);
         assert_eq!(*out.deliver[0], packet);
         assert_eq!(count(&out.notices, |n| matches!(n, Notice::PeerMoved { .. })), 0);
@@ -263,7 +266,8 @@ fn a_peer_that_moved_is_reported_by_its_newest_packet_alone() {
     let mut port = elsewhere;
     port.remote.set_port(7777);
     let plain = Path { encap: Encap::Plain, ..port };
-    assert_eq!(moved(&b.receive(plain, Ecn::NotEct, &sealed[..1]).notices), []);
+    let raw = ip_between("192.0.2.9", "192.0.2.2", 50, &sealed[0]);
+    assert_eq!(moved(&b.receive(plain, Ecn::NotEct, &[raw]).notices), []);
     assert_eq!(moved(&b.receive(port, Ecn::NotEct, &sealed[1..]).notices), [port.remote]);
 }
 

@@ -3,10 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "tests look at the one they expect")]
 
+mod ah_captures;
+mod ah_flips;
+mod ah_scapy;
 mod alloc;
 mod captures;
+mod esp_flips;
 mod inbound;
 mod mtu;
 mod outbound;
 mod robustness;
 mod support;
+mod transport;

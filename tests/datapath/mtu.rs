@@ -2,7 +2,8 @@
 
 use ipsecd::datapath::tunnel_mtu;
 use ipsecd::ipsec::Encap;
-use ipsecd::ipsec::esp::{EspLayout, OutboundSa};
+use ipsecd::ipsec::OutboundSa;
+use ipsecd::ipsec::esp::EspLayout;
 use ipsecd::wire::ip::NextHeader;
 
 use crate::support::*;

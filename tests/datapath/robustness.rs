@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use ipsecd::datapath::{Datapath, DropReason, Ecn, InboundBatch, OutboundBatch, Received};
-use ipsecd::ipsec::esp::OutboundSa;
-use ipsecd::ipsec::{Encap, SadUpdate};
+use ipsecd::ipsec::{Encap, OutboundSa, SadUpdate};
 use ipsecd::wire::ip::NextHeader;
 use proptest::prelude::*;
 
@@ -149,7 +148,7 @@ fn workers_share_an_sa_without_loss_or_duplicate() {
                             .iter()
                             .map(|packet| Received {
                                 path: path(2, 1, Encap::Udp, false),
-                                ecn: Ecn::NotEct,
+                                traffic_class: 0,
                                 buf: buf(packet),
                             })
                             .collect();
@@ -174,7 +173,7 @@ fn a_snapshot_in_use_goes_on_working_after_an_update() {
     let sealed = a.seal(&packet);
     assert_eq!(b.open(&sealed), None);
     let mut received =
-        [Received { path: path(2, 1, Encap::Udp, false), ecn: Ecn::NotEct, buf: buf(&sealed) }];
+        [Received { path: path(2, 1, Encap::Udp, false), traffic_class: 0, buf: buf(&sealed) }];
     old.inbound_batch(b.now, &mut received, &mut b.inbound);
     assert_eq!(*b.inbound.deliver[0], packet);
 }

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipsecd::crypto::Secret;
+use ipsecd::crypto::integ::Integ;
 use ipsecd::datapath::{
-    Datapath, Ecn, InboundBatch, Options, OutboundBatch, PacketBuf, Received, Sealed,
+    Datapath, Ecn, Form, InboundBatch, Options, OutboundBatch, PacketBuf, Received, Sealed,
 };
 use ipsecd::ipsec::suite::{Encr, EspSuite};
 use ipsecd::ipsec::{
@@ -25,7 +26,7 @@ pub(crate) fn gcm() -> EspSuite {
     suite(EncrId::ENCR_AES_GCM_16, 256, IntegId::NONE)
 }
 
-/// Every suite that there is, each without and with ESN.
+/// A suite of every kind that there is, each without and with ESN.
 pub(crate) fn suites() -> Vec<EspSuite> {
     let aead = [128, 192, 256].map(|bits| suite(EncrId::ENCR_AES_GCM_16, bits, IntegId::NONE));
     let integs = [
@@ -36,8 +37,24 @@ pub(crate) fn suites() -> Vec<EspSuite> {
     let cbc = [128, 192, 256]
         .into_iter()
         .flat_map(|bits| integs.map(|integ| suite(EncrId::ENCR_AES_CBC, bits, integ)));
+    // Of the others one of each kind; all of them are in `esp_flips`.
+    let fixed =
+        |id, integ| EspSuite { encr: Encr { id, key_bits: None }, integ, esn: EsnId::NO_ESN };
+    let others = [
+        suite(EncrId::ENCR_AES_GCM_8, 128, IntegId::NONE),
+        suite(EncrId::ENCR_AES_GCM_12, 192, IntegId::NONE),
+        suite(EncrId::ENCR_AES_GCM_16_IIV, 256, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CCM_8, 256, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CCM_16, 128, IntegId::NONE),
+        suite(EncrId::ENCR_NULL_AUTH_AES_GMAC, 128, IntegId::NONE),
+        fixed(EncrId::ENCR_CHACHA20_POLY1305, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CTR, 128, IntegId::AUTH_AES_XCBC_96),
+        suite(EncrId::ENCR_AES_CBC, 128, IntegId::AUTH_AES_CMAC_96),
+        fixed(EncrId::ENCR_NULL, IntegId::AUTH_HMAC_SHA1_96),
+    ];
     aead.into_iter()
         .chain(cbc)
+        .chain(others)
         .flat_map(|suite| [suite, EspSuite { esn: EsnId::ESN, ..suite }])
         .collect()
 }
@@ -62,17 +79,12 @@ pub(crate) fn path(from: u8, to: u8, encap: Encap, v6: bool) -> Path {
 
 /// A key of the right length for the suite, the same for the same `seed`.
 fn keys(suite: EspSuite, seed: u8) -> (Secret, Secret) {
-    let bytes = usize::from(suite.encr.key_bits.unwrap()) / 8;
-    let (salt, integ) = match suite.integ {
-        IntegId::NONE => (4, 0),
-        IntegId::AUTH_HMAC_SHA2_256_128 => (0, 32),
-        IntegId::AUTH_HMAC_SHA2_384_192 => (0, 48),
-        _ => (0, 64),
-    };
+    let encr = suite.encr.keymat_len().unwrap();
+    let integ = Integ::key_len(suite.integ).unwrap_or(0);
     let key = |len: usize| -> Vec<u8> {
         (0..len).map(|i| seed.wrapping_add(u8::try_from(i % 256).unwrap())).collect()
     };
-    (Secret::new(key(bytes + salt)), Secret::new(key(integ)))
+    (Secret::new(key(encr)), Secret::new(key(integ)))
 }
 
 /// The parameters of both ends of one SA from A to B, or of its pair back: (sender's, receiver's).
@@ -164,13 +176,22 @@ impl Gateway {
 
     /// Packets from the peer on this path.
     pub(crate) fn receive(&mut self, path: Path, ecn: Ecn, packets: &[Vec<u8>]) -> &InboundBatch {
-        let mut received: Vec<_> =
-            packets.iter().map(|packet| Received { path, ecn, buf: buf(packet) }).collect();
+        let mut received: Vec<_> = packets
+            .iter()
+            .map(|packet| Received { path, traffic_class: ecn.bits(), buf: buf(packet) })
+            .collect();
         self.datapath.inbound_batch(self.now, &mut received, &mut self.inbound);
         assert!(
             received.iter().all(|received| received.buf.is_empty()),
             "every buffer comes back empty"
         );
+        &self.inbound
+    }
+
+    /// What was sealed at the other end, through the sockets.
+    pub(crate) fn receive_sealed(&mut self, sealed: &[Sealed]) -> &InboundBatch {
+        let mut received: Vec<_> = sealed.iter().map(carry).collect();
+        self.datapath.inbound_batch(self.now, &mut received, &mut self.inbound);
         &self.inbound
     }
 
@@ -183,6 +204,44 @@ impl Gateway {
     pub(crate) fn dropped(&self) -> Vec<(ipsecd::datapath::DropReason, u64)> {
         self.datapath.stats().drops
     }
+}
+
+/// TOS or Traffic Class that the socket is told of.
+pub(crate) fn traffic_class(sealed: &Sealed) -> u8 {
+    match sealed.form {
+        Form::Payload { traffic_class, .. } => traffic_class,
+        Form::Packet => panic!("a whole packet"),
+    }
+}
+
+/// Whether the socket is told not to let it be fragmented.
+pub(crate) fn dont_fragment(sealed: &Sealed) -> bool {
+    match sealed.form {
+        Form::Payload { dont_fragment, .. } => dont_fragment,
+        Form::Packet => panic!("a whole packet"),
+    }
+}
+
+/// What the sockets make of a sealed packet, and those of the peer of what arrives.
+pub(crate) fn carry(sealed: &Sealed) -> Received {
+    let Path { local, remote, encap } = sealed.path;
+    let path = Path { local: remote, remote: local, encap };
+    let (traffic_class, packet) = match (sealed.form, encap) {
+        (Form::Packet, _) => {
+            return Received {
+                path: Path { encap: Encap::Plain, ..path },
+                traffic_class: 0,
+                buf: buf(&sealed.buf),
+            };
+        }
+        (Form::Payload { traffic_class, .. }, Encap::Udp) => (traffic_class, sealed.buf.to_vec()),
+        (Form::Payload { traffic_class, .. }, Encap::Plain) => {
+            let packet =
+                ip_between(&local.ip().to_string(), &remote.ip().to_string(), 50, &sealed.buf);
+            (0, with_traffic_class(packet, traffic_class))
+        }
+    };
+    Received { path, traffic_class, buf: buf(&packet) }
 }
 
 pub(crate) fn payloads(sealed: &[Sealed]) -> Vec<Vec<u8>> {

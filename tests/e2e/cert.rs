@@ -1,5 +1,5 @@
 //! Certificates, with strongSwan at the far end: every kind of key in both roles, psk and certificate mixed, and what is
-//! said when a certificate is not accepted. The certificates are those of `vectors/pki`.
+//! said when a certificate is not accepted. The certificates are those of `tests/pki`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -68,7 +68,7 @@ impl Case {
 }
 
 fn pki(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/pki").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki").join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -1,18 +1,23 @@
 //! Every collision of RFC 7296 §2.8.1, §2.8.2, §2.25.1 and §2.25.2, in every order in which messages can arrive, and
 //! with each message lost once.
 //!
-//! The two begin something each; from then on a tree is walked whose branches are: this side begins, this message in
-//! flight arrives, this message is lost. Every path of it is run from the start to the end of all retransmissions.
+//! The two begin something each, or one of them two things; from then on a tree is walked whose branches are: this side
+//! begins, this message in flight arrives, this message is lost. Every path of it is run from the start to the end of all
+//! retransmissions.
 
+use core::net::Ipv4Addr;
 use std::collections::BTreeSet;
 
-use ipsecd::ipsec::Notice;
+use ipsecd::ipsec::pad::StartPolicy;
+use ipsecd::ipsec::{Flow, Notice, PolicyId};
 use ipsecd::wire::ike::numbers::KeId;
 
 use crate::support::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
+    /// From a start without a CHILD_SA.
+    CreateChild,
     DeleteChild,
     DeleteIke,
     RekeyChild,
@@ -28,9 +33,9 @@ enum Order {
     Any,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Explore {
-    acts: [(Side, Act); 2],
+    acts: Vec<(Side, Act)>,
     order: Order,
     losses: usize,
     pfs: bool,
@@ -49,7 +54,7 @@ const MAX_PATHS: usize = 200_000;
 
 impl Explore {
     /// Runs every path with this seed, `check`ing each end; returns how many there were.
-    fn run(self, seed: u64, mut check: impl FnMut(&Pair) -> Result<(), Violation>) -> usize {
+    fn run(&self, seed: u64, mut check: impl FnMut(&Pair) -> Result<(), Violation>) -> usize {
         let mut path: Vec<usize> = Vec::new();
         for paths in 1..=MAX_PATHS {
             let (pair, taken) = self.walk(seed, &path, false);
@@ -71,9 +76,13 @@ impl Explore {
     }
 
     /// Runs one path: the choices of `path`, then the first of each. Returns each choice with how many there were.
-    fn walk(self, seed: u64, path: &[usize], traced: bool) -> (Pair, Vec<(usize, usize, Step)>) {
-        let mut pair = start(seed, self.pfs, traced);
-        let mut pending = vec![1];
+    fn walk(&self, seed: u64, path: &[usize], traced: bool) -> (Pair, Vec<(usize, usize, Step)>) {
+        let mut pair = if self.acts.iter().any(|(_, act)| *act == Act::CreateChild) {
+            start_without_child(seed, self.pfs, traced)
+        } else {
+            start(seed, self.pfs, traced)
+        };
+        let mut pending: Vec<usize> = (1..self.acts.len()).collect();
         let mut losses = self.losses;
         let mut taken = Vec::new();
         begin(&mut pair, self.acts[0]);
@@ -113,7 +122,7 @@ impl Explore {
         panic!("{:?} seed {seed} path {path:?}: does not come to rest\n{}", self.acts, pair.trace);
     }
 
-    fn steps(self, pair: &Pair, pending: &[usize], losses: usize) -> Vec<Step> {
+    fn steps(&self, pair: &Pair, pending: &[usize], losses: usize) -> Vec<Step> {
         let mut steps = Vec::new();
         for from in [A, B] {
             let flying = pair.in_flight(from).len();
@@ -133,9 +142,14 @@ impl Explore {
 }
 
 fn start(seed: u64, pfs: bool, traced: bool) -> Pair {
+    start_with(seed, pfs, traced, StartPolicy::Now)
+}
+
+fn start_with(seed: u64, pfs: bool, traced: bool, policy: StartPolicy) -> Pair {
     let (mut a, mut b) = (peers::site_a(), peers::site_b());
-    if pfs {
-        for peer in [&mut a, &mut b] {
+    for peer in [&mut a, &mut b] {
+        peer.children[0].start = policy;
+        if pfs {
             peer.children[0].proposals[0].ke = vec![KeId::CURVE25519];
         }
     }
@@ -150,9 +164,28 @@ fn start(seed: u64, pfs: bool, traced: bool) -> Pair {
     pair
 }
 
+/// The CHILD_SA is deleted, and does not come back by itself.
+fn start_without_child(seed: u64, pfs: bool, traced: bool) -> Pair {
+    let mut pair = start_with(seed, pfs, traced, StartPolicy::OnTraffic);
+    let spi = only_child(&pair, A).spi_inbound;
+    pair.hold = false;
+    pair.notice(A, Notice::Expire { spi, hard: true });
+    settle(&mut pair);
+    assert_ok(&pair, pair.check_established(0));
+    pair.missed.clear();
+    pair.hold = true;
+    pair
+}
+
 fn begin(pair: &mut Pair, (side, act): (Side, Act)) {
     // Refused where the other side was faster: the SA to rekey or delete is gone. That is an outcome too.
     let _ = match act {
+        Act::CreateChild => {
+            let [src, dst] = [1, 2].map(|net| Ipv4Addr::new(10, net, 0, 1).into());
+            let flow = Flow { src, dst, protocol: 1, ports: None };
+            pair.notice(side, Notice::Acquire { policy: PolicyId(1), flow });
+            Ok(())
+        }
         Act::RekeyChild => pair.rekey_children(side),
         Act::RekeyIke => pair.rekey_ike(side),
         Act::DeleteIke => pair.terminate(side),
@@ -172,6 +205,11 @@ fn both_rekeyed(pair: &Pair) -> Result<(), Violation> {
     pair.check_no_packet_missed()
 }
 
+/// One IKE SA and one CHILD_SA, the same on both sides. Before there was one, a packet may have met none.
+fn one_child(pair: &Pair) -> Result<(), Violation> {
+    pair.check_established(1)
+}
+
 /// One IKE SA, the same on both sides, with the same CHILD_SAs: none or one.
 fn agreed(pair: &Pair) -> Result<(), Violation> {
     let children = pair.status(A).first().map_or(0, |sa| sa.children.len());
@@ -185,16 +223,74 @@ fn in_every_order(acts: [Act; 2], pfs: bool, check: fn(&Pair) -> Result<(), Viol
     let [first, second] = acts;
     // Either side may be the first to begin; the nonces, and so who wins, follow from the seed.
     for acts in [[(A, first), (B, second)], [(B, first), (A, second)]] {
-        let base = Explore { acts, order: Order::Kept, losses: 0, pfs };
+        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, pfs };
         let mut paths = 0;
         for seed in 0..4 {
             paths += base.run(seed, check);
-            paths += Explore { order: Order::Any, ..base }.run(seed, check);
+            paths += Explore { order: Order::Any, ..base.clone() }.run(seed, check);
         }
         // One message lost, in every order that keeps its direction.
         paths += Explore { losses: 1, ..base }.run(4, check);
         assert!(paths > 20, "{acts:?}: only {paths} paths");
     }
+}
+
+/// Two acts of one side, the second waiting for the window or not, against one of the other.
+fn two_against_one(two: [Act; 2], one: Act, check: fn(&Pair) -> Result<(), Violation>) {
+    for (side, seed) in [(A, 0), (B, 1)] {
+        let acts = vec![(side, two[0]), (side, two[1]), (side.other(), one)];
+        let paths = Explore { acts, order: Order::Kept, losses: 0, pfs: false }.run(seed, check);
+        assert!(paths > 20, "{two:?} against {one:?}: only {paths} paths");
+    }
+}
+
+#[test]
+fn child_create_meets_child_create() {
+    in_every_order([Act::CreateChild, Act::CreateChild], false, one_child);
+}
+
+#[test]
+fn child_create_meets_child_create_with_pfs() {
+    in_every_order([Act::CreateChild, Act::CreateChild], true, one_child);
+}
+
+#[test]
+fn child_create_meets_ike_rekey() {
+    in_every_order([Act::CreateChild, Act::RekeyIke], false, one_child);
+    in_every_order([Act::RekeyIke, Act::CreateChild], false, one_child);
+}
+
+#[test]
+fn child_create_meets_child_rekey_or_delete() {
+    // What there is to rekey or delete is what the other side has just made.
+    in_every_order([Act::CreateChild, Act::RekeyChild], false, one_child);
+    in_every_order([Act::CreateChild, Act::DeleteChild], false, agreed);
+}
+
+#[test]
+fn ike_delete_meets_child_create() {
+    in_every_order([Act::DeleteIke, Act::CreateChild], false, Pair::check_gone);
+}
+
+#[test]
+fn two_rekeys_meet_one() {
+    for one in [Act::RekeyChild, Act::RekeyIke] {
+        two_against_one([Act::RekeyChild, Act::RekeyIke], one, both_rekeyed);
+        two_against_one([Act::RekeyIke, Act::RekeyChild], one, both_rekeyed);
+    }
+}
+
+#[test]
+fn two_acts_with_a_delete_meet_one() {
+    use Act::{DeleteChild, DeleteIke, RekeyChild, RekeyIke};
+    for one in [RekeyChild, RekeyIke, DeleteChild] {
+        two_against_one([RekeyChild, DeleteChild], one, agreed);
+        two_against_one([RekeyIke, DeleteChild], one, agreed);
+        two_against_one([RekeyIke, DeleteIke], one, Pair::check_gone);
+        two_against_one([RekeyChild, DeleteIke], one, Pair::check_gone);
+    }
+    two_against_one([RekeyIke, RekeyChild], DeleteIke, Pair::check_gone);
+    two_against_one([RekeyIke, RekeyChild], DeleteChild, agreed);
 }
 
 #[test]

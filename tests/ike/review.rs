@@ -106,6 +106,66 @@ fn terminate_while_the_ike_sa_is_rekeyed_deletes_the_new_one_too() {
 }
 
 #[test]
+fn terminate_while_both_rekey_the_ike_sa_deletes_the_peers_new_one_too() {
+    let mut pair = established();
+    pair.hold = true;
+    pair.rekey_ike(A).unwrap();
+    pair.rekey_ike(B).unwrap();
+    let _late = pair.expect(A, CREATE_CHILD_SA, REQUEST);
+    // <-- CREATE_CHILD_SA { SA, Ni, KEi }, which A answers while its own request is on the way.
+    pair.pass(B, CREATE_CHILD_SA, REQUEST);
+    pair.terminate(A).unwrap();
+    // B has its answer and never knew of A's rekey: it moves on to its new IKE SA and deletes the old one.
+    pair.pass(A, CREATE_CHILD_SA, RESPONSE);
+    pair.pass(B, INFORMATIONAL, REQUEST);
+    pair.hold = false;
+    settle(&mut pair);
+    assert_ok(&pair, pair.check_gone());
+    assert_eq!(pair.closed(A), [CloseReason::Operator]);
+}
+
+#[test]
+fn initial_contact_does_not_stop_a_delete_that_is_under_way() {
+    let mut pair = established();
+    pair.hold = true;
+    pair.rekey_ike(B).unwrap();
+    pair.exchange(B, CREATE_CHILD_SA);
+    // <-- INFORMATIONAL { D } of the old IKE SA is lost.
+    let _lost = pair.expect(B, INFORMATIONAL, REQUEST);
+    pair.terminate(A).unwrap();
+    let _lost = pair.expect(A, INFORMATIONAL, REQUEST);
+    pair.initiate(A);
+    pair.exchange(A, IKE_SA_INIT);
+    // IKE_AUTH { N(INITIAL_CONTACT), .. } -->
+    pair.exchange(A, IKE_AUTH);
+    pair.hold = false;
+    // Longer than the first retransmission, and much less than A would wait for the DELETE.
+    pair.run_for(Duration::from_secs(5));
+    assert_ok(&pair, pair.check_established(1));
+}
+
+#[test]
+fn second_ike_sa_goes_even_if_the_first_has_been_rekeyed_by_its_initiator() {
+    for seed in 0..4 {
+        let mut pair = Pair::with(seed, LinkConfig::PERFECT, peers::site_a(), peers::site_b());
+        pair.trace.keep_lines();
+        pair.hold = true;
+        pair.initiate(A);
+        pair.initiate(B);
+        let late = pair.expect(B, IKE_SA_INIT, REQUEST);
+        pair.exchange(A, IKE_SA_INIT);
+        pair.exchange(A, IKE_AUTH);
+        pair.rekey_ike(B).unwrap();
+        pair.exchange(B, CREATE_CHILD_SA);
+        pair.exchange(B, INFORMATIONAL);
+        pair.deliver(late);
+        pair.hold = false;
+        settle(&mut pair);
+        assert_ok(&pair, pair.check_established(1));
+    }
+}
+
+#[test]
 fn who_forces_encapsulation_follows_a_peer_behind_a_nat() {
     let (mut a, mut b) = (peers::site_a(), peers::site_b());
     a.ike.encap = EncapPolicy::Udp;

@@ -1,7 +1,7 @@
 //! Runners for `ipsecd::crypto`.
 
 use ipsecd::crypto::aead::Aead;
-use ipsecd::crypto::cipher::Cbc;
+use ipsecd::crypto::cipher::{Cbc, Ctr};
 use ipsecd::crypto::dh::{BadPublicValue, KeyPair};
 use ipsecd::crypto::integ::Integ;
 use ipsecd::crypto::prf::Prf;
@@ -82,7 +82,20 @@ pub(crate) fn cbc(case: &Case) -> Result<(), String> {
     same("plaintext", &data, &plaintext)
 }
 
-/// A whole ESP packet (RFC 4106): `key`, `salt`, `spi`, `seq` (8 bytes with ESN), `iv`, `aad`,
+/// `key`, `nonce`, `iv`, `plaintext`, `ciphertext`, both ways.
+pub(crate) fn ctr(case: &Case) -> Result<(), String> {
+    let (key, nonce, iv) = (case.hex("key")?, case.hex("nonce")?, case.array("iv")?);
+    let (plaintext, ciphertext) = (case.hex("plaintext")?, case.hex("ciphertext")?);
+    let ctr = Ctr::new(encr(EncrId::ENCR_AES_CTR, &key), &[key, nonce].concat())
+        .ok_or("key length refused")?;
+    let mut data = plaintext.clone();
+    ctr.apply(&iv, &mut data);
+    same("ciphertext", &data, &ciphertext)?;
+    ctr.apply(&iv, &mut data);
+    same("plaintext", &data, &plaintext)
+}
+
+/// A whole ESP packet (RFC 4106), and with RFC 4106 §6 also those with shorter ICVs: `key`, `salt`, `spi`, `seq` (8 bytes with ESN), `iv`, `aad`,
 /// `plaintext`, `ciphertext`, `icv`, `packet`.
 pub(crate) fn esp_gcm(case: &Case) -> Result<(), String> {
     let (key, salt, iv) = (case.hex("key")?, case.hex("salt")?, case.array::<8>("iv")?);
@@ -93,21 +106,27 @@ pub(crate) fn esp_gcm(case: &Case) -> Result<(), String> {
     // RFC 4106 §5: SPI and sequence number, the latter whole with ESN.
     let aad = [spi.as_slice(), &seq].concat();
     same("aad", &aad, &case.hex("aad")?)?;
-    let aead = Aead::new(encr(EncrId::ENCR_AES_GCM_16, &key), &[key, salt].concat())
-        .ok_or("key length refused")?;
-    let mut data = plaintext.clone();
-    let mut made = [0; 16];
-    aead.seal(&iv, &aad, &mut data, &mut made);
-    same("icv", &made, &icv)?;
-    same("ciphertext", &data, &ciphertext)?;
-    let seq_low = seq.last_chunk::<4>().ok_or("sequence number too short")?;
-    same("packet", &[&spi[..], seq_low, &iv, &data, &icv].concat(), &packet)?;
+    for (id, icv_len) in
+        [(EncrId::ENCR_AES_GCM_16, 16), (EncrId::ENCR_AES_GCM_12, 12), (EncrId::ENCR_AES_GCM_8, 8)]
+    {
+        let aead =
+            Aead::new(encr(id, &key), &[&key[..], &salt].concat()).ok_or("key length refused")?;
+        let mut data = plaintext.clone();
+        let mut made = vec![0; icv_len];
+        aead.seal(&iv, &aad, &mut data, &mut made);
+        same("icv", &made, &icv[..icv_len])?;
+        same("ciphertext", &data, &ciphertext)?;
+        let seq_low = seq.last_chunk::<4>().ok_or("sequence number too short")?;
+        let whole = [&spi[..], seq_low, &iv, &data, &icv].concat();
+        same("packet", &whole, &packet)?;
 
-    let sealed = packet.get(16..).ok_or("packet too short")?;
-    let (data, icv) = sealed.split_last_chunk::<16>().ok_or("packet too short")?;
-    let mut data = data.to_vec();
-    aead.open(&iv, &aad, &mut data, icv).map_err(|error| error.to_string())?;
-    same("plaintext", &data, &plaintext)
+        let sealed = packet.get(16..).ok_or("packet too short")?;
+        let (data, icv) = sealed.split_last_chunk::<16>().ok_or("packet too short")?;
+        let mut data = data.to_vec();
+        aead.open(&iv, &aad, &mut data, &icv[..icv_len]).map_err(|error| error.to_string())?;
+        same("plaintext", &data, &plaintext)?;
+    }
+    Ok(())
 }
 
 /// `scalar`, `u`, `output`, and how many `iterations` if more than one.
@@ -163,7 +182,7 @@ pub(crate) fn modp_group(case: &Case) -> Result<(), String> {
 }
 
 /// The key pair with this private value: all groups take it from the random source as it is.
-fn pair(group: KeId, private: &[u8]) -> Result<KeyPair, String> {
+pub(crate) fn pair(group: KeId, private: &[u8]) -> Result<KeyPair, String> {
     let mut bytes = private.iter().copied();
     let pair = KeyPair::generate(group, &mut Fixed(&mut bytes)).ok_or("group refused")?;
     if bytes.next().is_some() { Err("private value too long".to_owned()) } else { Ok(pair) }

@@ -21,9 +21,11 @@ const RECORDED: Duration = Duration::from_secs(1_795_651_200);
 
 const UNSUPPORTED: &str = "an algorithm or a key length was refused";
 
-fn encr(case: &Case) -> Result<Encr, String> {
+/// `encr`, and `key_bits` unless the algorithm has a fixed key length.
+pub(crate) fn encr(case: &Case) -> Result<Encr, String> {
     let id = named(case, "encr", EncrId::KNOWN, EncrId::name)?;
-    Ok(Encr { id, key_bits: Some(case.number("key_bits")?) })
+    let key_bits = case.get("key_bits").map(|_| case.number("key_bits")).transpose()?;
+    Ok(Encr { id, key_bits })
 }
 
 fn integ(case: &Case) -> Result<IntegId, String> {

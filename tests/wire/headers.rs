@@ -2,11 +2,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipsecd::wire::ah::{AhHeader, AhPacket};
 use ipsecd::wire::checksum;
 use ipsecd::wire::esp::{EspHeader, EspPacket, EspTrailer};
 use ipsecd::wire::icmp::{IcmpPacket, fragmentation_needed, packet_too_big};
 use ipsecd::wire::ip::{
-    Fragment, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NextHeader, UpperLayer,
+    Fragment, Ipv4Options, Ipv4Packet, Ipv4Repr, Ipv6Options, Ipv6Packet, Ipv6Repr, NextHeader,
+    UpperLayer,
 };
 use ipsecd::wire::natt::{Datagram, classify};
 use ipsecd::wire::tcp::TcpPacket;
@@ -125,6 +127,68 @@ proptest! {
         prop_assert_eq!(&packet.payload()[..packet.payload().len() - trailer.len()], payload);
         let expected = if spi == 0 { Datagram::Ike(&bytes[4..]) } else { Datagram::Esp(&bytes) };
         prop_assert_eq!(classify(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn ah_is_parsed_and_emitted(
+        next: u8, spi: u32, sequence: u32, icv in vec(any::<u32>(), 0..=254), payload in vec(any::<u8>(), 0..60),
+    ) {
+        let icv: Vec<u8> = icv.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let payload_len = AhHeader::payload_len_for(AhHeader::FIXED_LEN + icv.len());
+        let payload_len = payload_len.expect("whole words, and not too many");
+        let header = AhHeader { next_header: NextHeader(next), payload_len, spi, sequence };
+        let bytes = [&header.emit()[..], &icv, &payload].concat();
+        let packet = AhPacket::new_checked(&bytes).expect("long enough");
+        prop_assert_eq!(AhHeader::parse(&packet), header);
+        prop_assert_eq!((packet.icv(), packet.payload()), (&icv[..], &payload[..]));
+        prop_assert_eq!(packet.reserved(), 0);
+        prop_assert!(AhPacket::new_checked(&bytes[..AhHeader::FIXED_LEN + icv.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn ipv4_options_are_those_that_were_written(
+        options in vec((2..=255_u8, vec(any::<u8>(), 0..6)), 0..6), rest in vec(any::<u8>(), 0..4),
+    ) {
+        let mut bytes = Vec::new();
+        let mut written = Vec::new();
+        for (kind, data) in options {
+            written.push((bytes.len(), kind, data.len() + 2));
+            bytes.push(kind);
+            bytes.push(u8::try_from(data.len() + 2).expect("short"));
+            bytes.extend(data);
+            written.push((bytes.len(), 1, 1));
+            bytes.push(1);
+        }
+        bytes.push(0);
+        bytes.extend(rest);
+        let read: Vec<_> = Ipv4Options::new(&bytes)
+            .map(|option| option.expect("well-formed"))
+            .map(|option| (option.at, option.kind.0, option.bytes.len()))
+            .collect();
+        prop_assert_eq!(read, written);
+    }
+
+    #[test]
+    fn ipv6_options_are_those_that_were_written(
+        options in vec((1..=255_u8, vec(any::<u8>(), 0..20)), 0..6), pads in 0..8_usize,
+    ) {
+        let mut bytes = vec![59, 0];
+        let mut written = Vec::new();
+        for (kind, data) in options {
+            bytes.push(kind);
+            bytes.push(u8::try_from(data.len()).expect("short"));
+            written.push((bytes.len(), kind, data.clone()));
+            bytes.extend(data);
+        }
+        for _ in 0..pads {
+            bytes.push(0);
+            written.push((bytes.len(), 0, vec![]));
+        }
+        let read: Vec<_> = Ipv6Options::new(&bytes)
+            .map(|option| option.expect("well-formed"))
+            .map(|option| (option.data_at, option.kind.0, option.data.to_vec()))
+            .collect();
+        prop_assert_eq!(read, written);
     }
 
     #[test]

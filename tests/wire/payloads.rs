@@ -204,7 +204,7 @@ fn id() -> impl Strategy<Value = Sample> {
     ];
     (any::<bool>(), data).prop_map(|(initiator, (id_type, data))| {
         let body = [&[id_type, 0, 0, 0][..], &data].concat();
-        let id = Id { id_type: IdType(id_type), data };
+        let id = Id::new(IdType(id_type), data);
         (if initiator { Payload::IdI(id) } else { Payload::IdR(id) }, body)
     })
 }

@@ -90,10 +90,11 @@ impl PrivateKey {
                 let opened =
                     info.decrypt(passphrase.expose()).map_err(|_| PrivateKeyError::Passphrase)?;
                 // What a wrong passphrase opens has no form.
-                Self::from_pkcs8(opened.as_bytes()).map_err(|error| match error {
-                    PrivateKeyError::Malformed => PrivateKeyError::Passphrase,
-                    other => other,
-                })
+                let key = Self::from_pkcs8(opened.as_bytes());
+                if key.as_ref().err() == Some(&PrivateKeyError::Malformed) {
+                    return Err(PrivateKeyError::Passphrase);
+                }
+                key
             }
             "RSA PRIVATE KEY" => Self::from_rsa(der),
             "EC PRIVATE KEY" => Self::from_sec1(der),

@@ -1,11 +1,11 @@
 use super::*;
 use crate::crypto::pem;
 
-/// 2026-11-01, when all of `vectors/pki` is valid that does not say otherwise.
+/// 2026-11-01, when all of `tests/pki` is valid that does not say otherwise.
 const NOW: Duration = Duration::from_secs(1_793_491_200);
 
 fn ders(name: &str) -> Vec<Vec<u8>> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/pki").join(name);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki").join(name);
     let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     pem::blocks(&text).map(|block| block.der.unwrap().expose().to_vec()).collect()
 }

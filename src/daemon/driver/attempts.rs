@@ -6,12 +6,16 @@ impl Driver {
     /// Makes a peer known, or takes a changed configuration for one that is: everything in the host's network first,
     /// so that no packet for it leaves in clear from here on. Returns whether it is new.
     pub(super) async fn add_peer(&mut self, mut config: Config) -> Result<bool, DaemonError> {
-        let name = Arc::clone(&config.peer.name);
-        let before = self.peers.remove(&name);
+        let name = Arc::clone(config.name());
+        let mut before = self.peers.remove(&name);
+        if let Some(before) = &mut before {
+            // Their keys have one counter each, which those of the new configuration may need.
+            self.remove_manual(before);
+        }
         Entry::number(&mut config, before.as_ref(), &mut self.next_policy);
         let routes = self.network.attach(&config, &self.workers).await.inspect_err(|_| {
             // A peer that was there before and cannot be set up any more is gone.
-            if before.is_some() {
+            if before.as_ref().is_some_and(|before| before.config.ike().is_some()) {
                 let gone = Command::RemovePeer { peer: Arc::clone(&name) };
                 let _unknown = self.endpoint.handle_command(clock::now(), gone);
             }
@@ -23,12 +27,18 @@ impl Driver {
         }
         let mut entry = Entry::new(config);
         entry.routes = routes;
-        let add = Command::AddPeer(Arc::new(entry.config.peer.clone()));
+        let was_ike = before.as_ref().is_some_and(|before| before.config.ike().is_some());
+        let command = match entry.config.ike() {
+            Some(peer) => Some(Command::AddPeer(Arc::new(peer.clone()))),
+            None => was_ike.then(|| Command::RemovePeer { peer: Arc::clone(&name) }),
+        };
         let wants_up = entry.wants_up();
         self.peers.insert(Arc::clone(&name), entry);
         self.had_peer = true;
         self.publish_policies();
-        self.command(add);
+        if let Some(command) = command {
+            self.command(command);
+        }
         tracing::info!(peer = %name, "peer loaded");
         if wants_up {
             self.begin_attempt(&name);
@@ -55,7 +65,7 @@ impl Driver {
         entry.resolving = true;
         entry.phase = UpPhase::Resolve;
         entry.tries = 0;
-        let address = entry.config.peer.address.clone();
+        let address = entry.config.address().clone();
         let peer = Arc::clone(name);
         let internal = self.internal.clone();
         tokio::spawn(async move {
@@ -64,28 +74,35 @@ impl Driver {
         });
     }
 
-    /// The address is known, or not: IKE begins.
-    pub(super) fn begin_exchange(&mut self, name: &Arc<str>, found: io::Result<Vec<IpAddr>>) {
+    /// The address is known, or not: IKE begins, or SAs with manual keys are installed.
+    pub(super) async fn addresses_found(
+        &mut self,
+        name: &Arc<str>,
+        found: io::Result<Vec<IpAddr>>,
+    ) {
         let now = clock::now();
         let Some(entry) = self.peers.get_mut(name) else { return };
         entry.resolving = false;
         if entry.removal.is_some() {
             return;
         }
-        let peer = &entry.config.peer;
+        let config = &entry.config;
         let remote = match found {
             Ok(found) => entry.choose_address(&found).ok_or_else(|| {
-                advice::of_resolve(peer, &"no address of the IP version of [local] address")
+                advice::of_resolve(
+                    config.address(),
+                    &"no address of the IP version of [local] address",
+                )
             }),
-            Err(error) => Err(advice::of_resolve(peer, &error)),
+            Err(error) => Err(advice::of_resolve(config.address(), &error)),
         };
         entry.attempts = entry.attempts.wrapping_add(1);
         let path = remote.and_then(|remote| {
-            let local = match peer.local_addr {
+            let local = match config.local_addr() {
                 Some(local) => local,
                 None => {
                     udp::route_to(remote)
-                        .map_err(|error| advice::of_no_route(peer, remote, &error))?
+                        .map_err(|error| advice::of_no_route(name, remote, &error))?
                         .0
                 }
             };
@@ -95,11 +112,16 @@ impl Driver {
                 encap: Encap::Plain,
             })
         });
+        let is_ike = config.ike().is_some();
         match path {
             Ok(path) => {
                 let detail = format!("{} -> {}", path.local.ip(), path.remote.ip());
                 self.show(name, UpPhase::Resolve, &detail);
-                self.command(Command::Initiate { peer: Arc::clone(name), path });
+                if is_ike {
+                    self.command(Command::Initiate { peer: Arc::clone(name), path });
+                } else {
+                    self.install_manual(name, path.local.ip(), path.remote.ip()).await;
+                }
             }
             Err(failure) => {
                 tracing::warn!(peer = %name, %failure, "attempt failed");
@@ -122,18 +144,21 @@ impl Driver {
             entry.removal = Some(now + GOODBYE);
             entry.retry_at = None;
             self.news = true;
-            self.command(Command::RemovePeer { peer: Arc::clone(name) });
+            if entry.config.ike().is_some() {
+                self.command(Command::RemovePeer { peer: Arc::clone(name) });
+            }
         }
     }
 
     /// Its SAs are gone, or nobody answered: takes away all the rest.
     pub(super) async fn finish_removal(&mut self, name: &Arc<str>) {
-        let Some(entry) = self.peers.remove(name) else { return };
+        let Some(mut entry) = self.peers.remove(name) else { return };
+        self.remove_manual(&mut entry);
         self.network.detach(name, &self.workers).await;
         let mut datapath: Datapath = (**self.shared.datapath.load()).clone();
         let stats = datapath.stats();
         let policies: BTreeSet<_> =
-            entry.config.peer.children.iter().map(|child| child.policy).collect();
+            entry.config.policies().iter().map(|policy| policy.id).collect();
         let inbound = stats.inbound.iter().filter(|sa| policies.contains(&sa.policy));
         let outbound = stats.outbound.iter().filter(|sa| policies.contains(&sa.policy));
         let removals = inbound

@@ -1,6 +1,7 @@
 //! What the endpoint has to say: SADB changes, messages to send, news of SAs.
 
 use super::*;
+use crate::ipsec::sad::SadError;
 
 impl Driver {
     /// Takes out everything that the endpoint has: events first, since the peer may use an SA as soon as it has our
@@ -35,6 +36,23 @@ impl Driver {
     }
 
     pub(super) fn apply(&self, datapath: Datapath, update: &SadUpdate) -> Datapath {
+        match self.try_apply(datapath.clone(), update) {
+            Ok(changed) => changed,
+            Err(error) => {
+                tracing::error!(%error, ?update, "the SAD refused an update");
+                datapath
+            }
+        }
+    }
+
+    pub(super) fn try_apply(
+        &self,
+        datapath: Datapath,
+        update: &SadUpdate,
+    ) -> Result<Datapath, SadError> {
+        if let Some(keylog) = &self.keylog {
+            keylog.sad(update);
+        }
         let mut datapath = datapath;
         if let SadUpdate::AddOutbound(sa) = update {
             datapath = with_path_mtu(datapath, sa.path);
@@ -42,13 +60,7 @@ impl Driver {
         if let SadUpdate::MovePath { path, .. } = update {
             datapath = with_path_mtu(datapath, *path);
         }
-        match datapath.apply(update) {
-            Ok(changed) => changed,
-            Err(error) => {
-                tracing::error!(%error, ?update, "the SAD refused an update");
-                datapath
-            }
-        }
+        datapath.apply(update)
     }
 
     fn hear_event(&mut self, now: Instant, event: Event) {
@@ -87,7 +99,7 @@ impl Driver {
                 tracing::debug!(%peer, %reason, "IKE_SA closed");
                 let others = self.sas_of(&peer);
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
-                let (failure, fatal) = judge(entry, &reason);
+                let Some((failure, fatal)) = judge(entry, &reason) else { return };
                 if others.iter().any(goes_on) {
                     return;
                 }
@@ -133,10 +145,15 @@ impl Driver {
             Event::ChildSaFailed { peer, child, reason } => {
                 tracing::warn!(%peer, %child, %reason, "CHILD_SA failed");
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
-                let (failure, fatal) = judge(entry, &reason);
+                let Some((failure, fatal)) = judge(entry, &reason) else { return };
                 entry.failed(now, failure.clone(), &mut OsRandom);
                 if fatal {
                     self.fail_up(&peer, &failure);
+                }
+            }
+            Event::IkeKeys { spi_i, spi_r, suite, keys } => {
+                if let Some(keylog) = &self.keylog {
+                    keylog.ike(spi_i, spi_r, suite, &keys);
                 }
             }
             Event::Sad(_) => {}
@@ -160,7 +177,7 @@ impl Driver {
     }
 
     /// Sets the MTUs of TUNs and routes to what fits.
-    async fn set_mtus(&mut self) {
+    pub(super) async fn set_mtus(&mut self) {
         let stats = self.shared.datapath.load().stats();
         let mut fits: BTreeMap<Arc<str>, u16> = BTreeMap::new();
         for sa in stats.outbound {

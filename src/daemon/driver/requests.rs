@@ -1,7 +1,8 @@
 //! What clients ask for.
 
 use super::*;
-use crate::io::route;
+use crate::io::{route, rule};
+use crate::ipsec::{Mode, TrafficSelector};
 
 impl Driver {
     pub(super) async fn hear_client(&mut self, incoming: Incoming) {
@@ -44,7 +45,7 @@ impl Driver {
             peers: Vec::new(),
         };
         for config in configs {
-            let name = Arc::clone(&config.peer.name);
+            let name = Arc::clone(config.name());
             let mut peer = jobs::UpPeer { name, new: false, result: None, leaving: false };
             match self.add_peer(config).await {
                 Ok(new) => peer.new = new,
@@ -128,6 +129,11 @@ impl Driver {
     }
 
     fn rekey(&mut self, peer: Arc<str>, ike: bool, reply: jobs::Reply) {
+        if self.peers.get(&peer).is_some_and(|entry| entry.config.ike().is_none()) {
+            let text = format!("{peer} has manual keys: set new ones in both sides' files");
+            answer(&reply, error(Code::NotEstablished, text));
+            return;
+        }
         let left =
             if ike { 1 } else { self.sas_of(&peer).iter().map(|sa| sa.children.len()).sum() };
         let command = if ike {
@@ -174,8 +180,7 @@ impl Driver {
             if only.is_none_or(|only| only == &**name) {
                 let sas: Vec<_> = sas.iter().filter(|sa| sa.peer == *name).cloned().collect();
                 let mtu = self.network.mtu(&entry.config.interface.name);
-                let retry_in = entry.retry_at.map(|at| at.saturating_duration_since(now));
-                peers.push(status::of_peer(entry, &sas, &stats, mtu, retry_in));
+                peers.push(status::of_peer(entry, &sas, &stats, mtu, now));
             }
         }
         match only {
@@ -185,7 +190,9 @@ impl Driver {
             _ => {
                 let uptime = now.saturating_duration_since(self.started);
                 let lost = &self.shared.lost;
-                Body::Status(Box::new(status::of_daemon(peers, uptime, &stats, lost)))
+                let mut status = status::of_daemon(peers, uptime, &stats, lost);
+                status.keylog = self.keylog.as_ref().map(|log| log.dir().to_owned());
+                Body::Status(Box::new(status))
             }
         }
     }
@@ -286,11 +293,24 @@ fn routes_of(entry: &Entry, mtu: u16) -> String {
     let routes: Vec<_> = entry.routes.iter().map(ToString::to_string).collect();
     let interface = &entry.config.interface.name;
     let mut text = format!("{} via {interface}, mtu {mtu}", routes.join(" "));
+    let mut policies = entry.config.policies().into_iter();
+    let tunnel = policies.any(|policy| policy.mode == Mode::Tunnel);
     for (v6, switch) in [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")] {
-        let concerned = entry.routes.iter().any(|net| net.addr().is_ipv6() == v6);
+        let concerned = tunnel && entry.routes.iter().any(|net| net.addr().is_ipv6() == v6);
         if concerned && route::forwards(v6) == Some(false) {
             text.push_str(&format!("; {switch} is 0: only this host itself reaches the peer"));
         }
+    }
+    let mut policies = entry.config.policies().into_iter();
+    let whole = |ts: &TrafficSelector| ts.protocol == 0 && ts.start_addr.is_ipv4();
+    let captures = policies.any(|policy| {
+        policy.mode == Mode::Transport
+            && [policy.ts_local, policy.ts_peer].concat().iter().all(whole)
+    });
+    if captures && rule::strict_rp_filter() {
+        text.push_str(
+            "; rp_filter is 1: it drops the ARP of a peer on the same link, and 2 does not",
+        );
     }
     text
 }

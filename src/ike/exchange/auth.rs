@@ -34,6 +34,15 @@ pub(in crate::ike) struct AuthSent {
     pub(in crate::ike) unwanted: bool,
 }
 
+impl AuthSent {
+    /// The SPI that was offered is free again.
+    pub(in crate::ike) fn forget_offer(&self, ctx: &mut Ctx<'_>) {
+        if let Some(offer) = &self.offer {
+            offer.forget(ctx);
+        }
+    }
+}
+
 /// What the responder keeps until IKE_AUTH comes.
 pub(in crate::ike) struct Awaited {
     pub(in crate::ike) init: InitDone,
@@ -436,6 +445,8 @@ impl IkeSa {
                 other.peer_identity == mine
                     && other.peer.as_ref().map(|peer| &peer.local_id) == local.as_ref()
                     && other.established.is_some_and(|at| at < began)
+                    // A DELETE under way goes on: should the peer have that one all the same, it has to learn of it.
+                    && !matches!(other.state, State::Deleting)
             })
             .map(|(id, _)| *id)
             .collect();
@@ -448,11 +459,12 @@ impl IkeSa {
     }
 
     /// Both ends began at once, and now there are two IKE SAs: the one with the lower initiator's SPI is deleted by its initiator.
+    /// The initiator may be the same of both by now, for a rekey changes it.
     fn resolve_crossing(&mut self, ctx: &mut Ctx<'_>) {
         let Some(name) = self.peer.as_ref().map(|peer| Arc::clone(&peer.name)) else { return };
         let other = ctx.others.values_mut().find(|other| {
             other.is_established()
-                && other.initiator != self.initiator
+                && !other.is_candidate()
                 && other.peer.as_ref().is_some_and(|peer| peer.name == name)
         });
         let Some(other) = other else { return };

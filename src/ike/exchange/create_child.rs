@@ -8,7 +8,7 @@ use tracing::{debug, info};
 use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
 use crate::crypto::dh::KeyPair;
-use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Unconfirmed};
+use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, State, Task};
 use crate::ike::keymat::child_keys;
@@ -243,6 +243,7 @@ impl IkeSa {
             self.create_child_refused(ctx, request, &parts);
             return;
         };
+        self.put_off = None;
         let ChildRequest { offer, replaces, nonce: nonce_i, key, collision, deleted_early, .. } =
             request;
         let with_ke = key.is_some();
@@ -261,21 +262,8 @@ impl IkeSa {
             }
             _ => None,
         };
-        let Some(agreed) = agreed else {
-            // The peer has a CHILD_SA that we cannot use: it is told, if it said which.
-            offer.forget(ctx);
-            self.child_failed(
-                ctx,
-                &offer.policy.name,
-                CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA"),
-            );
-            if let Some(spi) = sa
-                .proposals
-                .first()
-                .and_then(|proposal| <[u8; 4]>::try_from(proposal.spi.as_slice()).ok())
-            {
-                debug!(spi = %u32::from_be_bytes(spi), "the peer's CHILD_SA is not acceptable");
-            }
+        let Some(mut agreed) = agreed else {
+            self.disown(ctx, &offer, replaces);
             return;
         };
         if deleted_early.iter().any(|spi| *spi == agreed.spi_outbound.to_be_bytes()) {
@@ -287,6 +275,7 @@ impl IkeSa {
             return;
         }
         let (spi, lowest) = (offer.spi, lower(&nonce_i, &nonce.data).to_vec());
+        agreed.origin = self.origin(replaces, true, &nonces);
         let jitter = ctx.random_u32();
         let Some(peer) = self.peer.clone() else { return };
         let (mut child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
@@ -306,6 +295,18 @@ impl IkeSa {
             self.queue(Task::Liveness);
         }
         self.conclude_rekey_child(ctx, replaces, spi, collision, loses);
+        self.drop_redundant_children();
+    }
+
+    /// The peer took our offer in a way that we cannot use. It has its half of a CHILD_SA, though, and takes the one that this
+    /// was to replace for replaced: both are deleted.
+    fn disown(&mut self, ctx: &mut Ctx<'_>, offer: &Offer, replaces: Option<Spi>) {
+        let reason = CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA");
+        self.child_failed(ctx, &offer.policy.name, reason);
+        self.queue(Task::Disown(offer.spi));
+        if let Some(old) = replaces {
+            self.expire_child(ctx, old);
+        }
     }
 
     fn agreed_as_initiator(
@@ -334,6 +335,7 @@ impl IkeSa {
             ts_peer: ts_r.clone(),
             path: self.esp_path(),
             initiator: true,
+            origin: self.origin(None, true, nonces),
             keys,
         })
     }
@@ -352,12 +354,14 @@ impl IkeSa {
             .and_then(|sa| proposal::accept_esp(&offer.policy.proposals, sa, false))
             .and_then(|chosen| self.agreed_as_initiator(&offer, &chosen, None, &nonces, parts));
         let Some(agreed) = agreed else {
-            offer.forget(ctx);
-            let reason = match parts.error() {
-                Some(error) => close_reason(error.notify_type),
-                None => CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA"),
-            };
-            self.child_failed(ctx, &offer.policy.name, reason);
+            match parts.error() {
+                Some(error) if parts.sa.is_none() => {
+                    offer.forget(ctx);
+                    let reason = close_reason(error.notify_type);
+                    self.child_failed(ctx, &offer.policy.name, reason);
+                }
+                _ => self.disown(ctx, &offer, None),
+            }
             return;
         };
         let jitter = ctx.random_u32();
@@ -394,6 +398,9 @@ impl IkeSa {
             self.survives(ctx, request.replaces, collision.spi);
             return;
         }
+        if error.notify_type != NotifyType::TEMPORARY_FAILURE {
+            self.put_off = None;
+        }
         match error.notify_type {
             NotifyType::INVALID_KE_PAYLOAD => {
                 let group = wanted_group(error)
@@ -423,7 +430,9 @@ impl IkeSa {
                 let wanted = request.replaces.is_none_or(|spi| {
                     self.child(spi).is_some_and(|child| child.state == ChildState::Installed)
                 });
-                if wanted {
+                if wanted && self.is_put_off_for_good(ctx.now) {
+                    self.terminate(ctx, close_reason(error.notify_type));
+                } else if wanted {
                     self.queue_later(ctx, task);
                 }
             }
@@ -436,9 +445,18 @@ impl IkeSa {
                     self.queue(Task::CreateChild(Arc::clone(&request.offer.policy.name)));
                 }
             }
-            NotifyType::NO_ADDITIONAL_SAS if request.replaces.is_some() => {
-                // RFC 7296 §4: a minimal peer cannot rekey; make it anew.
-                self.queue(Task::RekeyIke);
+            NotifyType::NO_ADDITIONAL_SAS => {
+                let name = Arc::clone(&request.offer.policy.name);
+                if let Some(old) = request.replaces {
+                    // RFC 7296 §4: what cannot be rekeyed is deleted, and made anew.
+                    self.queue(Task::DeleteChildren(vec![old]));
+                    self.queue(Task::CreateChild(name));
+                } else if self.children.iter().any(|child| child.state == ChildState::Installed) {
+                    self.child_failed(ctx, &name, close_reason(error.notify_type));
+                } else {
+                    // A peer that makes no CHILD_SA but that of IKE_AUTH: only a new IKE SA brings another.
+                    self.terminate(ctx, close_reason(error.notify_type));
+                }
             }
             other => {
                 self.child_failed(ctx, &request.offer.policy.name, close_reason(other));
@@ -596,6 +614,7 @@ impl IkeSa {
             ts_peer,
             path: self.esp_path(),
             initiator: false,
+            origin: self.origin(replaces, false, nonces),
             keys,
         };
         let (child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
@@ -611,14 +630,19 @@ impl IkeSa {
     ) -> Vec<Payload> {
         let Answered { mut child, inbound, outbound, payloads } = answered;
         ctx.sad(SadUpdate::AddInbound(inbound));
+        let serves =
+            |other: &ChildSa| other.state == ChildState::Installed && other.is_like(&child);
+        let has_like = self.children.iter().any(serves);
         let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
         let ask_at = Some(ctx.now + wait);
-        // There is no older SA that packets could take in the meantime: what is sent at once may be lost, what is not
-        // sent is lost for certain.
         let outbound = if rekeyed {
             self.announce_child(ctx, &child, rekeyed);
             Some(outbound)
+        } else if has_like {
+            Some(outbound)
         } else {
+            // There is no older SA that packets could take in the meantime: what is sent at once may be lost, what is
+            // not sent is lost for certain.
             ctx.sad(SadUpdate::AddOutbound(outbound));
             child.outbound_installed = true;
             None
@@ -626,6 +650,43 @@ impl IkeSa {
         child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce: !rekeyed });
         self.children.push(child);
         payloads
+    }
+
+    /// Where a CHILD_SA comes from: what replaces another has the origin of that.
+    fn origin(&self, replaces: Option<Spi>, ours: bool, nonces: &Nonces<'_>) -> Origin {
+        let old =
+            replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
+        old.map_or_else(
+            || Origin { ours, lowest_nonce: lower(nonces.i, nonces.r).to_vec() },
+            |old| old.origin.clone(),
+        )
+    }
+
+    /// Both sides made a CHILD_SA by the same policy at once. As when both rekey one (RFC 7296 §2.8.1), that of the exchange
+    /// with the lowest nonce is redundant, and whoever made it deletes it, once the peer has the other.
+    pub(in crate::ike) fn drop_redundant_children(&mut self) {
+        let redundant: Vec<_> = self
+            .children
+            .iter()
+            .filter(|child| child.state == ChildState::Installed && child.origin.ours)
+            .filter(|child| {
+                self.children.iter().any(|other| {
+                    other.state == ChildState::Installed
+                        && !other.origin.ours
+                        && other.unconfirmed.is_none()
+                        && other.is_like(child)
+                        && child.origin.lowest_nonce < other.origin.lowest_nonce
+                })
+            })
+            .map(|child| child.spi_inbound)
+            .collect();
+        for spi in redundant {
+            debug!(%spi, "the peer made the same CHILD_SA at once; ours is redundant");
+            if let Some(child) = self.child(spi) {
+                child.state = ChildState::Replaced;
+            }
+            self.queue(Task::DeleteChildren(vec![spi]));
+        }
     }
 
     // What became of it.

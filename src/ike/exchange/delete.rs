@@ -41,6 +41,13 @@ impl IkeSa {
         self.active = Some(Active::DeleteChildren(named));
     }
 
+    /// The peer has half a CHILD_SA of which we have nothing but the SPI that we offered.
+    pub(in crate::ike) fn begin_disown(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
+        let payload = Payload::Delete(Delete::esp([spi.to_be_bytes()]));
+        self.request(ctx, ExchangeType::INFORMATIONAL, &[payload]);
+        self.active = Some(Active::Disown(spi));
+    }
+
     pub(in crate::ike) fn handle_delete_children_response(&mut self, ctx: &Ctx<'_>, spis: &[Spi]) {
         let until = ctx.now + limits::LINGER;
         for spi in spis {
@@ -67,10 +74,18 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         self.drop_children(ctx);
-        self.tasks.clear();
+        self.forget_tasks(ctx);
+        if let State::AuthSent(sent) = &self.state {
+            sent.forget_offer(ctx);
+        }
         self.state = State::Deleting;
         // RFC 7296 §2.3: the window is one; with a request under way, DELETE follows its answer.
         if self.requests.is_idle() {
+            if self.requests.next_id().is_none() {
+                // RFC 7296 §2.2: there is no Message ID left to say it with.
+                self.closed(ctx);
+                return;
+            }
             self.request(ctx, ExchangeType::INFORMATIONAL, payloads);
             self.active = Some(Active::DeleteIke);
         }
@@ -138,8 +153,14 @@ impl IkeSa {
     /// The peer deletes the IKE SA; the answer has been sent.
     pub(super) fn deleted_by_peer(&mut self, ctx: &mut Ctx<'_>) {
         // RFC 7296 §2.25.2: our own rekey of it is forgotten; the peer's, if there was one, has won.
-        if let Some(winner) = self.take_collided(ctx) {
-            self.hand_over(ctx, winner);
+        if let Some(mut winner) = self.take_collided(ctx) {
+            if matches!(self.state, State::Deleting) {
+                // What was to be deleted has moved to the new one, and goes with that.
+                winner.begin_delete_ike(ctx);
+                ctx.put(winner);
+            } else {
+                self.hand_over(ctx, winner);
+            }
         }
         self.close(ctx, CloseReason::DeletedByPeer);
     }

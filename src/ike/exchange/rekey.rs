@@ -1,11 +1,10 @@
 //! Rekeying: of the IKE SA (RFC 7296 §1.3.2, §2.18), and who wins when both sides rekey at once (§2.8.1, §2.8.2, §2.25).
 
-use tracing::debug;
-
 use super::create_child::{Collision, Refusal, lower};
 use super::{Parts, wanted_group};
 use crate::crypto::dh::KeyPair;
 use crate::ike::child_sa::ChildState;
+use crate::ike::event::CloseReason;
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, Session, State, Task};
 use crate::ike::keymat::IkeKeys;
 use crate::ike::limits;
@@ -167,8 +166,13 @@ impl IkeSa {
         let next = self.rekeyed_to(ctx, &request, &peer, sa, nonce, ke);
         let IkeRequest { nonce: nonce_i, collision, .. } = request;
         let Some(mut next) = next else {
-            debug!(peer = %peer.name, "the answer to an IKE rekey makes no sense");
-            self.queue_later(ctx, Task::RekeyIke);
+            // The peer has a successor that we cannot use, and has moved everything to it: there is nothing to go on with.
+            if let Some(mut rival) = collision.and_then(|(id, _)| ctx.others.remove(&id)) {
+                rival.begin_delete_ike(ctx);
+                ctx.put(rival);
+            }
+            let reason = "it chose what was not offered for the rekeyed IKE_SA";
+            self.terminate(ctx, CloseReason::PeerMisbehaved(reason));
             return;
         };
         let lowest = lower(&nonce_i, &nonce.data);
@@ -197,7 +201,7 @@ impl IkeSa {
     /// The IKE SA that the peer's answer describes.
     fn rekeyed_to(
         &self,
-        ctx: &Ctx<'_>,
+        ctx: &mut Ctx<'_>,
         request: &IkeRequest,
         peer: &Peer,
         sa: &Sa,
@@ -210,7 +214,7 @@ impl IkeSa {
         let spi_r = ike_spi(&chosen.peer_spi)?;
         let shared = key.agree(&ke.data).ok()?;
         let session =
-            self.next_session(chosen.suite, &shared, nonce_i, &nonce.data, *spi, spi_r, true)?;
+            self.next_session(ctx, chosen.suite, &shared, nonce_i, &nonce.data, *spi, spi_r, true)?;
         Some(self.successor(ctx, true, *spi, spi_r, session))
     }
 
@@ -262,6 +266,16 @@ impl IkeSa {
                 }
                 self.queue_later(ctx, Task::RekeyIke);
             }
+            Some(error) if error.notify_type == NotifyType::NO_ADDITIONAL_SAS => {
+                // RFC 7296 §4: what cannot be rekeyed is deleted, and made anew.
+                self.terminate(ctx, CloseReason::PeerNotify(error.notify_type));
+            }
+            Some(error)
+                if error.notify_type == NotifyType::TEMPORARY_FAILURE
+                    && self.is_put_off_for_good(ctx.now) =>
+            {
+                self.terminate(ctx, CloseReason::PeerNotify(error.notify_type));
+            }
             _ => self.queue_later(ctx, Task::RekeyIke),
         }
     }
@@ -303,7 +317,7 @@ impl IkeSa {
         let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
         let spi_r = ctx.fresh_ike_spi();
         let session = self
-            .next_session(chosen.suite, &shared, &nonce.data, &nonce_r, spi_i, spi_r, false)
+            .next_session(ctx, chosen.suite, &shared, &nonce.data, &nonce_r, spi_i, spi_r, false)
             .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let next = self.successor(ctx, false, spi_i, spi_r, session);
         let answer = vec![
@@ -355,6 +369,7 @@ impl IkeSa {
     #[expect(clippy::too_many_arguments, reason = "the inputs that RFC 7296 §2.18 names")]
     fn next_session(
         &self,
+        ctx: &mut Ctx<'_>,
         suite: IkeSuite,
         shared: &crate::crypto::Secret,
         nonce_i: &[u8],
@@ -374,7 +389,9 @@ impl IkeSa {
             spi_i,
             spi_r,
         )?;
-        Session::new(suite, &keys, initiator)
+        let session = Session::new(suite, &keys, initiator)?;
+        ctx.export(spi_i, spi_r, suite, &keys);
+        Some(session)
     }
 }
 

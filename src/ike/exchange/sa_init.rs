@@ -68,8 +68,8 @@ impl IkeSa {
             encap: false,
             session: None,
             state,
-            requests: Requests::starting_at(0),
-            responses: Responses::starting_at(0),
+            requests: Requests::up_to(ctx.last_message_id),
+            responses: Responses::new(),
             how,
             tasks: VecDeque::new(),
             active: None,
@@ -81,6 +81,7 @@ impl IkeSa {
             last_heard: ctx.now,
             keepalive_at: None,
             last_hint: None,
+            put_off: None,
             peer_identity: None,
         }
     }
@@ -264,6 +265,7 @@ impl IkeSa {
             return;
         };
         let Some(session) = Session::new(chosen.suite, &keys, true) else { return };
+        ctx.export(self.spi_i, spi_r, chosen.suite, &keys);
 
         self.nat = natd::detect(self.spi_i, spi_r, path, parts.notifies.iter().copied());
         let pretend = peer.ike.encap == EncapPolicy::Udp;
@@ -350,6 +352,7 @@ impl IkeSa {
                     Session::new(chosen.suite, &keys, false).map(|session| (keys, session))
                 })
                 .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?;
+        ctx.export(spi_i, spi_r, chosen.suite, &keys);
 
         let nat = natd::detect(spi_i, IkeSpi(0), path, parts.notifies.iter().copied());
         let pretend =

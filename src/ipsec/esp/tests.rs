@@ -1,9 +1,14 @@
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use super::*;
 use crate::crypto::integ::Integ;
+use crate::ipsec::lifetime::Limit;
+use crate::ipsec::replay::Arrival;
 use crate::ipsec::suite::Encr;
-use crate::ipsec::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, PolicyId};
+use crate::ipsec::{
+    DfPolicy, DscpPolicy, Encap, InboundSa, Lifetime, Mode, OutboundSa, Path, PolicyId, SaParams,
+};
 use crate::wire::ike::numbers::{EncrId, EsnId, IntegId};
 
 fn suite(esn: bool, cbc: bool) -> EspSuite {
@@ -326,7 +331,8 @@ struct RawSender {
 
 impl Algorithms {
     fn new(suite: EspSuite) -> Self {
-        let (params, transform) = split(sa_params(suite)).unwrap();
+        let params = sa_params(suite);
+        let transform = Transform::new(suite, &params.encr_key, &params.integ_key).unwrap();
         let sa = RawSender { transform, params, sequence: AtomicU64::new(0) };
         Self { sa, inbound: InboundSa::new(sa_params(suite)).unwrap() }
     }

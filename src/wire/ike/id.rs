@@ -18,22 +18,38 @@ use crate::wire::{Malformed, ParseError, Reader};
 /// |                                                               |
 /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Id {
     /// ID Type.
     pub id_type: IdType,
     /// Identification Data.
     pub data: Vec<u8>,
+    /// RESERVED as it came. It is ignored, and sent as zero, but AUTH covers it (RFC 7296 §2.15).
+    pub reserved: [u8; 3],
 }
 
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        (self.id_type, &self.data) == (other.id_type, &other.data)
+    }
+}
+
+impl Eq for Id {}
+
 impl Id {
+    /// A payload of this type and data.
+    #[must_use]
+    pub const fn new(id_type: IdType, data: Vec<u8>) -> Self {
+        Self { id_type, data, reserved: [0; 3] }
+    }
+
     /// Reads the body of the payload.
     ///
     /// # Errors
     /// When it is shorter than its fixed part, or an address type has not the length of an address.
     pub fn parse(body: &mut Reader<'_>) -> Result<Self, ParseError> {
         let id_type = IdType(body.u8()?);
-        let _reserved = body.take(3)?;
+        let reserved = body.take_array()?;
         let len = body.remaining();
         let good = match id_type {
             IdType::ID_IPV4_ADDR => len == 4,
@@ -43,7 +59,7 @@ impl Id {
         if !good {
             return Err(body.error(Malformed::BadLength(len)));
         }
-        Ok(Self { id_type, data: body.rest().to_vec() })
+        Ok(Self { id_type, data: body.rest().to_vec(), reserved })
     }
 
     /// Appends the body of the payload.
@@ -52,11 +68,13 @@ impl Id {
         out.extend_from_slice(&self.data);
     }
 
-    /// The body of the payload: what RFC 7296 §2.15 calls `RestOfInitIDPayload`, an input of AUTH.
+    /// The body of the payload as it came: what RFC 7296 §2.15 calls `RestOfInitIDPayload`, an input of AUTH.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.data.len().saturating_add(4));
-        self.emit(&mut out);
+        out.push(self.id_type.0);
+        out.extend_from_slice(&self.reserved);
+        out.extend_from_slice(&self.data);
         out
     }
 }
@@ -69,7 +87,7 @@ mod tests {
     use super::*;
 
     six_tests!(
-        Payload::IdI(Id { id_type: IdType::ID_FQDN, data: b"a.example".to_vec() }),
+        Payload::IdI(Id::new(IdType::ID_FQDN, b"a.example".to_vec())),
         *b"\x02\0\0\0a.example",
         least = 4,
         reserved = [1, 2, 3],
@@ -77,7 +95,7 @@ mod tests {
 
     #[test]
     fn responder_identity_has_its_own_type() {
-        let id = Id { id_type: IdType::ID_NULL, data: vec![] };
+        let id = Id::new(IdType::ID_NULL, vec![]);
         assert_eq!(testkit::parse(PayloadType::ID_R, &[13, 0, 0, 0]), Ok(Payload::IdR(id)));
     }
 
@@ -98,7 +116,7 @@ mod tests {
 
     #[test]
     fn body_is_what_auth_is_computed_over() {
-        let id = Id { id_type: IdType::ID_KEY_ID, data: vec![9] };
+        let id = Id::new(IdType::ID_KEY_ID, vec![9]);
         assert_eq!(id.body(), [11, 0, 0, 0, 9]);
     }
 }

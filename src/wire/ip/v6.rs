@@ -62,6 +62,9 @@ impl<T: AsRef<[u8]>> Ipv6Packet<T> {
     /// Length of the fixed header in bytes.
     pub const HEADER_LEN: usize = 40;
 
+    /// Offset of the Next Header field.
+    pub const NEXT_HEADER_AT: usize = field::NEXT_HEADER;
+
     /// A view of a packet of unknown origin.
     ///
     /// # Errors

@@ -1,0 +1,214 @@
+//! The timers of an [`IkeSa`]: what each waits for, and what is done when it is due.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::child_sa::{ChildSa, ChildState};
+use super::event::{CloseReason, Event, Phase, TimerKind, Transmit};
+use super::ike_sa::{Active, Ctx, IkeSa, State, Task};
+use super::limits;
+use super::window::Again;
+use crate::ipsec::pad::StartPolicy;
+use crate::ipsec::{SadUpdate, Spi};
+
+impl IkeSa {
+    /// The earliest thing that this IKE SA waits for.
+    pub(super) fn deadline(&self) -> Option<(Instant, TimerKind)> {
+        let mut all: Vec<(Option<Instant>, TimerKind)> =
+            vec![(self.requests.deadline(), TimerKind::Retransmit)];
+        match self.state {
+            State::Closed(until) => return Some((until, TimerKind::Linger)),
+            State::InitAnswered(_) => {
+                all.push((Some(self.created + limits::HALF_OPEN_TIME), TimerKind::HalfOpen));
+            }
+            State::Established => {
+                all.push((self.rekey_at, TimerKind::Rekey));
+                all.push((self.expire_at, TimerKind::Expire));
+                all.push((self.liveness_at(), TimerKind::Liveness));
+                all.push((self.keepalive_at, TimerKind::Keepalive));
+            }
+            State::Replaced => all.push((self.expire_at, TimerKind::Expire)),
+            State::InitSent(_) | State::AuthSent(_) | State::Deleting => {}
+        }
+        if self.requests.is_idle() {
+            all.extend(self.tasks.iter().map(|waiting| (waiting.not_before, TimerKind::Retry)));
+        }
+        for child in &self.children {
+            match child.state {
+                ChildState::Installed => {
+                    all.push((child.rekey_at, TimerKind::Rekey));
+                    all.push((child.expire_at, TimerKind::Expire));
+                }
+                ChildState::Lingering(until) => all.push((Some(until), TimerKind::Linger)),
+                ChildState::Replaced | ChildState::Deleting => {}
+            }
+            let ask_at = child.unconfirmed.as_ref().and_then(|waits| waits.ask_at);
+            all.push((ask_at, TimerKind::Liveness));
+        }
+        all.into_iter().filter_map(|(at, kind)| at.map(|at| (at, kind))).min()
+    }
+
+    fn liveness_at(&self) -> Option<Instant> {
+        let delay = self.peer.as_ref()?.ike.dpd_delay?;
+        // A request under way is a liveness check itself (RFC 7296 §2.4).
+        self.requests.is_idle().then(|| self.last_heard + delay)
+    }
+
+    pub(super) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now;
+        match self.requests.again(now, self.how) {
+            Again::Wait => {}
+            Again::GiveUp(tries) => {
+                self.give_up(ctx, tries);
+                return;
+            }
+            Again::Send(datagram, tries) => {
+                if self.hint_is_due(tries) {
+                    self.give_up(ctx, tries);
+                    return;
+                }
+                let peer = self.peer_name();
+                ctx.events.push_back(Event::Progress { peer, phase: Phase::Retransmit { tries } });
+                self.transmit(ctx, datagram);
+            }
+        }
+        if matches!(self.state, State::InitAnswered(_))
+            && self.created + limits::HALF_OPEN_TIME <= now
+        {
+            self.state = State::Closed(now);
+            return;
+        }
+        self.tend_children(ctx);
+        if self.is_established() {
+            if self.expire_at.is_some_and(|at| at <= now) {
+                if self.requests.is_idle() {
+                    self.terminate(ctx, CloseReason::Lifetime);
+                } else {
+                    // The peer has not answered all the while that a rekey was due.
+                    self.close(ctx, CloseReason::Lifetime);
+                }
+                return;
+            } else if self.rekey_at.is_some_and(|at| at <= now) {
+                self.rekey_at = None;
+                self.queue(Task::RekeyIke);
+            }
+            if self.liveness_at().is_some_and(|at| at <= now) {
+                self.queue(Task::Liveness);
+            }
+            if self.keepalive_at.is_some_and(|at| at <= now) {
+                self.keepalive_at = Some(now + limits::KEEPALIVE);
+                ctx.transmits.push_back(Transmit {
+                    path: self.path,
+                    payload: vec![0xff],
+                    keepalive: true,
+                });
+            }
+        } else if matches!(self.state, State::Replaced)
+            && self.expire_at.is_some_and(|at| at <= now)
+        {
+            self.close(ctx, CloseReason::Replaced);
+        }
+        self.next_task(ctx);
+    }
+
+    fn tend_children(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now;
+        let (mut tasks, mut expired) = (Vec::new(), Vec::new());
+        for child in &mut self.children {
+            if let Some(waits) = &mut child.unconfirmed
+                && waits.ask_at.is_some_and(|at| at <= now)
+            {
+                waits.ask_at = None;
+                tasks.push(Task::Liveness);
+            }
+            match child.state {
+                ChildState::Installed => {
+                    if child.expire_at.is_some_and(|at| at <= now) {
+                        child.expire_at = None;
+                        expired.push(child.spi_inbound);
+                    } else if child.rekey_at.is_some_and(|at| at <= now) {
+                        child.rekey_at = None;
+                        tasks.push(Task::RekeyChild(child.spi_inbound));
+                    }
+                }
+                ChildState::Lingering(until) if until <= now => {
+                    ctx.events.push_back(Event::Sad(SadUpdate::RemoveInbound(child.spi_inbound)));
+                    ctx.spis.remove(&child.spi_inbound);
+                }
+                ChildState::Lingering(_) | ChildState::Replaced | ChildState::Deleting => {}
+            }
+        }
+        self.children
+            .retain(|child| !matches!(child.state, ChildState::Lingering(until) if until <= now));
+        for task in tasks {
+            self.queue(task);
+        }
+        for spi in expired {
+            self.expire_child(ctx, spi);
+        }
+    }
+
+    /// A CHILD_SA has reached the end of its life without a replacement. One that is to be up from the start gets a
+    /// successor: at once from the original initiator, later from the responder if there is none by then, for both ends
+    /// have the same lifetimes.
+    pub(super) fn expire_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
+        let Some(child) = self.child(spi).filter(|child| child.state == ChildState::Installed)
+        else {
+            return;
+        };
+        let wanted = child.policy.start == StartPolicy::Now;
+        let name = Arc::clone(&child.policy.name);
+        self.queue(Task::DeleteChildren(vec![spi]));
+        if !wanted {
+            return;
+        }
+        if self.initiator {
+            self.queue(Task::CreateChild(name));
+        } else {
+            self.queue_later(ctx, Task::CreateChild(name));
+        }
+    }
+
+    /// Makes room for a CHILD_SA, if need be at the cost of the oldest that are deleted and only wait for stragglers:
+    /// however fast the peer rekeys, these are no reason to refuse it.
+    pub(super) fn forget_lingering(&mut self, ctx: &mut Ctx<'_>) {
+        while self.children.len() >= limits::MAX_CHILD_SAS {
+            let lingering = |child: &ChildSa| matches!(child.state, ChildState::Lingering(_));
+            // In the order in which they were made, so the oldest comes first.
+            let Some(at) = self.children.iter().position(lingering) else { return };
+            let child = self.children.remove(at);
+            ctx.events.push_back(Event::Sad(SadUpdate::RemoveInbound(child.spi_inbound)));
+            ctx.spis.remove(&child.spi_inbound);
+        }
+    }
+
+    fn give_up(&mut self, ctx: &mut Ctx<'_>, tries: u32) {
+        let unwanted = matches!(&self.state, State::AuthSent(sent) if sent.unwanted);
+        let reason = if unwanted {
+            CloseReason::Operator
+        } else if let State::InitSent(init) = &self.state {
+            let unreachable = CloseReason::Unreachable { exchange: "IKE_SA_INIT", tries };
+            init.hint.clone().unwrap_or(unreachable)
+        } else {
+            let exchange = if matches!(self.state, State::AuthSent(_)) {
+                "IKE_AUTH"
+            } else if matches!(self.active, Some(Active::Child(_) | Active::Ike(_))) {
+                "CREATE_CHILD_SA"
+            } else {
+                "INFORMATIONAL"
+            };
+            CloseReason::Unreachable { exchange, tries }
+        };
+        self.close(ctx, reason);
+    }
+
+    /// Whether it is one that the peer made while we were rekeying, too, and that may not be the one that stays.
+    pub(super) fn is_candidate(&self) -> bool {
+        self.is_established() && self.established.is_none()
+    }
+
+    /// RFC 7296 §2.21.1: an unprotected error may be a forgery, so a real answer is waited for a little longer.
+    fn hint_is_due(&self, tries: u32) -> bool {
+        matches!(&self.state, State::InitSent(init) if init.hint.is_some() && tries > init.hint_tries)
+    }
+}

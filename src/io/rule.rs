@@ -1,0 +1,274 @@
+//! Policy routing rules for transport mode: what this host itself sends to a peer goes into the TUN, and nothing else.
+//!
+//! ```text
+//! 4298  fwmark 0x4301                                    goto 4303    our own sockets
+//! 4299  to PEER ipproto esp                              goto 4303    and what they receive, for rp_filter
+//! 4300  iif lo to PEER [ipproto P] [sport S] [dport D]   lookup 4302  the selectors of an SA
+//! 4301  not fwmark 0x4301                                lookup 4301  the networks behind peers: see io::route
+//! 4303  nop                                                           the end of all this
+//! ```
+//!
+//! `iif lo` is what this host sends itself: what it forwards to the peer's address is not the SA's. The reverse path of
+//! what is received is looked up with the same rules, and protocol and ports turned round; so a packet of ESP from the
+//! peer must be exempt, or a strict `rp_filter` would expect it from the TUN.
+//!
+//! IPv6 neighbour discovery asks no routing table: it is sent on the link. ARP has no IP protocol, so that no rule can
+//! exempt it: where `rp_filter` is strict, a whole address in the TUN costs the ARP requests of a peer on the same link
+//! ([`strict_rp_filter`] tells).
+
+use core::net::IpAddr;
+
+use rtnetlink::packet_route::IpProtocol;
+use rtnetlink::packet_route::route::RouteProtocol;
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+
+use super::route::{Netlink, PROTOCOL, RouteError, errno, failed, is_gone};
+use super::udp::MARK;
+use crate::ipsec::TrafficSelector;
+use crate::wire::ip::NextHeader;
+
+/// The routing table with routes to the peers themselves.
+pub const HOST_TABLE: u32 = 4302;
+
+const SKIP: u32 = 4298;
+const EXEMPT: u32 = 4299;
+const HOST: u32 = 4300;
+const END: u32 = 4303;
+
+/// A rule of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    v6: bool,
+    what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    /// Where those that jump end.
+    End,
+    /// What bears our mark passes the others by.
+    Marked,
+    /// What is protected already passes the others by.
+    Exempt { to: IpAddr, protocol: NextHeader, our_port: Option<u16> },
+    /// Into the TUN.
+    Host { to: IpAddr, protocol: u8, our_ports: Ports, their_ports: Ports },
+}
+
+/// `None` for all.
+type Ports = Option<(u16, u16)>;
+
+/// The rules for SAs in transport mode with `peer`, in the order in which they have to be added: those that let pass
+/// come first. `pairs` are the selectors of our side and the peer's.
+#[must_use]
+pub fn for_transport(peer: IpAddr, pairs: &[(TrafficSelector, TrafficSelector)]) -> Vec<Rule> {
+    let rule = |what| Rule { v6: peer.is_ipv6(), what };
+    let exempt = |protocol, our_port| rule(What::Exempt { to: peer, protocol, our_port });
+    let mut rules = vec![
+        rule(What::End),
+        rule(What::Marked),
+        exempt(NextHeader::ESP, None),
+        exempt(NextHeader::AH, None),
+        exempt(NextHeader::UDP, Some(500)),
+        exempt(NextHeader::UDP, Some(4500)),
+    ];
+    for (ours, theirs) in pairs {
+        let protocol = if ours.protocol == 0 { theirs.protocol } else { ours.protocol };
+        let what = What::Host {
+            to: peer,
+            protocol,
+            our_ports: ports(protocol, ours),
+            their_ports: ports(protocol, theirs),
+        };
+        let rule = rule(what);
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    rules
+}
+
+/// Ports as a rule can have them. Where it cannot, it has all, and the SPD drops what is not meant.
+fn ports(protocol: u8, ts: &TrafficSelector) -> Ports {
+    let has_ports = matches!(
+        NextHeader(protocol),
+        NextHeader::TCP | NextHeader::UDP | NextHeader::SCTP | NextHeader(33)
+    );
+    // The kernel takes 1 to 65534.
+    let fits = ts.start_port > 0 && ts.end_port < u16::MAX && ts.start_port <= ts.end_port;
+    (has_ports && ts.protocol != 0 && fits).then_some((ts.start_port, ts.end_port))
+}
+
+/// Whether `rp_filter` is strict (1) on an interface of this host.
+#[must_use]
+pub fn strict_rp_filter() -> bool {
+    let read = |name: &std::path::Path| -> Option<u8> {
+        std::fs::read_to_string(name.join("rp_filter")).ok()?.trim().parse().ok()
+    };
+    let Ok(all) = std::fs::read_dir("/proc/sys/net/ipv4/conf") else { return false };
+    let interfaces: Vec<_> = all.flatten().map(|entry| entry.path()).collect();
+    let of = |name: &str| {
+        let found = interfaces.iter().find(|path| path.ends_with(name));
+        found.and_then(|path| read(path)).unwrap_or(0)
+    };
+    // The kernel takes the higher of that of all and the interface's own.
+    let own = interfaces
+        .iter()
+        .filter(|path| !["all", "default", "lo"].iter().any(|n| path.ends_with(n)));
+    own.filter_map(|path| read(path)).any(|own| own.max(of("all")) == 1)
+}
+
+impl Rule {
+    fn message(&self) -> RuleMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = if self.v6 {
+            rtnetlink::packet_route::AddressFamily::Inet6
+        } else {
+            rtnetlink::packet_route::AddressFamily::Inet
+        };
+        let mut attributes = vec![RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL))];
+        let mut to = |to: IpAddr, attributes: &mut Vec<RuleAttribute>| {
+            message.header.dst_len = if to.is_ipv6() { 128 } else { 32 };
+            attributes.push(RuleAttribute::Destination(to));
+        };
+        let range = |(start, end)| RulePortRange { start, end };
+        let (priority, action) = match &self.what {
+            What::End => (END, RuleAction::Nop),
+            What::Marked => {
+                attributes.push(RuleAttribute::FwMark(MARK));
+                (SKIP, RuleAction::Goto)
+            }
+            What::Exempt { to: peer, protocol, our_port } => {
+                to(*peer, &mut attributes);
+                attributes.push(RuleAttribute::IpProtocol(IpProtocol::from(protocol.0)));
+                if let Some(port) = our_port {
+                    attributes.push(RuleAttribute::SourcePortRange(range((*port, *port))));
+                }
+                (EXEMPT, RuleAction::Goto)
+            }
+            What::Host { to: peer, protocol, our_ports, their_ports } => {
+                to(*peer, &mut attributes);
+                attributes.push(RuleAttribute::Iifname("lo".to_owned()));
+                if *protocol != 0 {
+                    attributes.push(RuleAttribute::IpProtocol(IpProtocol::from(*protocol)));
+                }
+                if let Some(ports) = our_ports {
+                    attributes.push(RuleAttribute::SourcePortRange(range(*ports)));
+                }
+                if let Some(ports) = their_ports {
+                    attributes.push(RuleAttribute::DestinationPortRange(range(*ports)));
+                }
+                attributes.push(RuleAttribute::Table(HOST_TABLE));
+                (HOST, RuleAction::ToTable)
+            }
+        };
+        if action == RuleAction::Goto {
+            attributes.push(RuleAttribute::Goto(END));
+        }
+        attributes.push(RuleAttribute::Priority(priority));
+        message.header.action = action;
+        message.attributes = attributes;
+        message
+    }
+}
+
+impl Netlink {
+    /// Adds a rule; one that is there is no error.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn add_host_rule(&self, rule: &Rule) -> Result<(), RouteError> {
+        let mut request = self.handle.rule().add();
+        *request.message_mut() = rule.message();
+        match request.execute().await {
+            Ok(()) => Ok(()),
+            Err(cause) if errno(&cause) == libc::EEXIST => Ok(()),
+            Err(cause) => Err(failed(&cause, || "add a policy routing rule".to_owned())),
+        }
+    }
+
+    /// Removes a rule; one that is gone is no error.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn remove_host_rule(&self, rule: &Rule) -> Result<(), RouteError> {
+        match self.handle.rule().del(rule.message()).execute().await {
+            Ok(()) => Ok(()),
+            Err(cause) if is_gone(&cause) => Ok(()),
+            Err(cause) => Err(failed(&cause, || "remove a policy routing rule".to_owned())),
+        }
+    }
+}
+
+/// Whether it is one of those that are made here.
+pub(super) fn is_ours(rule: &RuleMessage) -> bool {
+    let ours = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
+    let priority = |attribute: &RuleAttribute| {
+        [SKIP, EXEMPT, HOST, END].map(RuleAttribute::Priority).contains(attribute)
+    };
+    rule.attributes.contains(&ours) && rule.attributes.iter().any(priority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ts(addr: &str, protocol: u8, ports: (u16, u16)) -> TrafficSelector {
+        TrafficSelector {
+            protocol,
+            start_port: ports.0,
+            end_port: ports.1,
+            ..TrafficSelector::from_addr(addr.parse().unwrap())
+        }
+    }
+
+    const ANY: (u16, u16) = (0, u16::MAX);
+
+    fn hosts(ours: TrafficSelector, theirs: TrafficSelector) -> Vec<(u8, Ports, Ports)> {
+        let rules = for_transport(theirs.start_addr, &[(ours, theirs)]);
+        let host = |rule: &Rule| match &rule.what {
+            What::Host { protocol, our_ports, their_ports, .. } => {
+                Some((*protocol, *our_ports, *their_ports))
+            }
+            What::End | What::Exempt { .. } | What::Marked => None,
+        };
+        rules.iter().filter_map(host).collect()
+    }
+
+    #[test]
+    fn narrow_selectors_take_their_own_traffic_alone() {
+        let ours = |protocol, ports| ts("192.0.2.1", protocol, ports);
+        let theirs = |protocol, ports| ts("192.0.2.2", protocol, ports);
+        assert_eq!(hosts(ours(0, ANY), theirs(0, ANY)), [(0, None, None)]);
+        assert_eq!(hosts(ours(0, ANY), theirs(47, ANY)), [(47, None, None)]);
+        let found = hosts(ours(6, ANY), theirs(6, (5432, 5432)));
+        assert_eq!(found, [(6, None, Some((5432, 5432)))]);
+        assert_eq!(hosts(ours(17, (1, 9)), theirs(0, ANY)), [(17, Some((1, 9)), None)]);
+    }
+
+    #[test]
+    fn ports_that_no_rule_can_have_are_all_ports() {
+        let any = ts("192.0.2.2", 0, ANY);
+        assert_eq!(hosts(ts("192.0.2.1", 6, (1000, u16::MAX)), any), [(6, None, None)]);
+        assert_eq!(hosts(ts("192.0.2.1", 6, (0, 5)), any), [(6, None, None)]);
+        assert_eq!(hosts(ts("192.0.2.1", 6, (u16::MAX, 0)), any), [(6, None, None)]);
+        // ICMP's type and code are no ports of a rule.
+        assert_eq!(hosts(ts("192.0.2.1", 1, (2048, 2048)), any), [(1, None, None)]);
+    }
+
+    #[test]
+    fn what_is_protected_passes_by_before_anything_is_taken() {
+        let any = ts("fd00::2", 0, ANY);
+        let rules = for_transport(any.start_addr, &[(ts("fd00::1", 0, ANY), any)]);
+        let priority = |rule: &Rule| {
+            let message = rule.message();
+            assert!(is_ours(&message));
+            message.attributes.iter().find_map(|attribute| match attribute {
+                RuleAttribute::Priority(priority) => Some(*priority),
+                _ => None,
+            })
+        };
+        let order: Vec<_> = rules.iter().filter_map(priority).collect();
+        assert_eq!(order, [END, SKIP, EXEMPT, EXEMPT, EXEMPT, EXEMPT, HOST]);
+        assert!(SKIP < EXEMPT && EXEMPT < HOST && HOST < super::super::route::PRIORITY);
+    }
+}

@@ -1,0 +1,162 @@
+//! [`InboundSa`]: one inbound SA, which opens packets and refuses those that it has seen (RFC 4303 §3.4, RFC 4302 §3.4).
+//!
+//! Owns the replay window and the order of the checks. What ESP and AH do to the packet is in `esp` and `ah`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::lifetime::{Limit, Usage};
+use super::pace::Pace;
+use super::protection::Protection;
+use super::replay::{Arrival, ReplayWindow};
+use super::{DropCounters, DropReason, Mode, PacketBuf, Place, SaParams, ah};
+use crate::wire::ah::AhPacket;
+use crate::wire::ip::NextHeader;
+
+/// An inbound SA: shared by workers and by the snapshots of the SAD.
+#[derive(Debug)]
+pub struct InboundSa {
+    params: SaParams,
+    protection: Protection,
+    /// Shared among workers only, and held for a few instructions.
+    window: Mutex<ReplayWindow>,
+    usage: Usage,
+    /// Packets that were dropped under this SA.
+    pub drops: DropCounters,
+    /// How often it is told that the peer lives.
+    pub alive: Pace,
+    /// How often it is told that the peer has moved.
+    pub moved: Pace,
+}
+
+/// What was in a packet that is genuine.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// What ESP or AH protected.
+    pub next_header: NextHeader,
+    /// Where it stands in the sequence.
+    pub arrival: Arrival,
+    /// Whether it reached the soft limit of the SA.
+    pub limit: Limit,
+}
+
+impl InboundSa {
+    /// `None` if the suite, or a key of that length, is not one that we have. The keys of `params` are wiped once they
+    /// are in the transform. The SA around it is another, and not looked at.
+    #[must_use]
+    pub fn new(mut params: SaParams) -> Option<Self> {
+        params.around = None;
+        let protection = Protection::take(&mut params)?;
+        let window =
+            ReplayWindow::starting_at(params.replay_window, params.suite.esn(), params.sequence);
+        let window = Mutex::new(window);
+        let usage = Usage::new(params.lifetime);
+        Some(Self {
+            params,
+            protection,
+            window,
+            usage,
+            drops: DropCounters::new(),
+            alive: Pace::new(),
+            moved: Pace::new(),
+        })
+    }
+
+    /// What it was made from, without keys.
+    #[must_use]
+    pub const fn params(&self) -> &SaParams {
+        &self.params
+    }
+
+    /// What it has carried.
+    #[must_use]
+    pub const fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// The highest sequence number received.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.window().top()
+    }
+
+    /// Makes the payload of an ESP packet, in the order of RFC 4303 §3.4: window, ICV, window again, trailer.
+    ///
+    /// # Errors
+    /// Why it is not to be used. What the buffer then holds is unspecified. Before the ICV is verified nothing of the
+    /// SA changes.
+    pub fn open(&self, packet: &mut PacketBuf) -> Result<Opened, DropReason> {
+        self.open_esp(packet, 0)
+    }
+
+    /// Opens a whole IP packet whose IPsec header stands at `place`. In transport mode it becomes the packet without that
+    /// header, its IP header mended; AH in tunnel mode becomes the inner packet. ESP in tunnel mode is for
+    /// [`open`](Self::open).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_at(&self, packet: &mut PacketBuf, place: Place) -> Result<Opened, DropReason> {
+        match &self.protection {
+            Protection::Esp(_) => {
+                let opened = self.open_esp(packet, place.at)?;
+                place.mend(packet, opened.next_header).ok_or(DropReason::EspMalformed)?;
+                Ok(opened)
+            }
+            Protection::Ah(ah) => self.open_ah(ah, packet, place),
+        }
+    }
+
+    fn open_esp(&self, packet: &mut PacketBuf, at: usize) -> Result<Opened, DropReason> {
+        let Protection::Esp(esp) = &self.protection else { return Err(DropReason::EspMalformed) };
+        let (_, sealed) = packet.split_at_mut_checked(at).ok_or(DropReason::EspMalformed)?;
+        let mut parts = esp.parts(sealed)?;
+        let sequence = self.window().check(parts.sequence)?;
+        let proof = esp.verify(&mut parts, self.params.suite.esn(), sequence)?;
+        let arrival = self.window().accept(sequence, proof)?;
+        let payload = esp.decrypt(parts)?;
+        if at > 0 {
+            packet.copy_within(..at, payload.at);
+        }
+        packet.trim_front(payload.at);
+        packet.truncate(at + payload.len);
+        self.count(packet.len(), payload.next_header, arrival)
+    }
+
+    fn open_ah(
+        &self,
+        ah: &ah::Ah,
+        packet: &mut PacketBuf,
+        place: Place,
+    ) -> Result<Opened, DropReason> {
+        let header = packet.get(place.at..).ok_or(DropReason::AhMalformed)?;
+        let header = AhPacket::new_checked(header).map_err(|_| DropReason::AhMalformed)?;
+        let (next_header, header_len) = (header.next_header(), header.header_len());
+        let sequence = self.window().check(header.sequence())?;
+        let proof = ah.open(packet, place, sequence, self.params.suite.esn())?;
+        let arrival = self.window().accept(sequence, proof)?;
+        match self.params.mode {
+            Mode::Transport => {
+                let _next_header = ah::strip(packet, place)?;
+            }
+            Mode::Tunnel => packet.trim_front(place.at + header_len),
+        }
+        self.count(packet.len(), next_header, arrival)
+    }
+
+    fn count(
+        &self,
+        len: usize,
+        next_header: NextHeader,
+        arrival: Arrival,
+    ) -> Result<Opened, DropReason> {
+        if !self.usage.permits(len) {
+            return Err(DropReason::LifetimeEnded);
+        }
+        Ok(Opened { next_header, arrival, limit: self.usage.count(len) })
+    }
+
+    fn window(&self) -> MutexGuard<'_, ReplayWindow> {
+        // Whoever panicked while holding it left it whole: it changes in the last step of `accept`.
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,193 @@
+//! [`OutboundSa`]: one outbound SA, which gives each packet its sequence number and seals it (RFC 4303 §3.3, RFC 4302
+//! §3.3).
+//!
+//! Owns the counter and the order of the steps. What ESP and AH do to the packet is in `esp` and `ah`; the outer IP header
+//! of tunnel mode is the datapath's.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use super::lifetime::{Limit, Usage};
+use super::protection::Protection;
+use super::{DropCounters, DropReason, PacketBuf, Place, SaParams};
+use crate::wire::ip::NextHeader;
+
+/// An outbound SA, with the AH SA around it if there is one: shared by workers and by the snapshots of the SAD.
+#[derive(Debug)]
+pub struct OutboundSa {
+    params: SaParams,
+    protection: Protection,
+    around: Option<Arc<Self>>,
+    /// The last sequence number given.
+    sequence: AtomicU64,
+    /// No number above it is given until more are permitted.
+    permitted: AtomicU64,
+    usage: Usage,
+    /// Packets that were dropped under this SA.
+    pub drops: DropCounters,
+}
+
+impl OutboundSa {
+    /// `None` if the suite, or a key of that length, is not one that we have. The keys of `params` are wiped once they
+    /// are in the transform.
+    #[must_use]
+    pub fn new(mut params: SaParams) -> Option<Self> {
+        let around = match params.around.take() {
+            Some(around) => Some(Arc::new(Self::new(*around)?)),
+            None => None,
+        };
+        let protection = Protection::take(&mut params)?;
+        let usage = Usage::new(params.lifetime);
+        let sequence = AtomicU64::new(params.sequence);
+        let permitted = AtomicU64::new(u64::MAX);
+        let drops = DropCounters::new();
+        Some(Self { params, protection, around, sequence, permitted, usage, drops })
+    }
+
+    /// What it was made from, without keys, and without the SA around it.
+    #[must_use]
+    pub const fn params(&self) -> &SaParams {
+        &self.params
+    }
+
+    /// The AH SA that is applied after this one.
+    #[must_use]
+    pub const fn around(&self) -> Option<&Arc<Self>> {
+        self.around.as_ref()
+    }
+
+    /// What it has carried.
+    #[must_use]
+    pub const fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// The last sequence number given.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Relaxed).min(self.last_sequence())
+    }
+
+    /// No sequence number above `last` is given from here on, until more are permitted: for whoever has to know, before
+    /// a number is used, that it will not be used again.
+    pub fn permit_up_to(&self, last: u64) {
+        self.permitted.store(last, Ordering::Relaxed);
+    }
+
+    /// No sequence number is given any more. Returns the last one.
+    pub fn end(&self) -> u64 {
+        self.sequence.swap(NO_MORE, Ordering::Relaxed).min(self.last_sequence())
+    }
+
+    /// Makes an ESP packet of its payload, which in tunnel mode is the inner packet. Tells if that reached the soft limit
+    /// of the SA.
+    ///
+    /// # Errors
+    /// [`DropReason::LifetimeEnded`], [`DropReason::SequenceExhausted`] and [`DropReason::NoRoom`]; then the packet is
+    /// as it was. [`DropReason::OutboundMalformed`] under an AH SA, for which there is no payload without IP header.
+    pub fn seal(
+        &self,
+        packet: &mut PacketBuf,
+        next_header: NextHeader,
+    ) -> Result<Limit, DropReason> {
+        self.seal_behind(packet, 0, next_header)
+    }
+
+    /// Makes an ESP packet that means nothing, of a payload of `len` bytes (RFC 4303 §2.6). What the buffer held is
+    /// gone. For tunnel mode; nothing sends such packets by itself.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal).
+    pub fn seal_dummy(&self, packet: &mut PacketBuf, len: usize) -> Result<Limit, DropReason> {
+        let space = packet.space_mut().get_mut(..len).ok_or(DropReason::NoRoom)?;
+        space.fill(0);
+        packet.set_len(len);
+        self.seal(packet, NextHeader::NONE)
+    }
+
+    /// Protects a whole IP packet whose IPsec header is to stand at `place`, and mends its IP header: transport mode, and
+    /// AH in tunnel mode, whose outer header is there already. Tells if that reached the soft limit of the SA.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal), and [`DropReason::OutboundMalformed`] or [`DropReason::TooBig`] if it cannot be
+    /// protected. What the buffer then holds is unspecified.
+    pub fn seal_at(&self, packet: &mut PacketBuf, place: Place) -> Result<Limit, DropReason> {
+        match &self.protection {
+            Protection::Esp(_) => {
+                let next_header =
+                    packet.get(place.next_header_at).ok_or(DropReason::OutboundMalformed)?;
+                let limit = self.seal_behind(packet, place.at, NextHeader(*next_header))?;
+                place.mend(packet, NextHeader::ESP).ok_or(DropReason::TooBig)?;
+                Ok(limit)
+            }
+            Protection::Ah(ah) => {
+                let len = packet.len();
+                if packet.headroom() < ah.header_len(self.params.path.remote.is_ipv6()) {
+                    return Err(DropReason::NoRoom);
+                }
+                let sequence = self.next_sequence(len)?;
+                ah.seal(packet, place, self.params.spi, sequence, self.esn())?;
+                Ok(self.count(sequence, len))
+            }
+        }
+    }
+
+    /// Makes an ESP packet of what follows the first `at` bytes.
+    fn seal_behind(
+        &self,
+        packet: &mut PacketBuf,
+        at: usize,
+        next_header: NextHeader,
+    ) -> Result<Limit, DropReason> {
+        let len = packet.len();
+        let (Protection::Esp(esp), Some(payload_len)) = (&self.protection, len.checked_sub(at))
+        else {
+            return Err(DropReason::OutboundMalformed);
+        };
+        let sealing = esp.sealing(payload_len, next_header);
+        if !sealing.fits(packet) {
+            return Err(DropReason::NoRoom);
+        }
+        let sequence = self.next_sequence(len)?;
+        esp.seal(packet, at, sealing, self.params.spi, sequence, self.esn())?;
+        Ok(self.count(sequence, len))
+    }
+
+    /// RFC 4303 §3.3.3, RFC 4302 §3.3.2: the first packet has 1, and no number is given twice. For a packet of `len`
+    /// bytes, which the limits of the SA must permit.
+    fn next_sequence(&self, len: usize) -> Result<u64, DropReason> {
+        if !self.usage.permits(len) {
+            return Err(DropReason::LifetimeEnded);
+        }
+        // A load first: those that are refused use no number up.
+        let last = self.permitted.load(Ordering::Relaxed).min(self.last_sequence());
+        if self.sequence.load(Ordering::Relaxed) >= last {
+            return Err(DropReason::SequenceExhausted);
+        }
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if sequence > last { Err(DropReason::SequenceExhausted) } else { Ok(sequence) }
+    }
+
+    fn count(&self, sequence: u64, len: usize) -> Limit {
+        let limit = self.usage.count_numbered(len, sequence - self.params.sequence);
+        // A replacement must be there before the numbers run out (RFC 4303 §3.3.3); a sixteenth of them is left.
+        let last = self.last_sequence();
+        if limit == Limit::None && sequence > last - last / 16 {
+            return self.usage.reached_soft();
+        }
+        limit
+    }
+
+    /// The last sequence number that there is.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        if self.esn() { NO_MORE } else { u32::MAX.into() }
+    }
+
+    fn esn(&self) -> bool {
+        self.params.suite.esn()
+    }
+}
+
+/// The last sequence number of all: so far below the end that no number of refused packets brings the counter round.
+const NO_MORE: u64 = u64::MAX - (1 << 48);
