@@ -106,7 +106,7 @@ pub(super) fn config(
     };
     Some(Config {
         file: report.file().to_owned(),
-        keying: Keying::Ike(peer),
+        keying: Keying::Ike(Box::new(peer)),
         interface: interface?,
         log_level: log_level?,
     })

@@ -19,7 +19,7 @@ use crate::ipsec::manual::{ManualAh, ManualKeys, ManualPeer, ManualSa, counts};
 use crate::ipsec::pad::PeerAddress;
 use crate::ipsec::suite::{AhSuite, EspSuite, Protocol, Suite};
 use crate::ipsec::{DfPolicy, DscpPolicy, Encap, Mode, PolicyId, Spi, TrafficSelector};
-use crate::wire::ike::numbers::IntegId;
+use crate::wire::ike::numbers::{EsnId, IntegId};
 pub(super) use clash::{Clash, spi_clashes};
 
 /// The most selectors of one side.
@@ -153,7 +153,7 @@ impl File<'_, '_> {
             None => Some(1024),
         };
         let ah_esn = around.as_ref().and_then(|ah| Some(ah.as_ref()?.suite.esn));
-        let esn = suite.is_some_and(Suite::esn) || ah_esn.is_some_and(|esn| is_esn(esn));
+        let esn = suite.is_some_and(Suite::esn) || ah_esn.is_some_and(is_esn);
         window(manual, replay_window, esn, report);
         let tfc = tfc(manual, protocol, mode, report);
         let ah_align = ah_align(manual, protocol, report);
@@ -239,8 +239,8 @@ impl File<'_, '_> {
             None if manual.excused(names.seq) => None,
             None => Some(0),
         };
-        let encr = suite.map(|suite| encr_key(suite));
-        let integ = suite.map(|suite| integ_key(suite));
+        let encr = suite.map(encr_key);
+        let integ = suite.map(integ_key);
         let encr_key = match names.key {
             Some(name) => self.key(manual, written.key.as_ref(), name, encr, report),
             None => Some(Secret::empty()),
@@ -480,8 +480,8 @@ fn integ_key(suite: Suite) -> Wanted {
     }
 }
 
-fn is_esn(esn: crate::wire::ike::numbers::EsnId) -> bool {
-    esn == crate::wire::ike::numbers::EsnId::ESN
+fn is_esn(esn: EsnId) -> bool {
+    esn == EsnId::ESN
 }
 
 fn pair_name(manual: &raw::Manual<'_>, number: usize, report: &mut Report) -> Option<Arc<str>> {

@@ -72,7 +72,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub enum Keying {
     /// By IKE.
-    Ike(Peer),
+    Ike(Box<Peer>),
     /// By hand.
     Manual(ManualPeer),
 }

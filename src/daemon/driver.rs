@@ -373,10 +373,8 @@ impl Driver {
             // Those may have given the endpoint commands.
             self.drain(now).await;
         }
-        if self.peers.values().any(|entry| entry.installed.is_some()) {
-            if self.counter_check <= now {
-                self.extend_counters(now);
-            }
+        if self.counter_check <= now {
+            self.extend_counters(now);
         }
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;

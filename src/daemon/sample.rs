@@ -72,7 +72,7 @@ pub(super) fn site_b() -> Peer {
 pub(super) fn config() -> Config {
     Config {
         file: "/etc/ipsecd/site-b.conf".into(),
-        keying: Keying::Ike(site_b()),
+        keying: Keying::Ike(Box::new(site_b())),
         interface: Interface {
             name: "ipsec0".into(),
             mtu: None,

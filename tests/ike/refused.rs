@@ -50,9 +50,9 @@ fn error(notify: NotifyType) -> [Payload; 1] {
 
 /// The SPI that a request offers for a CHILD_SA.
 fn offered(payloads: &[Payload]) -> [u8; 4] {
-    let spi = payloads.iter().find_map(|payload| match payload {
-        Payload::Sa(sa) => Some(sa.proposals[0].spi.clone()),
-        _ => None,
+    let spi = payloads.iter().find_map(|payload| {
+        let Payload::Sa(sa) = payload else { return None };
+        Some(sa.proposals[0].spi.clone())
     });
     spi.unwrap().try_into().unwrap()
 }
@@ -206,11 +206,11 @@ fn successor_that_cannot_be_used_ends_the_ike_sa() {
     let request = rekey_ike(&mut stage);
     let mut answer = stage.puppet.open(&request).unwrap();
     for payload in &mut answer {
-        match payload {
-            Payload::Sa(sa) => sa.proposals[0].spi = vec![9; 8],
+        if let Payload::Sa(sa) = payload {
+            sa.proposals[0].spi = vec![9; 8];
+        } else if let Payload::Ke(ke) = payload {
             // RFC 8031 §3.2: a point of small order.
-            Payload::Ke(ke) => *ke = Ke { group: KeId::CURVE25519, data: vec![0; 32] },
-            _ => {}
+            *ke = Ke { group: KeId::CURVE25519, data: vec![0; 32] };
         }
     }
     let last = one(stage.answer(&request, &answer));

@@ -4,7 +4,7 @@
 use crate::ground::{Ground, addresses, batch};
 use crate::lab::Need;
 use crate::lab::uml::Host;
-use crate::live::{probes, unused};
+use crate::live::{SOME, probes, unused};
 use crate::matrix::{Cell, End};
 
 #[test]
@@ -18,7 +18,7 @@ fn two_kernels_understand_each_other() {
         batch(guest, &addresses(&cells, end, "vec0"));
         batch(guest, &cells.iter().map(|cell| cell.xfrm(end)).collect::<String>());
     }
-    let mut faults = probes(&near, &cells, End::Near, 1, 3_000);
+    let mut faults = probes(&near, &cells, End::Near, SOME);
     faults.extend(unused(&cells, &far.run("ip -s xfrm state"), 4));
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }

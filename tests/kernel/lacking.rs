@@ -9,7 +9,7 @@ use crate::ground::{Ground, addresses};
 use crate::lab::capture::Capture;
 use crate::lab::uml::Local;
 use crate::lab::{Ipsecd, Need, process};
-use crate::live::{all_up, probes};
+use crate::live::{SOME, all_up, probes};
 use crate::manual;
 use crate::matrix::{Cell, End, Protocol};
 
@@ -32,8 +32,8 @@ fn what_no_kernel_has_is_opened_by_the_words_of_its_rfc() {
         Ipsecd::start_in(net, &dir, &dir.join("peers"), &ground.state().join(end.name()))
     });
     daemons.iter().for_each(|daemon| all_up(daemon, &cells));
-    let mut faults = probes(&near_agent, &cells, End::Near, 1, 3_000);
-    faults.extend(probes(&far_agent, &cells, End::Far, 1, 3_000));
+    let mut faults = probes(&near_agent, &cells, End::Near, SOME);
+    faults.extend(probes(&far_agent, &cells, End::Far, SOME));
     for daemon in daemons {
         assert!(daemon.stop().success());
     }

@@ -14,6 +14,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod beyond;
 mod control;
 mod document;
 mod ground;

@@ -9,16 +9,21 @@ use crate::matrix::{Cell, End, Mode, Protocol};
 
 /// Writes a file for each cell into `dir`, for ipsecd at `end`, and nothing else is in it.
 pub(crate) fn write(dir: &Path, cells: &[Cell], end: End) {
+    write_confs(dir, cells.iter().map(|cell| (cell.name(), cell.conf(end))));
+}
+
+/// Writes files, by name, into `dir`, and nothing else is in it.
+pub(crate) fn write_confs(dir: &Path, confs: impl Iterator<Item = (String, String)>) {
     let _none = fs::remove_dir_all(dir);
     fs::create_dir_all(dir).expect("directory is made");
-    for cell in cells {
+    for (name, conf) in confs {
         // There are keys in it.
         File::options()
             .create_new(true)
             .write(true)
             .mode(0o600)
-            .open(dir.join(format!("{}.conf", cell.name())))
-            .and_then(|mut file| file.write_all(cell.conf(end).as_bytes()))
+            .open(dir.join(format!("{name}.conf")))
+            .and_then(|mut file| file.write_all(conf.as_bytes()))
             .expect("file is written");
     }
 }
@@ -29,7 +34,7 @@ impl Cell {
         format!("cell{}", self.number)
     }
 
-    fn conf(&self, end: End) -> String {
+    pub(crate) fn conf(&self, end: End) -> String {
         let (us, peer) = (end, end.other());
         let protocol = match self.form.protocol {
             Protocol::Ah => "ah",
@@ -70,6 +75,9 @@ impl Cell {
         if self.form.protocol == Protocol::Ah {
             conf += &format!("ah-align = {}\n", self.tuning.ah_align);
         }
+        if self.tuning.tfc > 0 {
+            conf += &format!("tfc = {}\n", self.tuning.tfc);
+        }
         if self.tuning.start > 0 {
             conf += &format!("seq-in = {0}\nseq-out = {0}\n", self.tuning.start);
         }
@@ -77,6 +85,20 @@ impl Cell {
             conf += "allow-legacy = true\n";
         }
         conf
+    }
+
+    /// What makes an AH cell stand around the one whose file it is put behind.
+    pub(crate) fn conf_around(&self, end: End) -> String {
+        let (us, peer) = (end, end.other());
+        format!(
+            "[manual.ah]\nproposal = \"{}\"\nspi-in = \"{:#x}\"\nspi-out = \"{:#x}\"\n\
+             auth-key-in = \"{}\"\nauth-key-out = \"{}\"\n",
+            self.transform.proposal,
+            self.spi(us),
+            self.spi(peer),
+            self.integ_key(us),
+            self.integ_key(peer),
+        )
     }
 }
 

@@ -206,11 +206,13 @@ pub(crate) struct Tuning {
     pub(crate) start: u64,
     /// AH over IPv4: to which number of bytes the header is padded (RFC 4302 §3.3.3.2.1: 4; Linux by default: 8).
     pub(crate) ah_align: u8,
+    /// ESP in tunnel mode: to how many bytes shorter packets are padded (RFC 4303 §2.7).
+    pub(crate) tfc: u16,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { replay_window: 128, start: 0, ah_align: 4 }
+        Self { replay_window: 128, start: 0, ah_align: 4, tfc: 0 }
     }
 }
 
@@ -279,7 +281,11 @@ impl Cell {
             End::Near => 0x1000_0000,
             End::Far => 0x2000_0000,
         };
-        base + u32::from(self.number)
+        let protocol = match self.form.protocol {
+            Protocol::Ah => 0x0100_0000,
+            Protocol::Esp => 0,
+        };
+        base + protocol + u32::from(self.number)
     }
 
     /// The encryption key, in hex, of the SA that leads to `end`.

@@ -7,20 +7,26 @@ use crate::matrix::{Algorithm, Cell, End, Mode, Protocol, Version};
 impl Cell {
     /// The SAs and policies of an end.
     pub(crate) fn xfrm(&self, end: End) -> String {
+        self.xfrm_around(end, None)
+    }
+
+    /// As [`Cell::xfrm`], with another cell's SAs around its own: a bundle.
+    pub(crate) fn xfrm_around(&self, end: End, around: Option<&Self>) -> String {
+        let layers = || [self].into_iter().chain(around);
         let mut lines = String::new();
         for to in [End::Near, End::Far] {
-            lines += &format!("xfrm state add {}\n", self.state(end, to));
-        }
-        for to in [End::Near, End::Far] {
+            for layer in layers() {
+                lines += &format!("xfrm state add {}\n", layer.state(end, to));
+            }
             let (src, dst) = (self.inner(to.other()), self.inner(to));
             let bits = if src.is_ipv4() { 32 } else { 128 };
             let dir = if to == end { "in" } else { "out" };
-            lines += &format!(
-                "xfrm policy add src {src}/{bits} dst {dst}/{bits} dir {dir} tmpl {} mode {} reqid {}\n",
-                self.id(to),
-                self.mode(),
-                self.number
-            );
+            lines += &format!("xfrm policy add src {src}/{bits} dst {dst}/{bits} dir {dir}");
+            for layer in layers() {
+                lines +=
+                    &format!(" tmpl {} mode {} reqid {}", layer.id(to), layer.mode(), layer.number);
+            }
+            lines += "\n";
         }
         lines
     }
@@ -84,6 +90,9 @@ impl Cell {
         }
         if let Some(integ) = self.transform.integ {
             state += &format!(" auth-trunc {} 0x{} {}", name(integ), self.integ_key(to), integ.icv);
+        }
+        if self.tuning.tfc > 0 {
+            state += &format!(" tfcpad {}", self.tuning.tfc);
         }
         if form.udp {
             state += " encap espinudp 4500 4500 0.0.0.0";

@@ -3,6 +3,8 @@
 Takes requests at ADDRESS, port 99: one JSON object a connection, until the sender shuts its side; answers likewise.
   {"run": "shell lines"}                        -> {"status": 0, "output": "..."}
   {"probe": [[source, target, pings, size]]}    -> {"faults": ["", ...]}   an empty text: all came back as it was sent
+                                                   (pings: a list of their sizes; size: bytes over TCP)
+  {"wrap": [source, target, protocol, header, from, to]} -> {"fault": ""}   a ping in a packet of a tunnel of others
 Echoes at every address: TCP port 7, the whole stream once its sender has ended it.
 Receives ESP in UDP at port 4500 for the kernel, as an IKE daemon does.
 """
@@ -45,6 +47,8 @@ class Control(socketserver.BaseRequestHandler):
             lines = request["run"].encode()
             ran = subprocess.run(["sh", "-e"], input=lines, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             answer = {"status": ran.returncode, "output": ran.stdout.decode(errors="replace")}
+        elif "wrap" in request:
+            answer = {"fault": wrapped(*request["wrap"])}
         else:
             answer = {"faults": [probe(*each) for each in request["probe"]]}
         self.request.sendall(json.dumps(answer).encode())
@@ -69,8 +73,8 @@ def probe(source, target, pings, size):
     """Why what was sent did not come back, if so."""
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
     try:
-        for number in range(pings):
-            ping(family, source, target, number, os.urandom(56 + 97 * number % 1200))
+        for number, length in enumerate(pings):
+            ping(family, source, target, number, os.urandom(length))
         if size:
             echo(family, source, target, os.urandom(size))
     except (OSError, ValueError) as error:
@@ -98,6 +102,26 @@ def ping(family, source, target, number, payload):
                     raise ValueError(f"ping {number}: other bytes came back")
                 return
     raise ValueError(f"ping {number}: no answer")
+
+
+def wrapped(source, target, protocol, header, inner_source, inner_target):
+    """As probe, with one IPv4 ping behind an IP header of `protocol` and the bytes `header` (hex)."""
+    header, payload = bytes.fromhex(header), os.urandom(900)
+    ask = struct.pack("!BBHHH", 8, 0, 0, 1, 1) + payload
+    ask = ask[:2] + struct.pack("!H", checksum(ask)) + ask[4:]
+    ends = socket.inet_aton(inner_source) + socket.inet_aton(inner_target)
+    inner = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(ask), 1, 0, 64, 1, 0) + ends
+    inner = inner[:10] + struct.pack("!H", checksum(inner)) + inner[12:] + ask
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as raw:
+        raw.bind((source, 0))
+        raw.sendto(header + inner, (target, 0))
+        deadline = time.monotonic() + PATIENCE
+        while (left := deadline - time.monotonic()) > 0 and select.select([raw], [], [], left)[0]:
+            packet, sender = raw.recvfrom(1 << 16)
+            if sender[0] == target and packet[20 : 20 + len(header)] == header:
+                reply = packet[40 + len(header) :]
+                return "" if reply[0] == 0 and reply[8:] == payload else f"another answer: {reply[:16].hex()}"
+    return "no answer"
 
 
 def checksum(message):

@@ -40,7 +40,7 @@ pub(crate) trait Host {
     }
 
     /// Sends pings and a TCP stream and compares what comes back; what was wrong with each, if anything.
-    fn probe(&self, probes: &[Probe]) -> Vec<Option<String>> {
+    fn probe(&self, probes: &[Probe<'_>]) -> Vec<Option<String>> {
         let probes: Vec<Value> = probes
             .iter()
             .map(|Probe { source, target, pings, size }| json!([source, target, pings, size]))
@@ -55,11 +55,11 @@ pub(crate) trait Host {
 
 /// What to send from where to where.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Probe {
+pub(crate) struct Probe<'a> {
     pub(crate) source: IpAddr,
     pub(crate) target: IpAddr,
-    /// Echo requests, one after the other, of different sizes.
-    pub(crate) pings: u32,
+    /// Echo requests, one after the other: the bytes in each.
+    pub(crate) pings: &'a [usize],
     /// Bytes over TCP, and back.
     pub(crate) size: usize,
 }

@@ -1,8 +1,8 @@
 //! Key files: what opens a capture. [`KeyRing::read`] takes each of these, told apart by content:
 //!
 //! * Wireshark's `esp_sa` and `ikev2_decryption_table` ([`esp_sa`], [`ikev2`]), which are written, too;
-//! * the JSON that comes with captures of this project, `ipsec-lab-capture/1` ([`json`]);
-//! * the secrets of tcpdump's `-E` ([`tcpdump`]).
+//! * the JSON that comes with captures of this project, `ipsec-lab-capture/1`;
+//! * the secrets of tcpdump's `-E`.
 //!
 //! Lines of the tables may be mixed in one file. A line that begins with `#ipsecd` is a row that Wireshark must not see,
 //! since it would not know the algorithm.
