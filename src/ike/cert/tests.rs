@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::crypto::Secret;
 use crate::crypto::pem;
+use crate::crypto::random::testing::Fixed;
 use crate::crypto::sign::PrivateKey;
 use crate::crypto::x509::Trust;
-use crate::ike::WallClock;
-use crate::testing::FixedRandom;
-use crate::testing::peers::Today;
 
 const OCTETS: &[u8] = b"what both sides sign";
 
@@ -31,7 +30,7 @@ fn terms(ours: bool, theirs: Option<&[HashId]>) -> Terms {
 }
 
 fn sign_as(name: &str, terms: &Terms) -> Result<Auth, &'static str> {
-    sign(terms, &credential(name), &mut FixedRandom::new(1, 1), OCTETS)
+    sign(terms, &credential(name), &mut Fixed::new(&[7, 1, 8, 2]), OCTETS)
 }
 
 fn cert_payload(name: &str) -> Cert {
@@ -140,7 +139,8 @@ fn sha_1_is_taken_only_if_that_is_allowed() {
         is_sha_1,
     };
     let id = Identity::Fqdn("a.example.net".into());
-    let now = Today.since_1970();
+    // 2026-11-01.
+    let now = Duration::from_secs(1_793_491_200);
     for (is_sha_1, allow_sha_1, expected) in
         [(false, false, Ok(())), (true, false, Err(CertFault::Sha1)), (true, true, Ok(()))]
     {
@@ -185,6 +185,6 @@ fn certreq_names_each_ca_once_and_few_of_them() {
         panic!("a CERTREQ")
     };
     assert_eq!(long.authority.len(), 20 * limits::MAX_CERTREQ_CAS);
-    let psk = crate::testing::peers::site_a().auth.peer;
+    let psk = PeerAuth::Psk(Secret::copy_of(b"a key"));
     assert_eq!(super::request([&psk].into_iter()), None);
 }
