@@ -4,15 +4,18 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`wire`] | formats: IP, UDP, ICMP, ESP, AH, IKEv2 messages |
+//! | [`wire`] | formats: IP, UDP, ICMP, ESP, IKEv2 messages |
 //! | [`crypto`] | primitives, each from a kept library |
 //! | [`ipsec`] | RFC 4301's nouns: SPI, selectors, SAD, SPD, PAD, replay window, ESP for one packet |
 //! | [`datapath`] | the way of a packet, in batches |
 //! | [`ike`] | IKEv2 without I/O |
 //! | [`config`] | configuration files, checked |
+//! | [`capture`] | captures and key files, read with the same code that receives packets |
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "daemon")]
+pub mod capture;
 #[cfg(feature = "daemon")]
 pub mod cli;
 pub mod config;

@@ -19,6 +19,9 @@ pub struct DaemonArgs {
     /// Where the configuration files (*.conf, one a peer) are
     #[arg(long, value_name = "DIR", default_value = "/etc/ipsecd", value_hint = ValueHint::DirPath)]
     pub config_dir: PathBuf,
+    /// Write the keys of every SA into a directory of ours alone, as tables that Wireshark and `decrypt` read
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub keylog: Option<PathBuf>,
     /// Started by `up`: no configuration directory, ends with the last peer
     #[arg(long, hide = true)]
     pub background_of_up: bool,
@@ -37,6 +40,7 @@ pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
         credentials: super::credentials(),
         exit_when_empty: args.background_of_up,
         log_from_config: global.log.is_none(),
+        keylog: args.keylog.clone(),
     };
     if args.background_of_up {
         return in_background(&options);

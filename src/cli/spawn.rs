@@ -1,5 +1,6 @@
 //! Finding the daemon, or starting one in the background.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -10,19 +11,19 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::{CliError, Global};
 use crate::control::client::{Client, ClientError};
+use crate::control::protocol::{Ask, Body};
 
 /// What a daemon in the background says on its standard output once its socket accepts.
 pub const READY: &str = "ready";
 
 /// A connection to the daemon; if none runs, one is started, and it accepts when this returns. Its log goes to a file
-/// beside the socket.
+/// beside the socket, and the keys of its SAs to `keylog`, if there is one.
 ///
 /// # Errors
-/// It cannot be reached, or does not start.
-pub fn connect_or_start(global: &Global) -> Result<Client, CliError> {
-    match Client::connect(&global.socket) {
-        Err(ClientError::NotRunning(_)) => {}
-        other => return Ok(other?),
+/// It cannot be reached, does not start, or runs without that key log.
+pub fn connect_or_start(global: &Global, keylog: Option<&Path>) -> Result<Client, CliError> {
+    if let Some(client) = connect(global, keylog)? {
+        return Ok(client);
     }
     if let Some(dir) = global.socket.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         DirBuilder::new()
@@ -36,15 +37,32 @@ pub fn connect_or_start(global: &Global) -> Result<Client, CliError> {
     let lock = private(&lock_path)?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive)
         .map_err(|(_, error)| CliError::Io(lock_path.display().to_string(), error.into()))?;
-    match Client::connect(&global.socket) {
-        Err(ClientError::NotRunning(_)) => {}
-        other => return Ok(other?),
+    if let Some(client) = connect(global, keylog)? {
+        return Ok(client);
     }
-    start(global)?;
+    start(global, keylog)?;
     Ok(Client::connect(&global.socket)?)
 }
 
-fn start(global: &Global) -> Result<(), CliError> {
+/// A connection to the daemon that runs. It writes keys where it was told to when it started, and nowhere else.
+fn connect(global: &Global, keylog: Option<&Path>) -> Result<Option<Client>, CliError> {
+    let connect = || match Client::connect(&global.socket) {
+        Err(ClientError::NotRunning(_)) => Ok(None),
+        other => other.map(Some),
+    };
+    if let (Some(wanted), Some(client)) = (keylog, connect()?) {
+        let status = client.ask(Ask::Status { peer: None }, |_| {})?;
+        let is_same = |dir: &Path| super::absolute(dir).is_ok_and(|dir| dir == wanted);
+        if !matches!(status, Body::Status(status) if status.keylog.as_deref().is_some_and(is_same))
+        {
+            let why = "one runs already, and not with this --keylog; take it down first";
+            return Err(CliError::Start(why.to_owned()));
+        }
+    }
+    Ok(connect()?)
+}
+
+fn start(global: &Global, keylog: Option<&Path>) -> Result<(), CliError> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |error| CliError::Io(what, error)
@@ -61,6 +79,7 @@ fn start(global: &Global) -> Result<(), CliError> {
     }
     let mut child = command
         .args(["daemon", "--background-of-up"])
+        .args(keylog.into_iter().flat_map(|dir| [OsStr::new("--keylog"), dir.as_os_str()]))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -91,6 +91,13 @@ fn text(status: &Status) -> String {
         status.pid,
         time(status.uptime_seconds)
     );
+    if let Some(dir) = &status.keylog {
+        let dir = dir.display();
+        line(
+            &mut text,
+            format_args!("WARNING: the keys of every SA are written to {dir} (--keylog)"),
+        );
+    }
     if status.peers.is_empty() {
         text.push_str("no peers\n");
     }
@@ -322,6 +329,7 @@ mod tests {
             version: "0.1.0".into(),
             pid: 7,
             uptime_seconds: 3661,
+            keylog: Some("/tmp/keys".into()),
             peers: vec![peer],
             drops: BTreeMap::from([("no-policy".into(), 9)]),
         }
@@ -347,6 +355,7 @@ mod tests {
             "1m 5s",
             "b.example.net",
             "0123456789abcdef",
+            "keys of every SA are written to /tmp/keys",
             "by-hand",
             "0x00001002",
             "4200000001",

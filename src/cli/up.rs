@@ -30,6 +30,9 @@ pub struct UpArgs {
     /// Go on trying after a failure, instead of taking the peer down again
     #[arg(long)]
     pub keep: bool,
+    /// Have the daemon that this starts write the keys of every SA into a directory of ours alone, for Wireshark and `decrypt`
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub keylog: Option<PathBuf>,
     /// Run the daemon in this process until SIGTERM, SIGINT, or the last peer's `down`
     #[arg(long)]
     pub foreground: bool,
@@ -51,11 +54,12 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<(), CliError> {
     if args.foreground {
         return in_foreground(global, args, files);
     }
-    let client = spawn::connect_or_start(global)?;
+    let keylog = args.keylog.as_deref().map(absolute).transpose()?;
+    let client = spawn::connect_or_start(global, keylog.as_deref())?;
     match ask(client, args, files.clone()) {
         // We met a daemon that was about to end, and it did not begin with what we asked.
         Err(CliError::Client(ClientError::Ended)) => {
-            ask(spawn::connect_or_start(global)?, args, files)
+            ask(spawn::connect_or_start(global, keylog.as_deref())?, args, files)
         }
         other => other,
     }
@@ -93,6 +97,7 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
         credentials: super::credentials(),
         exit_when_empty: true,
         log_from_config: global.log.is_none(),
+        keylog: args.keylog.clone(),
     };
     let mut asking = None;
     let ran = daemon::run(&options, || {

@@ -1,5 +1,7 @@
 //! `[[manual]]`: from what is written to a [`ManualPeer`].
 
+mod clash;
+
 use core::net::IpAddr;
 use core::ops::Range;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use crate::ipsec::manual::{ManualAh, ManualKeys, ManualPeer, ManualSa, counts};
 use crate::ipsec::pad::PeerAddress;
 use crate::ipsec::suite::{AhSuite, EspSuite, Protocol, Suite};
 use crate::ipsec::{DfPolicy, DscpPolicy, Encap, Mode, PolicyId, Spi, TrafficSelector};
-use crate::wire::ike::numbers::IntegId;
+use crate::wire::ike::numbers::{EsnId, IntegId};
+pub(super) use clash::{Clash, spi_clashes};
 
 /// The most selectors of one side.
 const MAX_SELECTORS: usize = 32;
@@ -65,7 +68,7 @@ pub(super) fn peer(
     }
     for (i, (later, at)) in sas.iter().enumerate() {
         for (earlier, other) in &sas[..i] {
-            clash((later, at), (earlier, other), report);
+            clash::clash((later, at), (earlier, other), report);
         }
     }
     if !whole {
@@ -85,7 +88,7 @@ pub(super) fn peer(
 /// Reports what is for IKE alone.
 fn only_ike(raw: &Raw<'_>, report: &mut Report) {
     for (span, what) in [
-        (raw.auth.clone(), "[auth]"),
+        (raw.auth.span.clone(), "[auth]"),
         (raw.ike.span.clone(), "[ike]"),
         (raw.esp.span.clone(), "[esp]"),
         (raw.local.id.as_ref().map(Text::span), "[local] id"),
@@ -150,7 +153,7 @@ impl File<'_, '_> {
             None => Some(1024),
         };
         let ah_esn = around.as_ref().and_then(|ah| Some(ah.as_ref()?.suite.esn));
-        let esn = suite.is_some_and(Suite::esn) || ah_esn.is_some_and(|esn| is_esn(esn));
+        let esn = suite.is_some_and(Suite::esn) || ah_esn.is_some_and(is_esn);
         window(manual, replay_window, esn, report);
         let tfc = tfc(manual, protocol, mode, report);
         let ah_align = ah_align(manual, protocol, report);
@@ -176,7 +179,7 @@ impl File<'_, '_> {
                 None => None,
             },
         };
-        same_both_ways(&sa, manual, report);
+        clash::same_both_ways(&sa, manual, report);
         Some(sa)
     }
 
@@ -236,8 +239,8 @@ impl File<'_, '_> {
             None if manual.excused(names.seq) => None,
             None => Some(0),
         };
-        let encr = suite.map(|suite| encr_key(suite));
-        let integ = suite.map(|suite| integ_key(suite));
+        let encr = suite.map(encr_key);
+        let integ = suite.map(integ_key);
         let encr_key = match names.key {
             Some(name) => self.key(manual, written.key.as_ref(), name, encr, report),
             None => Some(Secret::empty()),
@@ -465,6 +468,10 @@ fn encr_key(suite: Suite) -> Wanted {
 fn integ_key(suite: Suite) -> Wanted {
     let (Suite::Esp(EspSuite { integ, .. }) | Suite::Ah(AhSuite { integ, .. })) = suite;
     match Integ::key_len(integ) {
+        // RFC 4543 §5.4: GMAC, which alone has an IV, has four bytes of salt.
+        Some(len) if Integ::iv_len(integ) > 0 => {
+            Wanted::Key { len, parts: format!("{} bytes of key, then 4 of salt", len - 4) }
+        }
         Some(len) => Wanted::Key { len, parts: format!("{len} bytes of key") },
         None if integ == IntegId::NONE => {
             Wanted::Nothing("an AEAD has no integrity key of its own".to_owned())
@@ -473,8 +480,8 @@ fn integ_key(suite: Suite) -> Wanted {
     }
 }
 
-fn is_esn(esn: crate::wire::ike::numbers::EsnId) -> bool {
-    esn == crate::wire::ike::numbers::EsnId::ESN
+fn is_esn(esn: EsnId) -> bool {
+    esn == EsnId::ESN
 }
 
 fn pair_name(manual: &raw::Manual<'_>, number: usize, report: &mut Report) -> Option<Arc<str>> {
@@ -711,122 +718,4 @@ fn outer_header(
         }
     }
     (df, dscp)
-}
-
-/// A key that both directions have is used with each sequence number twice.
-fn same_both_ways(sa: &ManualSa, manual: &raw::Manual<'_>, report: &mut Report) {
-    if let (Some(around), Some(ah)) = (&sa.around, &manual.ah)
-        && around.inbound.spi == sa.inbound.spi
-    {
-        let at = ah.inbound.spi.as_ref().map_or_else(|| ah.span.clone(), Spanned::span);
-        let found = report.error(at, "[[manual]] ah.spi-in: the ESP in it has the same");
-        found.help("every SA has an SPI of its own");
-        if let Some(esp) = &manual.inbound.spi {
-            found.related(esp.span(), "there");
-        }
-    }
-    for ((suite, inbound, outbound), written) in
-        sa.layers().zip([Some(&manual.outbound), manual.ah.as_ref().map(|ah| &ah.outbound)])
-    {
-        if counts(suite) && inbound.counted_key() == outbound.counted_key() {
-            let key = written.and_then(|keys| keys.key.as_ref().or(keys.auth_key.as_ref()));
-            let at = key.map_or_else(|| manual.span.clone(), WrittenKey::span);
-            report
-                .error(at, "[[manual]]: both directions have one key")
-                .label("the same as inbound")
-                .help("each its own: with this algorithm, a sequence number used twice under one key gives plaintext away");
-        }
-    }
-}
-
-/// What two of one file must not have in common.
-fn clash(
-    (later, at): (&ManualSa, &raw::Manual<'_>),
-    (earlier, other): (&ManualSa, &raw::Manual<'_>),
-    report: &mut Report,
-) {
-    let name_at = |manual: &raw::Manual<'_>| {
-        manual.name.as_ref().map_or_else(|| manual.span.clone(), Text::span)
-    };
-    if later.name == earlier.name {
-        report
-            .error(name_at(at), format!("[[manual]] name: a second `{}`", later.name))
-            .related(name_at(other), "the first")
-            .help("give each its own name");
-    }
-    let overlap = || {
-        let pairs = later.ts_local.iter().flat_map(|l| later.ts_peer.iter().map(move |p| (l, p)));
-        pairs.into_iter().any(|(l, p)| {
-            earlier.ts_local.iter().any(|o| o.intersect(l).is_some())
-                && earlier.ts_peer.iter().any(|o| o.intersect(p).is_some())
-        })
-    };
-    if overlap() {
-        report
-            .error(
-                name_at(at),
-                format!("[[manual]] `{}` overlaps the selectors of `{}`", later.name, earlier.name),
-            )
-            .related(name_at(other), "this one")
-            .help("a packet can take one SA only: write selectors that do not meet");
-    }
-    for clash in spi_clashes(later.layers(), earlier.layers().collect()) {
-        let (keys, name) = match clash {
-            Clash::Inbound(_) => (&at.inbound, "spi-in"),
-            Clash::Outbound(_) => (&at.outbound, "spi-out"),
-            Clash::Key => {
-                report
-                    .error(name_at(at), format!("[[manual]] `{}` has a key of `{}`", later.name, earlier.name))
-                    .related(name_at(other), "this one")
-                    .help("each SA its own: with this algorithm, a sequence number used twice under one key gives plaintext away");
-                continue;
-            }
-        };
-        let spi = keys.spi.as_ref().map_or_else(|| at.span.clone(), Spanned::span);
-        report
-            .error(spi, format!("[[manual]] {name}: `{}` has the same", earlier.name))
-            .related(name_at(other), "there")
-            .help("every SA has an SPI of its own");
-    }
-}
-
-/// What SAs have in common that they must not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Clash {
-    /// An SPI of ours.
-    Inbound(Spi),
-    /// An SPI of the peer's.
-    Outbound(Spi),
-    /// A key, with an algorithm that counts.
-    Key,
-}
-
-type Layer<'a> = (Suite, &'a ManualKeys, &'a ManualKeys);
-
-/// Of SAs with one peer.
-pub(super) fn spi_clashes<'a>(
-    later: impl Iterator<Item = Layer<'a>>,
-    earlier: Vec<Layer<'a>>,
-) -> Vec<Clash> {
-    let mut found = Vec::new();
-    for (suite, inbound, outbound) in later {
-        for (other, other_in, other_out) in &earlier {
-            // The SAD finds inbound SAs of either protocol by SPI alone (RFC 4301 §4.1).
-            if inbound.spi == other_in.spi {
-                found.push(Clash::Inbound(inbound.spi));
-            }
-            if outbound.spi == other_out.spi && suite.protocol() == other.protocol() {
-                found.push(Clash::Outbound(outbound.spi));
-            }
-            let counted = counts(suite) && counts(*other);
-            let same = |a: &ManualKeys, b: &ManualKeys| a.counted_key() == b.counted_key();
-            let any = [inbound, outbound]
-                .into_iter()
-                .any(|key| same(key, other_in) || same(key, other_out));
-            if counted && any {
-                found.push(Clash::Key);
-            }
-        }
-    }
-    found
 }

@@ -281,12 +281,27 @@ pub(super) fn esp_suite(text: &str, legacy: bool) -> Result<EspSuite, Vec<Fault>
 /// # Errors
 /// Every fault in it.
 pub(super) fn ah_suite(text: &str, legacy: bool) -> Result<AhSuite, Vec<Fault>> {
-    let (parts, faults) = parts(text, Section::Manual, legacy);
+    let (mut parts, faults) = parts(text, Section::Manual, legacy);
     if !faults.is_empty() {
         return Err(faults);
     }
     if let Some(fault) = ke_fault(text, &parts.ke) {
         return Err(vec![fault]);
+    }
+    // RFC 4543 §5.3: GMAC has numbers of its own in AH, where it is an integrity algorithm.
+    for encr in core::mem::take(&mut parts.encr) {
+        match (encr.id, encr.key_bits) {
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(128)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_128_GMAC);
+            }
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(192)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_192_GMAC);
+            }
+            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(256)) => {
+                push(&mut parts.integ, IntegId::AUTH_AES_256_GMAC);
+            }
+            _ => parts.encr.push(encr),
+        }
     }
     if !parts.encr.is_empty() {
         let wrong = Wrong::new("AH encrypts nothing", "integrity alone, such as \"sha256\"");
@@ -709,6 +724,8 @@ mod tests {
             assert!(help.ends_with(&format!("`allow-legacy = true` in {section}")), "{help}");
         }
         assert_eq!(esp("aes128-sha1", true).unwrap().integ, [IntegId::AUTH_HMAC_SHA1_96]);
+        assert_eq!(esp_suite("aes128-sha1", true).unwrap().integ, IntegId::AUTH_HMAC_SHA1_96);
+        assert_eq!(ah_suite("sha1", true).unwrap().integ, IntegId::AUTH_HMAC_SHA1_96);
         let ike = ike("aes128-sha1-prfsha256-x25519", true).unwrap();
         assert_eq!(ike.integ, [IntegId::AUTH_HMAC_SHA1_96]);
         // RFC 8221 §6: of XCBC and CMAC nothing bad is said.
@@ -717,6 +734,21 @@ mod tests {
         for text in ["3des-sha256", "aes128-md5"] {
             assert!(help_of(esp(text, true)).contains("is not supported"), "{text}");
         }
+    }
+
+    #[test]
+    fn gmac_is_an_integrity_transform_where_it_stands_for_ah() {
+        for (word, integ) in [
+            ("aes128gmac", IntegId::AUTH_AES_128_GMAC),
+            ("aes192gmac", IntegId::AUTH_AES_192_GMAC),
+            ("aes256gmac-esn", IntegId::AUTH_AES_256_GMAC),
+        ] {
+            assert_eq!(ah_suite(word, false).unwrap().integ, integ);
+        }
+        let help = help_of(ah_suite("aes256gcm16", false));
+        assert!(help.starts_with("AH encrypts nothing"), "{help}");
+        let help = help_of(ah_suite("aes256gmac-sha256", false));
+        assert!(help.starts_with("manual keys are for one algorithm"), "{help}");
     }
 
     #[test]
@@ -755,6 +787,13 @@ mod tests {
             "{help}"
         );
         assert!(ike("aes128-aesxcbc-prfsha256-x25519", false).is_ok());
+    }
+
+    #[test]
+    fn gmac_is_an_integrity_algorithm_in_ah() {
+        assert_eq!(ah_suite("aes256gmac", false).unwrap().integ, IntegId::AUTH_AES_256_GMAC);
+        assert!(help_of(ah_suite("aes128gmac-sha256", false)).contains("one algorithm of each"));
+        assert!(help_of(ah_suite("aes128gcm16", false)).contains("AH encrypts nothing"));
     }
 
     #[test]

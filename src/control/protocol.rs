@@ -233,6 +233,9 @@ pub struct Status {
     pub pid: u32,
     /// Since when it runs.
     pub uptime_seconds: u64,
+    /// Where it writes the keys of every SA, if it does.
+    #[serde(default)]
+    pub keylog: Option<PathBuf>,
     /// The peers, by name.
     pub peers: Vec<PeerStatus>,
     /// Packets dropped, by reason, that no SA is to blame for.
@@ -525,6 +528,7 @@ mod tests {
             version: "0".into(),
             pid: 1,
             uptime_seconds: 2,
+            keylog: Some("/tmp/keys".into()),
             peers: vec![],
             drops: BTreeMap::from([("no-sa".into(), 3)]),
         })));

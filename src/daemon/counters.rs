@@ -178,7 +178,7 @@ impl Counter {
         let new = self.path.with_extension("new");
         let mut file =
             OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-        write!(file, "{HEADER}{last}\n")?;
+        writeln!(file, "{HEADER}{last}")?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
         // The name is in the directory, and that has to be flushed too.

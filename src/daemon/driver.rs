@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::jobs;
+use super::keylog::{KeyLog, KeyLogError};
 use super::load::{LoadError, load};
 use super::log::{self, BadFilter};
 use super::network::{Network, NetworkError};
@@ -36,7 +37,9 @@ use crate::control::server::{Incoming, Server};
 use crate::crypto::random::OsRandom;
 use crate::daemon::secrets::FsSecrets;
 use crate::datapath::{Datapath, Options as DatapathOptions};
-use crate::ike::{Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus};
+use crate::ike::{
+    Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus, WallClock,
+};
 use crate::io::clock;
 use crate::io::lock::NamespaceLock;
 use crate::io::privs::{self, PrivsError};
@@ -74,6 +77,8 @@ pub struct Options {
     pub exit_when_empty: bool,
     /// Whether `[log] level` of a peer may change what is logged: not if the command line said.
     pub log_from_config: bool,
+    /// Where the keys of every SA are written; nowhere, unless the command line said.
+    pub keylog: Option<PathBuf>,
 }
 
 /// Why the daemon did not start, or did not go on.
@@ -93,6 +98,9 @@ pub enum DaemonError {
         /// The system's words.
         cause: io::Error,
     },
+    /// The key log.
+    #[error(transparent)]
+    KeyLog(#[from] KeyLogError),
     /// Something of the system.
     #[error("cannot {action}: {cause}")]
     System {
@@ -144,6 +152,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
                 }
             }
         })?;
+        // With all privileges: the directory need not be reachable later.
+        let keylog = options.keylog.as_deref().map(KeyLog::open).transpose()?;
         let sockets = Arc::new(Sockets::open()?);
         let now = clock::now();
         let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
@@ -161,10 +171,13 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             receivers.spawn(receive_ike(Arc::clone(&sockets), v6, ike_in.clone()));
         }
         let (internal_in, internal) = mpsc::channel(64);
-        let env = Env { rng: Box::new(OsRandom) };
+        let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
+        let endpoint_config =
+            EndpointConfig { export_keys: keylog.is_some(), ..EndpointConfig::default() };
         let mut driver = Driver {
             options: options.clone(),
-            endpoint: Endpoint::new(EndpointConfig::default(), env),
+            endpoint: Endpoint::new(endpoint_config, env),
+            keylog,
             shared,
             network,
             workers,
@@ -242,6 +255,7 @@ enum Internal {
 pub(super) struct Driver {
     options: Options,
     endpoint: Endpoint,
+    keylog: Option<KeyLog>,
     shared: Arc<Shared>,
     network: Network,
     workers: Workers,
@@ -359,10 +373,8 @@ impl Driver {
             // Those may have given the endpoint commands.
             self.drain(now).await;
         }
-        if self.peers.values().any(|entry| entry.installed.is_some()) {
-            if self.counter_check <= now {
-                self.extend_counters(now);
-            }
+        if self.counter_check <= now {
+            self.extend_counters(now);
         }
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
@@ -503,4 +515,13 @@ fn receive(
 ) -> io::Result<()> {
     let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| io::IoSliceMut::new(buffer)).collect();
     socket.recv(&mut slices, received)
+}
+
+/// The host's wall clock.
+struct SystemClock;
+
+impl WallClock for SystemClock {
+    fn since_1970(&self) -> Duration {
+        clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    }
 }

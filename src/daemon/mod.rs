@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod counters;
 pub mod driver;
 pub mod jobs;
+pub mod keylog;
 pub mod load;
 pub mod log;
 pub mod manual;

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::io::raw;
 use crate::io::sys::{Received, ToSend};
+use crate::io::too_big::TooBig;
 use crate::io::udp::{Fragment, Pair, Socket};
 use crate::ipsec::{Encap, Path};
 
@@ -47,6 +48,7 @@ pub struct Sockets {
     pub v4: Family,
     /// IPv6, if this host has it.
     pub v6: Option<Family>,
+    _too_big: Option<TooBig>,
 }
 
 impl Sockets {
@@ -64,7 +66,10 @@ impl Sockets {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { v4, v6 })
+        let too_big = v6.as_ref().map(|_| TooBig::hear()).transpose();
+        let _too_big = too_big
+            .map_err(|cause| SocketError { what: "raw sockets for ICMPv6 errors", cause })?;
+        Ok(Self { v4, v6, _too_big })
     }
 
     /// The sockets that reach `remote`.

@@ -43,6 +43,7 @@ pub fn of_daemon(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_seconds: uptime.as_secs(),
+        keylog: None,
         peers,
         drops,
     }

@@ -97,9 +97,6 @@ impl Datapath {
         packet.truncate(len);
         if let Some(place) = Place::of(packet, NextHeader::ESP) {
             let entry = self.sa_of(now, Protocol::Esp, &packet[place.at..], path, out)?;
-            if entry.bundle.is_some() {
-                return charge(entry, packet, Err(DropReason::BundleBroken));
-            }
             return self.esp(now, entry, path, outer, place, packet, out);
         }
         let place = Place::of(packet, NextHeader::AH).ok_or(DropReason::OuterMalformed)?;
@@ -166,12 +163,20 @@ impl Datapath {
             Protocol::Ah => ah::peek_spi(packet).ok_or(DropReason::AhMalformed)?,
         };
         let entry = self.sad.inbound(spi);
-        entry.filter(|entry| entry.sa.params().suite.protocol() == protocol).ok_or_else(|| {
-            if self.shared.may_report_no_sa(now, path) {
-                out.notices.push(Notice::NoSa { spi, path: *path });
+        match entry.filter(|entry| entry.sa.params().suite.protocol() == protocol) {
+            // Within its AH it is found by that.
+            Some(InboundEntry { sa, bundle: Some(Bundle::Inside(_)), .. }) => {
+                sa.drops.count(DropReason::BundleBroken);
+                Err(DropReason::BundleBroken)
             }
-            DropReason::NoInboundSa
-        })
+            Some(entry) => Ok(entry),
+            None => {
+                if self.shared.may_report_no_sa(now, path) {
+                    out.notices.push(Notice::NoSa { spi, path: *path });
+                }
+                Err(DropReason::NoInboundSa)
+            }
+        }
     }
 
     /// What IKE is told of a packet's being opened, or not. A pair is named by the SPI of its ESP, if it is a bundle.

@@ -27,6 +27,8 @@ use crate::wire::ike::payload::{Notify, Payload};
 pub struct EndpointConfig {
     /// Half-open IKE SAs as responder from which on a COOKIE is asked for (RFC 7296 §2.6).
     pub cookie_threshold: usize,
+    /// Whether [`Event::IkeKeys`] tells the keys of every IKE SA: for a key log that the operator asked for.
+    pub export_keys: bool,
     /// The last Message ID of an IKE SA, which is rekeyed some time before (RFC 7296 §2.2). Only a test wants another than the
     /// last that 32 bits can hold.
     pub last_message_id: u32,
@@ -34,7 +36,11 @@ pub struct EndpointConfig {
 
 impl Default for EndpointConfig {
     fn default() -> Self {
-        Self { cookie_threshold: limits::COOKIE_THRESHOLD, last_message_id: u32::MAX }
+        Self {
+            cookie_threshold: limits::COOKIE_THRESHOLD,
+            export_keys: false,
+            last_message_id: u32::MAX,
+        }
     }
 }
 
@@ -42,6 +48,14 @@ impl Default for EndpointConfig {
 pub struct Env {
     /// Randomness for keys, nonces, SPIs and jitter.
     pub rng: Box<dyn SecureRandom>,
+    /// The date, for certificates alone.
+    pub wall_clock: Arc<dyn WallClock>,
+}
+
+/// A clock that knows the date.
+pub trait WallClock: Send + Sync {
+    /// Time since the beginning of 1970, UTC.
+    fn since_1970(&self) -> Duration;
 }
 
 /// Every IKE SA of this host.
@@ -51,6 +65,7 @@ pub struct Env {
 pub struct Endpoint {
     config: EndpointConfig,
     rng: Box<dyn SecureRandom>,
+    wall_clock: Arc<dyn WallClock>,
     peers: BTreeMap<Arc<str>, Arc<Peer>>,
     sas: BTreeMap<SaId, IkeSa>,
     /// The deadline of each IKE SA that has one, twice: to find the first, and to find an SA's.
@@ -79,6 +94,7 @@ impl Endpoint {
         Self {
             config,
             rng: env.rng,
+            wall_clock: env.wall_clock,
             peers: BTreeMap::new(),
             sas: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -596,6 +612,7 @@ impl Endpoint {
         Ctx {
             now,
             rng: &mut *self.rng,
+            wall_clock: &*self.wall_clock,
             transmits: &mut self.transmits,
             events: &mut self.events,
             spis: &mut self.spis,
@@ -603,6 +620,7 @@ impl Endpoint {
             peers: &self.peers,
             last_message_id: self.config.last_message_id,
             touched,
+            export_keys: self.config.export_keys,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tracing::{debug, info};
 
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
+use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{auth, create_child, informational::is_delete_of_ike, rekey, sa_init};
 use super::keymat::IkeKeys;
@@ -33,6 +34,7 @@ pub(super) type SaId = u64;
 pub(super) struct Ctx<'a> {
     pub(super) now: Instant,
     pub(super) rng: &'a mut dyn SecureRandom,
+    pub(super) wall_clock: &'a dyn WallClock,
     pub(super) transmits: &'a mut VecDeque<Transmit>,
     pub(super) events: &'a mut VecDeque<Event>,
     /// Whose CHILD_SA has this inbound SPI.
@@ -44,9 +46,19 @@ pub(super) struct Ctx<'a> {
     pub(super) last_message_id: u32,
     /// Which of the others changed.
     pub(super) touched: &'a mut Vec<SaId>,
+    /// See [`EndpointConfig`](super::EndpointConfig).
+    pub(super) export_keys: bool,
 }
 
 impl Ctx<'_> {
+    /// Tells the keys of an IKE SA, if the operator wants to know them.
+    pub(super) fn export(&mut self, spi_i: IkeSpi, spi_r: IkeSpi, suite: IkeSuite, keys: &IkeKeys) {
+        if self.export_keys {
+            let keys = Box::new(keys.clone());
+            self.events.push_back(Event::IkeKeys { spi_i, spi_r, suite, keys });
+        }
+    }
+
     pub(super) fn random_u32(&mut self) -> u32 {
         let mut bytes = [0; 4];
         self.rng.fill(&mut bytes);

@@ -54,6 +54,17 @@ pub enum OpenError {
     Parse(ParseError),
 }
 
+/// What was in the encrypted payload of a recorded message.
+#[derive(Clone)]
+pub struct Recorded {
+    /// Type of its first payload; of fragments, only the first says it.
+    pub first: PayloadType,
+    /// Number and total, of a fragment.
+    pub fragment: Option<(u16, u16)>,
+    /// The payloads, without padding.
+    pub plain: Zeroizing<Vec<u8>>,
+}
+
 impl Protector {
     /// `None` if an algorithm of the suite is not ours, or a key does not have its length.
     #[must_use]
@@ -63,6 +74,9 @@ impl Protector {
                 return None;
             }
             Method::Aead { aead, next_iv: AtomicU64::new(0) }
+        } else if Integ::iv_len(suite.integ) > 0 {
+            // RFC 4543 §4: GMAC is AH's, and nobody would make its IV here.
+            return None;
         } else {
             Method::Cbc {
                 cbc: Cbc::new(suite.encr, sk_e.expose())?,
@@ -147,6 +161,26 @@ impl Protector {
         Ok(payloads)
     }
 
+    /// What is in the SK or SKF payload of a recorded `datagram` (without the non-ESP marker), whose ICV is verified
+    /// first. Of a fragment it is a part of a chain of payloads (RFC 7383 §2.5), so it is not parsed.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_recorded(&self, datagram: &[u8]) -> Result<Recorded, OpenError> {
+        let mut message = Message::parse(datagram).map_err(|_| OpenError::NotProtected)?;
+        let (first, fragment, body) = match message.payloads.pop() {
+            Some(Payload::Sk(sk)) => (sk.first, None, sk.body),
+            // RFC 7383 §2.5: Fragment Number and Total Fragments belong to the associated data.
+            Some(Payload::Skf(skf)) => (skf.first, Some((skf.number, skf.total)), skf.body),
+            _ => return Err(OpenError::NotProtected),
+        };
+        let body_at = datagram.len().checked_sub(body.len()).ok_or(OpenError::NotProtected)?;
+        let mut body = Zeroizing::new(body);
+        let plain = self.decrypt(datagram, body_at, &mut body)?;
+        let plain = Zeroizing::new(unpad(plain, body_at)?.to_vec());
+        Ok(Recorded { first, fragment, plain })
+    }
+
     /// Verifies and decrypts in place. What comes back are payloads, padding and Pad Length.
     fn decrypt<'a>(
         &self,
@@ -181,6 +215,13 @@ impl Protector {
                 Ok(data)
             }
         }
+    }
+}
+
+/// The length alone: IKE payloads do not belong into logs.
+impl fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recorded({} bytes)", self.plain.len())
     }
 }
 

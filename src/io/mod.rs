@@ -12,5 +12,6 @@ pub mod resolve;
 pub mod route;
 pub mod rule;
 pub mod sys;
+pub mod too_big;
 pub mod tun;
 pub mod udp;

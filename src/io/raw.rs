@@ -175,7 +175,13 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use nix::poll::{PollFd, PollFlags, poll};
+
     use super::*;
+    use crate::io::sys::ToSend;
+    use crate::wire::ip::Ipv4Packet;
 
     fn received() -> Received {
         Received {
@@ -237,5 +243,73 @@ mod tests {
         let mut packet = PacketBuf::copy_of(&[7, 8, 9]);
         assert!(!Chain::default().put_before(&mut packet, &cut, NextHeader::AH));
         assert_eq!(&*packet, [7, 8, 9]);
+    }
+
+    /// Sends a whole packet over loopback, and gives what the socket of its protocol makes of it. `None` without the
+    /// privilege.
+    fn crossed(v6: bool, protocol: NextHeader, packet: &[u8]) -> Option<PacketBuf> {
+        let receiver = match receiver(v6, protocol.0.into()) {
+            Ok(receiver) => receiver,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+            Err(error) => panic!("{error}"),
+        };
+        let to: IpAddr = if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let message = ToSend { payload: packet, to: (to, 0).into(), local: Some(to), tos: 0 };
+        assert_eq!(whole(v6).unwrap().send(&[message]).unwrap(), 1);
+        let mut buf = PacketBuf::new(2000);
+        let mut chains = [Chain::default()];
+        let mut received = Vec::new();
+        loop {
+            let mut fds = [PollFd::new(receiver.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut fds, 5000_u16).unwrap(), 1, "it arrives");
+            let mut buffers = [IoSliceMut::new(buf.space_mut())];
+            recv(&receiver, &mut buffers, &mut received, &mut chains).unwrap();
+            buf.set_len(received[0].len);
+            if v6 {
+                assert!(chains[0].put_before(&mut buf, &received[0], protocol));
+            }
+            // Others may send over loopback as well.
+            if buf.ends_with(&packet[packet.len() - 8..]) {
+                return Some(buf);
+            }
+        }
+    }
+
+    /// Its last eight bytes are no other packet's.
+    fn payload() -> [u8; 24] {
+        let mut payload = [7; 24];
+        payload[16..20].copy_from_slice(&std::process::id().to_be_bytes());
+        payload
+    }
+
+    #[test]
+    fn an_ipv4_packet_arrives_as_it_was_sent() {
+        for protocol in [NextHeader::AH, NextHeader::ESP] {
+            // Router alert, and an identification and TTL of its own.
+            let mut packet = vec![0x46, 0xb8, 0, 48, 0xab, 0xcd, 0x40, 0, 33, protocol.0, 0, 0];
+            packet.extend([127, 0, 0, 1, 127, 0, 0, 1, 0x94, 4, 0, 0]);
+            packet.extend(payload());
+            Ipv4Packet::new_checked(&mut packet).unwrap().fill_checksum();
+            if let Some(arrived) = crossed(false, protocol, &packet) {
+                assert_eq!(*arrived, packet);
+            }
+        }
+    }
+
+    #[test]
+    fn an_ipv6_packet_arrives_as_it_was_sent() {
+        for protocol in [NextHeader::AH, NextHeader::ESP] {
+            // Class, flow label, hop-by-hop options, destination options twice.
+            let mut packet = vec![0x6b, 0x91, 0x23, 0x45, 0, 56, 0, 33];
+            packet.extend(Ipv6Addr::LOCALHOST.octets());
+            packet.extend(Ipv6Addr::LOCALHOST.octets());
+            packet.extend([60, 0, 5, 2, 0, 0, 1, 0]);
+            packet.extend([60, 0, 0x1e, 4, 1, 2, 3, 4]);
+            packet.extend([protocol.0, 1, 0x3e, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+            packet.extend(payload());
+            if let Some(arrived) = crossed(true, protocol, &packet) {
+                assert_eq!(*arrived, packet);
+            }
+        }
     }
 }

@@ -12,7 +12,9 @@
 //! what is received is looked up with the same rules, and protocol and ports turned round; so a packet of ESP from the
 //! peer must be exempt, or a strict `rp_filter` would expect it from the TUN.
 //!
-//! IPv6 neighbour discovery asks no routing table: it is sent on the link.
+//! IPv6 neighbour discovery asks no routing table: it is sent on the link. ARP has no IP protocol, so that no rule can
+//! exempt it: where `rp_filter` is strict, a whole address in the TUN costs the ARP requests of a peer on the same link
+//! ([`strict_rp_filter`] tells).
 
 use core::net::IpAddr;
 
@@ -94,6 +96,25 @@ fn ports(protocol: u8, ts: &TrafficSelector) -> Ports {
     // The kernel takes 1 to 65534.
     let fits = ts.start_port > 0 && ts.end_port < u16::MAX && ts.start_port <= ts.end_port;
     (has_ports && ts.protocol != 0 && fits).then_some((ts.start_port, ts.end_port))
+}
+
+/// Whether `rp_filter` is strict (1) on an interface of this host.
+#[must_use]
+pub fn strict_rp_filter() -> bool {
+    let read = |name: &std::path::Path| -> Option<u8> {
+        std::fs::read_to_string(name.join("rp_filter")).ok()?.trim().parse().ok()
+    };
+    let Ok(all) = std::fs::read_dir("/proc/sys/net/ipv4/conf") else { return false };
+    let interfaces: Vec<_> = all.flatten().map(|entry| entry.path()).collect();
+    let of = |name: &str| {
+        let found = interfaces.iter().find(|path| path.ends_with(name));
+        found.and_then(|path| read(path)).unwrap_or(0)
+    };
+    // The kernel takes the higher of that of all and the interface's own.
+    let own = interfaces
+        .iter()
+        .filter(|path| !["all", "default", "lo"].iter().any(|n| path.ends_with(n)));
+    own.filter_map(|path| read(path)).any(|own| own.max(of("all")) == 1)
 }
 
 impl Rule {
@@ -241,13 +262,18 @@ mod tests {
         let priority = |rule: &Rule| {
             let message = rule.message();
             assert!(is_ours(&message));
-            message.attributes.iter().find_map(|attribute| match attribute {
-                RuleAttribute::Priority(priority) => Some(*priority),
-                _ => None,
-            })
+            let of = |attribute: &RuleAttribute| {
+                if let RuleAttribute::Priority(priority) = attribute {
+                    Some(*priority)
+                } else {
+                    None
+                }
+            };
+            message.attributes.iter().find_map(of)
         };
         let order: Vec<_> = rules.iter().filter_map(priority).collect();
         assert_eq!(order, [END, SKIP, EXEMPT, EXEMPT, EXEMPT, EXEMPT, HOST]);
-        assert!(SKIP < EXEMPT && EXEMPT < HOST && HOST < super::super::route::PRIORITY);
+        let by_priority = [SKIP, EXEMPT, HOST, super::super::route::PRIORITY, END];
+        assert!(by_priority.is_sorted_by(|a, b| a < b));
     }
 }

@@ -169,7 +169,7 @@ impl OutboundSa {
     }
 
     fn count(&self, sequence: u64, len: usize) -> Limit {
-        let limit = self.usage.count(len);
+        let limit = self.usage.count_numbered(len, sequence - self.params.sequence);
         // A replacement must be there before the numbers run out (RFC 4303 §3.3.3); a sixteenth of them is left.
         let last = self.last_sequence();
         if limit == Limit::None && sequence > last - last / 16 {

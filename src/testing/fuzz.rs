@@ -6,7 +6,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{fuzz_ah, fuzz_endpoint};
+use super::{fuzz_ah, fuzz_datapath, fuzz_endpoint};
 use crate::wire::esp::{EspHeader, EspPacket, EspTrailer};
 use crate::wire::icmp::{self, IcmpPacket};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
@@ -49,9 +49,21 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("ah", ah),
     ("place", place),
     ("natt", natt),
+    ("inbound_packet", inbound_packet),
+    ("outbound_packet", outbound_packet),
     ("endpoint", endpoint),
     ("endpoint_sealed", endpoint_sealed),
 ];
+
+/// A packet from the network into a datapath.
+pub fn inbound_packet(data: &[u8]) {
+    let _delivered = fuzz_datapath::inbound_packet(data);
+}
+
+/// Packets from the TUN into a datapath.
+pub fn outbound_packet(data: &[u8]) {
+    let _sealed = fuzz_datapath::outbound_packet(data);
+}
 
 /// Datagrams into an endpoint in some state.
 pub fn endpoint(data: &[u8]) {

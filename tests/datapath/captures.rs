@@ -85,7 +85,7 @@ fn total_len(packet: &[u8]) -> usize {
 }
 
 /// What the kernel makes of fragments before a socket sees them. They may come in any order.
-fn reassembled(fragments: &[&Vec<u8>]) -> Vec<u8> {
+pub(crate) fn reassembled(fragments: &[&Vec<u8>]) -> Vec<u8> {
     let [first, _, ..] = fragments else { return fragments[0].clone() };
     let v6 = first[0] >> 4 == 6;
     if v6 {

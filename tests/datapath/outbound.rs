@@ -1,12 +1,15 @@
 //! From the TUN to the socket.
 
 use ipsecd::datapath::{DropReason, Options, tunnel_mtu};
+use ipsecd::ipsec::esp::EspLayout;
 use ipsecd::ipsec::sad::SadError;
 use ipsecd::ipsec::suite::EspSuite;
 use ipsecd::ipsec::{
     Action, DfPolicy, DscpPolicy, Encap, Flow, Lifetime, Notice, PolicyId, SaParams, SadUpdate,
     Spd, SpdEntry,
 };
+
+use ipsecd::wire::ike::numbers::EncrId;
 
 use crate::support::*;
 
@@ -22,7 +25,11 @@ fn what_goes_in_comes_out_for_every_suite_and_length() {
             for len in (48..48 + 36).chain([576, 1280, 1400]) {
                 let packet = udp(v6, len);
                 let sealed = a.seal(&packet);
-                assert_ne!(sealed.get(24..24 + 8), packet.get(..8), "{suite}");
+                if suite.encr.id != EncrId::ENCR_NULL
+                    && suite.encr.id != EncrId::ENCR_NULL_AUTH_AES_GMAC
+                {
+                    assert!(!sealed.windows(8).any(|window| window == &packet[..8]), "{suite}");
+                }
                 assert_eq!(b.open(&sealed), Some(packet), "{suite}, {len} bytes");
             }
         }
@@ -200,7 +207,8 @@ fn an_sa_that_cannot_be_is_refused() {
         b.datapath.apply(&SadUpdate::AddInbound(Box::new(inbound.clone()))).map(drop),
         duplicate
     );
-    for wrong in suites().into_iter().filter(|suite| suite.encr != gcm().encr) {
+    let key_len = gcm().encr.keymat_len();
+    for wrong in suites().into_iter().filter(|suite| suite.encr.keymat_len() != key_len) {
         let params = SaParams { suite: wrong.into(), ..inbound.clone() };
         let refused = Gateway::new(spd(true), Options::default())
             .datapath
@@ -483,7 +491,10 @@ fn every_packet_of_a_suite_has_another_iv() {
     for suite in suites() {
         let (mut a, _) = pair(suite);
         let out = a.send(&vec![udp(false, 100); 50]);
-        let iv_len = if suite.encr.id == gcm().encr.id { 8 } else { 16 };
+        let iv_len = EspLayout::of(suite).unwrap().iv_len;
+        if iv_len == 0 {
+            continue;
+        }
         let mut ivs: Vec<_> =
             out.sealed.iter().map(|sealed| sealed.buf[8..8 + iv_len].to_vec()).collect();
         ivs.sort();

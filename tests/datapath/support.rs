@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipsecd::crypto::Secret;
+use ipsecd::crypto::integ::Integ;
 use ipsecd::datapath::{
     Datapath, Ecn, Form, InboundBatch, Options, OutboundBatch, PacketBuf, Received, Sealed,
 };
@@ -12,6 +13,8 @@ use ipsecd::ipsec::{
     Action, DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Notice, Path, PolicyId, SaParams,
     SadUpdate, Spd, SpdEntry, Spi, TrafficSelector,
 };
+use ipsecd::testing::VirtualClock;
+use ipsecd::testing::gateways::carry;
 use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId};
 
 pub(crate) const POLICY: PolicyId = PolicyId(1);
@@ -25,7 +28,7 @@ pub(crate) fn gcm() -> EspSuite {
     suite(EncrId::ENCR_AES_GCM_16, 256, IntegId::NONE)
 }
 
-/// Every suite that there is, each without and with ESN.
+/// A suite of every kind that there is, each without and with ESN.
 pub(crate) fn suites() -> Vec<EspSuite> {
     let aead = [128, 192, 256].map(|bits| suite(EncrId::ENCR_AES_GCM_16, bits, IntegId::NONE));
     let integs = [
@@ -36,8 +39,24 @@ pub(crate) fn suites() -> Vec<EspSuite> {
     let cbc = [128, 192, 256]
         .into_iter()
         .flat_map(|bits| integs.map(|integ| suite(EncrId::ENCR_AES_CBC, bits, integ)));
+    // Of the others one of each kind; all of them are in `esp_flips`.
+    let fixed =
+        |id, integ| EspSuite { encr: Encr { id, key_bits: None }, integ, esn: EsnId::NO_ESN };
+    let others = [
+        suite(EncrId::ENCR_AES_GCM_8, 128, IntegId::NONE),
+        suite(EncrId::ENCR_AES_GCM_12, 192, IntegId::NONE),
+        suite(EncrId::ENCR_AES_GCM_16_IIV, 256, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CCM_8, 256, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CCM_16, 128, IntegId::NONE),
+        suite(EncrId::ENCR_NULL_AUTH_AES_GMAC, 128, IntegId::NONE),
+        fixed(EncrId::ENCR_CHACHA20_POLY1305, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CTR, 128, IntegId::AUTH_AES_XCBC_96),
+        suite(EncrId::ENCR_AES_CBC, 128, IntegId::AUTH_AES_CMAC_96),
+        fixed(EncrId::ENCR_NULL, IntegId::AUTH_HMAC_SHA1_96),
+    ];
     aead.into_iter()
         .chain(cbc)
+        .chain(others)
         .flat_map(|suite| [suite, EspSuite { esn: EsnId::ESN, ..suite }])
         .collect()
 }
@@ -60,19 +79,14 @@ pub(crate) fn path(from: u8, to: u8, encap: Encap, v6: bool) -> Path {
     Path { local: addr(from), remote: addr(to), encap }
 }
 
-/// A key of the right length for the suite, the same for the same `seed`.
+/// Keys of the right lengths for the suite, the same for the same `seed`.
 fn keys(suite: EspSuite, seed: u8) -> (Secret, Secret) {
-    let bytes = usize::from(suite.encr.key_bits.unwrap()) / 8;
-    let (salt, integ) = match suite.integ {
-        IntegId::NONE => (4, 0),
-        IntegId::AUTH_HMAC_SHA2_256_128 => (0, 32),
-        IntegId::AUTH_HMAC_SHA2_384_192 => (0, 48),
-        _ => (0, 64),
-    };
+    let encr = suite.encr.keymat_len().unwrap();
+    let integ = Integ::key_len(suite.integ).unwrap_or(0);
     let key = |len: usize| -> Vec<u8> {
         (0..len).map(|i| seed.wrapping_add(u8::try_from(i % 256).unwrap())).collect()
     };
-    (Secret::new(key(bytes + salt)), Secret::new(key(integ)))
+    (Secret::new(key(encr)), Secret::new(key(integ)))
 }
 
 /// The parameters of both ends of one SA from A to B, or of its pair back: (sender's, receiver's).
@@ -125,14 +139,14 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an Instant comes from nowhere else; only differences matter"
-    )]
     pub(crate) fn new(spd: Spd, options: Options) -> Self {
-        let now = Instant::now();
+        let now = VirtualClock::new().now();
+        Self::of(Datapath::new(options, spd, now), now)
+    }
+
+    pub(crate) fn of(datapath: Datapath, now: Instant) -> Self {
         Self {
-            datapath: Datapath::new(options, spd, now),
+            datapath,
             now,
             outbound: OutboundBatch::new(MAX_LEN),
             inbound: InboundBatch::new(MAX_LEN),
@@ -208,28 +222,6 @@ pub(crate) fn dont_fragment(sealed: &Sealed) -> bool {
         Form::Payload { dont_fragment, .. } => dont_fragment,
         Form::Packet => panic!("a whole packet"),
     }
-}
-
-/// What the sockets make of a sealed packet, and those of the peer of what arrives.
-pub(crate) fn carry(sealed: &Sealed) -> Received {
-    let Path { local, remote, encap } = sealed.path;
-    let path = Path { local: remote, remote: local, encap };
-    let (traffic_class, packet) = match (sealed.form, encap) {
-        (Form::Packet, _) => {
-            return Received {
-                path: Path { encap: Encap::Plain, ..path },
-                traffic_class: 0,
-                buf: buf(&sealed.buf),
-            };
-        }
-        (Form::Payload { traffic_class, .. }, Encap::Udp) => (traffic_class, sealed.buf.to_vec()),
-        (Form::Payload { traffic_class, .. }, Encap::Plain) => {
-            let packet =
-                ip_between(&local.ip().to_string(), &remote.ip().to_string(), 50, &sealed.buf);
-            (0, with_traffic_class(packet, traffic_class))
-        }
-    };
-    Received { path, traffic_class, buf: buf(&packet) }
 }
 
 pub(crate) fn payloads(sealed: &[Sealed]) -> Vec<Vec<u8>> {

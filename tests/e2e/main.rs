@@ -5,14 +5,18 @@
 
 #![expect(clippy::print_stdout, reason = "what a test says is for its reader")]
 
+#[expect(dead_code, reason = "the lab serves two test programs; neither uses all of it")]
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod cert;
 mod errors;
 mod examples;
+mod keylog;
 mod lifecycle;
 mod manual;
 mod playground;
+mod pmtu;
 mod proof;
 mod rekey;
 mod strongswan;

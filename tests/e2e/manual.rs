@@ -50,7 +50,10 @@ impl Pair {
 
     /// The file of `side`.
     fn write(pairs: &[Self], side: &Side, far: &Side, v6_outside: bool) -> PathBuf {
-        let (local, peer) = (side.outside(v6_outside), far.outside(v6_outside));
+        Self::write_between(pairs, side, side.outside(v6_outside), far.outside(v6_outside))
+    }
+
+    fn write_between(pairs: &[Self], side: &Side, local: IpAddr, peer: IpAddr) -> PathBuf {
         let mut text = format!(
             "name = \"far\"\n[local]\naddress = \"{local}\"\n[peer]\naddress = \"{peer}\"\n"
         );
@@ -208,8 +211,11 @@ fn no_restart_uses_a_sequence_number_again() {
     a.must_up();
     traffic::ping(&lab.a.lan, source, target);
     assert_eq!(used(&a), 20, "after a clean end, none is lost");
-    // As it is loaded again, too.
+    // As it is loaded again, too, when what was received stays received.
+    let received = |daemon: &Ipsecd<'_>| pair(daemon)["layers"][0]["sequence_inbound"].clone();
+    let before = received(&a);
     a.must_up();
+    assert_eq!(received(&a), before);
     traffic::ping(&lab.a.lan, source, target);
     assert_eq!(used(&a), 30);
     let mut before = used(&a);
@@ -217,7 +223,7 @@ fn no_restart_uses_a_sequence_number_again() {
         a.kill();
         a = Ipsecd::start_for_file(&lab.a, lab.a.dir.join("manual/far.conf"));
         a.must_up();
-        traffic::ping(&lab.a.lan, source, target);
+        traffic::answers_within(Duration::from_secs(5), &lab.a.lan, source, target);
         let now = used(&a);
         assert!(now > before + 10, "{now} after {before}: the rest of a block is skipped");
         before = now;
@@ -232,7 +238,7 @@ fn no_restart_uses_a_sequence_number_again() {
             u64::from_str_radix(rest.split([')', ',']).next()?, 16).ok()
         })
         .collect();
-    assert_eq!(sent.len(), 50, "{sent:?}");
+    assert!(sent.len() >= 32, "{sent:?}");
     assert!(sent.is_sorted_by(|a, b| a < b), "{sent:?}");
 }
 
@@ -305,12 +311,15 @@ fn every_protocol_in_transport_mode_carries_what_the_gateways_say_themselves() {
         for one in [
             transport("esp", "aes256-sha256", (32, 32)),
             Pair { more: "encap = \"udp\"", ..transport("esp", "aes256gcm16-esn", (36, 0)) },
+            transport("esp", "aes128ctr-aescmac-esn", (20, 16)),
+            transport("esp", "chacha20poly1305iiv", (36, 0)),
             transport("ah", "sha256", (0, 32)),
+            transport("ah", "aes256gmac-esn", (0, 36)),
             transport("ah", "sha512-esn", (0, 64)),
             Pair { bundle: true, ..transport("esp", "aes128-sha256", (16, 32)) },
         ] {
             let wire = Capture::start(&lab.router, &lab.a.wire(), &lab.dir().join("wire.pcap"));
-            let daemons = Pair::start(&[one.clone()], &lab, v6);
+            let daemons = Pair::start(std::slice::from_ref(&one), &lab, v6);
             between_gateways(&lab, v6);
             let status = pair(&daemons[0]);
             assert_eq!(status["drops"], serde_json::json!({}), "{status:#}");
@@ -350,9 +359,9 @@ fn narrow_selectors_leave_other_traffic_of_the_hosts_alone() {
         let one = Pair { selectors, ..transport("esp", "aes256-sha256", (32, 32)) };
         let wire = Capture::start(&lab.router, &lab.a.wire(), &lab.dir().join("wire.pcap"));
         let daemons = Pair::start(&[one], &lab, v6);
+        service(&lab, a, b, 5433);
         service(&lab, a, b, 5432);
         traffic::ping(&lab.a.gw, a, b);
-        service(&lab, a, b, 5433);
         let wire = wire.stop();
         let count = |filter: &str| capture::lines(&lab.router, &wire, filter).len();
         let filter = |rest: &str| format!("host {a} and host {b} and {rest}");
@@ -364,6 +373,61 @@ fn narrow_selectors_leave_other_traffic_of_the_hosts_alone() {
         assert!(count(&filter(echo)) >= 20, "ping is as it was");
         end(&lab, daemons, &before);
     }
+}
+
+#[test]
+fn neighbours_on_a_link_find_each_other_under_transport_mode() {
+    let Some(lab) = Lab::open(&[Need::Tshark]) else { return };
+    let far = lab.b.gw.name();
+    lab.a.gw.ip(&format!("link add link0 type veth peer name link0 netns {far}"));
+    let ends = |n: u8| ["fd77::", "10.77.0."].map(|net| format!("{net}{n}"));
+    for (side, n) in [(&lab.a, 1), (&lab.b, 2)] {
+        let [v6, v4] = ends(n);
+        side.gw.ip(&format!("addr add {v6}/64 dev link0 nodad"));
+        side.gw.ip(&format!("addr add {v4}/24 dev link0"));
+        side.gw.ip("link set link0 up");
+        side.gw.sh("echo 2 > /proc/sys/net/ipv4/conf/all/rp_filter");
+    }
+    for version in [0, 1] {
+        let [a, b] = [1, 2].map(|n| -> IpAddr {
+            ends(n)[version].parse().unwrap_or_else(|error| panic!("{error}"))
+        });
+        let one = [transport("esp", "aes256-sha256", (32, 32))];
+        let start = |side, local, peer| {
+            let daemon = Ipsecd::start_for_file(side, Pair::write_between(&one, side, local, peer));
+            daemon.must_up();
+            daemon
+        };
+        let wire = Capture::start(&lab.a.gw, "link0", &lab.a.dir.join("link.pcap"));
+        let daemons = [start(&lab.a, a, b), start(&lab.b, b, a)];
+        for side in lab.both() {
+            side.gw.ip("neigh flush dev link0");
+        }
+        traffic::ping(&lab.a.gw, a, b);
+        traffic::transfer(&lab.b.gw, b, &lab.a.gw, a, 100_000);
+        let wire = wire.stop();
+        // Solicitations and advertisements, or ARP, are on the link, and nothing else in clear.
+        let found =
+            if version == 0 { "icmp6 and ip6[40] >= 135 and ip6[40] <= 136" } else { "arp" };
+        assert!(!capture::lines(&lab.a.gw, &wire, found).is_empty(), "{a}: nobody asked");
+        let clear = format!("host {a} and host {b} and not ({PROTECTED}) and not ({found})");
+        assert_eq!(capture::lines(&lab.a.gw, &wire, &clear), [""; 0]);
+        for daemon in daemons {
+            daemon.down();
+        }
+    }
+}
+
+#[test]
+fn what_is_forwarded_to_the_peers_address_goes_as_it_did() {
+    let Some(lab) = Lab::open(&[Need::Tshark]) else { return };
+    strict(&lab);
+    let far = lab.b.outside(false);
+    lab.router.ip(&format!("route add {} via {}", lab.a.subnet(1, false), lab.a.outside(false)));
+    traffic::ping(&lab.a.lan, lab.a.host(1, false), far);
+    let _daemons = Pair::start(&[transport("ah", "sha256", (0, 32))], &lab, false);
+    traffic::ping(&lab.a.lan, lab.a.host(1, false), far);
+    traffic::ping(&lab.a.gw, lab.a.outside(false), far);
 }
 
 /// A short conversation between the gateways on a port.

@@ -10,10 +10,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("datapath", &["wire", "crypto", "ipsec"]),
     ("ike", &["wire", "crypto", "ipsec"]),
     ("config", &["wire", "crypto", "ipsec"]),
+    ("capture", &["wire", "crypto", "ipsec", "datapath", "ike"]),
     ("io", &["wire", "crypto", "ipsec"]),
     ("control", &[]),
-    ("daemon", &["wire", "crypto", "ipsec", "datapath", "ike", "config", "io", "control"]),
-    ("cli", &["wire", "crypto", "ipsec", "datapath", "ike", "config", "io", "control", "daemon"]),
+    (
+        "daemon",
+        &["wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control"],
+    ),
+    (
+        "cli",
+        &[
+            "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
+            "daemon",
+        ],
+    ),
     ("testing", &["wire", "crypto", "ipsec", "datapath", "ike", "config"]),
 ];
 

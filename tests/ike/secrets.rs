@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Once;
 
 use ipsecd::crypto::Secret;
+use ipsecd::ike;
 use ipsecd::testing::{ModelSad, Stage};
 use ipsecd::wire::ike::payload::{Delete, Payload};
 use tracing::field::{Field, Visit};
@@ -169,6 +170,10 @@ fn no_key_is_in_any_log_line_or_debug_print() {
             settle(&mut pair);
         }
         for side in [A, B] {
+            let events = &pair.node(side).events;
+            let exported =
+                events.iter().any(|event| matches!(event, (_, ike::Event::IkeKeys { .. })));
+            assert!(!exported, "keys are told only to an operator who asks for them");
             write!(prints, "{:?}", pair.node(side).events).unwrap();
         }
         write!(prints, "{}", pair.trace).unwrap();

@@ -8,6 +8,7 @@ PACKAGES=(
   build-essential             # a C compiler and make
   iproute2 iputils-ping       # namespaces, links, routes; ping
   nftables                    # NAT and loss on the router
+  user-mode-linux kmod        # a Linux kernel with its own IPsec as the peer
   tcpdump tshark              # captures, and their independent reader
   python3-scapy python3-cryptography # the second reader
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer

@@ -105,28 +105,61 @@ impl<'a> Ipsecd<'a> {
     pub(crate) fn start_with_peer(side: &'a Side, peer: &Peer) -> Self {
         let dir = side.dir.join("ipsecd");
         let file = peer.write(&dir);
-        Self::launch(side, file, &dir, LOG)
+        Self::launch(side, file, &dir, LOG, &[])
     }
 
     /// Starts a daemon that knows no peer; `file` is for [`Ipsecd::up`].
     #[track_caller]
     pub(crate) fn start_for_file(side: &'a Side, file: PathBuf) -> Self {
-        Self::launch(side, file, &no_peers(side), LOG)
+        Self::launch(side, file, &no_peers(side), LOG, &[])
     }
 
     /// As [`Ipsecd::start`], and logs all that there is to log, also by the crates below it.
     #[track_caller]
     pub(crate) fn start_talkative(side: &'a Side, peer: &Peer) -> Self {
-        Self::launch(side, peer.write(&side.dir.join("ipsecd")), &no_peers(side), "trace")
+        Self::launch(side, peer.write(&side.dir.join("ipsecd")), &no_peers(side), "trace", &[])
+    }
+
+    /// Writes the configuration file that is for `peer`, and starts nothing.
+    #[track_caller]
+    pub(crate) fn file_of(side: &Side, peer: &Peer) -> PathBuf {
+        peer.write(&side.dir.join("ipsecd"))
+    }
+
+    /// As [`Ipsecd::start`], and writes the keys of every SA into `keylog`.
+    #[track_caller]
+    pub(crate) fn start_with_keylog(side: &'a Side, peer: &Peer, keylog: &Path) -> Self {
+        let file = peer.write(&side.dir.join("ipsecd"));
+        Self::launch(side, file, &no_peers(side), LOG, &[Path::new("--keylog"), keylog])
     }
 
     #[track_caller]
-    fn launch(side: &'a Side, file: PathBuf, dir: &Path, log: &str) -> Self {
-        let mut command = side.gw.command(BINARY);
-        command.env(STATE_DIR.0, STATE_DIR.1);
-        command.args(["--log", log, "daemon", "--config-dir"]).arg(dir);
-        let process = Process::start(&mut command, &side.dir.join("ipsecd.log"));
-        let mut daemon = Self { gw: &side.gw, file, process };
+    fn launch(side: &'a Side, file: PathBuf, dir: &Path, log: &str, more: &[&Path]) -> Self {
+        let state = Path::new(STATE_DIR.1);
+        Self::launch_in(&side.gw, &side.dir, file, dir, log, state, more)
+    }
+
+    /// Starts a daemon in any namespace, with every file of `peers`; its log is in `dir`, its state in `state`.
+    #[track_caller]
+    pub(crate) fn start_in(net: &'a Netns, dir: &Path, peers: &Path, state: &Path) -> Self {
+        Self::launch_in(net, dir, peers.to_owned(), peers, "info", state, &[])
+    }
+
+    #[track_caller]
+    fn launch_in(
+        gw: &'a Netns,
+        log_dir: &Path,
+        file: PathBuf,
+        dir: &Path,
+        log: &str,
+        state: &Path,
+        more: &[&Path],
+    ) -> Self {
+        let mut command = gw.command(BINARY);
+        command.env(STATE_DIR.0, state);
+        command.args(["--log", log, "daemon", "--config-dir"]).arg(dir).args(more);
+        let process = Process::start(&mut command, &log_dir.join("ipsecd.log"));
+        let mut daemon = Self { gw, file, process };
         let started = wait::within(PATIENCE, || {
             if daemon.process.ended().is_some() {
                 panic!("ipsecd ended\n{}", daemon.process.log());

@@ -19,6 +19,7 @@ pub(crate) mod relay;
 pub(crate) mod stream;
 pub(crate) mod topology;
 pub(crate) mod traffic;
+pub(crate) mod uml;
 pub(crate) mod wait;
 
 pub(crate) use charon::{Charon, Connection};

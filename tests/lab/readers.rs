@@ -149,6 +149,22 @@ pub(crate) fn tshark(pcap: &Path, keys: &Keys) -> Found {
             command.arg("-o").arg(format!("uat:esp_sa:{row}"));
         }
     }
+    read(command)
+}
+
+/// Reads a capture with tshark, whose configuration directory is `profile`: with the tables of keys that are there.
+#[track_caller]
+pub(crate) fn tshark_with_profile(pcap: &Path, profile: &Path) -> Found {
+    let mut command = tshark_command(pcap);
+    command.env("WIRESHARK_CONFIG_DIR", profile);
+    command.args(["-o", "esp.enable_encryption_decode:TRUE"]);
+    command.args(["-o", "esp.enable_authentication_check:TRUE"]);
+    read(command)
+}
+
+/// Runs tshark and counts.
+#[track_caller]
+fn read(mut command: Command) -> Found {
     command.args(["-Y", "isakmp || esp", "-T", "fields", "-E", "occurrence=a"]);
     for field in FIELDS {
         command.args(["-e", field]);

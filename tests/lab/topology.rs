@@ -19,6 +19,8 @@ use super::process;
 pub(crate) enum Need {
     /// Nothing else runs beside it: for what is measured.
     Alone,
+    /// User-Mode-Linux with its modules.
+    Kernel,
     /// nftables with address translation.
     Nat,
     /// Scapy with its IPsec layer.
@@ -138,7 +140,7 @@ pub(crate) struct Lab {
     /// Between them.
     pub(crate) router: Netns,
     dir: TempDir,
-    _turn: Flock<File>,
+    _turn: Turn,
 }
 
 impl Lab {
@@ -146,14 +148,7 @@ impl Lab {
     /// instead where the environment says `CI`.
     #[track_caller]
     pub(crate) fn open(needs: &[Need]) -> Option<Self> {
-        if let Some(missing) = missing(needs) {
-            let test = std::thread::current().name().unwrap_or("?").to_owned();
-            assert!(std::env::var_os("CI").is_none(), "{test}: {missing}");
-            // Past the capture of the test runner, which shows nothing of a test that passes.
-            let _unseen = writeln!(std::io::stderr(), "SKIP {test}: {missing}");
-            return None;
-        }
-        Some(Self::build(needs.contains(&Need::Alone)))
+        Some(Self::build(Turn::take(needs)?))
     }
 
     /// A directory that goes when the lab goes.
@@ -195,20 +190,8 @@ impl Lab {
         ));
     }
 
-    fn build(alone: bool) -> Self {
-        static SWEPT: Once = Once::new();
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let turn = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(std::env::temp_dir().join("ipsecd-lab.lock"))
-            .expect("lock file opens");
-        let turn =
-            Flock::lock(turn, if alone { FlockArg::LockExclusive } else { FlockArg::LockShared })
-                .unwrap_or_else(|(_, error)| panic!("lock: {error}"));
-        SWEPT.call_once(netns::sweep);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    fn build(turn: Turn) -> Self {
+        let number = turn.number;
         let dir = tempfile::Builder::new().prefix("ipsecd-lab-").tempdir().expect("a directory");
         let a = Side::new(number, "a", 1, dir.path());
         let b = Side::new(number, "b", 2, dir.path());
@@ -243,6 +226,41 @@ impl Drop for Lab {
     }
 }
 
+/// The right to build a lab, of whatever form.
+pub(crate) struct Turn {
+    /// Which of this process's labs it is.
+    pub(crate) number: u32,
+    _lock: Flock<File>,
+}
+
+impl Turn {
+    /// Waits for it; `None`, with the reason on the standard error output, where there can be no lab. A failed test
+    /// instead where the environment says `CI`.
+    #[track_caller]
+    pub(crate) fn take(needs: &[Need]) -> Option<Self> {
+        static SWEPT: Once = Once::new();
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if let Some(missing) = missing(needs) {
+            let test = std::thread::current().name().unwrap_or("?").to_owned();
+            assert!(std::env::var_os("CI").is_none(), "{test}: {missing}");
+            // Past the capture of the test runner, which shows nothing of a test that passes.
+            let _unseen = writeln!(std::io::stderr(), "SKIP {test}: {missing}");
+            return None;
+        }
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(std::env::temp_dir().join("ipsecd-lab.lock"))
+            .expect("lock file opens");
+        let alone = needs.contains(&Need::Alone);
+        let how = if alone { FlockArg::LockExclusive } else { FlockArg::LockShared };
+        let lock = Flock::lock(file, how).unwrap_or_else(|(_, error)| panic!("lock: {error}"));
+        SWEPT.call_once(netns::sweep);
+        Some(Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), _lock: lock })
+    }
+}
+
 /// Why there can be no lab here, if so.
 fn missing(needs: &[Need]) -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
@@ -250,6 +268,7 @@ fn missing(needs: &[Need]) -> Option<String> {
     }
     let tools = |need: &Need| match need {
         Need::Alone => &["ip", "ping", "setpriv"][..],
+        Need::Kernel => &["/usr/bin/linux.uml", "modprobe", "/usr/bin/python3", "tcpdump"],
         Need::Nat => &["nft"],
         Need::Scapy => &["/usr/bin/python3", "tcpdump"],
         Need::StrongSwan => &["/usr/lib/ipsec/charon", "swanctl"],

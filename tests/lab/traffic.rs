@@ -83,7 +83,8 @@ pub(crate) fn transfer(from: &Netns, source: IpAddr, to: &Netns, target: IpAddr,
     assert_eq!(digest, hash.finalize(), "{source} -> {target}: other bytes arrived");
 }
 
-fn connect(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+/// A TCP connection from an address.
+pub(crate) fn connect(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     socket.connect_timeout(&target.into(), STALL)?;

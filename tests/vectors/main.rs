@@ -2,10 +2,12 @@
 //! list). A file for which there is no runner is a failure, and so is a field that its runner does
 //! not read.
 
+mod capture;
 mod crypto;
 mod esp;
 mod file;
 mod ike;
+mod signatures;
 mod wycheproof;
 
 use std::collections::BTreeSet;
@@ -15,6 +17,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use file::{Case, VectorFile};
+use serde_json::Value;
 
 type Runner = fn(&Case) -> Result<(), String>;
 
@@ -31,15 +34,16 @@ const RUNNERS: &[(&str, Runner)] = &[
     ("integ", crypto::integ),
     ("modp-group", crypto::modp_group),
     ("psk-auth", ike::psk_auth),
+    ("signature-auth", ike::signature_auth),
     ("sk-payload", ike::sk_payload),
     ("x25519", crypto::x25519),
 ];
 
-/// Directories of `vectors/` whose files another test runs, each with the source of that test.
-const ELSEWHERE: &[(&str, &str)] = &[("captures", "tests/wire/captures.rs")];
+/// Files that say what the vectors are.
+const DOCUMENTS: [&str; 2] = ["README.md", "INDEX.tsv"];
 
-/// The name of the file that says what the vectors are.
-const README: &str = "README.md";
+/// Certificates and keys that captures name, which no case needs to be opened.
+const PKI: &str = "pki";
 
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
@@ -49,7 +53,7 @@ fn home() -> PathBuf {
 fn every_vector_holds() {
     let mut report = Report::default();
     for root in [home()].into_iter().chain(extra_directories()) {
-        report.walk(&root, &root);
+        report.walk(&root);
     }
     report.line(&format!("{} cases, {} failures", report.cases, report.failures.len()));
     assert!(report.cases > 0, "no case found");
@@ -71,7 +75,7 @@ struct Report {
 }
 
 impl Report {
-    fn walk(&mut self, root: &Path, directory: &Path) {
+    fn walk(&mut self, directory: &Path) {
         let entries =
             fs::read_dir(directory).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
         let mut entries = match entries {
@@ -81,21 +85,47 @@ impl Report {
         entries.sort_by_key(fs::DirEntry::path);
         for entry in entries {
             let path = entry.path();
-            let relative = path.strip_prefix(root).unwrap_or(&path);
-            if let Some((_, test)) = ELSEWHERE.iter().find(|(name, _)| relative == Path::new(name))
-            {
-                if !Path::new(env!("CARGO_MANIFEST_DIR")).join(test).exists() {
-                    self.fail(&path, &format!("left to {test}, which does not exist"));
-                }
+            let name = path.file_name().unwrap_or_default();
+            if path.is_dir() && name == OsStr::new(PKI) {
+                self.companions(&path);
             } else if path.is_dir() {
-                self.walk(root, &path);
-            } else if path.file_name() != Some(OsStr::new(README)) {
+                self.walk(&path);
+            } else if !DOCUMENTS.iter().any(|document| name == OsStr::new(document)) {
                 self.file(&path);
             }
         }
     }
 
+    /// The directory of certificates beside captures: nothing else may be in it.
+    fn companions(&mut self, directory: &Path) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension() != Some(OsStr::new("pem")) {
+                self.fail(&path, "no runner for a file of this name");
+            }
+        }
+    }
+
+    fn capture(&mut self, json: &Path) {
+        self.cases += 1;
+        match capture::run(json) {
+            Ok(what) => self.line(&format!("ok      {}: {what}", short(json))),
+            Err(error) => self.fail(json, &error),
+        }
+    }
+
     fn file(&mut self, path: &Path) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".json") {
+            return self.capture(path);
+        }
+        if let Some(ending) = capture::PARTS.iter().find(|ending| name.ends_with(*ending)) {
+            let json = name.replace(ending, ".json");
+            if !path.with_file_name(&json).exists() {
+                self.fail(path, &format!("no {json} that says what it is"));
+            }
+            return;
+        }
         if path.extension() != Some(OsStr::new("txt")) {
             return self.fail(path, "no runner for a file of this name");
         }
@@ -155,14 +185,14 @@ fn report_of(name: &str, text: &str) -> Report {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::write(directory.path().join(name), text).expect("a file in it");
     let mut report = Report { quiet: true, ..Report::default() };
-    report.walk(directory.path(), directory.path());
+    report.walk(directory.path());
     report
 }
 
 #[test]
 fn every_runner_has_vectors() {
     let mut report = Report { quiet: true, ..Report::default() };
-    report.walk(&home(), &home());
+    report.walk(&home());
     let kinds: BTreeSet<_> = RUNNERS.iter().map(|(kind, _)| (*kind).to_owned()).collect();
     assert_eq!(report.kinds, kinds);
 }
@@ -212,9 +242,59 @@ fn file_without_a_runner_fails() {
     ] {
         assert_eq!(report_of(name, text).failures.len(), 1, "{name} {text:?}");
     }
+    assert_eq!(report_of("x.wire.pcap", "").failures.len(), 1, "a capture without keys");
     let good = "kind = x25519\n[a]\nscalar =\n    09\n".to_owned() + &"00".repeat(31);
     assert_eq!(report_of("x.txt", &good).failures.len(), 1, "continuation must be indented");
     assert!(report_of("README.md", "no vectors here").failures.is_empty());
+}
+
+#[test]
+fn capture_that_is_not_as_noted_fails() {
+    let case = home().join("captures/ike/ike-frag-v6.json");
+    let json = fs::read_to_string(&case).expect("readable");
+    let [wire, plain] =
+        capture::PARTS.map(|ending| fs::read(capture::part(&case, ending)).expect("readable"));
+    let run = |json: &str, wire: &[u8], plain: &[u8]| {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("x.json");
+        fs::write(&path, json).expect("written");
+        for (ending, bytes) in capture::PARTS.into_iter().zip([wire, plain]) {
+            fs::write(capture::part(&path, ending), bytes).expect("written");
+        }
+        capture::run(&path)
+    };
+    assert_eq!(
+        run(&json, &wire, &plain).as_deref(),
+        Ok("24 packets, 16 opened, 4 IKE messages opened")
+    );
+    let parsed: Value = serde_json::from_str(&json).expect("JSON");
+    let decrypted =
+        |at: usize| parsed["messages"][at]["decrypted"].as_str().expect("opened").to_owned();
+    let key = parsed["sas"][0]["aead"]["key"].as_str().expect("a key").to_owned();
+    let sk_er = parsed["ike_sas"][0]["sk_er"].as_str().expect("a key").to_owned();
+    let flip =
+        |hex: &str| hex.chars().rev().map(|c| if c == '0' { '1' } else { '0' }).collect::<String>();
+    for (from, to) in [
+        (r#""verdict": "ok""#, r#""verdict": "replay-dup""#),
+        (r#""seq": 3"#, r#""seq": 4"#),
+        (&*key, &*flip(&key)),
+        (&*sk_er, &*flip(&sk_er)),
+        (&*decrypted(3), &*flip(&decrypted(3))),
+    ] {
+        assert!(json.contains(from), "{from}");
+        assert!(run(&json.replace(from, to), &wire, &plain).is_err(), "{from}");
+    }
+    for (at, what) in [(plain.len() - 1, "the last packet"), (100, "the first")] {
+        let mut other = plain.clone();
+        other[at] ^= 1;
+        assert!(run(&json, &wire, &other).is_err(), "{what}");
+    }
+    let mut other = wire.clone();
+    *other.last_mut().expect("not empty") ^= 1;
+    assert!(run(&json, &other, &plain).is_err(), "an ICV");
+    let one_less = plain.len() - 16 - 72;
+    assert!(run(&json, &wire, &plain[..one_less]).is_err(), "a packet more than expected");
+    assert!(run(&json, &wire[..wire.len() - 16 - 14 - 40], &plain).is_err(), "one is cut");
 }
 
 #[test]

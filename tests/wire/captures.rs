@@ -23,7 +23,8 @@ fn recorded_messages_are_read_as_recorded_and_emitted_byte_for_byte() {
     for case in cases() {
         let datagrams = ike_datagrams(&case.pcap);
         for recorded in array(&case.json["messages"]) {
-            let [wire] = array(&recorded["wire"]) else { panic!("{}: IP fragments", case.name) };
+            // IP fragments: `tests/vectors` puts them together.
+            let [wire] = array(&recorded["wire"]) else { continue };
             let wire = wire.as_u64().and_then(|wire| usize::try_from(wire).ok());
             let at = format!("{} packet {wire:?}", case.name);
             let datagram = &datagrams[&wire.expect("an index")];

@@ -10,6 +10,7 @@ impl Driver {
         let mut before = self.peers.remove(&name);
         if let Some(before) = &mut before {
             // Their keys have one counter each, which those of the new configuration may need.
+            self.inherit_windows(before, &mut config);
             self.remove_manual(before);
         }
         Entry::number(&mut config, before.as_ref(), &mut self.next_policy);

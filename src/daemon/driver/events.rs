@@ -50,6 +50,9 @@ impl Driver {
         datapath: Datapath,
         update: &SadUpdate,
     ) -> Result<Datapath, SadError> {
+        if let Some(keylog) = &self.keylog {
+            keylog.sad(update);
+        }
         let mut datapath = datapath;
         if let SadUpdate::AddOutbound(sa) = update {
             datapath = with_path_mtu(datapath, sa.path);
@@ -146,6 +149,11 @@ impl Driver {
                 entry.failed(now, failure.clone(), &mut OsRandom);
                 if fatal {
                     self.fail_up(&peer, &failure);
+                }
+            }
+            Event::IkeKeys { spi_i, spi_r, suite, keys } => {
+                if let Some(keylog) = &self.keylog {
+                    keylog.ike(spi_i, spi_r, suite, &keys);
                 }
             }
             Event::Sad(_) => {}

@@ -1,10 +1,11 @@
 //! SAs with manual keys: into the SAD, and out of it.
 
 use super::*;
+use crate::config::Keying;
 use crate::daemon::counters::{Counted, Counters, Layer};
 use crate::daemon::manual::{Installed, Pair, refused};
 use crate::daemon::sockets::NATT_PORT;
-use crate::ipsec::manual::{ManualPeer, ManualSa, counts};
+use crate::ipsec::manual::{ManualKeys, ManualPeer, ManualSa, counts};
 use crate::ipsec::{SaParams, Spi};
 
 /// How often it is seen to that SAs have sequence numbers left.
@@ -111,6 +112,30 @@ impl Driver {
             "manual keys: no rekey; never use them on a copy of this host or of its state directory"
         );
         self.show(name, UpPhase::ManualSas, &detail);
+    }
+
+    /// Loading a file again does not open an SA to packets that it has received already: where SPI and keys are the
+    /// same, its window goes on from where it is.
+    pub(super) fn inherit_windows(&self, before: &Entry, config: &mut Config) {
+        let (Some(old), Keying::Manual(new)) = (before.config.manual(), &mut config.keying) else {
+            return;
+        };
+        let received = self.shared.datapath.load().stats().inbound;
+        let old: Vec<&ManualKeys> = old.layers().map(|(_, inbound, _)| inbound).collect();
+        for sa in &mut new.sas {
+            let around = sa.around.iter_mut().map(|ah| &mut ah.inbound);
+            for keys in core::iter::once(&mut sa.inbound).chain(around) {
+                let same = |old: &&&ManualKeys| {
+                    old.spi == keys.spi
+                        && old.encr_key == keys.encr_key
+                        && old.integ_key == keys.integ_key
+                };
+                let live = received.iter().find(|sa| sa.spi == keys.spi);
+                if let (Some(_), Some(live)) = (old.iter().find(same), live) {
+                    keys.sequence = keys.sequence.max(live.sequence);
+                }
+            }
+        }
     }
 
     /// Takes the SAs of a peer with manual keys out of the SAD. Their sequence numbers are on disk then.

@@ -1,7 +1,8 @@
 //! What clients ask for.
 
 use super::*;
-use crate::io::route;
+use crate::io::{route, rule};
+use crate::ipsec::{Mode, TrafficSelector};
 
 impl Driver {
     pub(super) async fn hear_client(&mut self, incoming: Incoming) {
@@ -189,7 +190,9 @@ impl Driver {
             _ => {
                 let uptime = now.saturating_duration_since(self.started);
                 let lost = &self.shared.lost;
-                Body::Status(Box::new(status::of_daemon(peers, uptime, &stats, lost)))
+                let mut status = status::of_daemon(peers, uptime, &stats, lost);
+                status.keylog = self.keylog.as_ref().map(|log| log.dir().to_owned());
+                Body::Status(Box::new(status))
             }
         }
     }
@@ -290,11 +293,24 @@ fn routes_of(entry: &Entry, mtu: u16) -> String {
     let routes: Vec<_> = entry.routes.iter().map(ToString::to_string).collect();
     let interface = &entry.config.interface.name;
     let mut text = format!("{} via {interface}, mtu {mtu}", routes.join(" "));
+    let mut policies = entry.config.policies().into_iter();
+    let tunnel = policies.any(|policy| policy.mode == Mode::Tunnel);
     for (v6, switch) in [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")] {
-        let concerned = entry.routes.iter().any(|net| net.addr().is_ipv6() == v6);
+        let concerned = tunnel && entry.routes.iter().any(|net| net.addr().is_ipv6() == v6);
         if concerned && route::forwards(v6) == Some(false) {
             text.push_str(&format!("; {switch} is 0: only this host itself reaches the peer"));
         }
+    }
+    let mut policies = entry.config.policies().into_iter();
+    let whole = |ts: &TrafficSelector| ts.protocol == 0 && ts.start_addr.is_ipv4();
+    let captures = policies.any(|policy| {
+        policy.mode == Mode::Transport
+            && [policy.ts_local, policy.ts_peer].concat().iter().all(whole)
+    });
+    if captures && rule::strict_rp_filter() {
+        text.push_str(
+            "; rp_filter is 1: it drops the ARP of a peer on the same link, and 2 does not",
+        );
     }
     text
 }

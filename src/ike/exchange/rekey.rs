@@ -201,7 +201,7 @@ impl IkeSa {
     /// The IKE SA that the peer's answer describes.
     fn rekeyed_to(
         &self,
-        ctx: &Ctx<'_>,
+        ctx: &mut Ctx<'_>,
         request: &IkeRequest,
         peer: &Peer,
         sa: &Sa,
@@ -214,7 +214,7 @@ impl IkeSa {
         let spi_r = ike_spi(&chosen.peer_spi)?;
         let shared = key.agree(&ke.data).ok()?;
         let session =
-            self.next_session(chosen.suite, &shared, nonce_i, &nonce.data, *spi, spi_r, true)?;
+            self.next_session(ctx, chosen.suite, &shared, nonce_i, &nonce.data, *spi, spi_r, true)?;
         Some(self.successor(ctx, true, *spi, spi_r, session))
     }
 
@@ -317,7 +317,7 @@ impl IkeSa {
         let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
         let spi_r = ctx.fresh_ike_spi();
         let session = self
-            .next_session(chosen.suite, &shared, &nonce.data, &nonce_r, spi_i, spi_r, false)
+            .next_session(ctx, chosen.suite, &shared, &nonce.data, &nonce_r, spi_i, spi_r, false)
             .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let next = self.successor(ctx, false, spi_i, spi_r, session);
         let answer = vec![
@@ -369,6 +369,7 @@ impl IkeSa {
     #[expect(clippy::too_many_arguments, reason = "the inputs that RFC 7296 §2.18 names")]
     fn next_session(
         &self,
+        ctx: &mut Ctx<'_>,
         suite: IkeSuite,
         shared: &crate::crypto::Secret,
         nonce_i: &[u8],
@@ -388,7 +389,9 @@ impl IkeSa {
             spi_i,
             spi_r,
         )?;
-        Session::new(suite, &keys, initiator)
+        let session = Session::new(suite, &keys, initiator)?;
+        ctx.export(spi_i, spi_r, suite, &keys);
+        Some(session)
     }
 }
 

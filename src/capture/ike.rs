@@ -1,0 +1,227 @@
+//! [`IkeReader`]: reads recorded IKE messages, and opens those whose keys are known; fragments (RFC 7383) are put together.
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use super::keys::IkeKey;
+use crate::ike::protect::{OpenError, Protector, Recorded};
+use crate::wire::Reader;
+use crate::wire::ike::header::{Header, IkeSpi};
+use crate::wire::ike::message::{Message, parse_chain};
+use crate::wire::ike::numbers::PayloadType;
+use crate::wire::ike::payload::Payload;
+
+/// A recorded message.
+#[derive(Clone, Debug)]
+pub struct IkeMessage {
+    /// Its header.
+    pub header: Header,
+    /// The payloads in clear.
+    pub payloads: Vec<Payload>,
+    /// What became of the encrypted one.
+    pub inside: Inside,
+}
+
+/// What is in the SK or SKF payload of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// There is none.
+    Clear,
+    /// It was opened; of a fragmented message, all of it was, with this one.
+    Opened(Vec<Payload>),
+    /// A fragment that was opened; others are missing yet.
+    Fragment {
+        /// From 1.
+        number: u16,
+        /// Of so many.
+        total: u16,
+    },
+    /// No key for this IKE SA.
+    NoKey,
+    /// The keys that there are do not verify it.
+    BadIcv,
+    /// Algorithms that are not ours.
+    Unsupported(String),
+    /// It is genuine, and malformed.
+    Malformed(String),
+}
+
+/// Keys, and fragments that wait.
+#[derive(Debug, Default)]
+pub(super) struct IkeReader {
+    keys: Vec<Key>,
+    fragments: BTreeMap<MessageKey, Fragments>,
+    arrivals: u64,
+    pub(super) opened: u64,
+    pub(super) bad_icv: u64,
+}
+
+#[derive(Debug)]
+struct Key {
+    spi_i: IkeSpi,
+    spi_r: IkeSpi,
+    initiator: bool,
+    protector: Result<Protector, String>,
+}
+
+/// Whose message, which, and in how many parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct MessageKey {
+    spis: (IkeSpi, IkeSpi),
+    flags: (bool, bool),
+    message_id: u32,
+    total: u16,
+}
+
+#[derive(Debug, Default)]
+struct Fragments {
+    arrival: u64,
+    first: Option<PayloadType>,
+    parts: BTreeMap<u16, Vec<u8>>,
+}
+
+impl IkeReader {
+    /// Messages whose fragments may wait at a time.
+    const MAX_WAITING: usize = 64;
+    /// Fragments of a message.
+    const MAX_FRAGMENTS: u16 = 255;
+
+    pub(super) fn new(keys: Vec<IkeKey>) -> Self {
+        let keys = keys.into_iter().map(|key| Key {
+            spi_i: key.spi_i,
+            spi_r: key.spi_r,
+            initiator: key.initiator,
+            protector: key.suite.and_then(|suite| {
+                Protector::new(suite, &key.sk_e, &key.sk_a)
+                    .ok_or_else(|| format!("{}/{}", suite.encr, suite.integ))
+            }),
+        });
+        Self { keys: keys.collect(), ..Self::default() }
+    }
+
+    /// Reads a message, without non-ESP marker.
+    ///
+    /// # Errors
+    /// It is none, and why.
+    pub(super) fn read(&mut self, datagram: &[u8]) -> Result<IkeMessage, String> {
+        let header = Header::parse(&mut Reader::new("IKE header", datagram))
+            .map_err(|error| error.to_string())?;
+        if header.major != 2 {
+            return Err(format!("IKE version {}.{}", header.major, header.minor));
+        }
+        let message = Message::parse(datagram).map_err(|error| error.to_string())?;
+        let inside = match message.payloads.last() {
+            Some(Payload::Sk(_) | Payload::Skf(_)) => self.open(&header, datagram),
+            _ => Inside::Clear,
+        };
+        match inside {
+            Inside::Opened(_) | Inside::Fragment { .. } => self.opened += 1,
+            Inside::BadIcv => self.bad_icv += 1,
+            Inside::Clear | Inside::NoKey | Inside::Unsupported(_) | Inside::Malformed(_) => {}
+        }
+        Ok(IkeMessage { header, payloads: message.payloads, inside })
+    }
+
+    fn open(&mut self, header: &Header, datagram: &[u8]) -> Inside {
+        let keys = self.keys.iter().filter(|key| {
+            (key.spi_i, key.spi_r) == (header.spi_i, header.spi_r)
+                && key.initiator == header.flags.initiator
+        });
+        let mut verdict = Inside::NoKey;
+        let mut opened = None;
+        for key in keys {
+            match &key.protector {
+                Ok(protector) => match protector.open_recorded(datagram) {
+                    Ok(recorded) => {
+                        opened = Some(recorded);
+                        break;
+                    }
+                    Err(OpenError::Parse(error)) => return Inside::Malformed(error.to_string()),
+                    Err(OpenError::BadIcv | OpenError::NotProtected) => verdict = Inside::BadIcv,
+                },
+                Err(what) if verdict == Inside::NoKey => {
+                    verdict = Inside::Unsupported(what.clone());
+                }
+                Err(_) => {}
+            }
+        }
+        let Some(Recorded { first, fragment, plain }) = opened else { return verdict };
+        match fragment {
+            None => chain(first, &plain),
+            Some((number, total)) => self.fragment(header, first, number, total, plain.to_vec()),
+        }
+    }
+
+    fn fragment(
+        &mut self,
+        header: &Header,
+        first: PayloadType,
+        number: u16,
+        total: u16,
+        plain: Vec<u8>,
+    ) -> Inside {
+        if total > Self::MAX_FRAGMENTS {
+            return Inside::Malformed(format!("{total} fragments"));
+        }
+        let key = MessageKey {
+            spis: (header.spi_i, header.spi_r),
+            flags: (header.flags.initiator, header.flags.response),
+            message_id: header.message_id,
+            total,
+        };
+        if self.fragments.len() >= Self::MAX_WAITING && !self.fragments.contains_key(&key) {
+            let oldest = self.fragments.iter().min_by_key(|(_, waiting)| waiting.arrival);
+            if let Some((&oldest, _)) = oldest {
+                self.fragments.remove(&oldest);
+            }
+        }
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        let waiting = self.fragments.entry(key).or_default();
+        waiting.arrival = arrival;
+        if number == 1 {
+            waiting.first = Some(first);
+        }
+        waiting.parts.insert(number, plain);
+        if waiting.parts.len() < usize::from(total) {
+            return Inside::Fragment { number, total };
+        }
+        match self.fragments.remove(&key) {
+            Some(Fragments { first: Some(first), parts, .. }) => {
+                let parts: Vec<_> = parts.into_values().collect();
+                chain(first, &parts.concat())
+            }
+            _ => Inside::Fragment { number, total },
+        }
+    }
+}
+
+fn chain(first: PayloadType, plain: &[u8]) -> Inside {
+    match parse_chain(first, plain) {
+        Ok(payloads) => Inside::Opened(payloads),
+        Err(error) => Inside::Malformed(error.to_string()),
+    }
+}
+
+/// `IKE_AUTH request 1: SK{ID_I AUTH SA TS_I TS_R N(MOBIKE_SUPPORTED)}`.
+impl fmt::Display for IkeMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.header.flags.response { "response" } else { "request" };
+        write!(f, "{} {kind} {}:", self.header.exchange, self.header.message_id)?;
+        for payload in &self.payloads {
+            write!(f, " {payload}")?;
+        }
+        match &self.inside {
+            Inside::Clear => Ok(()),
+            Inside::Opened(payloads) => {
+                let names: Vec<_> = payloads.iter().map(ToString::to_string).collect();
+                write!(f, "{{{}}}", names.join(" "))
+            }
+            Inside::Fragment { number, total } => write!(f, " fragment {number} of {total}"),
+            Inside::NoKey => f.write_str(", no key for this IKE SA"),
+            Inside::BadIcv => f.write_str(", bad ICV"),
+            Inside::Unsupported(what) => write!(f, ", algorithm not supported: {what}"),
+            Inside::Malformed(why) => write!(f, ", malformed inside: {why}"),
+        }
+    }
+}
