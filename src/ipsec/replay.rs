@@ -87,6 +87,7 @@ impl ReplayWindow {
     ///
     /// # Errors
     /// [`DropReason::ReplayOld`] or [`DropReason::ReplayDuplicate`].
+    #[inline]
     pub fn check(&self, low: u32) -> Result<u64, DropReason> {
         let seq = if self.esn { self.infer(low)? } else { u64::from(low) };
         self.judge(seq)?;
@@ -98,6 +99,7 @@ impl ReplayWindow {
     ///
     /// # Errors
     /// [`DropReason::ReplayOld`] or [`DropReason::ReplayDuplicate`]; then nothing has changed.
+    #[inline]
     pub fn accept(&mut self, seq: u64, _proof: IcvVerified) -> Result<Arrival, DropReason> {
         self.judge(seq)?;
         let arrival = if seq > self.top { Arrival::Newest } else { Arrival::Late };
@@ -128,6 +130,7 @@ impl ReplayWindow {
         Ok(u64::from(high) << 32 | u64::from(low))
     }
 
+    #[inline]
     fn judge(&self, seq: u64) -> Result<(), DropReason> {
         if self.size == 0 {
             return Ok(());
