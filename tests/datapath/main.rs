@@ -9,6 +9,7 @@ mod ah_scapy;
 mod alloc;
 mod captures;
 mod esp_flips;
+mod esp_scapy;
 mod fragments;
 mod inbound;
 mod kinds;
