@@ -86,6 +86,7 @@ impl IkeSa {
                 } else {
                     // The peer has not answered all the while that a rekey was due.
                     self.close(ctx, CloseReason::Lifetime);
+                    self.responses.fall_silent();
                 }
                 return;
             } else if self.rekey_at.is_some_and(|at| at <= now) {
@@ -200,6 +201,8 @@ impl IkeSa {
             CloseReason::Unreachable { exchange, tries }
         };
         self.close(ctx, reason);
+        // The peer may hear us though we do not hear it. It is to find out as soon as we did.
+        self.responses.fall_silent();
     }
 
     /// Whether it is one that the peer made while we were rekeying, too, and that may not be the one that stays.

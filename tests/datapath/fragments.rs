@@ -31,7 +31,7 @@ fn fragments(packet: &[u8], most: usize) -> Vec<Vec<u8>> {
             let mut packet = [header, piece].concat();
             let len = u16::try_from(20 + piece.len()).unwrap().to_be_bytes();
             packet[2..4].copy_from_slice(&len);
-            let place = (offset / 8 | if more { 0x2000 } else { 0 }).to_be_bytes();
+            let place = ((offset / 8) | if more { 0x2000 } else { 0 }).to_be_bytes();
             packet[6..8].copy_from_slice(&place);
             with_checksum(packet)
         }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ipsecd::ike::{CloseReason, Command};
 use ipsecd::ipsec::pad::Peer;
+use ipsecd::testing::Stage;
+use ipsecd::wire::ike::payload::{Delete, Payload};
 
 use crate::support::*;
 
@@ -119,4 +121,20 @@ fn esp_from_a_stranger_gets_few_hints_and_none_is_answered() {
     // RFC 7296 §1.5: it MUST NOT be answered.
     assert!(pair.in_flight(A).is_empty());
     assert_ok(&pair, pair.check_gone());
+}
+
+#[test]
+fn ike_sa_that_was_given_up_answers_no_repetition_and_so_does_not_seem_alive() {
+    let mut stage = Stage::established_responder(1).unwrap();
+    let question = stage.puppet.request(INFORMATIONAL, &[]).unwrap();
+    assert_eq!(stage.give(&question).len(), 1);
+    assert_eq!(stage.give(&question).len(), 1, "the answer was lost");
+    stage.command(Command::RekeyChildren { peer: Arc::from("a") });
+    while stage.ike_sas() == 1 {
+        stage.pass_time(Duration::from_millis(100));
+    }
+    assert_eq!(stage.give(&question), Vec::<Vec<u8>>::new());
+    // But a DELETE is answered, as long as there are keys for it (RFC 7296 §2.25.2).
+    let delete = stage.puppet.request(INFORMATIONAL, &[Payload::Delete(Delete::ike())]).unwrap();
+    assert_eq!(stage.give(&delete).len(), 1);
 }

@@ -145,6 +145,26 @@ fn initial_contact_does_not_stop_a_delete_that_is_under_way() {
 }
 
 #[test]
+fn initial_contact_ends_the_wait_for_a_delete_that_will_not_come() {
+    let mut pair = established();
+    pair.hold = true;
+    pair.rekey_ike(B).unwrap();
+    pair.pass(B, CREATE_CHILD_SA, REQUEST);
+    // A has a new IKE SA of which B does not know, and waits for B to delete the old one.
+    let _lost = pair.expect(A, CREATE_CHILD_SA, RESPONSE);
+    pair.terminate(A).unwrap();
+    let _lost = pair.expect(A, INFORMATIONAL, REQUEST);
+    pair.initiate(A);
+    pair.exchange(A, IKE_SA_INIT);
+    // IKE_AUTH { N(INITIAL_CONTACT), .. } -->
+    pair.exchange(A, IKE_AUTH);
+    pair.hold = false;
+    // All retransmissions of a DELETE, and less than the wait for one.
+    pair.run_for(Duration::from_secs(50));
+    assert_ok(&pair, pair.check_established(1));
+}
+
+#[test]
 fn second_ike_sa_goes_even_if_the_first_has_been_rekeyed_by_its_initiator() {
     for seed in 0..4 {
         let mut pair = Pair::with(seed, LinkConfig::PERFECT, peers::site_a(), peers::site_b());

@@ -26,6 +26,8 @@ use crate::wire::ike::payload::{Auth, Delete, Id, Payload};
 pub(in crate::ike) struct AuthSent {
     init: InitDone,
     offer: Option<Offer>,
+    /// Whether INITIAL_CONTACT goes with it.
+    initial_contact: bool,
     /// The operator wants no IKE SA any more. The responder may have it already, so it has to be deleted when its answer
     /// has come.
     pub(in crate::ike) unwanted: bool,
@@ -99,11 +101,11 @@ impl IkeSa {
         let id = identity::to_wire(&peer.local_id);
         let Some(auth) = self.auth_data(&init, &peer, true, &id) else { return };
         let mut payloads = vec![Payload::IdI(id)];
-        if !ctx
+        let initial_contact = !ctx
             .others
             .values()
-            .any(|other| other.is_established() && other.peer_name() == peer.name)
-        {
+            .any(|other| other.is_established() && other.peer_name() == peer.name);
+        if initial_contact {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
@@ -122,7 +124,8 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeAuth });
         self.request(ctx, ExchangeType::IKE_AUTH, &payloads);
-        self.state = State::AuthSent(Box::new(AuthSent { init, offer, unwanted: false }));
+        self.state =
+            State::AuthSent(Box::new(AuthSent { init, offer, initial_contact, unwanted: false }));
     }
 
     /// Initiator: the answer.
@@ -131,7 +134,7 @@ impl IkeSa {
             return;
         };
         let Some(peer) = self.peer.clone() else { return };
-        let AuthSent { init, offer, unwanted } = *sent;
+        let AuthSent { init, offer, initial_contact, unwanted } = *sent;
         if unwanted {
             if let Some(offer) = &offer {
                 offer.forget(ctx);
@@ -178,6 +181,9 @@ impl IkeSa {
             peer: Arc::clone(&peer.name),
             phase: Phase::Authenticated,
         });
+        if initial_contact {
+            self.forget_replaced(ctx);
+        }
         self.establish(ctx, None);
         if let Some(offer) = offer {
             self.conclude_auth_child(ctx, offer, &init, &parts);
@@ -353,6 +359,20 @@ impl IkeSa {
             .map(|(id, _)| *id)
             .collect();
         for id in old {
+            if let Some(mut other) = ctx.others.remove(&id) {
+                other.close(ctx, CloseReason::Replaced);
+                ctx.put(other);
+            }
+        }
+    }
+
+    /// The peer knows by our INITIAL_CONTACT that there is no other IKE SA, and forgets those that it was still about to delete.
+    fn forget_replaced(&self, ctx: &mut Ctx<'_>) {
+        let name = self.peer_name();
+        let waiting =
+            |other: &&IkeSa| matches!(other.state, State::Replaced) && other.peer_name() == name;
+        let ids: Vec<_> = ctx.others.values().filter(waiting).map(|other| other.id).collect();
+        for id in ids {
             if let Some(mut other) = ctx.others.remove(&id) {
                 other.close(ctx, CloseReason::Replaced);
                 ctx.put(other);
