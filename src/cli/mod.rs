@@ -6,6 +6,7 @@ pub mod decrypt;
 pub mod down;
 pub mod generate;
 pub mod genpsk;
+pub mod pki;
 pub mod rekey;
 pub mod spawn;
 pub mod status;
@@ -25,6 +26,7 @@ use crate::crypto::random::OsRandom;
 use crate::daemon::DaemonError;
 use crate::daemon::log::{self, BadFilter};
 use crate::daemon::secrets::FsSecrets;
+use crate::io::clock;
 
 /// Where the control socket is unless said otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ipsecd/ipsecd.sock";
@@ -47,6 +49,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   ipsecd genpsk site-b.psk            make a pre-shared key; copy it to the other site
+  ipsecd pki a.example b.example      make certificates for two sites instead
   ipsecd check site-b.conf            see whether the file is right
   ipsecd up site-b.conf               bring the tunnel up
   ipsecd status                       look at it
@@ -100,6 +103,12 @@ enum Command {
         #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
+    /// Make a CA, and keys and certificates for sites
+    ///
+    /// Makes DIR/ca.pem and DIR/ca.key, unless they are there already, and for each site a key and a certificate. Nothing is
+    /// ever overwritten. Bring each site its own three files, SITE.pem, SITE.key and ca.pem, by a way you trust; keep ca.key
+    /// away from all of them.
+    Pki(pki::PkiArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
     /// Read a capture with keys
@@ -222,6 +231,10 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
             let name = file.as_deref().unwrap_or(Path::new("the key")).display().to_string();
             genpsk::run(file.as_deref(), &mut OsRandom, &mut io::stdout())
                 .map_err(|error| CliError::Io(name, error))?;
+        }
+        Command::Pki(args) => {
+            pki::run(&args, &mut OsRandom, clock::wall(), &mut io::stdout())
+                .map_err(|error| CliError::Io("pki".to_owned(), error))?;
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,

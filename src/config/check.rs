@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::diagnostic::Report;
 use super::raw::{List, Raw, Side, Text};
-use super::secret::{self, SecretSource};
+use super::secret::SecretSource;
 use super::subnet::Subnet;
 use super::value::{self, Wrong};
-use super::{Config, Keying, identity, keys, manual, policy};
+use super::{Config, Keying, auth, identity, keys, manual, policy};
 use crate::ipsec::PolicyId;
-use crate::ipsec::pad::{Auth, ChildPolicy, Identity, Peer, PeerAddress};
+use crate::ipsec::pad::{ChildPolicy, Identity, Peer, PeerAddress};
 
 /// The most subnets of one side. The count in a TS payload is one byte (RFC 7296 §3.13), and each selector of one
 /// side meets each of the other in the SPD.
@@ -70,13 +70,7 @@ pub(super) fn config(
     }
     let v6_inside = [&local, &peer].into_iter().flatten().flatten().any(|s| s.subnet.is_ipv6());
 
-    let psk = match &raw.psk {
-        Some(psk) => secret::load(psk, mode, secrets, report),
-        None => {
-            require(raw, "auth", raw.auth.as_ref(), "psk", "", report);
-            None
-        }
-    };
+    let auth = auth::auth(raw, mode, secrets, local_id.as_ref(), report);
     let any = matches!(address, Some(Some(PeerAddress::Any)));
     let esp = policy::esp(&raw.esp, any, report);
     let ike = policy::ike(&raw.ike, esp.as_ref().map(|esp| esp.encap), report);
@@ -106,13 +100,13 @@ pub(super) fn config(
         address: address??,
         local_id: local_id?,
         peer_id: peer_id?,
-        auth: Auth::Psk(psk?),
+        auth: auth?,
         ike: ike?,
         children: vec![child],
     };
     Some(Config {
         file: report.file().to_owned(),
-        keying: Keying::Ike(peer),
+        keying: Keying::Ike(Box::new(peer)),
         interface: interface?,
         log_level: log_level?,
     })
@@ -165,7 +159,7 @@ fn missing_tables(raw: &Raw<'_>, report: &mut Report) {
     for (name, there, example) in [
         ("local", raw.local.span.is_some(), "id = \"a.example.net\", subnets = [\"10.1.0.0/16\"]"),
         ("peer", raw.peer.span.is_some(), "address = \"b.example.net\", id, subnets"),
-        ("auth", raw.auth.is_some(), "psk = { file = \"b.psk\" }"),
+        ("auth", raw.auth.span.is_some(), "psk = { file = \"b.psk\" }"),
     ] {
         let needed = !raw.is_manual() || name == "peer";
         if needed && !there && !raw.excused(name, "") {
@@ -177,7 +171,7 @@ fn missing_tables(raw: &Raw<'_>, report: &mut Report) {
 }
 
 /// Reports that a key is missing, unless its whole table is, or its text could not be read.
-fn require(
+pub(super) fn require(
     raw: &Raw<'_>,
     section: &str,
     span: Option<&Range<usize>>,
@@ -275,7 +269,11 @@ fn peer_id(
             report
                 .warning(
                     text.span(),
-                    "[peer] id: whoever holds the psk is accepted, under any name",
+                    if raw.auth.ca.is_some() {
+                        "[peer] id: whoever has a certificate of a CA in [auth] ca is accepted"
+                    } else {
+                        "[peer] id: whoever holds the psk is accepted, under any name"
+                    },
                 )
                 .help("name the peer, and a leaked key alone opens less");
             return Some(None);

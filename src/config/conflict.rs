@@ -5,7 +5,7 @@ use super::manual::{Clash, spi_clashes};
 use super::{Config, Keying, PolicyRef, identity};
 use crate::ipsec::TrafficSelector;
 use crate::ipsec::manual::ManualPeer;
-use crate::ipsec::pad::{Auth, Peer, PeerAddress};
+use crate::ipsec::pad::{Peer, PeerAddress, PeerAuth};
 
 /// What is wrong between configurations that are to be used together, each by itself being right. The findings are
 /// those of the later file and name the earlier.
@@ -70,9 +70,11 @@ fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
 }
 
 fn identities(a: &Peer, b: &Peer, other: &str, add: &mut dyn FnMut(Severity, String, String)) {
-    let Auth::Psk(psk_a) = &a.auth;
-    let Auth::Psk(psk_b) = &b.auth;
-    if a.peer_id == b.peer_id && a.local_id == b.local_id && psk_a != psk_b {
+    let psks = match (&a.auth.peer, &b.auth.peer) {
+        (PeerAuth::Psk(a), PeerAuth::Psk(b)) => Some((a, b)),
+        (PeerAuth::Certificate(_), _) | (_, PeerAuth::Certificate(_)) => None,
+    };
+    if a.peer_id == b.peer_id && a.local_id == b.local_id && psks.is_some_and(|(a, b)| a != b) {
         // The responder learns who asks by the identity alone (RFC 7296 §2.15).
         let id = b.peer_id.as_ref().map_or_else(|| "any".to_owned(), identity::render);
         add(

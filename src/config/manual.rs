@@ -88,7 +88,7 @@ pub(super) fn peer(
 /// Reports what is for IKE alone.
 fn only_ike(raw: &Raw<'_>, report: &mut Report) {
     for (span, what) in [
-        (raw.auth.clone(), "[auth]"),
+        (raw.auth.span.clone(), "[auth]"),
         (raw.ike.span.clone(), "[ike]"),
         (raw.esp.span.clone(), "[esp]"),
         (raw.local.id.as_ref().map(Text::span), "[local] id"),

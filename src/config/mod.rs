@@ -5,6 +5,8 @@
 //! [`SecretSource`], so that this layer touches none.
 
 #[cfg(feature = "daemon")]
+mod auth;
+#[cfg(feature = "daemon")]
 mod check;
 #[cfg(feature = "daemon")]
 mod conflict;
@@ -70,7 +72,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub enum Keying {
     /// By IKE.
-    Ike(Peer),
+    Ike(Box<Peer>),
     /// By hand.
     Manual(ManualPeer),
 }

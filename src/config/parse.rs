@@ -110,8 +110,11 @@ fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
     for (key, value) in table {
         let name = key.get_ref().to_lowercase();
         let names_place = name == "file" || name == "credential";
+        // Names of files with certificates, and words.
+        let public = ["allow-sha1", "ca", "cert", "crl", "extended-key-usage", "peer"];
         let secret = match path {
-            "auth" | "secret" => true,
+            "auth" => !public.contains(&name.as_str()),
+            "secret" => true,
             "manual" => !is_open(&name),
             _ => looks_secret(&name),
         };

@@ -46,6 +46,22 @@ pub(super) enum WrittenKey<'a> {
     Credential(Text<'a>),
 }
 
+/// `[auth]` as written. Not to be printed.
+pub(super) struct Auth<'a> {
+    /// Place of its header, if it is there.
+    pub(super) span: Option<Range<usize>>,
+    pub(super) psk: Option<WrittenKey<'a>>,
+    pub(super) cert: Option<Text<'a>>,
+    /// A text is the name of a file here.
+    pub(super) key: Option<WrittenKey<'a>>,
+    pub(super) passphrase: Option<WrittenKey<'a>>,
+    pub(super) ca: Option<List<'a>>,
+    pub(super) crl: Option<List<'a>>,
+    pub(super) peer: Option<Text<'a>>,
+    pub(super) extended_key_usage: Option<Text<'a>>,
+    pub(super) allow_sha_1: Option<Spanned<bool>>,
+}
+
 impl WrittenKey<'_> {
     /// Its place: that of the text, or of the name of a file or credential.
     pub(super) fn span(&self) -> Range<usize> {
@@ -115,9 +131,7 @@ pub(super) struct Raw<'a> {
     pub(super) name: Option<Text<'a>>,
     pub(super) local: Side<'a>,
     pub(super) peer: Side<'a>,
-    pub(super) psk: Option<WrittenKey<'a>>,
-    /// Place of the header of `[auth]`, if it is there.
-    pub(super) auth: Option<Range<usize>>,
+    pub(super) auth: Auth<'a>,
     pub(super) ike: Ike<'a>,
     pub(super) esp: Esp<'a>,
     /// Each `[[manual]]`.
@@ -138,7 +152,7 @@ impl<'a> Raw<'a> {
         let name = walk.text(&top, "name");
         let local = walk.side(root, "local");
         let peer = walk.side(root, "peer");
-        let (psk, auth) = walk.auth(root);
+        let auth = walk.auth(root);
         let ike = walk.ike(root);
         let esp = walk.esp(root);
         let manual = walk.manual(root);
@@ -146,7 +160,7 @@ impl<'a> Raw<'a> {
         let log = walk.section(root, "log");
         let log_level = walk.text(&log, "level");
         let misspelt = walk.misspelt;
-        Self { name, local, peer, psk, auth, ike, esp, manual, interface, log_level, misspelt }
+        Self { name, local, peer, auth, ike, esp, manual, interface, log_level, misspelt }
     }
 
     /// Whether its keys are, or were meant to be, set by hand.
@@ -416,12 +430,23 @@ impl Walk<'_> {
         }
     }
 
-    fn auth<'a>(
-        &mut self,
-        root: &'a DeTable<'a>,
-    ) -> (Option<WrittenKey<'a>>, Option<Range<usize>>) {
+    fn auth<'a>(&mut self, root: &'a DeTable<'a>) -> Auth<'a> {
         let section = self.section(root, "auth");
-        (self.key(&section, "psk"), section.span)
+        Auth {
+            psk: self.key(&section, "psk"),
+            cert: self.text(&section, "cert"),
+            key: self.key(&section, "key"),
+            passphrase: self.key(&section, "passphrase"),
+            ca: self.list(&section, "ca"),
+            crl: self.list(&section, "crl"),
+            peer: self.text(&section, "peer"),
+            extended_key_usage: self.text(&section, "extended-key-usage"),
+            allow_sha_1: self.boolean(&section, "allow-sha1").and_then(|value| {
+                let span = self.get(&section, "allow-sha1")?.span();
+                Some(Spanned::new(span, value))
+            }),
+            span: section.span,
+        }
     }
 
     /// A secret: in the text, or where it is.
@@ -454,7 +479,11 @@ impl Walk<'_> {
         table: &'a DeTable<'a>,
         span: Range<usize>,
     ) -> Option<WrittenKey<'a>> {
-        let example = if section == "auth" { "b.psk" } else { "b.key" };
+        let example = match name {
+            "psk" => "b.psk",
+            "passphrase" => "a.pass",
+            _ => "b.key",
+        };
         let mut found = Vec::new();
         let mut whole = true;
         for (key, value) in table {

@@ -111,16 +111,16 @@ pub(super) fn load_hex(
 }
 
 /// A key as it was found, without a newline at its end if it was in a file.
-struct Found {
-    bytes: Secret,
+pub(super) struct Found {
+    pub(super) bytes: Secret,
     /// Where the configuration speaks of it.
-    span: Range<usize>,
+    pub(super) span: Range<usize>,
     /// "the psk in `b.psk`".
-    what: String,
+    pub(super) what: String,
 }
 
 /// Has the key `noun`; `make` is how one is made at a path.
-fn fetch(
+pub(super) fn fetch(
     key: &WrittenKey<'_>,
     noun: &str,
     make: &dyn Fn(&str) -> String,

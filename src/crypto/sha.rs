@@ -1,4 +1,4 @@
-//! Plain hashes, for what is public: NAT detection (RFC 7296 §2.23) and cookies (§2.6).
+//! Plain hashes, for what is public: NAT detection (RFC 7296 §2.23), cookies (§2.6), signed octets (§2.15).
 
 use ring::digest;
 
@@ -13,6 +13,18 @@ pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
 #[must_use]
 pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     hash(&digest::SHA256, parts)
+}
+
+/// SHA-384 of `data`.
+#[must_use]
+pub fn sha384(data: &[u8]) -> [u8; 48] {
+    hash(&digest::SHA384, &[data])
+}
+
+/// SHA-512 of `data`.
+#[must_use]
+pub fn sha512(data: &[u8]) -> [u8; 64] {
+    hash(&digest::SHA512, &[data])
 }
 
 fn hash<const N: usize>(algorithm: &'static digest::Algorithm, parts: &[&[u8]]) -> [u8; N] {

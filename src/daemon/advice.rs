@@ -7,12 +7,13 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, render_esp, render_ike};
+use crate::config::{Config, render_esp, render_identity, render_ike};
 use crate::control::protocol::{Code, Failure, UpPhase};
-use crate::ike::CloseReason;
+use crate::crypto::x509::CertError;
+use crate::ike::{CertFault, CloseReason};
 use crate::io::route::prefixes;
 use crate::ipsec::TrafficSelector;
-use crate::ipsec::pad::{Peer, PeerAddress};
+use crate::ipsec::pad::{LocalAuth, Peer, PeerAddress};
 
 /// Why an IKE SA or CHILD_SA of `peer` ended or did not come to be.
 #[must_use]
@@ -25,13 +26,34 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
                 "{name} does not hold our pre-shared key: compare [auth] psk with the peer's, byte for byte"
             ),
         ),
-        CloseReason::AuthenticationRefused => (
+        CloseReason::AuthenticationRefused => {
+            let (what, key) = match &peer.auth.local {
+                LocalAuth::Certificate(_) => ("certificate", "cert, and the peer's CAs,"),
+                LocalAuth::Psk(_) => ("pre-shared key", "psk"),
+            };
+            (
+                Code::Auth,
+                format!(
+                    "{name} refused our {what} or our identity {}: compare [auth] {key} and [local] id with \
+                     what the peer has for us",
+                    render_identity(&peer.local_id)
+                ),
+            )
+        }
+        CloseReason::CertificateOfPeer(fault) => (
+            Code::Auth,
+            format!("the certificate of {name} is not accepted: {fault}; {}", of_fault(fault)),
+        ),
+        CloseReason::MethodOfPeer { got, expected } => (
             Code::Auth,
             format!(
-                "{name} refused our pre-shared key or our identity {}: compare [auth] psk and [local] id with \
-                 what the peer has for us",
-                peer.local_id
+                "{name} proved itself by {got}, and {expected} is expected here: compare [auth] peer with how the \
+                 peer is set up"
             ),
+        ),
+        CloseReason::CannotSign(why) => (
+            Code::Auth,
+            format!("we cannot prove to {name} who we are: {why}; use another [auth] key"),
         ),
         CloseReason::IdentityMismatch { expected, got } => (
             Code::Identity,
@@ -84,13 +106,52 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
     Failure { code, message }
 }
 
+/// What to look at when a peer's certificate is not accepted.
+fn of_fault(fault: &CertFault) -> &'static str {
+    match fault {
+        CertFault::Certificate(error) => match error {
+            CertError::UnknownIssuer(_) => "add its CA's certificate to [auth] ca",
+            CertError::Expired(_) | CertError::NotYetValid(_) => {
+                "the peer needs another one, unless a clock is wrong"
+            }
+            CertError::Revoked => "the peer needs another one",
+            CertError::CrlExpired(_) | CertError::CrlSignature => {
+                "put the CA's newest CRL into [auth] crl, and load the configuration again"
+            }
+            CertError::ExtendedKeyUsage => {
+                "the peer needs another one, or set [auth] extended-key-usage = \"any\""
+            }
+            CertError::CaCertificate
+            | CertError::Key(_)
+            | CertError::KeyUsage
+            | CertError::Malformed(_)
+            | CertError::NameConstraints
+            | CertError::Path(_)
+            | CertError::SignatureAlgorithm
+            | CertError::TooLong => "the peer needs another one",
+        },
+        CertFault::Downgrade(_) => "see that the peer keeps to RFC 7427",
+        CertFault::Missing => "see that the peer sends its certificate",
+        CertFault::Name(_) => "compare [peer] id with the names in it",
+        CertFault::Scheme => "see that the peer signs with RSA, ECDSA or Ed25519, and SHA-2",
+        CertFault::Sha1 => {
+            "the peer has to sign with SHA-2 (RFC 7427), or else set [auth] allow-sha1 = true"
+        }
+        CertFault::Signature => "see that the peer's private key is the certificate's",
+        CertFault::TooMany => "see that the peer sends only what leads to its CA",
+    }
+}
+
 /// Whether trying again without a change of configuration is in vain, so that `up` need not wait.
 #[must_use]
 pub const fn is_fatal(reason: &CloseReason) -> bool {
     match reason {
         CloseReason::AuthenticationOfPeer
         | CloseReason::AuthenticationRefused
+        | CloseReason::CannotSign(_)
+        | CloseReason::CertificateOfPeer(_)
         | CloseReason::IdentityMismatch { .. }
+        | CloseReason::MethodOfPeer { .. }
         | CloseReason::NatForbidden
         | CloseReason::NoProposal(_)
         | CloseReason::PeerMisbehaved(_)
@@ -219,7 +280,7 @@ mod tests {
     use super::*;
     use crate::daemon::sample::{config, site_b};
     use crate::ipsec::pad::Identity;
-    use crate::wire::ike::numbers::NotifyType;
+    use crate::wire::ike::numbers::{AuthMethod, NotifyType};
 
     fn every_reason() -> Vec<CloseReason> {
         vec![
@@ -229,6 +290,13 @@ mod tests {
                 expected: Identity::Fqdn("b.example.net".into()),
                 got: Identity::Fqdn("c.example.net".into()),
             },
+            CloseReason::CertificateOfPeer(CertFault::Missing),
+            CloseReason::CertificateOfPeer(CertError::UnknownIssuer("CN=x".into()).into()),
+            CloseReason::MethodOfPeer {
+                got: AuthMethod::SHARED_KEY_MIC,
+                expected: "a certificate",
+            },
+            CloseReason::CannotSign("the key failed"),
             CloseReason::NoProposal("IKE_SA"),
             CloseReason::NoProposal("CHILD_SA"),
             CloseReason::TrafficSelectors,

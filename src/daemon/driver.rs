@@ -37,7 +37,9 @@ use crate::control::server::{Incoming, Server};
 use crate::crypto::random::OsRandom;
 use crate::daemon::secrets::FsSecrets;
 use crate::datapath::{Datapath, Options as DatapathOptions};
-use crate::ike::{Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus};
+use crate::ike::{
+    Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus, WallClock,
+};
 use crate::io::clock;
 use crate::io::lock::NamespaceLock;
 use crate::io::privs::{self, PrivsError};
@@ -169,7 +171,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             receivers.spawn(receive_ike(Arc::clone(&sockets), v6, ike_in.clone()));
         }
         let (internal_in, internal) = mpsc::channel(64);
-        let env = Env { rng: Box::new(OsRandom) };
+        let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
         let endpoint_config =
             EndpointConfig { export_keys: keylog.is_some(), ..EndpointConfig::default() };
         let mut driver = Driver {
@@ -513,4 +515,13 @@ fn receive(
 ) -> io::Result<()> {
     let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| io::IoSliceMut::new(buffer)).collect();
     socket.recv(&mut slices, received)
+}
+
+/// The host's wall clock.
+struct SystemClock;
+
+impl WallClock for SystemClock {
+    fn since_1970(&self) -> Duration {
+        clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    }
 }

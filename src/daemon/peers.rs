@@ -15,7 +15,7 @@ use crate::control::protocol::{Failure, PeerState, UpPhase};
 use crate::crypto::SecureRandom;
 use crate::ike::{CloseReason, Phase, SaStatus};
 use crate::ipsec::PolicyId;
-use crate::ipsec::pad::{ChildPolicy, Peer, PeerAddress, StartPolicy};
+use crate::ipsec::pad::{ChildPolicy, PeerAddress, StartPolicy};
 
 /// A peer.
 #[derive(Debug)]
@@ -98,9 +98,10 @@ impl Entry {
                 sa.name == child.name && (sa.state == "INSTALLED" || sa.state == "REKEYING")
             })
         };
-        let Keying::Ike(Peer { children, .. }) = &self.config.keying else {
+        let Keying::Ike(peer) = &self.config.keying else {
             return self.installed.is_some();
         };
+        let children = &peer.children;
         let mut wanted = children.iter().filter(|child| child.start == StartPolicy::Now).peekable();
         if wanted.peek().is_some() { wanted.all(installed) } else { children.iter().any(installed) }
     }

@@ -31,7 +31,7 @@ pub(super) fn site_b() -> Peer {
         address: PeerAddress::Name("b.example.net".into()),
         local_id: Identity::Fqdn("a.example.net".into()),
         peer_id: Some(Identity::Fqdn("b.example.net".into())),
-        auth: Auth::Psk(Secret::copy_of(b"correct horse")),
+        auth: Auth::psk(Secret::copy_of(b"correct horse")),
         ike: IkePolicy {
             proposals: vec![IkeProposal {
                 encr: vec![gcm],
@@ -72,7 +72,7 @@ pub(super) fn site_b() -> Peer {
 pub(super) fn config() -> Config {
     Config {
         file: "/etc/ipsecd/site-b.conf".into(),
-        keying: Keying::Ike(site_b()),
+        keying: Keying::Ike(Box::new(site_b())),
         interface: Interface {
             name: "ipsec0".into(),
             mtu: None,

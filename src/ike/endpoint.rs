@@ -48,6 +48,14 @@ impl Default for EndpointConfig {
 pub struct Env {
     /// Randomness for keys, nonces, SPIs and jitter.
     pub rng: Box<dyn SecureRandom>,
+    /// The date, for certificates alone.
+    pub wall_clock: Arc<dyn WallClock>,
+}
+
+/// A clock that knows the date.
+pub trait WallClock: Send + Sync {
+    /// Time since the beginning of 1970, UTC.
+    fn since_1970(&self) -> Duration;
 }
 
 /// Every IKE SA of this host.
@@ -57,6 +65,7 @@ pub struct Env {
 pub struct Endpoint {
     config: EndpointConfig,
     rng: Box<dyn SecureRandom>,
+    wall_clock: Arc<dyn WallClock>,
     peers: BTreeMap<Arc<str>, Arc<Peer>>,
     sas: BTreeMap<SaId, IkeSa>,
     /// The deadline of each IKE SA that has one, twice: to find the first, and to find an SA's.
@@ -85,6 +94,7 @@ impl Endpoint {
         Self {
             config,
             rng: env.rng,
+            wall_clock: env.wall_clock,
             peers: BTreeMap::new(),
             sas: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -602,6 +612,7 @@ impl Endpoint {
         Ctx {
             now,
             rng: &mut *self.rng,
+            wall_clock: &*self.wall_clock,
             transmits: &mut self.transmits,
             events: &mut self.events,
             spis: &mut self.spis,

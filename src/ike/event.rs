@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::cert::CertFault;
 use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
 use crate::ipsec::suite::{EspSuite, IkeSuite};
 use crate::ipsec::{Path, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::IkeSpi;
-use crate::wire::ike::numbers::NotifyType;
+use crate::wire::ike::numbers::{AuthMethod, NotifyType};
 
 /// A datagram to send: the IKE message alone; the non-ESP marker is added where the path says UDP encapsulation.
 #[must_use]
@@ -171,6 +172,20 @@ pub enum CloseReason {
     /// We could not verify the peer's AUTH payload: another PSK.
     #[error("the peer did not prove to hold the pre-shared key")]
     AuthenticationOfPeer,
+    /// The peer's certificate, or its signature, is not accepted.
+    #[error("the peer's certificate is not accepted: {0}")]
+    CertificateOfPeer(CertFault),
+    /// The peer proved itself in another way than was wanted.
+    #[error("the peer proved itself by {got}, and {expected} was expected")]
+    MethodOfPeer {
+        /// What it used.
+        got: AuthMethod,
+        /// What was wanted: `"a certificate"` or `"the pre-shared key"`.
+        expected: &'static str,
+    },
+    /// We cannot prove who we are to this peer.
+    #[error("we cannot sign for this peer: {0}")]
+    CannotSign(&'static str),
     /// The peer could not verify ours, or does not know our identity: AUTHENTICATION_FAILED.
     #[error("the peer refused our authentication (AUTHENTICATION_FAILED)")]
     AuthenticationRefused,

@@ -39,16 +39,6 @@ pub(super) fn from_wire(id: &Id) -> Identity {
     known.unwrap_or_else(|| Identity::Other { id_type: id.id_type.0, data: id.data.clone() })
 }
 
-/// Whether two identities are the same one. Names of hosts and mail domains do not heed case.
-pub(super) fn same(a: &Identity, b: &Identity) -> bool {
-    match (a, b) {
-        (Identity::Fqdn(a), Identity::Fqdn(b)) | (Identity::Email(a), Identity::Email(b)) => {
-            a.eq_ignore_ascii_case(b)
-        }
-        _ => a == b,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,12 +62,5 @@ mod tests {
     fn malformed_address_is_kept_and_matches_no_address() {
         let id = Id::new(IdType::ID_IPV4_ADDR, vec![1, 2, 3]);
         assert_eq!(from_wire(&id), Identity::Other { id_type: 1, data: vec![1, 2, 3] });
-    }
-
-    #[test]
-    fn host_names_match_in_any_case() {
-        let a = Identity::Fqdn("A.Example.Net".into());
-        assert!(same(&a, &Identity::Fqdn("a.example.net".into())));
-        assert!(!same(&a, &Identity::Email("a.example.net".into())));
     }
 }

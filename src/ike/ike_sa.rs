@@ -9,6 +9,7 @@ use std::time::Instant;
 use tracing::{debug, info};
 
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
+use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{auth, create_child, informational::is_delete_of_ike, rekey, sa_init};
 use super::keymat::IkeKeys;
@@ -33,6 +34,7 @@ pub(super) type SaId = u64;
 pub(super) struct Ctx<'a> {
     pub(super) now: Instant,
     pub(super) rng: &'a mut dyn SecureRandom,
+    pub(super) wall_clock: &'a dyn WallClock,
     pub(super) transmits: &'a mut VecDeque<Transmit>,
     pub(super) events: &'a mut VecDeque<Event>,
     /// Whose CHILD_SA has this inbound SPI.

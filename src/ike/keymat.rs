@@ -162,6 +162,20 @@ pub fn psk_auth(
     Some(prf.compute(key.expose(), &[message, peer_nonce, maced_id.expose()]))
 }
 
+/// What a signature in an AUTH payload is made over (RFC 7296 §2.15): InitiatorSignedOctets or
+/// ResponderSignedOctets, as one string. Arguments as for [`psk_auth`]. `None` if the PRF is not ours.
+#[must_use]
+pub fn signed_octets(
+    prf: PrfId,
+    message: &[u8],
+    peer_nonce: &[u8],
+    sk_p: &Secret,
+    id_payload_body: &[u8],
+) -> Option<Vec<u8>> {
+    let maced_id = Prf::new(prf)?.compute(sk_p.expose(), &[id_payload_body]);
+    Some([message, peer_nonce, maced_id.expose()].concat())
+}
+
 /// RFC 7296 §2.15: 17 characters, no terminator.
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
 

@@ -25,6 +25,14 @@ pub(super) const MAX_IKE_SAS: usize = 65_536;
 pub(super) const MAX_CHILD_SAS: usize = 64;
 /// Peers whose key is tried on one AUTH payload, where the identities fit several.
 pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
+/// CERT payloads of a peer: its own certificate, and those of the CAs between. Each of them may multiply the paths that there are.
+pub(super) const MAX_CERTS: usize = 6;
+/// Sets of CAs that one certificate is tried with, where the identities fit several peers with different ones.
+pub(super) const MAX_AUTHORITIES: usize = 4;
+/// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.
+pub(super) const MAX_CERTREQ_CAS: usize = 8;
+/// Hash algorithms that are read in SIGNATURE_HASH_ALGORITHMS; five have numbers.
+pub(super) const MAX_HASHES: usize = 32;
 /// Tasks waiting under one IKE SA.
 pub(super) const MAX_TASKS: usize = 64;
 /// Traffic selectors that narrowing may result in.

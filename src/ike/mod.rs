@@ -2,6 +2,7 @@
 //!
 //! [`Endpoint`] is the whole of it to the outside. Nothing here knows sockets, clocks, files or the datapath.
 
+pub mod cert;
 mod child_sa;
 mod cookie;
 pub mod endpoint;
@@ -20,7 +21,8 @@ mod rules;
 mod timers;
 mod window;
 
-pub use endpoint::{Endpoint, EndpointConfig, Env};
+pub use cert::CertFault;
+pub use endpoint::{Endpoint, EndpointConfig, Env, WallClock};
 pub use event::{
     ChildStatus, CloseReason, Command, CommandError, Event, Phase, SaStatus, TimerKind, Transmit,
 };

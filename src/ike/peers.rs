@@ -1,12 +1,11 @@
 //! What may stay of a peer's SAs when its configuration changes: [`Command::AddPeer`](super::Command::AddPeer) of a name
 //! that is known.
 
-use crate::ipsec::pad::{Auth, ChildPolicy, Peer};
+use crate::ipsec::pad::{ChildPolicy, Peer};
 
 /// Whether an IKE SA made with the peer as `old` has it may stay with it as `new` has it.
 pub(super) fn may_keep_ike_sa(old: &Peer, new: &Peer) -> bool {
-    let (Auth::Psk(old_key), Auth::Psk(new_key)) = (&old.auth, &new.auth);
-    old_key == new_key
+    old.auth == new.auth
         && old.local_addr == new.local_addr
         && old.address == new.address
         && old.local_id == new.local_id

@@ -76,6 +76,7 @@ impl PacketBuf {
 
     /// Makes the packet `n` bytes longer at its front. The new bytes are whatever was there before.
     #[must_use]
+    #[inline]
     pub fn push_front(&mut self, n: usize) -> bool {
         match self.start.checked_sub(n) {
             Some(start) => {
@@ -88,6 +89,7 @@ impl PacketBuf {
 
     /// Makes the packet `n` bytes longer at its end. The new bytes are whatever was there before.
     #[must_use]
+    #[inline]
     pub fn push_back(&mut self, n: usize) -> bool {
         match self.end.checked_add(n) {
             Some(end) if end <= self.storage.len() => {
@@ -100,22 +102,26 @@ impl PacketBuf {
 
     /// Bytes free before the packet.
     #[must_use]
+    #[inline]
     pub fn headroom(&self) -> usize {
         self.start
     }
 
     /// Bytes free after the packet.
     #[must_use]
+    #[inline]
     pub fn tailroom(&self) -> usize {
         self.storage.len() - self.end
     }
 
     /// Takes up to `n` bytes away from the front.
+    #[inline]
     pub fn trim_front(&mut self, n: usize) {
         self.start += n.min(self.len());
     }
 
     /// Shortens the packet to `len` bytes, if it is longer.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.end = self.start + len.min(self.len());
     }
@@ -124,12 +130,14 @@ impl PacketBuf {
 impl Deref for PacketBuf {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.storage[self.start..self.end]
     }
 }
 
 impl DerefMut for PacketBuf {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.storage[self.start..self.end]
     }

@@ -65,6 +65,7 @@ impl Esp {
 
     /// What is to be done to a payload of this length; nothing changes yet, so that no sequence number is used up by a
     /// packet without room.
+    #[inline]
     pub(super) fn sealing(&self, payload_len: usize, next_header: NextHeader) -> Sealing {
         let layout = self.transform.own_layout();
         let trailer = EspTrailer::aligning(payload_len, layout.align, next_header);
@@ -81,6 +82,7 @@ impl Esp {
     ///
     /// # Errors
     /// [`DropReason::NoRoom`], which [`Sealing::fits`] tells before.
+    #[inline]
     pub(super) fn seal(
         &self,
         packet: &mut PacketBuf,
@@ -113,6 +115,7 @@ impl Esp {
     ///
     /// # Errors
     /// [`DropReason::EspMalformed`].
+    #[inline]
     pub(super) fn parts<'a>(&self, packet: &'a mut [u8]) -> Result<Parts<'a>, DropReason> {
         let layout = self.transform.own_layout();
         let encrypted = packet
@@ -132,6 +135,7 @@ impl Esp {
     ///
     /// # Errors
     /// [`DropReason::IcvMismatch`].
+    #[inline]
     pub(super) fn verify(
         &self,
         parts: &mut Parts<'_>,
@@ -146,6 +150,7 @@ impl Esp {
     ///
     /// # Errors
     /// [`DropReason::BadPadding`].
+    #[inline]
     pub(super) fn decrypt(&self, parts: Parts<'_>) -> Result<Payload, DropReason> {
         let Parts { header, iv, data, .. } = parts;
         self.transform.decrypt(iv, data);
@@ -169,6 +174,7 @@ pub(super) struct Sealing {
 
 impl Sealing {
     /// Whether the buffer has room for it.
+    #[inline]
     pub(super) fn fits(&self, packet: &PacketBuf) -> bool {
         packet.headroom() >= self.front && packet.tailroom() >= self.back
     }

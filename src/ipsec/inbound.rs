@@ -2,12 +2,13 @@
 //!
 //! Owns the replay window and the order of the checks. What ESP and AH do to the packet is in `esp` and `ah`.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::lifetime::{Limit, Usage};
 use super::pace::Pace;
 use super::protection::Protection;
-use super::replay::{Arrival, ReplayWindow};
+use super::replay::{Arrival, IcvVerified, ReplayWindow};
 use super::{DropCounters, DropReason, Mode, PacketBuf, Place, SaParams, ah};
 use crate::wire::ah::AhPacket;
 use crate::wire::ip::NextHeader;
@@ -19,6 +20,8 @@ pub struct InboundSa {
     protection: Protection,
     /// Shared among workers only, and held for a few instructions.
     window: Mutex<ReplayWindow>,
+    /// The top of the window now or a moment ago: what is ahead of it need not wait for the window.
+    top: AtomicU64,
     usage: Usage,
     /// Packets that were dropped under this SA.
     pub drops: DropCounters,
@@ -49,12 +52,14 @@ impl InboundSa {
         let protection = Protection::take(&mut params)?;
         let window =
             ReplayWindow::starting_at(params.replay_window, params.suite.esn(), params.sequence);
+        let top = AtomicU64::new(window.top());
         let window = Mutex::new(window);
         let usage = Usage::new(params.lifetime);
         Some(Self {
             params,
             protection,
             window,
+            top,
             usage,
             drops: DropCounters::new(),
             alive: Pace::new(),
@@ -110,9 +115,9 @@ impl InboundSa {
         let Protection::Esp(esp) = &self.protection else { return Err(DropReason::EspMalformed) };
         let (_, sealed) = packet.split_at_mut_checked(at).ok_or(DropReason::EspMalformed)?;
         let mut parts = esp.parts(sealed)?;
-        let sequence = self.window().check(parts.sequence)?;
+        let sequence = self.check(parts.sequence)?;
         let proof = esp.verify(&mut parts, self.params.suite.esn(), sequence)?;
-        let arrival = self.window().accept(sequence, proof)?;
+        let arrival = self.accept(sequence, proof)?;
         let payload = esp.decrypt(parts)?;
         if at > 0 {
             packet.copy_within(..at, payload.at);
@@ -131,9 +136,9 @@ impl InboundSa {
         let header = packet.get(place.at..).ok_or(DropReason::AhMalformed)?;
         let header = AhPacket::new_checked(header).map_err(|_| DropReason::AhMalformed)?;
         let (next_header, header_len) = (header.next_header(), header.header_len());
-        let sequence = self.window().check(header.sequence())?;
+        let sequence = self.check(header.sequence())?;
         let proof = ah.open(packet, place, sequence, self.params.suite.esn())?;
-        let arrival = self.window().accept(sequence, proof)?;
+        let arrival = self.accept(sequence, proof)?;
         match self.params.mode {
             Mode::Transport => {
                 let _next_header = ah::strip(packet, place)?;
@@ -153,6 +158,25 @@ impl InboundSa {
             return Err(DropReason::LifetimeEnded);
         }
         Ok(Opened { next_header, arrival, limit: self.usage.count(len) })
+    }
+
+    /// Before the ICV: the whole sequence number of a packet that carries `low`.
+    #[inline]
+    fn check(&self, low: u32) -> Result<u64, DropReason> {
+        let (size, esn) = (self.params.replay_window, self.params.suite.esn());
+        match ReplayWindow::ahead(self.top.load(Ordering::Relaxed), size, esn, low) {
+            Some(sequence) => Ok(sequence),
+            None => self.window().check(low),
+        }
+    }
+
+    /// After the ICV: the window moves.
+    #[inline]
+    fn accept(&self, sequence: u64, proof: IcvVerified) -> Result<Arrival, DropReason> {
+        let mut window = self.window();
+        let arrival = window.accept(sequence, proof)?;
+        self.top.store(window.top(), Ordering::Relaxed);
+        Ok(arrival)
     }
 
     fn window(&self) -> MutexGuard<'_, ReplayWindow> {

@@ -54,6 +54,7 @@ impl Usage {
     /// Whether a packet of `len` bytes may still pass. Workers that ask at the same time may both hear yes, so that the
     /// limit is overstepped by as many packets as there are workers.
     #[must_use]
+    #[inline]
     pub fn permits(&self, len: usize) -> bool {
         let over = |limit: Option<u64>, used: u64, more: u64| {
             limit.is_some_and(|limit| used.saturating_add(more) > limit)
@@ -63,6 +64,7 @@ impl Usage {
     }
 
     /// Counts a packet of `len` bytes; tells if that reached the soft limit.
+    #[inline]
     pub fn count(&self, len: usize) -> Limit {
         let packets = self.packets.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.count_bytes(len, packets)
@@ -71,11 +73,13 @@ impl Usage {
     /// As [`count`](Self::count), of a packet that is the `packets`th. One atomic addition less, which is a fifth of
     /// what a small packet costs beside its encryption; a worker that is overtaken by another may leave the number
     /// behind until the next packet.
+    #[inline]
     pub fn count_numbered(&self, len: usize, packets: u64) -> Limit {
         self.packets.store(packets, Ordering::Relaxed);
         self.count_bytes(len, packets)
     }
 
+    #[inline]
     fn count_bytes(&self, len: usize, packets: u64) -> Limit {
         let bytes = self.bytes.fetch_add(len as u64, Ordering::Relaxed).saturating_add(len as u64);
         let reached = |limit: Option<u64>, used: u64| limit.is_some_and(|limit| used >= limit);

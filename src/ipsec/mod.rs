@@ -7,6 +7,7 @@ pub mod ah;
 pub mod buffer;
 pub mod drop;
 pub mod esp;
+pub mod identity;
 pub mod inbound;
 pub mod inner;
 pub mod lifetime;

@@ -83,10 +83,30 @@ impl ReplayWindow {
         self.top
     }
 
+    /// What [`check`](Self::check) says of a packet that carries `low`, if the top of the window and of the sequence
+    /// number tell by themselves: it is ahead of them, as nearly every packet is. `None` if the window must be asked.
+    #[inline]
+    #[must_use]
+    pub fn ahead(top: u64, size: u32, esn: bool, low: u32) -> Option<u64> {
+        let seq = if esn {
+            // RFC 4303 Appendix A2.2, case A: the window lies in one subspace.
+            let bottom_of_subspace = top & !u64::from(u32::MAX);
+            let reach = if size == 0 { Self::INFERENCE } else { size };
+            if top - bottom_of_subspace < u64::from(reach) {
+                return None;
+            }
+            bottom_of_subspace | u64::from(low)
+        } else {
+            u64::from(low)
+        };
+        (seq > top).then_some(seq)
+    }
+
     /// Before the ICV: the whole sequence number of a packet that carries `low`. Changes nothing.
     ///
     /// # Errors
     /// [`DropReason::ReplayOld`] or [`DropReason::ReplayDuplicate`].
+    #[inline]
     pub fn check(&self, low: u32) -> Result<u64, DropReason> {
         let seq = if self.esn { self.infer(low)? } else { u64::from(low) };
         self.judge(seq)?;
@@ -98,6 +118,7 @@ impl ReplayWindow {
     ///
     /// # Errors
     /// [`DropReason::ReplayOld`] or [`DropReason::ReplayDuplicate`]; then nothing has changed.
+    #[inline]
     pub fn accept(&mut self, seq: u64, _proof: IcvVerified) -> Result<Arrival, DropReason> {
         self.judge(seq)?;
         let arrival = if seq > self.top { Arrival::Newest } else { Arrival::Late };
@@ -128,6 +149,7 @@ impl ReplayWindow {
         Ok(u64::from(high) << 32 | u64::from(low))
     }
 
+    #[inline]
     fn judge(&self, seq: u64) -> Result<(), DropReason> {
         if self.size == 0 {
             return Ok(());

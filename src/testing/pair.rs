@@ -881,7 +881,8 @@ impl fmt::Debug for Held {
 }
 
 fn endpoint(config: &EndpointConfig, seed: u64, stream: u64) -> Endpoint {
-    let env = Env { rng: Box::new(FixedRandom::new(seed, stream)) };
+    let env =
+        Env { rng: Box::new(FixedRandom::new(seed, stream)), wall_clock: Arc::new(peers::Today) };
     Endpoint::new(config.clone(), env)
 }
 

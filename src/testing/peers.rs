@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use crate::crypto::Secret;
+use crate::ike::WallClock;
 use crate::ipsec::pad::{
     Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
 };
@@ -20,6 +21,16 @@ pub const ADDR_A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub const ADDR_B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 /// What both sites prove to hold.
 pub const PSK: &[u8] = b"correct horse battery staple";
+
+/// The date at both sites: always the first of November 2026.
+#[derive(Clone, Copy, Debug)]
+pub struct Today;
+
+impl WallClock for Today {
+    fn since_1970(&self) -> Duration {
+        Duration::from_secs(1_793_491_200)
+    }
+}
 
 /// Site A as A's configuration has it: B is its peer, called `b`.
 #[must_use]
@@ -40,7 +51,7 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
         address: PeerAddress::Ip(address),
         local_id: Identity::Fqdn(local.to_owned()),
         peer_id: Some(Identity::Fqdn(peer.to_owned())),
-        auth: Auth::Psk(Secret::copy_of(PSK)),
+        auth: Auth::psk(Secret::copy_of(PSK)),
         ike: IkePolicy {
             proposals: vec![ike_proposal()],
             encap: EncapPolicy::Auto,

@@ -388,7 +388,8 @@ impl Stage {
     }
 
     fn new(seed: u64, peer: Peer, path: Path, puppet: Puppet, config: EndpointConfig) -> Self {
-        let env = Env { rng: Box::new(FixedRandom::new(seed, 0)) };
+        let env =
+            Env { rng: Box::new(FixedRandom::new(seed, 0)), wall_clock: Arc::new(peers::Today) };
         let mut stage = Self {
             clock: VirtualClock::new(),
             endpoint: Endpoint::new(config, env),

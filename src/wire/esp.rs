@@ -96,6 +96,7 @@ impl EspHeader {
 
     /// The header; without ESN also what the ICV covers before the payload.
     #[must_use]
+    #[inline]
     pub fn emit(&self) -> [u8; Self::LEN] {
         let mut header = [0; Self::LEN];
         put(&mut header, field::SPI, &self.spi.to_be_bytes());
@@ -120,6 +121,7 @@ impl EspTrailer {
     /// The trailer with the least padding that brings payload and trailer to a multiple of `align`:
     /// the cipher's block size, and never less than 4 (RFC 4303 §2.4).
     #[must_use]
+    #[inline]
     pub fn aligning(payload_len: usize, align: u8, next_header: NextHeader) -> Self {
         let align = usize::from(align.max(4));
         let over = payload_len.wrapping_add(Self::FIXED_LEN) % align;

@@ -120,11 +120,11 @@ fn a_generated_key_is_base64_of_32_bytes_and_owner_only() {
 
 #[test]
 fn a_generated_key_is_what_a_configuration_reads() {
-    use ipsecd::ipsec::pad::Auth;
+    use ipsecd::ipsec::pad::LocalAuth;
     let dir = Dir::with_key();
     let file = dir.write("a.conf", &minimal(""));
     let loaded = ipsecd::config::load(&file, &FsSecrets::new(None)).unwrap();
-    let Auth::Psk(psk) = &loaded.config.ike().unwrap().auth;
+    let LocalAuth::Psk(psk) = &loaded.config.ike().unwrap().auth.local else { panic!("a psk") };
     assert_eq!(psk.expose(), (0..32).collect::<Vec<u8>>());
     assert!(loaded.warnings.is_empty());
 }

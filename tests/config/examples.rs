@@ -2,15 +2,18 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use ipsecd::cli::{check, genpsk};
+use ipsecd::cli::{check, genpsk, pki};
 use ipsecd::config::{self, Config, render_esp, render_ike};
 use ipsecd::crypto::random::SecureRandom;
 use ipsecd::daemon::secrets::FsSecrets;
 use ipsecd::ipsec::pad::{EncapPolicy, Peer, PeerAddress, StartPolicy};
 
 use super::secrets::{minimal, parse};
+
+/// 2026-11-01.
+const TODAY: Duration = Duration::from_secs(1_793_491_200);
 
 struct Fixed;
 
@@ -47,6 +50,20 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
     std::fs::write(&file, &text).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let table: toml::Table = text.parse().unwrap();
+    if table.get("auth").is_some_and(|auth| auth.get("cert").is_some()) {
+        let args = pki::PkiArgs {
+            sites: vec!["a.example.net".to_owned(), "b.example.net".to_owned()],
+            dir: dir.path().to_owned(),
+            key: pki::Kind::P256,
+            days: 1,
+            ca_name: "CA".to_owned(),
+            request: false,
+        };
+        // The elliptic curves take no number twice.
+        let mut rng = ipsecd::testing::FixedRandom::new(1, 1);
+        pki::run(&args, &mut rng, SystemTime::UNIX_EPOCH + TODAY, &mut Vec::new()).unwrap();
+        return (dir, file);
+    }
     let place = |key: &toml::Value| -> PathBuf {
         let name = key.get("file").or_else(|| key.get("credential")).unwrap();
         dir.path().join(name.as_str().unwrap())

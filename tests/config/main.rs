@@ -3,6 +3,7 @@
 #![cfg(feature = "daemon")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
+mod certificates;
 mod commands;
 mod conflicts;
 mod documentation;

@@ -28,41 +28,37 @@ pub(crate) fn gcm() -> EspSuite {
     suite(EncrId::ENCR_AES_GCM_16, 256, IntegId::NONE)
 }
 
-/// Every suite that there is, each without and with ESN: AEADs, ciphers with integrity, and integrity alone.
+/// A suite of every kind that there is, each without and with ESN.
 pub(crate) fn suites() -> Vec<EspSuite> {
-    let aes = [128, 192, 256];
-    let of = |id: EncrId| aes.map(|bits| suite(id, bits, IntegId::NONE));
-    let fixed = |id, integ| EspSuite { encr: Encr { id, key_bits: None }, integ, ..gcm() };
+    let aead = [128, 192, 256].map(|bits| suite(EncrId::ENCR_AES_GCM_16, bits, IntegId::NONE));
     let integs = [
         IntegId::AUTH_HMAC_SHA2_256_128,
         IntegId::AUTH_HMAC_SHA2_384_192,
         IntegId::AUTH_HMAC_SHA2_512_256,
-        IntegId::AUTH_AES_CMAC_96,
-        IntegId::AUTH_AES_XCBC_96,
-        IntegId::AUTH_HMAC_SHA1_96,
     ];
-    let mut suites = Vec::from(of(EncrId::ENCR_AES_GCM_16));
-    for bits in aes {
-        suites.extend(integs.map(|integ| suite(EncrId::ENCR_AES_CBC, bits, integ)));
-    }
-    for id in [
-        EncrId::ENCR_AES_GCM_8,
-        EncrId::ENCR_AES_GCM_12,
-        EncrId::ENCR_AES_GCM_16_IIV,
-        EncrId::ENCR_AES_CCM_8,
-        EncrId::ENCR_AES_CCM_12,
-        EncrId::ENCR_AES_CCM_16,
-        EncrId::ENCR_AES_CCM_8_IIV,
-        EncrId::ENCR_NULL_AUTH_AES_GMAC,
-    ] {
-        suites.extend(of(id));
-    }
-    for id in [EncrId::ENCR_CHACHA20_POLY1305, EncrId::ENCR_CHACHA20_POLY1305_IIV] {
-        suites.push(fixed(id, IntegId::NONE));
-    }
-    suites.extend(integs.map(|integ| suite(EncrId::ENCR_AES_CTR, 256, integ)));
-    suites.extend(integs.map(|integ| fixed(EncrId::ENCR_NULL, integ)));
-    suites.into_iter().flat_map(|suite| [suite, EspSuite { esn: EsnId::ESN, ..suite }]).collect()
+    let cbc = [128, 192, 256]
+        .into_iter()
+        .flat_map(|bits| integs.map(|integ| suite(EncrId::ENCR_AES_CBC, bits, integ)));
+    // Of the others one of each kind; all of them are in `esp_flips`.
+    let fixed =
+        |id, integ| EspSuite { encr: Encr { id, key_bits: None }, integ, esn: EsnId::NO_ESN };
+    let others = [
+        suite(EncrId::ENCR_AES_GCM_8, 128, IntegId::NONE),
+        suite(EncrId::ENCR_AES_GCM_12, 192, IntegId::NONE),
+        suite(EncrId::ENCR_AES_GCM_16_IIV, 256, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CCM_8, 256, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CCM_16, 128, IntegId::NONE),
+        suite(EncrId::ENCR_NULL_AUTH_AES_GMAC, 128, IntegId::NONE),
+        fixed(EncrId::ENCR_CHACHA20_POLY1305, IntegId::NONE),
+        suite(EncrId::ENCR_AES_CTR, 128, IntegId::AUTH_AES_XCBC_96),
+        suite(EncrId::ENCR_AES_CBC, 128, IntegId::AUTH_AES_CMAC_96),
+        fixed(EncrId::ENCR_NULL, IntegId::AUTH_HMAC_SHA1_96),
+    ];
+    aead.into_iter()
+        .chain(cbc)
+        .chain(others)
+        .flat_map(|suite| [suite, EspSuite { esn: EsnId::ESN, ..suite }])
+        .collect()
 }
 
 pub(crate) fn prefix(text: &str) -> TrafficSelector {
@@ -85,11 +81,12 @@ pub(crate) fn path(from: u8, to: u8, encap: Encap, v6: bool) -> Path {
 
 /// Keys of the right lengths for the suite, the same for the same `seed`.
 fn keys(suite: EspSuite, seed: u8) -> (Secret, Secret) {
-    let key = |len: usize| {
-        let bytes = (0..len).map(|i| seed.wrapping_add(u8::try_from(i % 256).unwrap()));
-        Secret::new(bytes.collect())
+    let encr = suite.encr.keymat_len().unwrap();
+    let integ = Integ::key_len(suite.integ).unwrap_or(0);
+    let key = |len: usize| -> Vec<u8> {
+        (0..len).map(|i| seed.wrapping_add(u8::try_from(i % 256).unwrap())).collect()
     };
-    (key(suite.encr.keymat_len().unwrap()), key(Integ::key_len(suite.integ).unwrap_or(0)))
+    (Secret::new(key(encr)), Secret::new(key(integ)))
 }
 
 /// The parameters of both ends of one SA from A to B, or of its pair back: (sender's, receiver's).

@@ -9,6 +9,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod cert;
 mod errors;
 mod examples;
 mod keylog;

@@ -20,7 +20,7 @@ fn attempt(a: Peer, b: Peer) -> Pair {
 #[test]
 fn wrong_psk_is_an_error_on_both_sides() {
     let mut a = peers::site_a();
-    a.auth = Auth::Psk(Secret::copy_of(b"not the one"));
+    a.auth = Auth::psk(Secret::copy_of(b"not the one"));
     let pair = attempt(a, peers::site_b());
     assert_eq!(pair.closed(A), [CloseReason::AuthenticationRefused]);
     assert_eq!(pair.closed(B), [CloseReason::AuthenticationOfPeer]);

@@ -18,7 +18,7 @@ fn the_peer_that_is_named_goes_before_one_that_takes_anybody() {
         anybody.name = Arc::from(name);
         anybody.address = address;
         anybody.peer_id = None;
-        anybody.auth = Auth::Psk(Secret::copy_of(b"for others"));
+        anybody.auth = Auth::psk(Secret::copy_of(b"for others"));
         pair.command(B, Command::AddPeer(Arc::new(anybody))).unwrap();
     }
     pair.initiate(A);
@@ -35,7 +35,7 @@ fn of_peers_that_take_anybody_the_key_decides() {
     let mut anybody = peers::site_b();
     anybody.name = Arc::from("0");
     anybody.peer_id = None;
-    anybody.auth = Auth::Psk(Secret::copy_of(b"for others"));
+    anybody.auth = Auth::psk(Secret::copy_of(b"for others"));
     pair.command(B, Command::AddPeer(Arc::new(anybody))).unwrap();
     pair.initiate(A);
     settle(&mut pair);
@@ -47,7 +47,7 @@ fn of_peers_that_take_anybody_the_key_decides() {
 fn peer_with_another_key_loses_its_sas() {
     let mut pair = established();
     let mut b = peers::site_a();
-    b.auth = Auth::Psk(Secret::copy_of(b"a new one"));
+    b.auth = Auth::psk(Secret::copy_of(b"a new one"));
     pair.command(A, Command::AddPeer(Arc::new(b))).unwrap();
     settle(&mut pair);
     assert_ok(&pair, pair.check_gone());

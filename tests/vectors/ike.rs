@@ -1,16 +1,23 @@
 //! Runners for `ipsecd::ike`: keys, authentication, encrypted payloads.
 
+use core::time::Duration;
+
 use ipsecd::crypto::prf::Prf;
+use ipsecd::crypto::sign::{Hash, PrivateKey, Scheme, Signer};
+use ipsecd::crypto::x509::{Certificate, Trust};
 use ipsecd::crypto::{Encr, Secret};
 use ipsecd::ike::keymat::{self, IkeKeys};
 use ipsecd::ike::protect::Protector;
 use ipsecd::ipsec::suite::{EspSuite, IkeSuite};
 use ipsecd::wire::ike::header::IkeSpi;
 use ipsecd::wire::ike::message::{emit_chain, parse_chain};
-use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PayloadType, PrfId};
+use ipsecd::wire::ike::numbers::{AuthMethod, EncrId, EsnId, IntegId, KeId, PayloadType, PrfId};
 
 use crate::crypto::{named, same};
 use crate::file::Case;
+
+/// 2026-11-26, when the exchanges were recorded.
+const RECORDED: Duration = Duration::from_secs(1_795_651_200);
 
 const UNSUPPORTED: &str = "an algorithm or a key length was refused";
 
@@ -107,6 +114,57 @@ pub(crate) fn psk_auth(case: &Case) -> Result<(), String> {
     )
     .ok_or(UNSUPPORTED)?;
     same("auth", auth.expose(), &case.hex("auth")?)
+}
+
+/// `prf`, `method`, `message`, `peer_nonce`, `sk_p`, `id`, `signed_octets`, `certificate`, `between` (a CA's certificate, where
+/// there is one), `ca`, `private_key` (PKCS #8), `auth`: the signed octets are computed, the chain and the signature verified; the
+/// signature made again where the scheme gives always the same and we sign so.
+pub(crate) fn signature_auth(case: &Case) -> Result<(), String> {
+    let prf = prf(case, "prf")?;
+    let (message, nonce) = (case.hex("message")?, case.hex("peer_nonce")?);
+    let octets =
+        keymat::signed_octets(prf, &message, &nonce, &secret(case, "sk_p")?, &case.hex("id")?)
+            .ok_or(UNSUPPORTED)?;
+    same("signed_octets", &octets, &case.hex("signed_octets")?)?;
+
+    let leaf = Certificate::parse(&case.hex("certificate")?).map_err(|e| e.to_string())?;
+    let between: Vec<_> = case.hex_or_none("between")?.into_iter().collect();
+    let trust = Trust::new(&[case.hex("ca")?]).map_err(|(_, error)| error.to_string())?;
+    trust.verify(&leaf, &between, RECORDED).map_err(|error| error.to_string())?;
+
+    let auth = case.hex("auth")?;
+    let method = named(case, "method", AuthMethod::KNOWN, AuthMethod::name)?;
+    let (scheme, prefix, signature) = if method == AuthMethod::DIGITAL_SIGNATURE {
+        // RFC 7427 §3: a length, the AlgorithmIdentifier, the signature.
+        let (len, rest) = auth.split_first().ok_or("empty")?;
+        let (der, signature) = rest.split_at_checked(usize::from(*len)).ok_or("too short")?;
+        let scheme = Scheme::of_algorithm_identifier(der).ok_or("AlgorithmIdentifier unknown")?;
+        same("AlgorithmIdentifier", der, &scheme.algorithm_identifier().ok_or("none")?)?;
+        (scheme, auth[..der.len() + 1].to_vec(), signature)
+    } else {
+        (Scheme::RsaPkcs1(Hash::Sha1), Vec::new(), auth.as_slice())
+    };
+    if !leaf.public_key().verify(scheme, &octets, signature) {
+        return Err(format!("not a signature by {scheme}"));
+    }
+
+    let key = PrivateKey::from_pkcs8(&case.hex("private_key")?).map_err(|e| e.to_string())?;
+    if key.public_key() != leaf.public_key() {
+        return Err("the private key is not the certificate's".to_owned());
+    }
+    let mut rng = ipsecd::testing::FixedRandom::new(1, 1);
+    match scheme {
+        Scheme::Ed25519 | Scheme::RsaPkcs1(Hash::Sha256 | Hash::Sha384 | Hash::Sha512) => {
+            let ours = key.sign(&mut rng, scheme, &octets).map_err(|error| error.to_string())?;
+            same("auth", &[prefix, ours].concat(), &auth)
+        }
+        Scheme::RsaPkcs1(Hash::Sha1) => Ok(()),
+        Scheme::Ecdsa(_) | Scheme::EcdsaConcat(_) | Scheme::RsaPss(_) => {
+            let ours = key.sign(&mut rng, scheme, &octets).map_err(|error| error.to_string())?;
+            let good = leaf.public_key().verify(scheme, &octets, &ours);
+            if good { Ok(()) } else { Err("our own signature does not verify".to_owned()) }
+        }
+    }
 }
 
 /// `encr`, `key_bits`, `integ`, `sk_e`, `message`, `first` (number of the first payload inside);

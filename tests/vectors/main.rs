@@ -7,6 +7,7 @@ mod crypto;
 mod esp;
 mod file;
 mod ike;
+mod signatures;
 mod wycheproof;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ const RUNNERS: &[(&str, Runner)] = &[
     ("integ", crypto::integ),
     ("modp-group", crypto::modp_group),
     ("psk-auth", ike::psk_auth),
+    ("signature-auth", ike::signature_auth),
     ("sk-payload", ike::sk_payload),
     ("x25519", crypto::x25519),
 ];

@@ -10,16 +10,19 @@ use super::create_child::{self, Offer};
 use super::sa_init::InitDone;
 use super::{Parts, notify};
 use crate::crypto::Secret;
+use crate::ike::cert::{self, Asked, CertFault, Shown};
 use crate::ike::child_sa::earlier;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::identity;
 use crate::ike::ike_sa::{Ctx, IkeSa, State, Task};
-use crate::ike::keymat::psk_auth;
+use crate::ike::keymat::{psk_auth, signed_octets};
 use crate::ike::limits;
 use crate::ipsec::Path;
-use crate::ipsec::pad::{Auth as PeerAuth, EncapPolicy, Peer, PeerAddress, StartPolicy};
+use crate::ipsec::pad::{
+    Authority, EncapPolicy, LocalAuth, Peer, PeerAddress, PeerAuth, StartPolicy,
+};
 use crate::wire::ike::header::Header;
-use crate::wire::ike::numbers::{AuthMethod, ExchangeType, NotifyType};
+use crate::wire::ike::numbers::{AuthMethod, ExchangeType, NotifyType, PrfId};
 use crate::wire::ike::payload::{Auth, Delete, Id, Payload};
 
 /// What the initiator keeps between IKE_AUTH request and response.
@@ -72,35 +75,139 @@ pub(in crate::ike) fn candidates(
     found.into_iter().map(|(_, peer)| peer).collect()
 }
 
-fn secret(peer: &Peer) -> &Secret {
-    let PeerAuth::Psk(secret) = &peer.auth;
-    secret
+/// What both sides sign (RFC 7296 §2.15), but for the identity: a message, the other side's nonce, SK_p.
+struct Signed<'a> {
+    prf: PrfId,
+    message: &'a [u8],
+    nonce: &'a [u8],
+    sk_p: &'a Secret,
+}
+
+impl Signed<'_> {
+    fn psk(&self, key: &Secret, id: &Id) -> Option<Secret> {
+        psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body())
+    }
+
+    fn octets(&self, id: &Id) -> Option<Vec<u8>> {
+        signed_octets(self.prf, self.message, self.nonce, self.sk_p, &id.body())
+    }
 }
 
 impl IkeSa {
-    /// What we sign, or the peer should have signed, as the side whose `sk_p` and message these are.
-    fn auth_data(
+    /// What we sign, or the peer should have signed.
+    fn signed<'a>(&self, init: &'a InitDone, by_initiator: bool) -> Option<Signed<'a>> {
+        let prf = self.session.as_ref()?.suite.prf;
+        Some(if by_initiator {
+            let InitDone { request: message, nonce_r: nonce, keys, .. } = init;
+            Signed { prf, message, nonce, sk_p: &keys.sk_pi }
+        } else {
+            let InitDone { response: message, nonce_i: nonce, keys, .. } = init;
+            Signed { prf, message, nonce, sk_p: &keys.sk_pr }
+        })
+    }
+
+    /// The payloads with which we prove who we are: CERT if we have certificates, and AUTH.
+    fn prove(
         &self,
+        ctx: &mut Ctx<'_>,
         init: &InitDone,
         peer: &Peer,
-        by_initiator: bool,
         id: &Id,
-    ) -> Option<Secret> {
-        let session = self.session.as_ref()?;
-        let (message, nonce, sk_p) = if by_initiator {
-            (&init.request, &init.nonce_r, &init.keys.sk_pi)
-        } else {
-            (&init.response, &init.nonce_i, &init.keys.sk_pr)
-        };
-        psk_auth(session.suite.prf, secret(peer), message, nonce, sk_p, &id.body())
+        asked: &Asked,
+    ) -> Result<(Vec<Payload>, Payload), CloseReason> {
+        const FAILED: CloseReason = CloseReason::CannotSign("the IKE_SA has no keys");
+        let signed = self.signed(init, self.initiator).ok_or(FAILED)?;
+        match &peer.auth.local {
+            LocalAuth::Psk(key) => {
+                let data = signed.psk(key, id).ok_or(FAILED)?.expose().to_vec();
+                let auth = Auth { method: AuthMethod::SHARED_KEY_MIC, data };
+                Ok((Vec::new(), Payload::Auth(auth)))
+            }
+            LocalAuth::Certificate(credential) => {
+                let octets = signed.octets(id).ok_or(FAILED)?;
+                let auth = cert::sign(&init.terms, credential, ctx.rng, &octets)
+                    .map_err(CloseReason::CannotSign)?;
+                Ok((cert::payloads(credential, asked).collect(), Payload::Auth(auth)))
+            }
+        }
+    }
+
+    /// Which of these peers has proved, by this message, to have this identity: the first, or what is wrong with the first that
+    /// is none.
+    fn proved<'p>(
+        &self,
+        ctx: &Ctx<'_>,
+        init: &InitDone,
+        peers: &[&'p Arc<Peer>],
+        parts: &Parts<'_>,
+        id: &Id,
+    ) -> Result<&'p Arc<Peer>, CloseReason> {
+        const FAILED: CloseReason = CloseReason::AuthenticationOfPeer;
+        let auth = parts.auth.ok_or(FAILED)?;
+        let signed = self.signed(init, !self.initiator).ok_or(FAILED)?;
+        let is_psk = auth.method == AuthMethod::SHARED_KEY_MIC;
+        // RFC 7619: an identity that proves nothing is none. There is no method by which it would be one here.
+        let mut shown = None;
+        let mut tried: Vec<(&Authority, Result<(), CertFault>)> = Vec::new();
+        let mut wrong = None;
+        for peer in peers {
+            let result = match &peer.auth.peer {
+                PeerAuth::Psk(_) if !is_psk => Err(CloseReason::MethodOfPeer {
+                    got: auth.method,
+                    expected: "the pre-shared key",
+                }),
+                PeerAuth::Certificate(_) if is_psk => {
+                    Err(CloseReason::MethodOfPeer { got: auth.method, expected: "a certificate" })
+                }
+                PeerAuth::Psk(key) => {
+                    let good = signed.psk(key, id) == Some(Secret::copy_of(&auth.data));
+                    if good { Ok(()) } else { Err(FAILED) }
+                }
+                PeerAuth::Certificate(authority) => {
+                    // The signature once, and each set of CAs once: public-key work is dear.
+                    let shown = shown.get_or_insert_with(|| {
+                        let octets = signed.octets(id).ok_or(CertFault::Signature)?;
+                        Shown::verify(&init.terms, parts, auth, &octets)
+                    });
+                    let again = tried.iter().find(|(other, _)| **other == **authority);
+                    let result = match (&*shown, again) {
+                        (Err(fault), _) => Err(fault.clone()),
+                        (Ok(_), Some((_, result))) => result.clone(),
+                        (Ok(_), None) if tried.len() >= limits::MAX_AUTHORITIES => {
+                            Err(CertFault::TooMany)
+                        }
+                        (Ok(shown), None) => {
+                            let id = identity::from_wire(id);
+                            let now = ctx.wall_clock.since_1970();
+                            let result = shown.accept(authority, &id, now);
+                            tried.push((authority, result.clone()));
+                            result
+                        }
+                    };
+                    result.map_err(CloseReason::CertificateOfPeer)
+                }
+            };
+            match result {
+                Ok(()) => return Ok(peer),
+                Err(reason) => drop(wrong.get_or_insert(reason)),
+            }
+        }
+        Err(wrong.unwrap_or(FAILED))
     }
 
     /// Initiator: sends IKE_AUTH.
     pub(super) fn send_auth(&mut self, ctx: &mut Ctx<'_>, init: InitDone) {
         let Some(peer) = self.peer.clone() else { return };
         let id = identity::to_wire(&peer.local_id);
-        let Some(auth) = self.auth_data(&init, &peer, true, &id) else { return };
+        let (certs, auth) = match self.prove(ctx, &init, &peer, &id, &init.terms.asked) {
+            Ok(proof) => proof,
+            Err(reason) => {
+                self.close(ctx, reason);
+                return;
+            }
+        };
         let mut payloads = vec![Payload::IdI(id)];
+        payloads.extend(certs);
         let initial_contact = !ctx
             .others
             .values()
@@ -108,11 +215,9 @@ impl IkeSa {
         if initial_contact {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
+        payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
-        payloads.push(Payload::Auth(Auth {
-            method: AuthMethod::SHARED_KEY_MIC,
-            data: auth.expose().to_vec(),
-        }));
+        payloads.push(auth);
         let offer = peer
             .children
             .first()
@@ -143,7 +248,7 @@ impl IkeSa {
             return;
         }
         let parts = Parts::of(payloads);
-        let (Some(id), Some(auth)) = (parts.id_r, parts.auth) else {
+        let (Some(id), Some(_)) = (parts.id_r, parts.auth) else {
             if let Some(offer) = &offer {
                 offer.forget(ctx);
             }
@@ -157,23 +262,18 @@ impl IkeSa {
             return;
         };
         let got = identity::from_wire(id);
-        if let Some(expected) =
-            peer.peer_id.as_ref().filter(|expected| !identity::same(expected, &got))
-        {
+        if let Some(expected) = peer.peer_id.as_ref().filter(|expected| !expected.is_same(&got)) {
             if let Some(offer) = &offer {
                 offer.forget(ctx);
             }
             self.reject(ctx, CloseReason::IdentityMismatch { expected: expected.clone(), got });
             return;
         }
-        let expected = self.auth_data(&init, &peer, false, id);
-        let proved = auth.method == AuthMethod::SHARED_KEY_MIC
-            && expected == Some(Secret::copy_of(&auth.data));
-        if !proved {
+        if let Err(reason) = self.proved(ctx, &init, &[&peer], &parts, id).map(drop) {
             if let Some(offer) = &offer {
                 offer.forget(ctx);
             }
-            self.reject(ctx, CloseReason::AuthenticationOfPeer);
+            self.reject(ctx, reason);
             return;
         }
         self.peer_identity = Some(got);
@@ -214,24 +314,18 @@ impl IkeSa {
         };
         let Awaited { init, candidates } = *awaited;
         let parts = Parts::of(payloads);
-        let (Some(id_i), Some(auth)) = (parts.id_i, parts.auth) else { return };
+        let (Some(id_i), Some(_)) = (parts.id_i, parts.auth) else { return };
         let who = identity::from_wire(id_i);
         let fits = |peer: &&Arc<Peer>| {
-            peer.peer_id.as_ref().is_none_or(|expected| identity::same(expected, &who))
-                && parts
-                    .id_r
-                    .is_none_or(|id_r| identity::same(&identity::from_wire(id_r), &peer.local_id))
+            peer.peer_id.as_ref().is_none_or(|expected| expected.is_same(&who))
+                && parts.id_r.is_none_or(|id_r| identity::from_wire(id_r).is_same(&peer.local_id))
         };
         let mut matching: Vec<_> = candidates.iter().filter(fits).collect();
         // Who is named goes before who takes anybody; of several, the key decides.
         matching.sort_by_key(|peer| peer.peer_id.is_none());
         matching.truncate(limits::MAX_AUTH_CANDIDATES);
-        let proves = |peer: &Arc<Peer>| {
-            auth.method == AuthMethod::SHARED_KEY_MIC
-                && self.auth_data(&init, peer, true, id_i) == Some(Secret::copy_of(&auth.data))
-        };
-        let proved = matching.iter().find(|peer| proves(peer)).copied();
-        let matching = proved.or(matching.first().copied());
+        let proved = self.proved(ctx, &init, &matching, &parts, id_i);
+        let matching = proved.as_ref().ok().or(matching.first()).copied();
         // RFC 7296 §2.21.2: one answer, whatever failed, so that nobody can learn which identities exist.
         let Some(peer) = matching.cloned() else {
             warn!(remote = %self.path.remote, id = %who, wanted = ?parts.id_r.map(identity::from_wire), "no peer is configured with these identities");
@@ -240,7 +334,7 @@ impl IkeSa {
                 let reason = only
                     .peer_id
                     .clone()
-                    .filter(|expected| !identity::same(expected, &who))
+                    .filter(|expected| !expected.is_same(&who))
                     .map_or(CloseReason::AuthenticationRefused, |expected| {
                         CloseReason::IdentityMismatch { expected, got: who.clone() }
                     });
@@ -250,11 +344,11 @@ impl IkeSa {
             }
             return;
         };
-        let proved = proved.is_some();
+        let wrong = proved.err();
         self.peer = Some(Arc::clone(&peer));
-        if !proved {
-            warn!(peer = %peer.name, remote = %self.path.remote, "AUTH does not match our pre-shared key");
-            self.fail_auth(ctx, header, CloseReason::AuthenticationOfPeer);
+        if let Some(reason) = wrong {
+            warn!(peer = %peer.name, remote = %self.path.remote, %reason, "AUTH does not hold");
+            self.fail_auth(ctx, header, reason);
             return;
         }
         if (self.nat.local || self.nat.peer) && peer.ike.encap == EncapPolicy::None {
@@ -264,7 +358,15 @@ impl IkeSa {
         self.how = crate::ike::window::Retransmission::of(&peer.ike);
         self.peer_identity = Some(who);
         let id_r = identity::to_wire(&peer.local_id);
-        let Some(ours) = self.auth_data(&init, &peer, false, &id_r) else { return };
+        let asked = Asked::of(&parts.cert_requests);
+        let (certs, ours) = match self.prove(ctx, &init, &peer, &id_r, &asked) {
+            Ok(proof) => proof,
+            Err(reason) => {
+                warn!(peer = %peer.name, %reason, "no AUTH of our own");
+                self.fail_auth(ctx, header, reason);
+                return;
+            }
+        };
         let began = self.created;
         self.state = State::Established;
         if parts.notify(NotifyType::INITIAL_CONTACT).is_some() {
@@ -272,13 +374,9 @@ impl IkeSa {
         }
         self.establish(ctx, None);
 
-        let mut answer = vec![
-            Payload::IdR(id_r),
-            Payload::Auth(Auth {
-                method: AuthMethod::SHARED_KEY_MIC,
-                data: ours.expose().to_vec(),
-            }),
-        ];
+        let mut answer = vec![Payload::IdR(id_r)];
+        answer.extend(certs);
+        answer.push(ours);
         if parts.sa.is_some() {
             match self.answer_child(
                 ctx,
@@ -370,7 +468,7 @@ impl IkeSa {
     fn forget_replaced(&self, ctx: &mut Ctx<'_>) {
         let name = self.peer_name();
         let waiting =
-            |other: &&IkeSa| matches!(other.state, State::Replaced) && other.peer_name() == name;
+            |other: &&Self| matches!(other.state, State::Replaced) && other.peer_name() == name;
         let ids: Vec<_> = ctx.others.values().filter(waiting).map(|other| other.id).collect();
         for id in ids {
             if let Some(mut other) = ctx.others.remove(&id) {

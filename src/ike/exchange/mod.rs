@@ -8,7 +8,7 @@ pub(super) mod rekey;
 pub(super) mod sa_init;
 
 use crate::wire::ike::numbers::NotifyType;
-use crate::wire::ike::payload::{Auth, Id, Ke, Nonce, Notify, Payload, Sa, Ts};
+use crate::wire::ike::payload::{Auth, Cert, CertReq, Id, Ke, Nonce, Notify, Payload, Sa, Ts};
 
 /// The payloads of a message by name. A message has one at most of each that is an `Option` (see `rules`).
 #[derive(Default)]
@@ -21,6 +21,8 @@ pub(super) struct Parts<'a> {
     pub(super) auth: Option<&'a Auth>,
     pub(super) ts_i: Option<&'a Ts>,
     pub(super) ts_r: Option<&'a Ts>,
+    pub(super) certs: Vec<&'a Cert>,
+    pub(super) cert_requests: Vec<&'a CertReq>,
     pub(super) notifies: Vec<&'a Notify>,
 }
 
@@ -38,9 +40,9 @@ impl<'a> Parts<'a> {
                 Payload::TsI(ts) => parts.ts_i = Some(ts),
                 Payload::TsR(ts) => parts.ts_r = Some(ts),
                 Payload::Notify(notify) => parts.notifies.push(notify),
-                Payload::Cert(_)
-                | Payload::CertReq(_)
-                | Payload::Delete(_)
+                Payload::Cert(cert) => parts.certs.push(cert),
+                Payload::CertReq(request) => parts.cert_requests.push(request),
+                Payload::Delete(_)
                 | Payload::Vendor(_)
                 | Payload::Sk(_)
                 | Payload::Cp(_)

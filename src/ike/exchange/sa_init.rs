@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::KeyPair;
+use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Ctx, IkeSa, Session, State};
 use crate::ike::keymat::IkeKeys;
@@ -43,6 +44,7 @@ pub(in crate::ike) struct InitDone {
     pub(in crate::ike) nonce_i: Vec<u8>,
     pub(in crate::ike) nonce_r: Vec<u8>,
     pub(in crate::ike) keys: IkeKeys,
+    pub(in crate::ike) terms: cert::Terms,
 }
 
 impl IkeSa {
@@ -147,6 +149,9 @@ impl IkeSa {
         payloads.push(Payload::Nonce(Nonce { data: init.nonce.clone() }));
         let pretend = peer.ike.encap == EncapPolicy::Udp;
         payloads.extend(natd::notifies(self.spi_i, IkeSpi(0), self.path, pretend));
+        if peer.auth.has_signature() {
+            payloads.push(cert::hash_algorithms());
+        }
         let header = Header::new(
             self.spi_i,
             IkeSpi(0),
@@ -288,6 +293,7 @@ impl IkeSa {
             nonce_i,
             nonce_r: nonce.data.clone(),
             keys,
+            terms: cert::Terms::agreed(peer.auth.has_signature(), &parts),
         };
         self.send_auth(ctx, done);
     }
@@ -359,6 +365,12 @@ impl IkeSa {
         if nat.supported {
             payloads.extend(natd::notifies(spi_i, spi_r, path, pretend));
         }
+        let signs = accepting.iter().any(|peer| peer.auth.has_signature());
+        if signs {
+            payloads.push(cert::hash_algorithms());
+        }
+        // RFC 7296 §1.2: the responder asks for certificates here, the initiator in IKE_AUTH.
+        payloads.extend(cert::request(accepting.iter().map(|peer| &peer.auth.peer)));
         let header =
             Header::new(spi_i, spi_r, ExchangeType::IKE_SA_INIT, Flags::new(false, true), 0);
         let response = Message { header, payloads }.emit();
@@ -372,6 +384,7 @@ impl IkeSa {
             nonce_i: nonce.data.clone(),
             nonce_r,
             keys,
+            terms: cert::Terms::agreed(signs, &parts),
         };
         let awaited = auth::Awaited { init: done, candidates: accepting };
         let mut sa = Self::blank(

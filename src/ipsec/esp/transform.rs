@@ -100,6 +100,7 @@ impl Transform {
 
     /// Whether so many bytes can be a ciphertext. Only CBC does not take any length: the alignment of RFC 4303 §2.4
     /// binds the sender, and nothing here depends on it.
+    #[inline]
     pub(super) fn takes(&self, encrypted: usize) -> bool {
         match &self.algorithms {
             Algorithms::Aead(_) | Algorithms::Gmac(_) => true,

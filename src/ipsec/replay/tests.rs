@@ -156,3 +156,33 @@ fn two_workers_with_the_same_packet_accept_it_once() {
     assert_eq!(window.accept(9, IcvVerified::new()), Ok(Arrival::Newest));
     assert_eq!(window.accept(9, IcvVerified::new()), Err(DropReason::ReplayDuplicate));
 }
+
+#[test]
+fn what_is_ahead_of_the_top_is_what_the_window_would_say() {
+    let tops = [0, 1, 31, 32, 63, 64, 65, 1000, 0x7fff_ffff, 0xffff_ffc0, 0xffff_fffe, 0xffff_ffff];
+    let tops: Vec<u64> = tops.into_iter().chain(tops.map(|top| 0x3_0000_0000 + top)).collect();
+    let mut told = 0;
+    for (size, esn) in [0, 32, 64, 1024].into_iter().flat_map(|size| [(size, false), (size, true)])
+    {
+        for &top in tops.iter().filter(|&&top| esn || top <= u32::MAX.into()) {
+            let window = ReplayWindow::starting_at(size, esn, top);
+            for base in tops.iter().map(|&top| u32::try_from(top & 0xffff_ffff).unwrap()) {
+                for low in [base.wrapping_sub(1), base, base.wrapping_add(1)] {
+                    if let Some(seq) = ReplayWindow::ahead(top, size, esn, low) {
+                        assert_eq!(window.check(low), Ok(seq), "{size} {esn} {top:#x} {low:#x}");
+                        told += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(told > 500, "{told}");
+}
+
+#[test]
+fn next_packet_is_ahead_without_asking_the_window() {
+    for (esn, top, low) in [(false, 0x100, 0x100), (true, 0x3_0000_0100, 0x100)] {
+        assert_eq!(ReplayWindow::ahead(top, 64, esn, low + 1), Some(top + 1));
+        assert_eq!(ReplayWindow::ahead(top, 64, esn, low), None);
+    }
+}

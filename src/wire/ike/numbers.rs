@@ -246,6 +246,17 @@ numbers! {
 }
 
 numbers! {
+    /// Hash Algorithm of signatures (RFC 7427 §7, RFC 8420 §4).
+    HashId(u16) {
+        SHA1 = 1,
+        SHA2_256 = 2,
+        SHA2_384 = 3,
+        SHA2_512 = 4,
+        IDENTITY = 5,
+    }
+}
+
+numbers! {
     /// Notify Message Type (RFC 7296 §3.10.1). Below 16384 an error, from there a status.
     NotifyType(u16) {
         UNSUPPORTED_CRITICAL_PAYLOAD = 1,

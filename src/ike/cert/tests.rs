@@ -1,0 +1,190 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::crypto::Secret;
+use crate::crypto::pem;
+use crate::crypto::random::testing::Fixed;
+use crate::crypto::sign::PrivateKey;
+use crate::crypto::x509::Trust;
+
+const OCTETS: &[u8] = b"what both sides sign";
+
+fn file(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn der(name: &str) -> Vec<u8> {
+    let block = pem::blocks(&file(&format!("{name}.pem"))).next().expect("a block");
+    block.der.expect("base64").expose().to_vec()
+}
+
+fn credential(name: &str) -> Credential {
+    let leaf = Certificate::parse(&der(name)).expect("a certificate");
+    let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).expect("a key");
+    Credential::new(vec![leaf], Arc::new(key)).expect("they belong together")
+}
+
+fn terms(ours: bool, theirs: Option<&[HashId]>) -> Terms {
+    Terms { ours, theirs: theirs.map(<[HashId]>::to_vec), asked: Asked(Vec::new()) }
+}
+
+fn sign_as(name: &str, terms: &Terms) -> Result<Auth, &'static str> {
+    sign(terms, &credential(name), &mut Fixed::new(&[7, 1, 8, 2]), OCTETS)
+}
+
+fn cert_payload(name: &str) -> Cert {
+    Cert { encoding: CertEncoding::X509_SIGNATURE, data: der(name) }
+}
+
+fn verify(name: &str, terms: &Terms, auth: &Auth) -> Result<Shown, CertFault> {
+    let cert = cert_payload(name);
+    let parts = Parts { certs: vec![&cert], ..Parts::default() };
+    Shown::verify(terms, &parts, auth, OCTETS)
+}
+
+fn fault(result: Result<Shown, CertFault>) -> CertFault {
+    result.err().expect("it is refused")
+}
+
+#[test]
+fn method_14_is_used_where_both_have_sent_hashes() {
+    for name in ["a-rsa2048", "a-p256", "a-p384", "a-p521", "a-ed25519"] {
+        let terms = terms(true, Some(&HASHES));
+        let auth = sign_as(name, &terms).expect("it signs");
+        assert_eq!(auth.method, AuthMethod::DIGITAL_SIGNATURE);
+        assert!(verify(name, &terms, &auth).is_ok(), "{name}");
+        let mut cut = auth.clone();
+        cut.data.pop();
+        assert_eq!(fault(verify(name, &terms, &cut)), CertFault::Signature);
+    }
+}
+
+#[test]
+fn a_hash_that_the_peer_has_not_sent_is_not_used() {
+    for (name, theirs, prefix) in [
+        ("a-rsa2048", HashId::SHA2_512, Scheme::RsaPss(Hash::Sha512)),
+        ("a-p256", HashId::SHA2_384, Scheme::Ecdsa(Hash::Sha384)),
+        ("a-ed25519", HashId::IDENTITY, Scheme::Ed25519),
+    ] {
+        let auth = sign_as(name, &terms(true, Some(&[HashId::SHA1, theirs]))).expect("it signs");
+        let identifier = prefix.algorithm_identifier().expect("it has one");
+        assert_eq!(usize::from(auth.data[0]), identifier.len());
+        assert_eq!(auth.data[1..=identifier.len()], identifier);
+        assert!(sign_as(name, &terms(true, Some(&[HashId::SHA1]))).is_err());
+        assert!(sign_as(name, &terms(true, Some(&[]))).is_err());
+    }
+}
+
+#[test]
+fn methods_of_before_rfc_7427_are_for_peers_without_it() {
+    let old = terms(true, None);
+    for (name, method) in [
+        ("a-p256", AuthMethod::ECDSA_SHA256_P256),
+        ("a-p384", AuthMethod::ECDSA_SHA384_P384),
+        ("a-p521", AuthMethod::ECDSA_SHA512_P521),
+        ("a-rsa2048", AuthMethod::RSA_DIGITAL_SIGNATURE),
+    ] {
+        let auth = sign_as(name, &old).expect("it signs");
+        assert_eq!(auth.method, method);
+        assert!(verify(name, &old, &auth).is_ok(), "{name}");
+        // RFC 7427 §3: not where both have sent hashes.
+        let refused = fault(verify(name, &terms(true, Some(&HASHES)), &auth));
+        assert_eq!(refused, CertFault::Downgrade(method));
+    }
+    assert!(sign_as("a-ed25519", &old).is_err());
+}
+
+#[test]
+fn an_auth_payload_without_form_or_with_another_method_is_refused() {
+    let terms = terms(true, Some(&HASHES));
+    let method = AuthMethod::DIGITAL_SIGNATURE;
+    for data in [vec![], vec![3], vec![2, 0x30, 0], vec![255; 20]] {
+        let auth = Auth { method, data };
+        assert_eq!(fault(verify("a-p256", &terms, &auth)), CertFault::Scheme);
+    }
+    let old = Terms { theirs: None, ..terms };
+    for method in [AuthMethod::DSS_DIGITAL_SIGNATURE, AuthMethod::NULL, AuthMethod(77)] {
+        let auth = Auth { method, data: vec![0; 64] };
+        assert_eq!(fault(verify("a-p256", &old, &auth)), CertFault::Scheme);
+    }
+}
+
+#[test]
+fn the_first_certificate_is_the_one_whose_key_counts() {
+    let terms = terms(true, Some(&HASHES));
+    let auth = sign_as("a-p256", &terms).expect("it signs");
+    let shown = |certs: &[Cert]| {
+        let parts = Parts { certs: certs.iter().collect(), ..Parts::default() };
+        Shown::verify(&terms, &parts, &auth, OCTETS)
+    };
+    let (a, b) = (cert_payload("a-p256"), cert_payload("b-p256"));
+    assert!(shown(&[a.clone(), b.clone()]).is_ok());
+    assert_eq!(fault(shown(&[b, a.clone()])), CertFault::Signature);
+    assert_eq!(fault(shown(&[])), CertFault::Missing);
+    // Encodings that we do not read are passed over.
+    let crl = Cert { encoding: CertEncoding::CRL, data: vec![1] };
+    assert!(shown(&[crl.clone(), a.clone()]).is_ok());
+    assert_eq!(fault(shown(&[crl])), CertFault::Missing);
+    assert_eq!(fault(shown(&vec![a.clone(); limits::MAX_CERTS + 1])), CertFault::TooMany);
+    assert!(shown(&vec![a; limits::MAX_CERTS]).is_ok());
+}
+
+#[test]
+fn sha_1_is_taken_only_if_that_is_allowed() {
+    let name = "a-rsa2048";
+    let shown = |is_sha_1| Shown {
+        leaf: Certificate::parse(&der(name)).expect("a certificate"),
+        others: Vec::new(),
+        is_sha_1,
+    };
+    let id = Identity::Fqdn("a.example.net".into());
+    // 2026-11-01.
+    let now = Duration::from_secs(1_793_491_200);
+    for (is_sha_1, allow_sha_1, expected) in
+        [(false, false, Ok(())), (true, false, Err(CertFault::Sha1)), (true, true, Ok(()))]
+    {
+        let trust = Trust::new(&[der("ca-rsa2048")]).expect("a CA");
+        let authority = Authority { trust, allow_sha_1 };
+        assert_eq!(shown(is_sha_1).accept(&authority, &id, now), expected);
+    }
+}
+
+#[test]
+fn certreq_names_each_ca_once_and_few_of_them() {
+    let authority = |names: &[&str]| {
+        let cas: Vec<_> = names.iter().map(|name| der(name)).collect();
+        let trust = Trust::new(&cas).expect("CAs");
+        PeerAuth::Certificate(Arc::new(Authority { trust, allow_sha_1: false }))
+    };
+    let one = authority(&["ca-p256", "ca-p384"]);
+    let two = authority(&["ca-p384", "ca-ed25519"]);
+    let Some(Payload::CertReq(request)) = request([&one, &two].into_iter()) else {
+        panic!("a CERTREQ")
+    };
+    // RFC 7296 §3.7: SHA-1 of the SubjectPublicKeyInfo, 20 bytes each.
+    let hash = |name: &str| {
+        Certificate::parse(&der(name)).expect("a certificate").public_key().certreq_hash()
+    };
+    let hashes = [hash("ca-p256"), hash("ca-p384"), hash("ca-ed25519")];
+    assert_eq!(request.authority, hashes.concat());
+    assert_eq!(Asked::of(&[&request]).0, hashes);
+    let many = authority(&[
+        "ca-p256",
+        "ca-p384",
+        "ca-p521",
+        "ca-rsa2048",
+        "ca-ed25519",
+        "ca-middle",
+        "ca-low",
+        "ca-short",
+        "ca-too-low",
+        "ca-narrow",
+    ]);
+    let Some(Payload::CertReq(long)) = super::request([&many].into_iter()) else {
+        panic!("a CERTREQ")
+    };
+    assert_eq!(long.authority.len(), 20 * limits::MAX_CERTREQ_CAS);
+    let psk = PeerAuth::Psk(Secret::copy_of(b"a key"));
+    assert_eq!(super::request([&psk].into_iter()), None);
+}

@@ -1,0 +1,279 @@
+//! `[auth]` with certificates, and the files that `ipsecd pki` makes.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use ipsecd::cli::pki;
+use ipsecd::config::{self, Diagnostics, Loaded, Source};
+use ipsecd::crypto::pem;
+use ipsecd::crypto::x509::{CertError, Certificate, SubjectName, Trust};
+use ipsecd::daemon::secrets::FsSecrets;
+use ipsecd::ipsec::pad::{LocalAuth, PeerAuth};
+use ipsecd::testing::FixedRandom;
+
+/// 2026-11-01.
+const TODAY: Duration = Duration::from_secs(1_793_491_200);
+
+/// A directory with the files of `tests/pki`, private keys owner-only.
+fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki");
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = dir.path().join(entry.file_name());
+        std::fs::copy(entry.path(), &to).unwrap();
+        let mode = if to.extension().is_some_and(|e| e == "key") { 0o600 } else { 0o644 };
+        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    // Mode 0644.
+    let open = dir.path().join("open.key");
+    std::fs::copy(dir.path().join("a-p256.key"), &open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(dir.path().join("psk"), "correct horse battery staple").unwrap();
+    std::fs::write(dir.path().join("pass"), "open sesame\n").unwrap();
+    for secret in ["psk", "pass"] {
+        let owner = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(dir.path().join(secret), owner).unwrap();
+    }
+    dir
+}
+
+fn load_in(dir: &Path, auth: &str) -> Result<Loaded, Diagnostics> {
+    let text = format!(
+        "[local]\nid = \"a.example.net\"\nsubnets = [\"10.1.0.0/16\"]\n\
+         [peer]\naddress = \"b.example.net\"\nid = \"b.example.net\"\nsubnets = [\"10.2.0.0/16\"]\n\
+         [auth]\n{auth}\n"
+    );
+    let file = dir.join("x.conf");
+    let source = Source { file: &file, text: &text, mode: Some(0o600) };
+    config::parse(source, &FsSecrets::new(Some(dir.to_owned())))
+}
+
+fn load(auth: &str) -> Result<Loaded, Diagnostics> {
+    load_in(directory().path(), auth)
+}
+
+const OURS: &str = "cert = \"a-p256.pem\"\nkey = \"a-p256.key\"\n";
+const CA: &str = "ca = [\"ca-p256.pem\"]\n";
+const PSK: &str = "psk = { file = \"psk\" }\n";
+
+/// Each side by psk or certificate.
+#[test]
+fn each_side_proves_itself_as_it_is_written() {
+    for (auth, local, peer) in [
+        (PSK.to_owned(), "psk", "psk"),
+        (format!("{OURS}{CA}"), "cert", "cert"),
+        (format!("{OURS}{CA}peer = \"cert\""), "cert", "cert"),
+        (format!("{PSK}{CA}"), "psk", "cert"),
+        (format!("{OURS}{PSK}peer = \"psk\""), "cert", "psk"),
+        (format!("{OURS}{PSK}"), "cert", "psk"),
+        (format!("{PSK}peer = \"psk\""), "psk", "psk"),
+    ] {
+        let loaded = load(&auth).unwrap_or_else(|found| panic!("{auth}\n{found}"));
+        let found = loaded.config.ike().unwrap().auth.clone();
+        assert_eq!(matches!(found.local, LocalAuth::Certificate(_)), local == "cert", "{auth}");
+        assert_eq!(matches!(found.peer, PeerAuth::Certificate(_)), peer == "cert", "{auth}");
+    }
+}
+
+#[test]
+fn keys_are_read_from_files_and_credentials_with_and_without_passphrase() {
+    for (cert, key) in [
+        ("a-p256.pem", "key = { file = \"a-p256.key\" }"),
+        ("a-p256.pem", "key = { credential = \"a-p256.key\" }"),
+        ("a-rsa2048.pem", "key = \"a-rsa2048.key\""),
+        ("a-ed25519.pem", "key = \"a-ed25519.key\""),
+    ] {
+        let auth = format!("cert = \"{cert}\"\n{key}\n{CA}");
+        load(&auth).unwrap_or_else(|found| panic!("{auth}\n{found}"));
+    }
+    let dir = directory();
+    // The key of a-p256, encrypted.
+    let key = dir.path().join("a-p256.key");
+    let encrypted = std::process::Command::new("openssl")
+        .args(["pkcs8", "-topk8", "-passout", "pass:open sesame", "-in"])
+        .arg(&key)
+        .output();
+    // Without openssl there is none to be had.
+    let Ok(encrypted) = encrypted else { return };
+    std::fs::write(&key, encrypted.stdout).unwrap();
+    for passphrase in [
+        "passphrase = \"open sesame\"",
+        "passphrase = { file = \"pass\" }",
+        "passphrase = { credential = \"pass\" }",
+    ] {
+        let auth = format!("{OURS}{CA}{passphrase}");
+        load_in(dir.path(), &auth).unwrap_or_else(|found| panic!("{auth}\n{found}"));
+    }
+    let refused = |auth: &str| load_in(dir.path(), auth).unwrap_err().to_string();
+    assert!(refused(&format!("{OURS}{CA}")).contains("no passphrase is given"));
+    let wrong = refused(&format!("{OURS}{CA}passphrase = \"hunter2\""));
+    assert!(wrong.contains("does not open it") && !wrong.contains("hunter2"), "{wrong}");
+}
+
+#[test]
+fn what_does_not_fit_is_said_in_one_sentence_with_its_place() {
+    for (auth, words) in [
+        ("", &["`psk` is missing", "cert, key and ca"][..]),
+        ("cert = \"a-p256.pem\"\nca = [\"ca-p256.pem\"]", &["the private key is missing"]),
+        ("key = \"hunter2\"", &["the certificate is missing", "psk ="]),
+        (OURS, &["`ca` is missing"]),
+        (CA, &["`psk` is missing", "prove who we are"]),
+        (&format!("{OURS}{CA}{PSK}"), &["nobody uses it", "peer = \"psk\""]),
+        (&format!("{OURS}peer = \"psk\""), &["the psk is missing"]),
+        (&format!("{PSK}peer = \"cert\""), &["the CAs are missing"]),
+        (&format!("{PSK}peer = \"rsa\""), &["unknown word `rsa`"]),
+        (&format!("{PSK}{CA}peer = \"psk\""), &["ca: the peer proves itself by the psk"]),
+        (&format!("{PSK}allow-sha1 = true"), &["allow-sha1: the peer proves itself by the psk"]),
+        (&format!("{PSK}passphrase = \"x\""), &["there is no key that it is for"]),
+        (
+            &format!("cert = \"none.pem\"\nkey = \"a-p256.key\"\n{CA}"),
+            &["cannot read the cert file"],
+        ),
+        (&format!("cert = \"a-p256.key\"\nkey = \"a-p256.key\"\n{CA}"), &["no CERTIFICATE in"]),
+        (&format!("cert = \"a-p256.pem\"\nkey = \"open.key\"\n{CA}"), &["others can read"]),
+        (
+            &format!("cert = \"a-p256.pem\"\nkey = \"a-p384.key\"\n{CA}"),
+            &["not the key of the certificate"],
+        ),
+        (
+            &format!("cert = \"b-p256.pem\"\nkey = \"b-p256.key\"\n{CA}"),
+            &["our id a.example.net is not in it", "b.example.net"],
+        ),
+        (&format!("{OURS}ca = []"), &["the list is empty"]),
+        (&format!("{OURS}ca = [\"ca-p256.crl\"]"), &["no CERTIFICATE in"]),
+        (&format!("{OURS}{CA}crl = \"ca-p256.pem\""), &["no X509 CRL in"]),
+        (&format!("{OURS}{CA}extended-key-usage = \"all\""), &["unknown word `all`", "\"any\""]),
+    ] {
+        let found = load(auth).map(|_| ()).unwrap_err();
+        let shown = found.to_string();
+        for word in words {
+            assert!(shown.contains(word), "{word:?} is not in\n{shown}");
+        }
+        let errors = found.as_slice().iter().filter(|d| d.severity == config::Severity::Error);
+        assert_eq!(errors.count(), 1, "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn a_root_after_our_certificate_is_not_sent() {
+    let dir = directory();
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let chain = [read("a-middle.pem"), read("ca-middle.pem"), read("ca-p256.pem")].concat();
+    std::fs::write(dir.path().join("chain.pem"), chain).unwrap();
+    let auth = format!("cert = \"chain.pem\"\nkey = \"a-middle.key\"\n{CA}");
+    let auth = load_in(dir.path(), &auth).unwrap().config.ike().unwrap().auth.clone();
+    let LocalAuth::Certificate(credential) = auth.local else { panic!("a certificate") };
+    assert_eq!(credential.chain().len(), 2);
+}
+
+fn args(dir: &Path, sites: &[&str]) -> pki::PkiArgs {
+    pki::PkiArgs {
+        sites: sites.iter().map(|site| (*site).to_owned()).collect(),
+        dir: dir.to_owned(),
+        key: pki::Kind::P256,
+        days: 30,
+        ca_name: "Our CA".to_owned(),
+        request: false,
+    }
+}
+
+fn make(args: &pki::PkiArgs) -> std::io::Result<String> {
+    let mut out = Vec::new();
+    let seed = args.sites.iter().map(String::len).sum::<usize>() as u64;
+    let now = SystemTime::UNIX_EPOCH + TODAY;
+    pki::run(args, &mut FixedRandom::new(seed, 1), now, &mut out)?;
+    Ok(String::from_utf8(out).unwrap())
+}
+
+fn certificate(path: &Path) -> Certificate {
+    let text = std::fs::read(path).unwrap();
+    let der = pem::blocks(&text).next().unwrap().der.unwrap();
+    Certificate::parse(der.expose()).unwrap()
+}
+
+#[test]
+fn pki_makes_what_a_configuration_reads_for_every_kind_of_key() {
+    for kind in [pki::Kind::P256, pki::Kind::P384, pki::Kind::P521, pki::Kind::Ed25519] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut args =
+            args(dir.path(), &["a.example.net,192.0.2.1,a@example.net", "b.example.net"]);
+        args.key = kind;
+        let told = make(&args).unwrap();
+        assert_eq!(told.lines().count(), 3, "{told}");
+        let auth = "cert = \"a.example.net.pem\"\nkey = \"a.example.net.key\"\nca = [\"ca.pem\"]\n";
+        load_in(dir.path(), auth).unwrap_or_else(|found| panic!("{found}"));
+        let ca = certificate(&dir.path().join("ca.pem"));
+        let leaf = certificate(&dir.path().join("a.example.net.pem"));
+        assert_eq!(
+            leaf.names(),
+            [
+                SubjectName::Dns("a.example.net".to_owned()),
+                SubjectName::Ip("192.0.2.1".parse().unwrap()),
+                SubjectName::Email("a@example.net".to_owned()),
+            ]
+        );
+        let trust = Trust::new(&[ca.der().to_vec()]).unwrap();
+        let days = |n: u32| TODAY + Duration::from_secs(86_400) * n;
+        assert_eq!(trust.verify(&leaf, &[], TODAY), Ok(()));
+        assert_eq!(trust.verify(&leaf, &[], days(29)), Ok(()));
+        assert!(matches!(trust.verify(&leaf, &[], days(31)), Err(CertError::Expired(_))));
+        for (name, mode) in [("ca.key", 0o600), ("a.example.net.key", 0o600)] {
+            let found = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(found & 0o7777, mode, "{name}");
+        }
+    }
+}
+
+#[test]
+fn pki_adds_sites_to_a_ca_that_is_there_and_overwrites_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    make(&args(dir.path(), &["a.example.net"])).unwrap();
+    let files = || {
+        let mut all: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = files();
+    let error = make(&args(dir.path(), &["b.example.net", "a.example.net"])).unwrap_err();
+    assert!(error.to_string().contains("is there already"), "{error}");
+    assert_eq!(files(), before, "nothing is half done");
+    make(&args(dir.path(), &["longer.example.net"])).unwrap();
+    assert_eq!(files().len(), before.len() + 2);
+    let ca = certificate(&dir.path().join("ca.pem")).der().to_vec();
+    let leaf = certificate(&dir.path().join("longer.example.net.pem"));
+    assert_eq!(Trust::new(&[ca]).unwrap().verify(&leaf, &[], TODAY), Ok(()));
+}
+
+#[test]
+fn pki_refuses_names_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    for bad in ["", "a b", "../a", "a/b", ".a", "-a", "ca", "a@", "a@b@c", "a.example.net,", "ä"] {
+        let error = make(&args(dir.path(), &[bad])).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{bad}: {error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn pki_requests_are_read_by_openssl() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut args = args(dir.path(), &["a.example.net,192.0.2.1"]);
+    args.request = true;
+    make(&args).unwrap();
+    assert!(!dir.path().join("ca.pem").exists());
+    let output = std::process::Command::new("openssl")
+        .args(["req", "-verify", "-noout", "-text", "-in"])
+        .arg(dir.path().join("a.example.net.csr"))
+        .output();
+    // Without openssl there is nobody to ask.
+    let Ok(output) = output else { return };
+    let text = format!("{output:?}");
+    assert!(output.status.success() && text.contains("verify OK"), "{text}");
+    assert!(text.contains("DNS:a.example.net, IP Address:192.0.2.1"), "{text}");
+}
