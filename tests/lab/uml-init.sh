@@ -5,10 +5,13 @@
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LANG=C
 
+# The project may lie under what is mounted over.
+agent=$(cat "${0%/*}/agent.py")
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
+printf '%s\n' "$agent" >/run/agent.py
 for word in $(cat /proc/cmdline); do
   case $word in lab=*) number=${word#lab=} ;; esac
 done
@@ -36,4 +39,4 @@ for other in 1 2 9; do
   ip neigh replace "10.77.0.$other" lladdr "02:00:00:00:77:0$other" dev vec0 nud permanent
   ip neigh replace "fd77::$other" lladdr "02:00:00:00:77:0$other" dev vec0 nud permanent
 done
-exec /usr/bin/python3 "${0%/*}/agent.py" "10.77.0.$number"
+exec /usr/bin/python3 /run/agent.py "10.77.0.$number"
