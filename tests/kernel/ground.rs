@@ -12,6 +12,9 @@ use crate::lab::uml::{self, Guest, Host};
 use crate::lab::{Need, process};
 use crate::matrix::{Cell, End};
 
+/// Packets that a tap device holds for its guest, which is slow: a thousand are not enough for all cells at once.
+const QUEUE: u32 = 10_000;
+
 /// The number of the host that a test works from, where it is neither of the ends.
 const BETWEEN: u8 = 9;
 
@@ -80,6 +83,7 @@ impl Ground {
     #[track_caller]
     pub(crate) fn near(&self) {
         self.net.ip("tuntap add dev tap2 mode tap");
+        self.net.ip(&format!("link set tap2 txqueuelen {QUEUE}"));
         self.settle(&self.net, "tap2", 1);
     }
 
@@ -89,6 +93,7 @@ impl Ground {
         self.net.ip("link add br0 type bridge");
         for number in numbers {
             self.net.ip(&format!("tuntap add dev tap{number} mode tap"));
+            self.net.ip(&format!("link set tap{number} txqueuelen {QUEUE}"));
             self.net.ip(&format!("link set tap{number} master br0 up"));
         }
         self.settle(&self.net, "br0", BETWEEN);

@@ -74,12 +74,22 @@ def probe(source, target, pings, size):
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
     try:
         for number, length in enumerate(pings):
-            ping(family, source, target, number, os.urandom(length))
+            ping_again(family, source, target, number, os.urandom(length))
         if size:
             echo(family, source, target, os.urandom(size))
     except (OSError, ValueError) as error:
         return str(error) or repr(error)
     return ""
+
+
+def ping_again(family, source, target, number, payload):
+    """Up to three times: a full queue drops one packet, an SA that does not fit drops each."""
+    for left in (2, 1, 0):
+        try:
+            return ping(family, source, target, number, payload)
+        except ValueError as fault:
+            if left == 0 or "no answer" not in str(fault):
+                raise
 
 
 def ping(family, source, target, number, payload):
