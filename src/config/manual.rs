@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::check::report_wrong;
 use super::diagnostic::Report;
-use super::raw::{self, List, Raw, Scalar, Text, WrittenKey};
+use super::raw::{self, List, Names, Raw, Scalar, Text, WrittenKey};
 use super::secret::{self, SecretSource};
 use super::{keys, policy, proposal, selector, value};
 use crate::crypto::Secret;
@@ -140,8 +140,8 @@ impl File<'_, '_> {
             (None, _) => require(manual, "proposal", "", report),
         };
         let selectors = mode.and_then(|mode| self.selectors(manual, mode, report));
-        let inbound = self.direction(manual, &manual.inbound, &INBOUND, suite, report);
-        let outbound = self.direction(manual, &manual.outbound, &OUTBOUND, suite, report);
+        let inbound = self.direction(manual, &manual.inbound, &Names::INBOUND, suite, report);
+        let outbound = self.direction(manual, &manual.outbound, &Names::OUTBOUND, suite, report);
         let around = match &manual.ah {
             Some(ah) => Some(self.bundle(manual, ah, protocol, mode, encap, report)),
             None if manual.excused("ah") => Some(None),
@@ -213,8 +213,8 @@ impl File<'_, '_> {
             None => require(manual, "ah.proposal", "", report),
         };
         let any = suite.map(Suite::Ah);
-        let inbound = self.direction(manual, &ah.inbound, &AH_INBOUND, any, report);
-        let outbound = self.direction(manual, &ah.outbound, &AH_OUTBOUND, any, report);
+        let inbound = self.direction(manual, &ah.inbound, &Names::AH_INBOUND, any, report);
+        let outbound = self.direction(manual, &ah.outbound, &Names::AH_OUTBOUND, any, report);
         if why.is_some() {
             return None;
         }
@@ -422,23 +422,6 @@ impl Placed {
         (self.ts.start_addr, self.ts.end_addr) == value::everything(self.is_ipv6())
     }
 }
-
-/// Names of the keys of one direction.
-struct Names {
-    spi: &'static str,
-    key: Option<&'static str>,
-    auth_key: &'static str,
-    seq: &'static str,
-}
-
-const INBOUND: Names =
-    Names { spi: "spi-in", key: Some("key-in"), auth_key: "auth-key-in", seq: "seq-in" };
-const OUTBOUND: Names =
-    Names { spi: "spi-out", key: Some("key-out"), auth_key: "auth-key-out", seq: "seq-out" };
-const AH_INBOUND: Names =
-    Names { spi: "ah.spi-in", key: None, auth_key: "ah.auth-key-in", seq: "ah.seq-in" };
-const AH_OUTBOUND: Names =
-    Names { spi: "ah.spi-out", key: None, auth_key: "ah.auth-key-out", seq: "ah.seq-out" };
 
 /// A key that an algorithm takes.
 enum Wanted {

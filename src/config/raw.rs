@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Report;
 use super::keys::{self, KEYS, Meant, SECTIONS, heading};
-pub(super) use manual::{Manual, ManualAh, ManualKeys};
+pub(super) use manual::{Manual, ManualAh, ManualKeys, Names};
 
 /// The longest text of a key, in bytes; a psk may be longer.
 const MAX_TEXT: usize = 1024;

@@ -59,21 +59,23 @@ impl Manual<'_> {
 }
 
 /// Names of the keys of one direction.
-struct Names {
-    spi: &'static str,
-    key: Option<&'static str>,
-    auth_key: &'static str,
-    seq: &'static str,
+pub(in super::super) struct Names {
+    pub(in super::super) spi: &'static str,
+    pub(in super::super) key: Option<&'static str>,
+    pub(in super::super) auth_key: &'static str,
+    pub(in super::super) seq: &'static str,
 }
 
-const INBOUND: Names =
-    Names { spi: "spi-in", key: Some("key-in"), auth_key: "auth-key-in", seq: "seq-in" };
-const OUTBOUND: Names =
-    Names { spi: "spi-out", key: Some("key-out"), auth_key: "auth-key-out", seq: "seq-out" };
-const AH_INBOUND: Names =
-    Names { spi: "ah.spi-in", key: None, auth_key: "ah.auth-key-in", seq: "ah.seq-in" };
-const AH_OUTBOUND: Names =
-    Names { spi: "ah.spi-out", key: None, auth_key: "ah.auth-key-out", seq: "ah.seq-out" };
+impl Names {
+    pub(in super::super) const INBOUND: Self =
+        Self { spi: "spi-in", key: Some("key-in"), auth_key: "auth-key-in", seq: "seq-in" };
+    pub(in super::super) const OUTBOUND: Self =
+        Self { spi: "spi-out", key: Some("key-out"), auth_key: "auth-key-out", seq: "seq-out" };
+    pub(in super::super) const AH_INBOUND: Self =
+        Self { spi: "ah.spi-in", key: None, auth_key: "ah.auth-key-in", seq: "ah.seq-in" };
+    pub(in super::super) const AH_OUTBOUND: Self =
+        Self { spi: "ah.spi-out", key: None, auth_key: "ah.auth-key-out", seq: "ah.seq-out" };
+}
 
 impl Walk<'_> {
     pub(super) fn manual<'a>(&mut self, root: &'a DeTable<'a>) -> Vec<Manual<'a>> {
@@ -120,8 +122,8 @@ impl Walk<'_> {
             allow_legacy: self.boolean(&section, "allow-legacy"),
             local: self.list(&section, "local"),
             peer: self.list(&section, "peer"),
-            inbound: self.direction(&section, &INBOUND),
-            outbound: self.direction(&section, &OUTBOUND),
+            inbound: self.direction(&section, &Names::INBOUND),
+            outbound: self.direction(&section, &Names::OUTBOUND),
             replay_window: self.scalar(&section, "replay-window", false, false),
             tfc: self.scalar(&section, "tfc", false, false),
             ah_align: self.scalar(&section, "ah-align", false, false),
@@ -161,8 +163,8 @@ impl Walk<'_> {
         Some(ManualAh {
             span: value.span(),
             proposal: self.text(&section, "ah.proposal"),
-            inbound: self.direction(&section, &AH_INBOUND),
-            outbound: self.direction(&section, &AH_OUTBOUND),
+            inbound: self.direction(&section, &Names::AH_INBOUND),
+            outbound: self.direction(&section, &Names::AH_OUTBOUND),
         })
     }
 
