@@ -9,7 +9,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -20,10 +19,8 @@ use ipsecd::crypto::integ::Integ;
 use ipsecd::crypto::{Encr, Secret};
 use ipsecd::ipsec::esp::EspLayout;
 use ipsecd::ipsec::suite::EspSuite;
-use ipsecd::ipsec::{
-    DfPolicy, DscpPolicy, Encap, InboundSa, Lifetime, Mode, OutboundSa, PacketBuf, Path, PolicyId,
-    SaParams, Spi,
-};
+use ipsecd::ipsec::{InboundSa, OutboundSa, PacketBuf, SaParams};
+use ipsecd::testing::peers;
 use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId};
 use ipsecd::wire::ip::NextHeader;
 use ring::aead::{
@@ -70,27 +67,12 @@ fn suites() -> Vec<(&'static str, EspSuite)> {
 }
 
 fn sa_params(suite: EspSuite) -> SaParams {
-    let addr = "192.0.2.1:4500".parse().expect("an address");
     SaParams {
-        spi: Spi::new(0x1234_5678).expect("not reserved"),
-        other_spi: Spi::new(0x1234_5679).expect("not reserved"),
-        policy: PolicyId(1),
-        peer: Arc::from("peer"),
-        path: Path { local: addr, remote: addr, encap: Encap::Udp },
-        mode: Mode::Tunnel,
         suite: suite.into(),
         encr_key: Secret::new(encr_key(suite)),
         integ_key: Secret::new(integ_key(suite)),
-        ts_local: [].into(),
-        ts_peer: [].into(),
-        sequence: 0,
         replay_window: 64,
-        lifetime: Lifetime::default(),
-        df: DfPolicy::Copy,
-        dscp: DscpPolicy::Copy,
-        tfc: 0,
-        ah_align: 4,
-        around: None,
+        ..peers::sa_params()
     }
 }
 

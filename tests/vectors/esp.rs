@@ -3,10 +3,8 @@
 use ipsecd::crypto::Secret;
 use ipsecd::ipsec::esp::{EspLayout, peek_spi};
 use ipsecd::ipsec::suite::EspSuite;
-use ipsecd::ipsec::{
-    DfPolicy, DscpPolicy, Encap, InboundSa, Lifetime, Mode, OutboundSa, PacketBuf, Path, PolicyId,
-    SaParams, Spi,
-};
+use ipsecd::ipsec::{InboundSa, OutboundSa, PacketBuf, SaParams, Spi};
+use ipsecd::testing::peers::sa_params;
 use ipsecd::wire::ike::numbers::{EsnId, IntegId};
 
 use crate::crypto::{named, same};
@@ -59,26 +57,5 @@ pub(crate) fn esp(case: &Case) -> Result<(), String> {
 }
 
 fn params(suite: EspSuite, spi: Spi) -> SaParams {
-    let addr = "192.0.2.1:4500".parse().expect("an address");
-    SaParams {
-        spi,
-        other_spi: spi,
-        policy: PolicyId(1),
-        peer: "peer".into(),
-        path: Path { local: addr, remote: addr, encap: Encap::Plain },
-        mode: Mode::Tunnel,
-        suite: suite.into(),
-        encr_key: Secret::empty(),
-        integ_key: Secret::empty(),
-        ts_local: [].into(),
-        ts_peer: [].into(),
-        sequence: 0,
-        replay_window: 64,
-        lifetime: Lifetime::default(),
-        df: DfPolicy::Copy,
-        dscp: DscpPolicy::Copy,
-        tfc: 0,
-        ah_align: 4,
-        around: None,
-    }
+    SaParams { spi, suite: suite.into(), replay_window: 64, ..sa_params() }
 }
