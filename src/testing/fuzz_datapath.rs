@@ -93,7 +93,7 @@ pub fn inbound_packet(data: &[u8]) -> usize {
         let after = counted(&pair.b.stats());
         assert_eq!(passed as u64 + after - before, 1, "{:?}: lost, or counted twice", pair.kind);
         for packet in out.deliver.iter() {
-            let ip = IpPacket::new_checked(&packet[..]).expect("an IP packet is delivered");
+            let ip = IpPacket::new_checked(packet).expect("an IP packet is delivered");
             assert_eq!(ip.total_len(), packet.len(), "{:?}: from end to end", pair.kind);
         }
         Some(out.deliver.len())
