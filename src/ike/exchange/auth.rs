@@ -158,8 +158,10 @@ impl IkeSa {
                     got: auth.method,
                     expected: "the pre-shared key",
                 }),
-                PeerAuth::Signature(_) if is_psk => {
-                    Err(CloseReason::MethodOfPeer { got: auth.method, expected: "a signature" })
+                PeerAuth::Signature(authority) if is_psk => {
+                    let expected =
+                        if authority.keys.is_empty() { "a certificate" } else { "a public key" };
+                    Err(CloseReason::MethodOfPeer { got: auth.method, expected })
                 }
                 PeerAuth::Psk(key) => {
                     let good = signed.psk(key, id) == Some(Secret::copy_of(&auth.data));
