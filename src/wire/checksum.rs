@@ -9,16 +9,20 @@ use super::ip::NextHeader;
 /// The one's complement sum of `data`, padded with a zero byte to even length (RFC 1071 §1).
 #[must_use]
 pub fn data(data: &[u8]) -> u16 {
-    // Four bytes a step: 2^16 ≡ 1 (mod 2^16 - 1), so a 32-bit word weighs what its halves weigh.
-    let mut words = data.chunks_exact(4);
-    let mut sum: u64 = 0;
-    for word in &mut words {
-        sum += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
-    }
-    let mut last = [0; 4];
-    let rest = words.remainder();
+    // RFC 1071 §2 (B), (C): in any byte order, and in words of any length, since 2^16 ≡ 1 (mod 2^16 - 1). Four sums side by
+    // side are what a processor adds at a time.
+    let mut sums = [0_u64; 4];
+    let mut add = |block: &[u8; 16]| {
+        for (sum, word) in sums.iter_mut().zip(block.as_chunks().0) {
+            *sum += u64::from(u32::from_ne_bytes(*word));
+        }
+    };
+    let (blocks, rest) = data.as_chunks();
+    blocks.iter().for_each(&mut add);
+    let mut last = [0; 16];
     last[..rest.len()].copy_from_slice(rest);
-    fold(sum + u64::from(u32::from_be_bytes(last)))
+    add(&last);
+    u16::from_be(fold(sums.iter().map(|&sum| u64::from(fold(sum))).sum()))
 }
 
 /// The sum of sums. Every part but the last must have had an even number of bytes.
@@ -78,6 +82,17 @@ mod tests {
         assert_eq!(data(&[0xab]), 0xab00);
         assert_eq!(data(&[0x12, 0x34, 0x56]), 0x6834);
         assert_eq!(data(&[]), 0);
+    }
+
+    #[test]
+    fn any_length_is_summed_as_by_two_bytes_a_step() {
+        let bytes: Vec<u8> = (0..=255).cycle().skip(100).take(200).collect();
+        for len in 0..bytes.len() {
+            let pairs = bytes[..len].chunks(2);
+            let words =
+                pairs.map(|pair| u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |&b| b.into()));
+            assert_eq!(data(&bytes[..len]), fold(words.sum()), "{len} bytes");
+        }
     }
 
     #[test]
