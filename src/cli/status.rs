@@ -254,7 +254,7 @@ fn drops(drops: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{Code, Failure, PeerState};
+    use crate::control::protocol::{Code, Failure, OffloadStatus, PeerState};
 
     fn status() -> Status {
         let child = ChildSaStatus {
@@ -331,6 +331,7 @@ mod tests {
             pid: 7,
             uptime_seconds: 3661,
             keylog: Some("/tmp/keys".into()),
+            offload: OffloadStatus::default(),
             peers: vec![peer],
             drops: BTreeMap::from([("no-policy".into(), 9)]),
         }

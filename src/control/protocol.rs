@@ -236,10 +236,26 @@ pub struct Status {
     /// Where it writes the keys of every SA, if it does.
     #[serde(default)]
     pub keylog: Option<PathBuf>,
+    /// What is left to the kernel.
+    #[serde(default)]
+    pub offload: OffloadStatus,
     /// The peers, by name.
     pub peers: Vec<PeerStatus>,
     /// Packets dropped, by reason, that no SA is to blame for.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// What TUNs and sockets take in one piece, and how much room the sockets have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OffloadStatus {
+    /// Of each TUN the protocols whose packets come and go in one piece: `tcp`, `udp`.
+    pub tuns: BTreeMap<String, Vec<String>>,
+    /// Whether datagrams of port 4500 leave in one piece, as far as it is known to work.
+    pub udp_segments: bool,
+    /// Receive buffer of port 4500 over IPv4, in bytes, as the kernel counts it; 0 if it does not say.
+    pub receive_buffer: usize,
+    /// Send buffer of the same.
+    pub send_buffer: usize,
 }
 
 /// The state of a peer.
@@ -531,6 +547,7 @@ mod tests {
             pid: 1,
             uptime_seconds: 2,
             keylog: Some("/tmp/keys".into()),
+            offload: OffloadStatus::default(),
             peers: vec![],
             drops: BTreeMap::from([("no-sa".into(), 3)]),
         })));

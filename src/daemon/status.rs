@@ -9,9 +9,10 @@ use ipnet::IpNet;
 
 use super::manual::Pair;
 use super::peers::Entry;
-use super::worker::Lost;
+use super::worker::{Lost, Shared};
 use crate::control::protocol::{
-    ChildSaStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus, PeerStatus, Status, Traffic,
+    ChildSaStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus, OffloadStatus, PeerStatus,
+    Status, Traffic,
 };
 use crate::datapath::{DatapathStats, SaStats};
 use crate::ike::{ChildStatus, SaStatus};
@@ -44,8 +45,29 @@ pub fn of_daemon(
         pid: std::process::id(),
         uptime_seconds: uptime.as_secs(),
         keylog: None,
+        offload: OffloadStatus::default(),
         peers,
         drops,
+    }
+}
+
+/// What is left to the kernel.
+#[must_use]
+pub fn of_offload(shared: &Shared) -> OffloadStatus {
+    let tuns = shared.tuns.load();
+    let tuns = tuns.iter().map(|tun| {
+        let offloads = tun.device.offloads();
+        let names = [("tcp", offloads.tcp), ("udp", offloads.udp)];
+        let names = names.iter().filter(|(_, has)| *has).map(|(name, _)| (*name).to_owned());
+        (tun.device.name().to_owned(), names.collect())
+    });
+    let natt = &shared.sockets.v4.natt.main;
+    let (receive_buffer, send_buffer) = natt.buffers().unwrap_or_default();
+    OffloadStatus {
+        tuns: tuns.collect(),
+        udp_segments: natt.takes_segments(),
+        receive_buffer,
+        send_buffer,
     }
 }
 

@@ -191,6 +191,7 @@ impl Driver {
                 let uptime = now.saturating_duration_since(self.started);
                 let lost = &self.shared.lost;
                 let mut status = status::of_daemon(peers, uptime, &stats, lost);
+                status.offload = status::of_offload(&self.shared);
                 status.keylog = self.keylog.as_ref().map(|log| log.dir().to_owned());
                 Body::Status(Box::new(status))
             }
