@@ -6,7 +6,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{fuzz_ah, fuzz_datapath, fuzz_endpoint};
+use super::{fuzz_ah, fuzz_datapath, fuzz_endpoint, fuzz_offload};
 use crate::wire::esp::{EspHeader, EspPacket, EspTrailer};
 use crate::wire::icmp::{self, IcmpPacket};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
@@ -51,6 +51,8 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("natt", natt),
     ("inbound_packet", inbound_packet),
     ("outbound_packet", outbound_packet),
+    ("segment", segment),
+    ("coalesce", coalesce),
     ("endpoint", endpoint),
     ("endpoint_sealed", endpoint_sealed),
 ];
@@ -63,6 +65,16 @@ pub fn inbound_packet(data: &[u8]) {
 /// Packets from the TUN into a datapath.
 pub fn outbound_packet(data: &[u8]) {
     let _sealed = fuzz_datapath::outbound_packet(data);
+}
+
+/// A packet that is to be cut.
+pub fn segment(data: &[u8]) {
+    let _segments = fuzz_offload::segment(data);
+}
+
+/// Packets that may be joined.
+pub fn coalesce(data: &[u8]) {
+    let _pieces = fuzz_offload::coalesce(data);
 }
 
 /// Datagrams into an endpoint in some state.

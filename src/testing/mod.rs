@@ -11,7 +11,9 @@ pub mod fuzz;
 mod fuzz_ah;
 mod fuzz_datapath;
 mod fuzz_endpoint;
+mod fuzz_offload;
 pub mod gateways;
+mod host;
 mod link;
 mod pair;
 pub mod peers;
@@ -23,6 +25,7 @@ mod trace;
 
 pub use clock::VirtualClock;
 pub use fuzz_datapath::{inbound_packet, outbound_packet, spoil};
+pub use host::HostPacket;
 pub use link::{Link, LinkConfig, Nat};
 pub use pair::{A, B, Held, Missed, Node, Pair, Side};
 pub use puppet::{Puppet, Stage};

@@ -7,8 +7,9 @@ use ipsecd::datapath::coalesce::Coalescer;
 use ipsecd::datapath::segment::{Segments, complete};
 use ipsecd::datapath::{OutboundBatch, PacketBuf, Sealed};
 use ipsecd::ipsec::{Encap, Mode};
+use ipsecd::testing::HostPacket;
 use ipsecd::testing::gateways::{Kind, carry};
-use ipsecd::wire::ip::{Ipv4Packet, Ipv4Repr, Ipv6Repr, NextHeader};
+use ipsecd::wire::ip::{Ipv4Packet, NextHeader};
 use ipsecd::wire::tcp::TcpPacket;
 use ipsecd::wire::udp::UdpPacket;
 use ipsecd::wire::vnet::{Gso, Offloads, PartialChecksum, VnetHeader};
@@ -18,164 +19,6 @@ use crate::kinds::pair_of;
 use crate::support::{Gateway, gcm, pair, pair_with};
 
 const ALL: Offloads = Offloads { tcp: true, udp: true };
-
-/// A TCP or UDP packet, field by field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Model {
-    v6: bool,
-    tcp: bool,
-    port: u16,
-    traffic_class: u8,
-    ttl: u8,
-    ident: u16,
-    dont_fragment: bool,
-    flow_label: u32,
-    sequence: u32,
-    acknowledgment: u32,
-    flags: u8,
-    window: u16,
-    urgent: u16,
-    options: Vec<u8>,
-    payload: Vec<u8>,
-}
-
-impl Default for Model {
-    fn default() -> Self {
-        Self {
-            v6: false,
-            tcp: true,
-            port: 40_000,
-            traffic_class: 0,
-            ttl: 64,
-            ident: 7,
-            dont_fragment: true,
-            flow_label: 0x12345,
-            sequence: u32::MAX - 3000,
-            acknowledgment: 9,
-            flags: 0x10,
-            window: 501,
-            urgent: 0,
-            // Timestamps, as Linux puts them.
-            options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
-            payload: vec![7; 1000],
-        }
-    }
-}
-
-impl Model {
-    fn addresses(&self) -> [IpAddr; 2] {
-        if self.v6 {
-            ["fd01::1", "fd02::1"].map(|addr| addr.parse().unwrap())
-        } else {
-            ["10.1.0.1", "10.2.0.1"].map(|addr| addr.parse().unwrap())
-        }
-    }
-
-    /// The packet, its checksums made one by one.
-    fn packet(&self) -> Vec<u8> {
-        let [src, dst] = self.addresses();
-        let mut data = Vec::new();
-        data.extend(self.port.to_be_bytes());
-        data.extend(5201_u16.to_be_bytes());
-        if self.tcp {
-            data.extend(self.sequence.to_be_bytes());
-            data.extend(self.acknowledgment.to_be_bytes());
-            let words = u8::try_from(5 + self.options.len() / 4).unwrap();
-            data.extend([words << 4, self.flags]);
-            data.extend(self.window.to_be_bytes());
-            data.extend([0, 0]);
-            data.extend(self.urgent.to_be_bytes());
-            data.extend(&self.options);
-            data.extend(&self.payload);
-            TcpPacket::new_checked(&mut data[..]).unwrap().fill_checksum(src, dst);
-        } else {
-            data.extend(u16::try_from(8 + self.payload.len()).unwrap().to_be_bytes());
-            data.extend([0, 0]);
-            data.extend(&self.payload);
-            UdpPacket::new_checked(&mut data[..]).unwrap().fill_checksum(src, dst);
-        }
-        let payload_len = u16::try_from(data.len()).unwrap();
-        let protocol = if self.tcp { NextHeader::TCP } else { NextHeader::UDP };
-        let mut packet = match (src, dst) {
-            (IpAddr::V4(src_addr), IpAddr::V4(dst_addr)) => Ipv4Repr {
-                src_addr,
-                dst_addr,
-                protocol,
-                tos: self.traffic_class,
-                ident: self.ident,
-                dont_fragment: self.dont_fragment,
-                ttl: self.ttl,
-                payload_len,
-            }
-            .emit()
-            .to_vec(),
-            (IpAddr::V6(src_addr), IpAddr::V6(dst_addr)) => Ipv6Repr {
-                src_addr,
-                dst_addr,
-                next_header: protocol,
-                traffic_class: self.traffic_class,
-                flow_label: self.flow_label,
-                hop_limit: self.ttl,
-                payload_len,
-            }
-            .emit()
-            .to_vec(),
-            _ => unreachable!(),
-        };
-        packet.extend(data);
-        if !self.v6 {
-            Ipv4Packet::new_checked(&mut packet[..]).unwrap().fill_checksum();
-        }
-        packet
-    }
-
-    /// The packets that a host makes of it, each built by itself.
-    fn segments(&self, segment_len: usize) -> Vec<Self> {
-        let count = self.payload.len().div_ceil(segment_len).max(1);
-        (0..count)
-            .map(|nth| {
-                let start = nth * segment_len;
-                let end = (start + segment_len).min(self.payload.len());
-                let mut flags = self.flags;
-                if nth > 0 {
-                    flags &= !0x80;
-                }
-                if nth + 1 < count {
-                    flags &= !0x09;
-                }
-                Self {
-                    ident: self.ident.wrapping_add(u16::try_from(nth).unwrap()),
-                    sequence: self.sequence.wrapping_add(u32::try_from(start).unwrap()),
-                    flags,
-                    payload: self.payload[start..end].to_vec(),
-                    ..self.clone()
-                }
-            })
-            .collect()
-    }
-
-    fn header_len(&self) -> usize {
-        let ip = if self.v6 { 40 } else { 20 };
-        ip + if self.tcp { 20 + self.options.len() } else { 8 }
-    }
-
-    /// As a kernel would say that it is to be cut. The checksum field has the sum of the pseudo-header, which a cut
-    /// does not look at.
-    fn vnet(&self, segment_len: usize) -> VnetHeader {
-        let start = if self.v6 { 40 } else { 20 };
-        VnetHeader {
-            checksum: Some(PartialChecksum { start, offset: if self.tcp { 16 } else { 6 } }),
-            gso: match (self.tcp, self.v6) {
-                (true, false) => Gso::TcpV4,
-                (true, true) => Gso::TcpV6,
-                (false, _) => Gso::Udp,
-            },
-            ecn: self.flags & 0x80 != 0,
-            header_len: u16::try_from(self.header_len()).unwrap(),
-            segment_len: u16::try_from(segment_len).unwrap(),
-        }
-    }
-}
 
 fn cut(packet: &[u8], vnet: &VnetHeader) -> Vec<Vec<u8>> {
     let segments = Segments::new(packet, vnet).expect("what it says it is");
@@ -216,14 +59,13 @@ fn taken_apart(pieces: &[(VnetHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
     apart.collect()
 }
 
-fn model() -> impl Strategy<Value = Model> {
+fn model() -> impl Strategy<Value = HostPacket> {
     let ip = (any::<bool>(), any::<bool>(), any::<u8>(), 1_u8.., any::<u16>(), any::<bool>());
     let tcp = (any::<u32>(), any::<u32>(), any::<u8>(), any::<u16>(), any::<u16>(), 0_usize..=10);
     (ip, tcp, 0_u32..1 << 20, prop::collection::vec(any::<u8>(), 0..9000)).prop_map(
         |((v6, tcp, traffic_class, ttl, ident, dont_fragment), of_tcp, flow_label, payload)| {
             let (sequence, acknowledgment, flags, window, urgent, words) = of_tcp;
-            Model {
-                v6,
+            HostPacket {
                 tcp,
                 port: 40_000,
                 traffic_class,
@@ -238,6 +80,7 @@ fn model() -> impl Strategy<Value = Model> {
                 urgent,
                 options: vec![1; 4 * words],
                 payload,
+                ..HostPacket::new(v6)
             }
         },
     )
@@ -251,7 +94,7 @@ fn stream() -> impl Strategy<Value = Vec<Vec<u8>>> {
         |(flows, steps)| {
             let mut flows: Vec<_> = flows
                 .into_iter()
-                .map(|(v6, tcp, port)| Model { v6, tcp, port, ..Model::default() })
+                .map(|(v6, tcp, port)| HostPacket { tcp, port, ..HostPacket::new(v6) })
                 .collect();
             let steps = steps.into_iter().enumerate();
             let packets = steps.map(|(nth, (flow, change, len))| {
@@ -319,7 +162,7 @@ proptest! {
     fn segments_are_those_that_the_host_would_have_sent(model in model(), len in 1_usize..3000) {
         let mut model = model;
         model.payload.truncate(60 * len);
-        let expected: Vec<_> = model.segments(len).iter().map(Model::packet).collect();
+        let expected: Vec<_> = model.segments(len).iter().map(HostPacket::packet).collect();
         prop_assert_eq!(cut(&model.packet(), &model.vnet(len)), expected);
     }
 
@@ -342,7 +185,7 @@ proptest! {
     #[test]
     fn cut_and_joined_again_is_the_same(model in model(), len in 100_usize..3000) {
         // Of what may be joined, and of more than one segment.
-        let model = Model { flags: 0x10 | model.flags & 0x49, ..model };
+        let model = HostPacket { flags: 0x10 | model.flags & 0x49, ..model };
         prop_assume!(model.payload.len() > len && model.payload.len() <= 60 * len);
         let segments = cut(&model.packet(), &model.vnet(len));
         let pieces = joined(&segments, ALL);
@@ -378,8 +221,8 @@ fn a_stream_is_joined_as_far_as_a_packet_is_long() {
     for (v6, tcp, most) in
         [(false, true, 65), (true, true, 65), (false, false, 64), (true, false, 64)]
     {
-        let model = Model { v6, tcp, payload: vec![7; 130 * 1000], ..Model::default() };
-        let packets: Vec<_> = model.segments(1000).iter().map(Model::packet).collect();
+        let model = HostPacket { tcp, payload: vec![7; 130 * 1000], ..HostPacket::new(v6) };
+        let packets: Vec<_> = model.segments(1000).iter().map(HostPacket::packet).collect();
         let pieces = joined(&packets, ALL);
         let rest = 130 - 2 * most;
         let expected: Vec<_> = [most, most, rest].into_iter().filter(|&count| count > 0).collect();
@@ -396,8 +239,8 @@ fn nothing_is_joined_that_the_tun_does_not_take() {
     for (tcp, offloads) in
         [(true, Offloads { tcp: false, udp: true }), (false, Offloads { tcp: true, udp: false })]
     {
-        let model = Model { tcp, payload: vec![7; 5000], ..Model::default() };
-        let packets: Vec<_> = model.segments(1000).iter().map(Model::packet).collect();
+        let model = HostPacket { tcp, payload: vec![7; 5000], ..HostPacket::default() };
+        let packets: Vec<_> = model.segments(1000).iter().map(HostPacket::packet).collect();
         let pieces = joined(&packets, offloads);
         assert!(pieces.iter().all(|(vnet, _)| *vnet == VnetHeader::default()));
         assert_eq!(taken_apart(&pieces), packets);
@@ -407,7 +250,7 @@ fn nothing_is_joined_that_the_tun_does_not_take() {
 /// The second of two that would follow each other is changed in one thing.
 #[test]
 fn what_differs_in_anything_is_not_joined() {
-    type Change = fn(&mut Model);
+    type Change = fn(&mut HostPacket);
     let changes: [(&str, Change); 16] = [
         ("ECN", |model| model.traffic_class = 3),
         ("DSCP", |model| model.traffic_class = 0xb8),
@@ -427,27 +270,29 @@ fn what_differs_in_anything_is_not_joined() {
         ("longer", |model| model.payload.push(7)),
     ];
     for (what, change) in changes {
-        let mut models = Model { payload: vec![7; 2000], ..Model::default() }.segments(1000);
-        let plain: Vec<_> = models.iter().map(Model::packet).collect();
+        let mut models =
+            HostPacket { payload: vec![7; 2000], ..HostPacket::default() }.segments(1000);
+        let plain: Vec<_> = models.iter().map(HostPacket::packet).collect();
         assert_eq!(joined(&plain, ALL).len(), 1);
         change(&mut models[1]);
-        let packets: Vec<_> = models.iter().map(Model::packet).collect();
+        let packets: Vec<_> = models.iter().map(HostPacket::packet).collect();
         assert_eq!(joined(&packets, ALL).len(), 2, "{what}");
     }
-    let mut models = Model { v6: true, payload: vec![7; 2000], ..Model::default() }.segments(1000);
+    let mut models = HostPacket { payload: vec![7; 2000], ..HostPacket::new(true) }.segments(1000);
     models[1].flow_label += 1;
-    let packets: Vec<_> = models.iter().map(Model::packet).collect();
+    let packets: Vec<_> = models.iter().map(HostPacket::packet).collect();
     assert_eq!(joined(&packets, ALL).len(), 2, "flow label");
 }
 
 #[test]
 fn what_ends_a_stream_or_is_shorter_is_the_last_that_joins() {
     for (flags, len) in [(0x18, 1000), (0x11, 1000), (0x10, 999)] {
-        let mut models = Model { payload: vec![7; 4000], ..Model::default() }.segments(1000);
+        let mut models =
+            HostPacket { payload: vec![7; 4000], ..HostPacket::default() }.segments(1000);
         models[2].flags = flags;
         models[2].payload.truncate(len);
         models[3].sequence = models[2].sequence.wrapping_add(u32::try_from(len).unwrap());
-        let packets: Vec<_> = models.iter().map(Model::packet).collect();
+        let packets: Vec<_> = models.iter().map(HostPacket::packet).collect();
         let pieces = joined(&packets, ALL);
         assert_eq!(pieces.len(), 2, "{flags:#x} {len}");
         assert_eq!(pieces[1].1, packets[3]);
@@ -457,19 +302,19 @@ fn what_ends_a_stream_or_is_shorter_is_the_last_that_joins() {
 
 #[test]
 fn a_packet_without_payload_is_not_overtaken() {
-    let mut models = Model { payload: vec![7; 3000], ..Model::default() }.segments(1000);
+    let mut models = HostPacket { payload: vec![7; 3000], ..HostPacket::default() }.segments(1000);
     models[1].payload.clear();
     models[2].sequence = models[1].sequence;
     models[1].ident = models[0].ident;
-    let packets: Vec<_> = models.iter().map(Model::packet).collect();
+    let packets: Vec<_> = models.iter().map(HostPacket::packet).collect();
     assert_eq!(taken_apart(&joined(&packets, ALL)), packets);
 }
 
 #[test]
 fn flows_that_are_mixed_are_joined_each() {
     let flow = |port| {
-        let model = Model { port, payload: vec![7; 8000], ..Model::default() };
-        model.segments(1000).iter().map(Model::packet).collect::<Vec<_>>()
+        let model = HostPacket { port, payload: vec![7; 8000], ..HostPacket::default() };
+        model.segments(1000).iter().map(HostPacket::packet).collect::<Vec<_>>()
     };
     let flows = [flow(1), flow(2), flow(3)];
     let packets: Vec<_> =
@@ -482,12 +327,12 @@ fn flows_that_are_mixed_are_joined_each() {
 #[test]
 fn a_checksum_left_to_the_card_is_made() {
     for (v6, tcp) in [(false, true), (true, true), (false, false), (true, false)] {
-        let model = Model { v6, tcp, payload: (0..=255).collect(), ..Model::default() };
+        let model = HostPacket { tcp, payload: (0..=255).collect(), ..HostPacket::new(v6) };
         let expected = model.packet();
         let partial = model.vnet(1).checksum.unwrap();
         let mut packet = expected.clone();
         let at = usize::from(partial.start + partial.offset);
-        let [src, dst] = model.addresses();
+        let [src, dst] = model.addresses;
         let len = packet.len() - usize::from(partial.start);
         packet[at..at + 2].copy_from_slice(&pseudo(src, dst, tcp, len).to_be_bytes());
         assert!(complete(&mut packet, partial));
@@ -537,8 +382,8 @@ fn a_large_packet_leaves_as_runs_that_open_to_its_segments() {
     for (v6, tcp) in [(false, true), (true, true), (false, false), (true, false)] {
         let (mut a, mut b) = pair(gcm());
         let payload: Vec<_> = (0..64_007_u32).map(|n| n.to_le_bytes()[0]).collect();
-        let model = Model { v6, tcp, flags: 0x98, payload, ..Model::default() };
-        let expected: Vec<_> = model.segments(1300).iter().map(Model::packet).collect();
+        let model = HostPacket { tcp, flags: 0x98, payload, ..HostPacket::new(v6) };
+        let expected: Vec<_> = model.segments(1300).iter().map(HostPacket::packet).collect();
         let (packet, vnet) = (model.packet(), model.vnet(1300));
         let out = send_cut(&mut a, &packet, vnet);
         assert_eq!(out.sealed.len(), 2, "as many bytes as UDP takes each time");
@@ -565,11 +410,11 @@ fn a_large_packet_leaves_as_runs_that_open_to_its_segments() {
 }
 
 /// The same packet between the hosts or subnets of this kind of SA.
-fn of_kind(kind: Kind, model: &Model) -> Vec<u8> {
+fn of_kind(kind: Kind, model: &HostPacket) -> Vec<u8> {
     let packet = model.packet();
     let [src, dst] = match kind.mode {
         Mode::Transport => kind.hosts(),
-        Mode::Tunnel => model.addresses(),
+        Mode::Tunnel => model.addresses,
     };
     let mut packet = packet;
     let transport = match (src, dst) {
@@ -618,7 +463,7 @@ fn every_kind_of_sa_carries_segments_as_it_carries_packets() {
     for kind in Kind::all() {
         for tcp in [true, false] {
             let payload = vec![7; 5000];
-            let model = Model { v6: kind.v6, tcp, flags: 0x18, payload, ..Model::default() };
+            let model = HostPacket { tcp, flags: 0x18, payload, ..HostPacket::new(kind.v6) };
             let vnet = model.vnet(700);
             let packet = of_kind(kind, &model);
             let singles = cut(&packet, &vnet);
@@ -636,7 +481,7 @@ fn every_kind_of_sa_carries_segments_as_it_carries_packets() {
 #[test]
 fn segments_that_do_not_fit_are_answered_once() {
     let (mut a, _) = pair(gcm());
-    let model = Model { payload: vec![7; 20_000], ..Model::default() };
+    let model = HostPacket { payload: vec![7; 20_000], ..HostPacket::default() };
     let out = send_cut(&mut a, &model.packet(), model.vnet(1460));
     assert!(out.sealed.is_empty());
     assert_eq!(out.replies.len(), 1);
@@ -645,7 +490,7 @@ fn segments_that_do_not_fit_are_answered_once() {
     assert_eq!(reply.payload()[..2], [3, 4], "fragmentation needed");
     assert_eq!(a.dropped().iter().map(|(_, count)| count).sum::<u64>(), 14, "every segment");
     // What may be fragmented is, each segment by itself.
-    let model = Model { dont_fragment: false, tcp: false, ..model };
+    let model = HostPacket { dont_fragment: false, tcp: false, ..model };
     let out = send_cut(&mut a, &model.packet(), model.vnet(1460));
     assert_eq!((out.sealed.len(), out.replies.len()), (2 * 13 + 1, 0), "the last fits");
 }
@@ -653,7 +498,7 @@ fn segments_that_do_not_fit_are_answered_once() {
 #[test]
 fn when_an_sa_ends_within_a_packet_the_segments_before_it_leave() {
     let (mut a, _) = pair_with(gcm(), |params| params.lifetime.hard_packets = Some(5));
-    let model = Model { payload: vec![7; 5000], ..Model::default() };
+    let model = HostPacket { payload: vec![7; 5000], ..HostPacket::default() };
     let out = send_cut(&mut a, &model.packet(), model.vnet(700));
     assert_eq!((lengths(out).len(), model.segments(700).len()), (5, 8));
     assert_eq!(out.notices.len(), 1, "IKE hears of it");
