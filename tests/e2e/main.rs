@@ -16,6 +16,7 @@ mod keylog;
 mod lifecycle;
 mod manual;
 mod modes;
+mod offload;
 mod playground;
 mod pmtu;
 mod proof;

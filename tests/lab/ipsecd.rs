@@ -133,6 +133,14 @@ impl<'a> Ipsecd<'a> {
         Self::launch(side, file, &no_peers(side), LOG, &[Path::new("--keylog"), keylog])
     }
 
+    /// As [`Ipsecd::start`], and leaves this much to the kernel.
+    #[track_caller]
+    pub(crate) fn start_with_offload(side: &'a Side, peer: &Peer, offload: &str) -> Self {
+        let file = peer.write(&side.dir.join("ipsecd"));
+        let more = [Path::new("--offload"), Path::new(offload)];
+        Self::launch(side, file, &no_peers(side), LOG, &more)
+    }
+
     #[track_caller]
     fn launch(side: &'a Side, file: PathBuf, dir: &Path, log: &str, more: &[&Path]) -> Self {
         let state = Path::new(STATE_DIR.1);
