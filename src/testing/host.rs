@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::wire::checksum;
 use crate::wire::ip::{Ipv4Packet, Ipv4Repr, Ipv6Repr, NextHeader};
 use crate::wire::tcp::TcpPacket;
 use crate::wire::udp::UdpPacket;
@@ -180,6 +181,28 @@ impl HostPacket {
                 }
             })
             .collect()
+    }
+
+    /// The packet as a kernel hands it over to be cut: its checksum is the sum of the pseudo-header.
+    ///
+    /// # Panics
+    /// As [`packet`](Self::packet).
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<u8> {
+        let mut packet = self.packet();
+        let start = if self.is_ipv6() { 40 } else { 20 };
+        let len = u16::try_from(packet.len() - start).expect("no longer than a packet");
+        let protocol = if self.tcp { NextHeader::TCP } else { NextHeader::UDP };
+        let sum = match self.addresses {
+            [IpAddr::V4(src), IpAddr::V4(dst)] => checksum::pseudo_v4(src, dst, protocol, len),
+            [IpAddr::V6(src), IpAddr::V6(dst)] => {
+                checksum::pseudo_v6(src, dst, protocol, len.into())
+            }
+            _ => panic!("addresses of one version"),
+        };
+        let field = start + if self.tcp { 16 } else { 6 };
+        packet[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        packet
     }
 
     /// Length in bytes of IP and TCP or UDP header.
