@@ -1,0 +1,257 @@
+//! What every peer on a real kernel is put through, in the same words.
+
+use crate::ground::{ENDS, End};
+use crate::lab::wait;
+use crate::session::{PATIENCE, Stage};
+use crate::tunnel::{Proof, Tunnel};
+
+type Case = fn(&Stage<'_>);
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as Case)),*] };
+}
+
+/// All of them, by name.
+pub(crate) const CASES: &[(&str, Case)] = cases![
+    psk_in_both_roles,
+    rsa_certificates_in_both_roles,
+    ecdsa_certificates_in_both_roles,
+    every_suite_in_raw_esp,
+    extended_sequence_numbers,
+    ipv6_outside_and_inside,
+    rekeys_begun_by_either_side_lose_nothing,
+    rekeys_with_pfs,
+    a_delete_by_either_side_is_followed,
+    a_dead_peer_is_met_again,
+    our_death_is_noticed_and_met_again,
+    narrowing_by_either_side,
+    invalid_ke_is_answered_by_either_side,
+    a_cookie_is_returned,
+    nat_in_front_of_either_side,
+];
+
+fn psk_in_both_roles(stage: &Stage<'_>) {
+    for begins in ENDS {
+        stage.meet(&Tunnel::begun_by(begins)).end();
+    }
+}
+
+fn certificates(stage: &Stage<'_>, ours: &'static str, theirs: &'static str, ca: &'static str) {
+    for begins in ENDS {
+        let [ours, theirs] = [ours, theirs].map(Proof::Certificate);
+        stage.meet(&Tunnel { ours, theirs, ca, ..Tunnel::begun_by(begins) }).end();
+    }
+}
+
+fn rsa_certificates_in_both_roles(stage: &Stage<'_>) {
+    certificates(stage, "a-rsa2048", "b-rsa2048", "ca-rsa2048");
+}
+
+fn ecdsa_certificates_in_both_roles(stage: &Stage<'_>) {
+    certificates(stage, "a-p256", "b-p256", "ca-p256");
+}
+
+fn every_suite_in_raw_esp(stage: &Stage<'_>) {
+    let suites = [
+        ("aes128gcm16-prfsha256-x25519", "aes128gcm16"),
+        ("aes256-sha512-modp3072", "aes256-sha512"),
+        ("aes128-sha256-ecp256", "aes128-sha256"),
+        ("aes256gcm16-prfsha512-ecp384", "chacha20poly1305"),
+    ];
+    for (number, (ike, esp)) in suites.into_iter().enumerate() {
+        let begins = ENDS[number % ENDS.len()];
+        println!("{ike} {esp}, {begins:?} begins");
+        let tunnel =
+            Tunnel { ike: ike.to_owned(), esp: esp.to_owned(), ..Tunnel::begun_by(begins) };
+        let session = stage.meet(&tunnel);
+        let algorithm = match esp {
+            "aes128gcm16" => "rfc4106(gcm(aes))",
+            "chacha20poly1305" => "rfc7539esp(chacha20,poly1305)",
+            "aes256-sha512" => "hmac(sha512)",
+            _ => "hmac(sha256)",
+        };
+        assert_eq!(session.kernel().matches(algorithm).count(), 2, "{}", session.kernel());
+        session.end();
+    }
+}
+
+fn extended_sequence_numbers(stage: &Stage<'_>) {
+    for (begins, esp) in ENDS.into_iter().zip(["aes256gcm16-esn", "aes256-sha256-esn"]) {
+        let session = stage.meet(&Tunnel { esp: esp.to_owned(), ..Tunnel::begun_by(begins) });
+        assert_eq!(
+            session.kernel().matches("flag af-unspec esn").count(),
+            2,
+            "{}",
+            session.kernel()
+        );
+        session.end();
+    }
+}
+
+fn ipv6_outside_and_inside(stage: &Stage<'_>) {
+    // Outside, inside.
+    let forms = [(true, true), (true, true), (false, true), (true, false)];
+    for (number, (v6, inside)) in forms.into_iter().enumerate() {
+        let begins = ENDS[number % ENDS.len()];
+        stage.meet(&Tunnel { v6, nets: vec![(1, inside)], ..Tunnel::begun_by(begins) }).end();
+    }
+}
+
+/// Rekeys of both kinds by both, each waited for, while pings pass.
+fn rekey_by_either(stage: &Stage<'_>, tunnel: &Tunnel) {
+    let session = stage.meet(tunnel);
+    let (a, far) = (&session.ipsecd, stage.far);
+    let (mut children, mut ikes) =
+        (vec![a.child()["spi_inbound"].clone()], vec![a.ike()["spi_i"].clone()]);
+    session.under_traffic(|| {
+        for (by, ike) in [
+            (End::Ipsecd, false),
+            (End::Peer, false),
+            (End::Ipsecd, true),
+            (End::Peer, true),
+            (End::Peer, false),
+            (End::Ipsecd, false),
+        ] {
+            match by {
+                End::Ipsecd => a.rekey(ike),
+                End::Peer => far.rekey(&stage.guest, ike),
+            }
+            let known = if ike { &mut ikes } else { &mut children };
+            let fresh = wait::within(PATIENCE, || {
+                let now =
+                    if ike { a.ike()["spi_i"].clone() } else { a.child()["spi_inbound"].clone() };
+                (!known.contains(&now)).then_some(now)
+            });
+            let what = if ike { "IKE_SA" } else { "CHILD_SA" };
+            known.push(fresh.unwrap_or_else(|| panic!("no new {what} by {by:?}")));
+            session.carry();
+        }
+    });
+    wait::until("the old SAs to be gone", PATIENCE, || {
+        (session.kernel().matches("proto esp").count() == 2).then_some(())
+    });
+    session.end();
+}
+
+fn rekeys_begun_by_either_side_lose_nothing(stage: &Stage<'_>) {
+    rekey_by_either(stage, &Tunnel::default());
+}
+
+fn rekeys_with_pfs(stage: &Stage<'_>) {
+    let esp = "aes256gcm16-ecp256".to_owned();
+    rekey_by_either(stage, &Tunnel { esp, ..Tunnel::begun_by(End::Peer) });
+}
+
+fn a_delete_by_either_side_is_followed(stage: &Stage<'_>) {
+    for begins in ENDS {
+        // By us it is in every case's end.
+        let session = stage.meet(&Tunnel::begun_by(begins));
+        stage.far.delete(&stage.guest, true);
+        session.gone();
+        stage.clear();
+    }
+    let session = stage.meet(&Tunnel::begun_by(End::Peer));
+    stage.far.delete(&stage.guest, false);
+    wait::until("the CHILD_SA to be gone", PATIENCE, || {
+        let sa = session.ipsecd.status()["peers"][0]["ike_sas"].clone();
+        sa.as_array()?
+            .iter()
+            .all(|sa| sa["child_sas"].as_array().is_some_and(Vec::is_empty))
+            .then_some(())
+    });
+    assert_eq!(session.kernel().trim(), "");
+    session.end();
+}
+
+const QUICK: &str = "dpd = \"1s\"\nretransmit-timeout = \"200ms\"\nretransmit-tries = 3";
+
+fn a_dead_peer_is_met_again(stage: &Stage<'_>) {
+    let tunnel = Tunnel { ike_lines: QUICK.to_owned(), ..Tunnel::default() };
+    let session = stage.meet(&tunnel);
+    stage.far.kill(&stage.guest);
+    wait::until("the liveness check to fail", PATIENCE, || {
+        (session.ipsecd.state() != "up").then_some(())
+    });
+    stage.far.start(&stage.guest, &tunnel);
+    session.ipsecd.up_within(PATIENCE);
+    session.carry();
+    session.end();
+}
+
+fn our_death_is_noticed_and_met_again(stage: &Stage<'_>) {
+    let session = stage.meet(&Tunnel { their_dpd: true, ..Tunnel::begun_by(End::Peer) });
+    let spis = session.kernel();
+    let tunnel = session.tunnel.clone();
+    session.ipsecd.kill();
+    let dir = stage.ground.dir("gw");
+    let ipsecd = crate::lab::Ipsecd::start_for_file_in(&stage.ground.gw, &dir, tunnel.write(&dir));
+    ipsecd.must_up();
+    // It asks, hears nothing of the old SA, and begins anew.
+    ipsecd.up_within(PATIENCE);
+    let session = crate::session::Session { stage, tunnel, ipsecd };
+    assert_ne!(session.kernel(), spis);
+    session.carry();
+    session.end();
+}
+
+fn narrowing_by_either_side(stage: &Stage<'_>) {
+    let wide = ["10.1.0.0/16".to_owned(), "10.2.0.0/16".to_owned()];
+    let narrow = [End::Ipsecd, End::Peer].map(|end| end.subnet(1, false));
+    let turned = |[ours, theirs]: [String; 2]| [theirs, ours];
+    for begins in ENDS {
+        let session = stage.meet(&match begins {
+            // Who answers is the narrower.
+            End::Ipsecd => Tunnel {
+                our_subnets: Some(wide.clone()),
+                their_subnets: Some(turned(narrow.clone())),
+                ..Tunnel::begun_by(begins)
+            },
+            End::Peer => Tunnel {
+                our_subnets: Some(narrow.clone()),
+                their_subnets: Some(turned(wide.clone())),
+                ..Tunnel::begun_by(begins)
+            },
+        });
+        let child = session.ipsecd.child();
+        assert_eq!(child["ts_peer"][0], *narrow[1], "{child:#}");
+        session.end();
+    }
+}
+
+fn invalid_ke_is_answered_by_either_side(stage: &Stage<'_>) {
+    let (wide, narrow) = ("aes256gcm16-prfsha384-x25519-ecp256", "aes256gcm16-prfsha384-ecp256");
+    for begins in ENDS {
+        let (ours, theirs) = if begins == End::Ipsecd { (wide, narrow) } else { (narrow, wide) };
+        let tunnel = Tunnel {
+            ike: theirs.to_owned(),
+            our_ike: Some(ours.to_owned()),
+            ..Tunnel::begun_by(begins)
+        };
+        let session = stage.meet(&tunnel);
+        let log = stage.far.log(&stage.guest);
+        assert!(
+            log.contains("INVALID_KE") || log.contains("INVAL_KE"),
+            "no INVALID_KE_PAYLOAD was heard of\n{log}"
+        );
+        session.end();
+    }
+}
+
+fn a_cookie_is_returned(stage: &Stage<'_>) {
+    let tunnel = Tunnel { busy: true, ..Tunnel::default() };
+    let session = stage.prepare(&tunnel);
+    session.begin();
+    session.carry();
+    let log = session.ipsecd.log();
+    assert!(log.to_lowercase().contains("cookie"), "no COOKIE was heard of");
+    session.end();
+}
+
+fn nat_in_front_of_either_side(stage: &Stage<'_>) {
+    for nat in ENDS {
+        for begins in ENDS {
+            println!("NAT in front of {nat:?}, {begins:?} begins");
+            stage.meet(&Tunnel { nat: Some(nat), ..Tunnel::begun_by(begins) }).end();
+        }
+    }
+}

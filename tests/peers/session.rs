@@ -1,0 +1,202 @@
+//! A tunnel that stands, and what is held against it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::far::Far;
+use crate::ground::{End, Ground, Seen};
+use crate::lab::uml::{Guest, Host, Local, Probe};
+use crate::lab::{Ipsecd, wait};
+use crate::tunnel::Tunnel;
+
+/// How long the two may take over what they have to agree on.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Pings a second during a rekey.
+const RATE: u32 = 200;
+
+/// A DELETE that is answered takes less.
+const ANSWERED: Duration = Duration::from_millis(2_900);
+
+/// Pings, and bytes over TCP, that each end sends to the other.
+const PINGS: &[usize] = &[56, 1_000];
+const TCP: usize = 20_000;
+
+/// The two ends before anything has begun.
+pub(crate) struct Stage<'a> {
+    pub(crate) ground: &'a Ground,
+    pub(crate) guest: Guest<'a>,
+    near: Local<'a>,
+    pub(crate) far: &'a dyn Far,
+}
+
+impl<'a> Stage<'a> {
+    #[track_caller]
+    pub(crate) fn open(ground: &'a Ground, far: &'a dyn Far) -> Self {
+        ground.watch(None);
+        Self { ground, guest: ground.guest(), near: ground.near(), far }
+    }
+
+    /// Starts both as `tunnel` says, and lets nobody begin.
+    #[track_caller]
+    pub(crate) fn prepare(&self, tunnel: &Tunnel) -> Session<'_> {
+        self.ground.watch(tunnel.nat);
+        self.far.start(&self.guest, tunnel);
+        let dir = self.ground.dir("gw");
+        let ipsecd = Ipsecd::start_for_file_in(&self.ground.gw, &dir, tunnel.write(&dir));
+        Session { stage: self, tunnel: tunnel.clone(), ipsecd }
+    }
+
+    /// Brings `tunnel` up and sees traffic through it.
+    #[track_caller]
+    pub(crate) fn meet(&self, tunnel: &Tunnel) -> Session<'_> {
+        let session = self.prepare(tunnel);
+        session.begin();
+        session.carry();
+        session
+    }
+
+    /// Takes away what a case has left.
+    pub(crate) fn clear(&self) {
+        self.far.kill(&self.guest);
+        self.guest.run("ip xfrm state flush; ip xfrm policy flush");
+    }
+
+    /// The tail of all logs.
+    pub(crate) fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.ground.dir("gw").join("ipsecd.log"));
+        let answer =
+            self.guest.ask(&json!({ "run": "ip -s xfrm state; awk '$2' /proc/net/xfrm_stat" }));
+        format!(
+            "--- ipsecd\n{}\n--- {}\n{}\n--- kernel\n{}\n--- router\n{:?}\n",
+            tail(&log.unwrap_or_default()),
+            self.far.name(),
+            tail(&self.far.log(&self.guest)),
+            tail(answer["output"].as_str().unwrap_or_default()),
+            self.ground.seen()
+        )
+    }
+}
+
+fn tail(text: &str) -> &str {
+    let from = text.len().saturating_sub(8_192);
+    let from = (from..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    &text[from..]
+}
+
+/// One tunnel.
+pub(crate) struct Session<'a> {
+    pub(crate) stage: &'a Stage<'a>,
+    pub(crate) tunnel: Tunnel,
+    pub(crate) ipsecd: Ipsecd<'a>,
+}
+
+impl<'a> Session<'a> {
+    /// Lets the one begin whose turn it is, and waits until the CHILD_SA stands.
+    #[track_caller]
+    pub(crate) fn begin(&self) {
+        self.ipsecd.must_up();
+        if self.tunnel.begins == End::Peer
+            && let Err(said) = self.stage.far.begin(&self.stage.guest)
+        {
+            panic!("{} does not come up: {said}", self.stage.far.name());
+        }
+        self.ipsecd.up_within(PATIENCE);
+        assert_eq!(self.ipsecd.ike()["initiator"], self.tunnel.begins == End::Ipsecd);
+    }
+
+    /// Lets packets of all networks pass both ways; each SA must have carried some, and nothing gone in clear.
+    #[track_caller]
+    pub(crate) fn carry(&self) {
+        self.carry_between(&self.tunnel.nets.clone());
+    }
+
+    #[track_caller]
+    pub(crate) fn carry_between(&self, nets: &[(u8, bool)]) {
+        let before = self.stage.ground.seen();
+        let pairs: Vec<_> = nets
+            .iter()
+            .map(|&(net, v6)| [End::Ipsecd.host(net, v6), End::Peer.host(net, v6)])
+            .collect();
+        self.probe(&pairs);
+        let seen = self.stage.ground.seen();
+        assert_eq!(seen.clear, before.clear, "in clear: {before:?}, {seen:?}");
+        let moved = |count: fn(&Seen) -> u64| count(&seen) - count(&before);
+        let encapsulated = self.tunnel.nat.is_some();
+        let least = 10 * pairs.len() as u64;
+        if encapsulated {
+            assert!(moved(|seen| seen.encapsulated) >= least, "{before:?}, {seen:?}");
+            assert_eq!(moved(|seen| seen.esp), 0, "{before:?}, {seen:?}");
+        } else {
+            assert!(moved(|seen| seen.esp + seen.ah) >= least, "{before:?}, {seen:?}");
+            assert_eq!(moved(|seen| seen.encapsulated), 0, "{before:?}, {seen:?}");
+        }
+    }
+
+    /// Pings and TCP from each of the two to the other, for each pair: our address and the peer's.
+    #[track_caller]
+    pub(crate) fn probe(&self, pairs: &[[IpAddr; 2]]) {
+        let probes = |turned: bool| -> Vec<_> {
+            pairs
+                .iter()
+                .map(|&[near, far]| {
+                    let (source, target) = if turned { (far, near) } else { (near, far) };
+                    Probe { source, target, pings: PINGS, size: TCP }
+                })
+                .collect()
+        };
+        let faults = [self.stage.near.probe(&probes(false)), self.stage.guest.probe(&probes(true))];
+        for (from, faults) in ["ipsecd", self.stage.far.name()].into_iter().zip(faults) {
+            for (pair, fault) in pairs.iter().zip(faults) {
+                assert_eq!(fault, None, "from {from}, {pair:?}");
+            }
+        }
+    }
+
+    /// The kernel's SAs, `ip -s xfrm state`.
+    #[track_caller]
+    pub(crate) fn kernel(&self) -> String {
+        self.stage.guest.run("ip -s xfrm state")
+    }
+
+    /// Waits until neither end has an SA.
+    #[track_caller]
+    pub(crate) fn gone(&self) {
+        wait::until("the kernel's SAs to be gone", PATIENCE, || {
+            self.kernel().trim().is_empty().then_some(())
+        });
+        wait::until("our SAs to be gone", PATIENCE, || {
+            self.ipsecd.status()["peers"][0]["ike_sas"]
+                .as_array()
+                .is_none_or(Vec::is_empty)
+                .then_some(())
+        });
+    }
+
+    /// Ends it from our side: nothing is left at either end.
+    #[track_caller]
+    pub(crate) fn end(self) {
+        let watch = wait::Stopwatch::start();
+        self.ipsecd.down();
+        let took = watch.elapsed();
+        assert!(took < ANSWERED, "down took {took:?}: the DELETE was not answered");
+        self.gone();
+        assert!(self.ipsecd.stop().success());
+        self.stage.clear();
+    }
+
+    /// Sends two hundred pings a second until `work` is done: none may be lost, or answered twice.
+    #[track_caller]
+    pub(crate) fn under_traffic(&self, work: impl FnOnce()) {
+        let (net, v6) = self.tunnel.nets[0];
+        let (source, target) = (End::Ipsecd.host(net, v6), End::Peer.host(net, v6));
+        let near = &self.stage.near;
+        near.ask(&json!({ "stream": [source, target, RATE] }));
+        work();
+        let account = near.ask(&json!({ "settle": true }));
+        assert!(account["sent"].as_u64().is_some_and(|sent| sent > u64::from(RATE)), "{account}");
+        assert_eq!((&account["lost"], &account["twice"]), (&json!([]), &json!([])), "{account}");
+    }
+}

@@ -1,0 +1,181 @@
+//! What both ends are told: one description, which each writes in its own words.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::ground::End;
+use crate::lab::ipsecd::PSK;
+
+/// How an end proves itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Proof {
+    Psk,
+    /// A certificate of `tests/pki` and its key.
+    Certificate(&'static str),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) ours: Proof,
+    pub(crate) theirs: Proof,
+    /// The CA of both, where there are certificates.
+    pub(crate) ca: &'static str,
+    pub(crate) begins: End,
+    pub(crate) v6: bool,
+    /// In front of whom a NAT stands.
+    pub(crate) nat: Option<End>,
+    /// Proposals, in the keywords that ipsecd and strongSwan have.
+    pub(crate) ike: String,
+    pub(crate) esp: String,
+    /// What ipsecd is told instead.
+    pub(crate) our_ike: Option<String>,
+    pub(crate) our_esp: Option<String>,
+    /// The networks: numbers and families, the same on both sides.
+    pub(crate) nets: Vec<(u8, bool)>,
+    /// What ipsecd is told instead, its own and the peer's.
+    pub(crate) our_subnets: Option<[String; 2]>,
+    /// What the peer is told instead, its own and ours.
+    pub(crate) their_subnets: Option<[String; 2]>,
+    /// Further lines of `[ike]` and `[esp]`.
+    pub(crate) ike_lines: String,
+    pub(crate) esp_lines: String,
+    /// Whether the peer asks a dead one, and begins again.
+    pub(crate) their_dpd: bool,
+    /// Whether the peer demands COOKIE.
+    pub(crate) busy: bool,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self {
+            ours: Proof::Psk,
+            theirs: Proof::Psk,
+            ca: "ca-p256",
+            begins: End::Ipsecd,
+            v6: false,
+            nat: None,
+            ike: "aes256gcm16-prfsha384-x25519".to_owned(),
+            esp: "aes256gcm16".to_owned(),
+            our_ike: None,
+            our_esp: None,
+            nets: vec![(1, false)],
+            our_subnets: None,
+            their_subnets: None,
+            ike_lines: String::new(),
+            esp_lines: String::new(),
+            their_dpd: false,
+            busy: false,
+        }
+    }
+}
+
+impl Tunnel {
+    pub(crate) fn begun_by(begins: End) -> Self {
+        Self { begins, ..Self::default() }
+    }
+
+    /// The identity of an end.
+    pub(crate) fn id(end: End) -> &'static str {
+        match end {
+            End::Ipsecd => "a.example.net",
+            End::Peer => "b.example.net",
+        }
+    }
+
+    pub(crate) fn proof(&self, end: End) -> Proof {
+        match end {
+            End::Ipsecd => self.ours,
+            End::Peer => self.theirs,
+        }
+    }
+
+    pub(crate) fn has_certificates(&self) -> bool {
+        matches!(self.ours, Proof::Certificate(_)) || matches!(self.theirs, Proof::Certificate(_))
+    }
+
+    /// The address at which `end` finds the other; `None`: it is behind a NAT and comes by itself.
+    pub(crate) fn remote(&self, end: End) -> Option<String> {
+        if self.nat == Some(end.other()) {
+            return (self.begins == end).then(|| end.router().to_string());
+        }
+        Some(end.other().outside(self.v6).to_string())
+    }
+
+    /// What the peer is told of its own networks and of ours.
+    pub(crate) fn peers_subnets(&self) -> [String; 2] {
+        if let Some(subnets) = &self.their_subnets {
+            return subnets.clone();
+        }
+        [End::Peer, End::Ipsecd].map(|end| self.subnets(end).join(","))
+    }
+
+    fn subnets(&self, end: End) -> Vec<String> {
+        self.nets.iter().map(|&(net, v6)| end.subnet(net, v6)).collect()
+    }
+
+    /// Writes ipsecd's file, and what it names, into `dir`.
+    #[track_caller]
+    pub(crate) fn write(&self, dir: &Path) -> PathBuf {
+        let mut auth = String::new();
+        if let Proof::Certificate(name) = self.ours {
+            write(&dir.join("ours.pem"), &pki(&format!("{name}.pem")));
+            write(&dir.join("ours.key"), &pki(&format!("{name}.key")));
+            auth += "cert = \"ours.pem\"\nkey = \"ours.key\"\n";
+        }
+        if matches!(self.ours, Proof::Psk) || matches!(self.theirs, Proof::Psk) {
+            write(&dir.join("far.psk"), PSK.as_bytes());
+            auth += "psk = { file = \"far.psk\" }\n";
+        }
+        if let Proof::Certificate(_) = self.theirs {
+            write(&dir.join("ca.pem"), &pki(&format!("{}.pem", self.ca)));
+            auth += "ca = [\"ca.pem\"]\n";
+        }
+        let [locals, remotes] = match &self.our_subnets {
+            Some(subnets) => subnets.clone().map(|list| vec![list]),
+            None => [End::Ipsecd, End::Peer].map(|end| self.subnets(end)),
+        };
+        let remote = self.remote(End::Ipsecd).unwrap_or_else(|| "any".to_owned());
+        let start = if self.begins == End::Peer { "start = \"respond\"\n" } else { "" };
+        let [ike, esp] = [(&self.our_ike, &self.ike), (&self.our_esp, &self.esp)]
+            .map(|(ours, both)| ours.as_ref().unwrap_or(both));
+        let mut text = String::new();
+        write!(
+            text,
+            "[local]\naddress = \"{}\"\nid = {:?}\nsubnets = {locals:?}\n\
+             [peer]\naddress = {remote:?}\nid = {:?}\nsubnets = {remotes:?}\n\
+             [auth]\n{auth}\
+             [ike]\nproposals = {ike:?}\n{}\n\
+             [esp]\nproposals = {esp:?}\n{start}{}\n",
+            End::Ipsecd.outside(self.v6),
+            Self::id(End::Ipsecd),
+            Self::id(End::Peer),
+            self.ike_lines,
+            self.esp_lines,
+        )
+        .expect("a string takes it");
+        let file = dir.join("far.conf");
+        write(&file, text.as_bytes());
+        file
+    }
+}
+
+/// A file of `tests/pki`.
+#[track_caller]
+pub(crate) fn pki(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki").join(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// As [`pki`], for a shell line.
+#[track_caller]
+pub(crate) fn pki_text(name: &str) -> String {
+    String::from_utf8(pki(name)).expect("PEM is text")
+}
+
+#[track_caller]
+fn write(path: &Path, contents: &[u8]) {
+    fs::write(path, contents).expect("file is written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("mode is set");
+}
