@@ -13,6 +13,7 @@ mod establish;
 mod harness;
 mod liveness;
 mod lost;
+mod modes;
 mod mutate;
 mod nat;
 mod refused;
