@@ -2,7 +2,7 @@
 
 use crate::ground::{ENDS, End};
 use crate::lab::wait;
-use crate::session::{PATIENCE, Stage};
+use crate::session::{PATIENCE, Session, Stage};
 use crate::tunnel::{Proof, Tunnel};
 
 type Case = fn(&Stage<'_>);
@@ -28,6 +28,10 @@ pub(crate) const CASES: &[(&str, Case)] = cases![
     invalid_ke_is_answered_by_either_side,
     a_cookie_is_returned,
     nat_in_front_of_either_side,
+    ah_in_tunnel_mode,
+    transport_mode,
+    ah_in_transport_mode,
+    transport_mode_through_a_nat,
 ];
 
 fn psk_in_both_roles(stage: &Stage<'_>) {
@@ -97,36 +101,33 @@ fn ipv6_outside_and_inside(stage: &Stage<'_>) {
     }
 }
 
-/// Rekeys of both kinds by both, each waited for, while pings pass.
+/// Who rekeys what: `true` is the IKE SA.
+type Rekey = (End, bool);
+
+/// Rekeys, each waited for and seen to carry.
+fn rekey_each_in_turn(session: &Session<'_>, rekeys: &[Rekey]) {
+    let (a, stage) = (&session.ipsecd, session.stage);
+    let spi =
+        |ike: bool| if ike { a.ike()["spi_i"].clone() } else { a.child()["spi_inbound"].clone() };
+    for &(by, ike) in rekeys {
+        let old = spi(ike);
+        match by {
+            End::Ipsecd => a.rekey(ike),
+            End::Peer => stage.far.rekey(&stage.guest, ike),
+        }
+        let fresh = wait::within(PATIENCE, || (spi(ike) != old).then_some(()));
+        let what = if ike { "IKE_SA" } else { "CHILD_SA" };
+        assert!(fresh.is_some(), "no new {what} by {by:?}");
+        session.carry();
+    }
+}
+
+/// Rekeys of both kinds by both, while pings pass.
 fn rekey_by_either(stage: &Stage<'_>, tunnel: &Tunnel) {
     let session = stage.meet(tunnel);
-    let (a, far) = (&session.ipsecd, stage.far);
-    let (mut children, mut ikes) =
-        (vec![a.child()["spi_inbound"].clone()], vec![a.ike()["spi_i"].clone()]);
-    session.under_traffic(|| {
-        for (by, ike) in [
-            (End::Ipsecd, false),
-            (End::Peer, false),
-            (End::Ipsecd, true),
-            (End::Peer, true),
-            (End::Peer, false),
-            (End::Ipsecd, false),
-        ] {
-            match by {
-                End::Ipsecd => a.rekey(ike),
-                End::Peer => far.rekey(&stage.guest, ike),
-            }
-            let known = if ike { &mut ikes } else { &mut children };
-            let fresh = wait::within(PATIENCE, || {
-                let now =
-                    if ike { a.ike()["spi_i"].clone() } else { a.child()["spi_inbound"].clone() };
-                (!known.contains(&now)).then_some(now)
-            });
-            let what = if ike { "IKE_SA" } else { "CHILD_SA" };
-            known.push(fresh.unwrap_or_else(|| panic!("no new {what} by {by:?}")));
-            session.carry();
-        }
-    });
+    let (us, peer) = (End::Ipsecd, End::Peer);
+    let rekeys = [(us, false), (peer, false), (us, true), (peer, true), (peer, false), (us, false)];
+    session.under_traffic(|| rekey_each_in_turn(&session, &rekeys));
     wait::until("the old SAs to be gone", PATIENCE, || {
         (session.kernel().matches("proto esp").count() == 2).then_some(())
     });
@@ -188,7 +189,7 @@ fn our_death_is_noticed_and_met_again(stage: &Stage<'_>) {
     ipsecd.must_up();
     // It asks, hears nothing of the old SA, and begins anew.
     ipsecd.up_within(PATIENCE);
-    let session = crate::session::Session { stage, tunnel, ipsecd };
+    let session = Session { stage, tunnel, ipsecd };
     assert_ne!(session.kernel(), spis);
     session.carry();
     session.end();
@@ -253,5 +254,45 @@ fn nat_in_front_of_either_side(stage: &Stage<'_>) {
             println!("NAT in front of {nat:?}, {begins:?} begins");
             stage.meet(&Tunnel { nat: Some(nat), ..Tunnel::begun_by(begins) }).end();
         }
+    }
+}
+
+fn ah_in_tunnel_mode(stage: &Stage<'_>) {
+    for (begins, v6) in ENDS.into_iter().zip([false, true]) {
+        let esp = "sha256".to_owned();
+        let tunnel = Tunnel { ah: true, v6, esp, ..Tunnel::begun_by(begins) };
+        let session = stage.meet(&tunnel);
+        assert_eq!(session.kernel().matches("proto ah").count(), 2, "{}", session.kernel());
+        session.end();
+    }
+}
+
+/// Transport mode in IPv4 and IPv6, each begun by another, and rekeyed by either.
+fn transport(stage: &Stage<'_>, ah: bool) {
+    for (begins, v6) in ENDS.into_iter().zip([false, true]) {
+        let esp = if ah { "sha384" } else { "aes256gcm16" }.to_owned();
+        let session =
+            stage.meet(&Tunnel { ah, transport: true, v6, esp, ..Tunnel::begun_by(begins) });
+        assert_eq!(session.kernel().matches("mode transport").count(), 2, "{}", session.kernel());
+        rekey_each_in_turn(&session, &[(End::Ipsecd, false), (End::Peer, false)]);
+        session.end();
+    }
+}
+
+fn transport_mode(stage: &Stage<'_>) {
+    transport(stage, false);
+}
+
+fn ah_in_transport_mode(stage: &Stage<'_>) {
+    transport(stage, true);
+}
+
+fn transport_mode_through_a_nat(stage: &Stage<'_>) {
+    for nat in ENDS {
+        // Who is behind the NAT begins, as ever.
+        let session =
+            stage.meet(&Tunnel { nat: Some(nat), transport: true, ..Tunnel::begun_by(nat) });
+        assert_eq!(session.kernel().matches("mode transport").count(), 2, "{}", session.kernel());
+        session.end();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gw -------------------------- router ------------------------- guest
-//! 10.77.1.1     10.77.1.9, 10.77.0.9                         10.77.0.2
+//! 10.77.1.1     10.77.1.9, 10.77.0.9                         10.77.0.2   (.8 where it translates)
 //! fd77:1::1     fd77:1::9, fd77::9                             fd77::2
 //! 10.1.N.1, fd01:N::1                              10.2.N.1, fd02:N::1      inside
 //! ```
@@ -22,6 +22,9 @@ use crate::lab::{Need, process};
 /// The guest's number in the lab, and the router's.
 const GUEST: u8 = 2;
 const ROUTER: u8 = 9;
+
+/// The router's number where it stands for somebody else: the agents are asked from another address.
+const NAT: u8 = 8;
 
 /// The inner networks that each side has.
 pub(crate) const NETS: [u8; 3] = [1, 2, 3];
@@ -49,8 +52,8 @@ impl End {
     /// The router's address towards it: what stands for the other one behind a NAT.
     pub(crate) fn router(self) -> IpAddr {
         match self {
-            Self::Ipsecd => Ipv4Addr::new(10, 77, 1, ROUTER).into(),
-            Self::Peer => Ipv4Addr::new(10, 77, 0, ROUTER).into(),
+            Self::Ipsecd => Ipv4Addr::new(10, 77, 1, NAT).into(),
+            Self::Peer => Ipv4Addr::new(10, 77, 0, NAT).into(),
         }
     }
 
@@ -160,6 +163,7 @@ impl Ground {
     #[track_caller]
     pub(crate) fn watch(&self, nat: Option<End>) {
         let [gw, guest] = ENDS.map(|end| end.outside(false));
+        let [for_guest, for_gw] = ENDS.map(End::router);
         let [gw6, guest6] = ENDS.map(|end| end.outside(true));
         let mut rules = format!(
             "flush ruleset
@@ -171,7 +175,7 @@ impl Ground {
                chain pre {{ type filter hook prerouting priority -300;
                  ip saddr {{ 10.1.0.0/16, 10.2.0.0/16 }} counter name clear
                  ip6 saddr {{ fd01::/16, fd02::/16 }} counter name clear
-                 ip saddr {{ {gw}, {guest} }} ip daddr {{ {gw}, {guest} }} meta l4proto {{ tcp, icmp }} counter name clear
+                 ip saddr {{ {gw}, {guest} }} ip daddr {{ {gw}, {guest}, {for_gw}, {for_guest} }} meta l4proto {{ tcp, icmp }} counter name clear
                  ip6 saddr {{ {gw6}, {guest6} }} ip6 daddr {{ {gw6}, {guest6} }} meta l4proto {{ tcp, icmpv6 }} counter name clear
                  meta l4proto 50 counter name raw-esp
                  meta l4proto 51 counter name raw-ah
@@ -181,15 +185,16 @@ impl Ground {
              }}\n"
         );
         if let Some(end) = nat {
-            let (inner, far) = (end.outside(false), end.other().wire());
+            let (inner, far, shown) =
+                (end.outside(false), end.other().wire(), end.other().router());
             rules += &format!(
                 "table ip nat {{
                    chain pre {{ type nat hook prerouting priority -100;
-                     iifname {far} udp dport {{ 500, 4500 }} dnat to {inner}
+                     iifname {far} ip daddr {shown} udp dport {{ 500, 4500 }} dnat to {inner}
                    }}
                    chain post {{ type nat hook postrouting priority 100;
-                     ip saddr {inner} oifname {far} udp sport {{ 500, 4500 }} masquerade to :20000-29999
-                     ip saddr {inner} oifname {far} masquerade
+                     ip saddr {inner} oifname {far} udp sport {{ 500, 4500 }} snat to {shown}:20000-29999
+                     ip saddr {inner} oifname {far} snat to {shown}
                    }}
                  }}\n"
             );
@@ -229,9 +234,11 @@ impl Ground {
         }
         gw.ip("addr add 10.77.1.1/24 dev wan0");
         gw.ip("addr add fd77:1::1/64 dev wan0 nodad");
-        router.ip(&format!("addr add 10.77.1.{ROUTER}/24 dev to-gw"));
+        for number in [ROUTER, NAT] {
+            router.ip(&format!("addr add 10.77.1.{number}/24 dev to-gw"));
+            router.ip(&format!("addr add 10.77.0.{number}/24 dev tap2"));
+        }
         router.ip(&format!("addr add fd77:1::{ROUTER}/64 dev to-gw nodad"));
-        router.ip(&format!("addr add 10.77.0.{ROUTER}/24 dev tap2"));
         router.ip(&format!("addr add fd77::{ROUTER}/64 dev tap2 nodad"));
         // The guest knows its neighbours without asking, and they it.
         for address in ENDS[1..].iter().flat_map(|end| [end.outside(false), end.outside(true)]) {

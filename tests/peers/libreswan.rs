@@ -98,9 +98,12 @@ fn whack(guest: &Guest<'_>, args: &str) -> Result<(), String> {
 }
 
 fn ipsec_conf(tunnel: &Tunnel) -> String {
-    let [left, right] = tunnel.peers_subnets().map(|list| {
-        if list.contains(',') { format!("subnets={{{list}}}") } else { format!("subnet={list}") }
-    });
+    let [left, right] = tunnel.peers_subnets();
+    let selectors = if tunnel.transport {
+        "type=transport".to_owned()
+    } else {
+        format!("type=tunnel\n\tleftsubnet={left}\n\trightsubnet={right}")
+    };
     let by = match (tunnel.theirs, tunnel.ours) {
         (Proof::Psk, Proof::Psk) => "authby=secret".to_owned(),
         (theirs, ours) => format!("leftauth={}\n\trightauth={}", auth(theirs), auth(ours)),
@@ -127,18 +130,16 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
          \tddos-mode={busy}\n\
          conn net\n\
          \tikev2=yes\n\
-         \ttype=tunnel\n\
+         \t{selectors}\n\
          \t{by}\n\
          \tleft={}\n\
          \tleftid=@{}\n\
-         \tleft{left}\n\
          {certificates}\
          \tright={}\n\
          \trightid=@{}\n\
-         \tright{right}\n\
          {ca}\
          \tike={}\n\
-         \tesp={}\n\
+         \t{}={}\n\
          \tpfs={}\n\
          {esn}{dpd}\
          \tleftupdown=%disabled\n\
@@ -148,6 +149,7 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
         tunnel.remote(End::Peer).unwrap_or_else(|| "%any".to_owned()),
         Tunnel::id(End::Ipsecd),
         words(&tunnel.ike),
+        if tunnel.ah { "phase2=ah\n\tah" } else { "esp" },
         words(&tunnel.esp),
         // Without a group in `esp` it would ask for that of the IKE SA.
         if words(&tunnel.esp).contains("dh") { "yes" } else { "no" },

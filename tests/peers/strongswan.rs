@@ -82,7 +82,12 @@ fn swanctl_conf(tunnel: &Tunnel) -> String {
         Proof::Certificate(_) if end == End::Peer => "auth = pubkey\ncerts = mine.pem",
         Proof::Certificate(_) => "auth = pubkey",
     };
-    let [local_ts, remote_ts] = tunnel.peers_subnets();
+    let selectors = if tunnel.transport {
+        "mode = transport".to_owned()
+    } else {
+        let [local_ts, remote_ts] = tunnel.peers_subnets();
+        format!("local_ts = {local_ts}\nremote_ts = {remote_ts}")
+    };
     format!(
         "connections {{ lab {{
            version = 2
@@ -96,9 +101,8 @@ fn swanctl_conf(tunnel: &Tunnel) -> String {
            remote {{ {}
              id = {} }}
            children {{ net {{
-             local_ts = {local_ts}
-             remote_ts = {remote_ts}
-             esp_proposals = {}
+             {selectors}
+             {}_proposals = {}
              {}
            }} }}
          }} }}
@@ -111,6 +115,7 @@ fn swanctl_conf(tunnel: &Tunnel) -> String {
         Tunnel::id(End::Peer),
         proof(End::Ipsecd),
         Tunnel::id(End::Ipsecd),
+        if tunnel.ah { "ah" } else { "esp" },
         tunnel.esp,
         if tunnel.their_dpd { "dpd_action = restart" } else { "" },
     )

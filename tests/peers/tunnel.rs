@@ -1,7 +1,7 @@
 //! What both ends are told: one description, which each writes in its own words.
 
-use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,10 @@ pub(crate) struct Tunnel {
     pub(crate) v6: bool,
     /// In front of whom a NAT stands.
     pub(crate) nat: Option<End>,
+    /// Whether it is AH; `esp` is its proposal then.
+    pub(crate) ah: bool,
+    /// Whether packets between the two hosts themselves are protected; `nets` means nothing then.
+    pub(crate) transport: bool,
     /// Proposals, in the keywords that ipsecd and strongSwan have.
     pub(crate) ike: String,
     pub(crate) esp: String,
@@ -56,6 +60,8 @@ impl Default for Tunnel {
             begins: End::Ipsecd,
             v6: false,
             nat: None,
+            ah: false,
+            transport: false,
             ike: "aes256gcm16-prfsha384-x25519".to_owned(),
             esp: "aes256gcm16".to_owned(),
             our_ike: None,
@@ -103,7 +109,18 @@ impl Tunnel {
         Some(end.other().outside(self.v6).to_string())
     }
 
-    /// What the peer is told of its own networks and of ours.
+    /// Where a packet is sent from and to, at `end`: for each of the networks, or between the hosts.
+    pub(crate) fn flows(&self, end: End) -> Vec<[IpAddr; 2]> {
+        if self.transport {
+            let behind_nat = self.nat == Some(end.other());
+            let target = if behind_nat { end.router() } else { end.other().outside(self.v6) };
+            return vec![[end.outside(self.v6), target]];
+        }
+        let flow = |&(net, v6): &(u8, bool)| [end.host(net, v6), end.other().host(net, v6)];
+        self.nets.iter().map(flow).collect()
+    }
+
+    /// What the peer is told of its own networks and of ours; nothing in transport mode.
     pub(crate) fn peers_subnets(&self) -> [String; 2] {
         if let Some(subnets) = &self.their_subnets {
             return subnets.clone();
@@ -137,24 +154,33 @@ impl Tunnel {
             None => [End::Ipsecd, End::Peer].map(|end| self.subnets(end)),
         };
         let remote = self.remote(End::Ipsecd).unwrap_or_else(|| "any".to_owned());
-        let start = if self.begins == End::Peer { "start = \"respond\"\n" } else { "" };
         let [ike, esp] = [(&self.our_ike, &self.ike), (&self.our_esp, &self.esp)]
             .map(|(ours, both)| ours.as_ref().unwrap_or(both));
-        let mut text = String::new();
-        write!(
-            text,
-            "[local]\naddress = \"{}\"\nid = {:?}\nsubnets = {locals:?}\n\
-             [peer]\naddress = {remote:?}\nid = {:?}\nsubnets = {remotes:?}\n\
+        let subnets = |list: Vec<String>| {
+            if self.transport { String::new() } else { format!("subnets = {list:?}\n") }
+        };
+        let mut lines = format!("proposals = {esp:?}\n");
+        for (wanted, line) in [
+            (self.begins == End::Peer, "start = \"respond\"\n"),
+            (self.ah, "protocol = \"ah\"\n"),
+            (self.transport, "mode = \"transport\"\n"),
+        ] {
+            lines += if wanted { line } else { "" };
+        }
+        let text = format!(
+            "[local]\naddress = \"{}\"\nid = {:?}\n{}\
+             [peer]\naddress = {remote:?}\nid = {:?}\n{}\
              [auth]\n{auth}\
              [ike]\nproposals = {ike:?}\n{}\n\
-             [esp]\nproposals = {esp:?}\n{start}{}\n",
+             [esp]\n{lines}{}\n",
             End::Ipsecd.outside(self.v6),
             Self::id(End::Ipsecd),
+            subnets(locals),
             Self::id(End::Peer),
+            subnets(remotes),
             self.ike_lines,
             self.esp_lines,
-        )
-        .expect("a string takes it");
+        );
         let file = dir.join("far.conf");
         write(&file, text.as_bytes());
         file
