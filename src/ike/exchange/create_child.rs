@@ -7,7 +7,7 @@ use tracing::{debug, info};
 
 use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{self, KeyPair};
 use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, State, Task};
@@ -324,8 +324,15 @@ impl IkeSa {
         if !within(ts_i, &offer.ts_local) || !within(ts_r, &offer.ts_peer) {
             return None;
         }
-        let keys =
-            child_keys(session.suite.prf, &session.sk_d, chosen.suite, shared, nonces.i, nonces.r)?;
+        let keys = child_keys(
+            session.suite.prf,
+            &session.sk_d,
+            chosen.suite,
+            shared,
+            &[],
+            nonces.i,
+            nonces.r,
+        )?;
         Some(Agreed {
             policy: Arc::clone(&offer.policy),
             spi_inbound: offer.spi,
@@ -546,9 +553,8 @@ impl IkeSa {
         };
         let old =
             replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
-        let is_auth = matches!(self.responses.classify(1), crate::ike::window::Incoming::New)
-            && self.children.is_empty()
-            && parts.auth.is_some();
+        // CREATE_CHILD_SA has a nonce of its own, IKE_AUTH has not.
+        let is_auth = parts.auth.is_some() && parts.nonce.is_none();
         let mut refusal = NotifyType::TS_UNACCEPTABLE;
         let mut found = None;
         for policy in &peer.children {
@@ -577,12 +583,11 @@ impl IkeSa {
                 .ke
                 .filter(|ke| ke.group == group)
                 .ok_or_else(|| Refusal::invalid_ke(group))?;
-            let ours = KeyPair::generate(group, ctx.rng)
-                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
-            shared = Some(
-                ours.agree(&theirs.data).map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?,
-            );
-            key = Some(ours);
+            let ours = dh::respond(group, &theirs.data, ctx.rng)
+                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?
+                .map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
+            shared = Some(ours.shared);
+            key = Some(Ke { group, data: ours.public });
         }
         let spi_outbound = spi_of(&chosen.peer_spi)
             .filter(|spi| self.is_fresh_at_peer(*spi))
@@ -593,15 +598,14 @@ impl IkeSa {
             &session.sk_d,
             chosen.suite,
             shared.as_ref(),
+            &[],
             nonces.i,
             nonces.r,
         )
         .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let spi_inbound = ctx.fresh_spi(self.id);
         let mut payloads = vec![Payload::Sa(proposal::answer_esp(&chosen, spi_inbound))];
-        payloads.extend(
-            key.map(|key| Payload::Ke(Ke { group: key.group(), data: key.public().to_vec() })),
-        );
+        payloads.extend(key.map(Payload::Ke));
         payloads.push(Payload::TsI(Ts { selectors: ts_peer.clone() }));
         payloads.push(Payload::TsR(Ts { selectors: ts_local.clone() }));
         let jitter = ctx.random_u32();
