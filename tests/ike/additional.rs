@@ -63,9 +63,11 @@ fn each_additional_key_exchange_takes_one_ike_intermediate() {
         let suite = only_sa(&pair, side).suite.unwrap().to_string();
         assert!(suite.ends_with("/CURVE25519/KE1_ML_KEM_768/KE2_ECP_384/KE3_ML_KEM_1024"));
     }
-    let phases = pair.node(A).events.iter().filter_map(|(_, event)| match event {
-        Event::Progress { phase: Phase::IkeIntermediate(method), .. } => Some(*method),
-        _ => None,
+    let phases = pair.node(A).events.iter().filter_map(|(_, event)| {
+        let Event::Progress { phase: Phase::IkeIntermediate(method), .. } = event else {
+            return None;
+        };
+        Some(*method)
     });
     assert_eq!(phases.collect::<Vec<_>>(), methods);
 }
@@ -250,13 +252,10 @@ fn data_in_the_notify_of_support_is_ignored() {
     let request = stage.puppet.init_request(payloads);
     let response = stage.give(&request);
     let message = Message::parse(&response[0]).unwrap();
-    let ours = message.payloads.iter().find_map(|payload| match payload {
-        Payload::Notify(notify)
-            if notify.notify_type == NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED =>
-        {
-            Some(notify.data.clone())
-        }
-        _ => None,
+    let ours = message.payloads.iter().find_map(|payload| {
+        let Payload::Notify(notify) = payload else { return None };
+        let is_it = notify.notify_type == NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
+        is_it.then(|| notify.data.clone())
     });
     assert_eq!(ours, Some(Vec::new()));
 }
