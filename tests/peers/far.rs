@@ -20,8 +20,12 @@ pub(crate) trait Far {
     /// Deletes the IKE SA, or the CHILD_SA alone.
     fn delete(&self, guest: &Guest<'_>, ike: bool);
 
-    /// Ends it at once, telling nobody; what it left in the kernel is removed.
+    /// Ends it at once, telling nobody; its SAs stay in the kernel.
     fn kill(&self, guest: &Guest<'_>);
+
+    /// Whether it uses a new CHILD_SA as soon as it has sent its answer, which RFC 7296 §2.8 allows: what overtakes the
+    /// answer is lost.
+    fn may_send_early(&self) -> bool;
 
     /// What it logged since it was started.
     fn log(&self, guest: &Guest<'_>) -> String;

@@ -82,6 +82,10 @@ impl Far for Libreswan {
         guest.kill(&format!("{DIR}/pid"));
     }
 
+    fn may_send_early(&self) -> bool {
+        true
+    }
+
     fn log(&self, guest: &Guest<'_>) -> String {
         guest.run(&format!("cat 2>&1 {DIR}/pluto.log || true"))
     }
@@ -150,8 +154,8 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
         Tunnel::id(End::Ipsecd),
         words(&tunnel.ike),
         if tunnel.ah { "phase2=ah\n\tah" } else { "esp" },
-        words(&tunnel.esp),
-        // Without a group in `esp` it would ask for that of the IKE SA.
+        words(&tunnel.esp).split(';').next().unwrap_or_default(),
+        // It asks for the group of the IKE SA then.
         if words(&tunnel.esp).contains("dh") { "yes" } else { "no" },
     )
 }
@@ -185,7 +189,7 @@ fn words(proposal: &str) -> String {
         })
     }
     let list: Vec<_> = proposal.split('-').filter_map(word).collect();
-    // Of groups there may be several; in `esp` they stand behind a semicolon, which `ike` takes, too.
+    // Of groups there may be several.
     let (groups, others): (Vec<_>, Vec<_>) =
         list.into_iter().partition(|word| word.starts_with("dh"));
     let semicolon = if groups.is_empty() { "" } else { ";" };

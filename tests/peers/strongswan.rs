@@ -62,6 +62,10 @@ impl Far for StrongSwan {
         guest.kill(&format!("{DIR}/pid"));
     }
 
+    fn may_send_early(&self) -> bool {
+        false
+    }
+
     fn log(&self, guest: &Guest<'_>) -> String {
         guest.run(&format!("cat 2>&1 {DIR}/charon.log || true"))
     }
