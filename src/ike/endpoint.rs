@@ -78,6 +78,11 @@ pub struct Endpoint {
     begun: BTreeMap<(IkeSpi, SocketAddr), SaId>,
     begun_of: BTreeMap<SaId, (IkeSpi, SocketAddr)>,
     half_open_by_address: BTreeMap<IpAddr, usize>,
+    /// Fragments that wait: until when and how many bytes, of each IKE SA that has some.
+    fragments_of: BTreeMap<SaId, (Instant, usize)>,
+    /// The same by time, and the bytes of all.
+    fragments_by_time: BTreeSet<(Instant, SaId)>,
+    fragment_bytes: usize,
     spis: BTreeMap<Spi, SaId>,
     jar: Option<CookieJar>,
     answers: RateLimit,
@@ -104,6 +109,9 @@ impl Endpoint {
             begun: BTreeMap::new(),
             begun_of: BTreeMap::new(),
             half_open_by_address: BTreeMap::new(),
+            fragments_of: BTreeMap::new(),
+            fragments_by_time: BTreeSet::new(),
+            fragment_bytes: 0,
             spis: BTreeMap::new(),
             jar: None,
             answers: RateLimit::default(),
@@ -636,6 +644,29 @@ impl Endpoint {
         Some(key)
     }
 
+    /// Notes what an IKE SA has of fragments that wait. When there is too much of all, the oldest go.
+    fn note_fragments(&mut self, id: SaId, fragments: Option<(Instant, usize)>) {
+        if let Some((until, bytes)) = self.fragments_of.remove(&id) {
+            self.fragments_by_time.remove(&(until, id));
+            self.fragment_bytes -= bytes;
+        }
+        if let Some((until, bytes)) = fragments {
+            self.fragments_of.insert(id, (until, bytes));
+            self.fragments_by_time.insert((until, id));
+            self.fragment_bytes += bytes;
+        }
+        while self.fragment_bytes > limits::MAX_REASSEMBLY
+            && let Some((until, oldest)) = self.fragments_by_time.pop_first()
+        {
+            let noted = self.fragments_of.remove(&oldest);
+            debug_assert!(noted.is_some_and(|(at, _)| at == until), "noted in both or neither");
+            self.fragment_bytes -= noted.map_or(0, |(_, bytes)| bytes);
+            if let Some(sa) = self.sas.get_mut(&oldest) {
+                sa.fragmentation.drop_held();
+            }
+        }
+    }
+
     /// Notes the deadline of an IKE SA, or drops what is over.
     fn settle(&mut self, now: Instant, id: SaId) {
         let Some(sa) = self.sas.get(&id) else { return };
@@ -647,6 +678,8 @@ impl Endpoint {
         }
         let Some(sa) = self.sas.get(&id) else { return };
         let over = matches!(sa.state, State::Closed(until) if until <= now);
+        let fragments = sa.fragmentation.deadline().filter(|_| !over);
+        let fragments = fragments.map(|until| (until, sa.fragmentation.held()));
         let next = if over { None } else { sa.deadline() };
         if let Some((at, kind)) = self.deadline_of.remove(&id) {
             self.deadlines.remove(&(at, kind, id));
@@ -655,6 +688,7 @@ impl Endpoint {
             self.deadlines.insert((at, kind, id));
             self.deadline_of.insert(id, (at, kind));
         }
+        self.note_fragments(id, fragments);
         if over {
             self.sas.remove(&id);
             self.forget_half_open(id);

@@ -12,16 +12,18 @@ use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{auth, create_child, informational::is_delete_of_ike, rekey, sa_init};
+use super::frag::{Fragmentation, Whole};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
-use super::protect::{OpenError, Protector};
+use super::protect::{Content, OpenError, Part, Protector};
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
-use crate::ipsec::pad::Peer;
+use crate::ipsec::pad::{FragmentPolicy, Peer};
 use crate::ipsec::suite::IkeSuite;
 use crate::ipsec::{Encap, Path, SadUpdate, Spi};
+use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{ExchangeType, NotifyType};
@@ -192,6 +194,7 @@ pub(super) struct IkeSa {
     pub(super) requests: Requests,
     pub(super) responses: Responses,
     pub(super) how: Retransmission,
+    pub(super) fragmentation: Fragmentation,
     pub(super) tasks: VecDeque<Waiting>,
     pub(super) active: Option<Active>,
     pub(super) children: Vec<ChildSa>,
@@ -247,6 +250,12 @@ impl IkeSa {
         ctx.transmits.push_back(Transmit { path: self.path, payload, keepalive: false });
     }
 
+    pub(super) fn transmit_all(&mut self, ctx: &mut Ctx<'_>, datagrams: Vec<Vec<u8>>) {
+        for datagram in datagrams {
+            self.transmit(ctx, datagram);
+        }
+    }
+
     /// Sends a protected request, and notes it for retransmission.
     pub(super) fn request(
         &mut self,
@@ -258,9 +267,37 @@ impl IkeSa {
             debug!("a request is under way");
             return;
         };
-        let datagram = session.outbound.seal(self.header(exchange, false, id), payloads, ctx.rng);
-        self.requests.sent(ctx.now, datagram.clone(), self.how);
-        self.transmit(ctx, datagram);
+        let (header, content) = (self.header(exchange, false, id), Content::of(payloads));
+        let policy = self.fragment_policy();
+        let max_len = self.fragmentation.max_len(policy, self.path, false);
+        let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        self.fragmentation.sent(policy, header, content);
+        self.requests.sent(ctx.now, datagrams.clone(), self.how);
+        self.transmit_all(ctx, datagrams);
+    }
+
+    /// Sends the request under way again. After a while it is taken to be too long for the path.
+    pub(super) fn request_again(&mut self, ctx: &mut Ctx<'_>, datagrams: Vec<Vec<u8>>, tries: u32) {
+        let longest = datagrams.iter().map(Vec::len).max().unwrap_or(0);
+        let policy = self.fragment_policy();
+        let probe = self.fragmentation.probe(policy, self.path, tries, longest);
+        let Some(((header, content, max_len), session)) = probe.zip(self.session.as_ref()) else {
+            self.transmit_all(ctx, datagrams);
+            return;
+        };
+        let smaller = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        // RFC 7383 §2.5.2: a new set is known by being of more fragments.
+        if smaller.len() > datagrams.len() {
+            debug!(max_len, fragments = smaller.len(), "request split into smaller fragments");
+            self.requests.refragmented(ctx.now, smaller.clone(), self.how);
+            self.transmit_all(ctx, smaller);
+        } else {
+            self.transmit_all(ctx, datagrams);
+        }
+    }
+
+    fn fragment_policy(&self) -> FragmentPolicy {
+        self.peer.as_ref().map_or(self.fragmentation.policy, |peer| peer.ike.fragmentation)
     }
 
     /// Sends a protected response, and keeps it for retransmission.
@@ -272,9 +309,11 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         let Some(session) = self.session.as_ref() else { return };
-        let datagram = session.outbound.seal(self.header(exchange, true, id), payloads, ctx.rng);
-        self.responses.answered(datagram.clone());
-        self.transmit(ctx, datagram);
+        let max_len = self.fragmentation.max_len(self.fragment_policy(), self.path, true);
+        let (header, content) = (self.header(exchange, true, id), Content::of(payloads));
+        let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        self.responses.answered(datagrams.clone());
+        self.transmit_all(ctx, datagrams);
     }
 
     // Receiving.
@@ -295,50 +334,87 @@ impl IkeSa {
             return;
         }
         let Some(session) = self.session.as_ref() else { return };
-        let opened = session.inbound.open(datagram);
-        let payloads = match opened {
-            Ok(payloads) => payloads,
+        let part = match session.inbound.open_part(datagram) {
+            Ok(part) => part,
             Err(OpenError::BadIcv) => return,
             Err(OpenError::NotProtected) => {
                 self.hint(ctx, datagram);
                 return;
             }
             Err(OpenError::Parse(error)) => {
-                // Authenticated, and malformed all the same (RFC 7296 §2.21.2, §2.21.3).
-                debug!(%error, "malformed message");
-                if !header.flags.response
-                    && self.responses.classify(header.message_id) == Incoming::New
-                {
-                    self.heard(ctx, path);
-                    self.refuse_for_good(ctx, header);
-                } else if header.flags.response && self.requests.awaits(header.message_id) {
-                    self.heard(ctx, path);
-                    self.refuse_response(ctx);
-                }
+                self.handle_malformed(ctx, path, header, error);
                 return;
             }
         };
-        if header.flags.response {
-            if self.requests.awaits(header.message_id) {
-                self.heard(ctx, path);
-                self.handle_response(ctx, header, &payloads);
-            }
+        let Part { fragment, .. } = part;
+        let is_expected = if header.flags.response {
+            self.requests.awaits(header.message_id)
         } else {
             match self.responses.classify(header.message_id) {
-                Incoming::New => {
-                    self.heard(ctx, path);
-                    self.handle_request(ctx, header, &payloads);
-                }
+                Incoming::New => true,
                 Incoming::Again(response) => {
-                    // RFC 7296 §2.11: to where the request came from.
-                    ctx.transmits.push_back(Transmit { path, payload: response, keepalive: false });
+                    // RFC 7383 §2.6.1: of a fragmented request, only the first fragment.
+                    if fragment.is_none_or(|(number, _)| number == 1) {
+                        send_again(ctx, path, response);
+                    }
+                    false
                 }
                 Incoming::OutOfWindow => {
-                    debug!(id = header.message_id, "request outside the window")
+                    debug!(id = header.message_id, "request outside the window");
+                    false
                 }
             }
+        };
+        if !is_expected {
+            self.next_task(ctx);
+            return;
+        }
+        let (content, critical) = if fragment.is_none() {
+            (part.content, part.critical)
+        } else {
+            // RFC 7383 §2.4: not unless both sides said so.
+            if !self.fragmentation.agreed {
+                return;
+            }
+            match self.fragmentation.take(ctx.now, header, part, datagram.len()) {
+                Some(Whole { content, critical }) => (content, critical),
+                None => return,
+            }
+        };
+        let payloads = match content.payloads() {
+            Ok(inner) => [critical, inner].concat(),
+            Err(error) => {
+                self.handle_malformed(ctx, path, header, error);
+                return;
+            }
+        };
+        self.heard(ctx, path);
+        if header.flags.response {
+            self.fragmentation.answered();
+            self.handle_response(ctx, header, &payloads);
+        } else {
+            self.fragmentation.asked(fragment.is_some());
+            self.handle_request(ctx, header, &payloads);
         }
         self.next_task(ctx);
+    }
+
+    /// Authenticated, and malformed all the same (RFC 7296 §2.21.2, §2.21.3).
+    fn handle_malformed(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        header: &Header,
+        error: ParseError,
+    ) {
+        debug!(%error, "malformed message");
+        if !header.flags.response && self.responses.classify(header.message_id) == Incoming::New {
+            self.heard(ctx, path);
+            self.refuse_for_good(ctx, header);
+        } else if header.flags.response && self.requests.awaits(header.message_id) {
+            self.heard(ctx, path);
+            self.refuse_response(ctx);
+        }
     }
 
     /// An authentic message that is not a repetition has come along `path`.
@@ -742,5 +818,12 @@ impl IkeSa {
                 .map(|child| child.status(now, rekeyed == Some(child.spi_inbound)))
                 .collect(),
         })
+    }
+}
+
+/// RFC 7296 §2.11: to where the request came from.
+fn send_again(ctx: &mut Ctx<'_>, path: Path, response: Vec<Vec<u8>>) {
+    for payload in response {
+        ctx.transmits.push_back(Transmit { path, payload, keepalive: false });
     }
 }

@@ -10,6 +10,7 @@ mod cookie;
 mod delete;
 mod demands;
 mod establish;
+mod fragments;
 mod harness;
 mod liveness;
 mod lost;
