@@ -7,7 +7,11 @@ use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use tracing::debug;
+use zeroize::Zeroizing;
+
 use super::exchange::{Parts, notify};
+use super::ike_sa::{Ctx, IkeSa};
 use super::limits;
 use super::protect::{Content, Part};
 use crate::ipsec::pad::{FragmentPolicy, Fragments};
@@ -15,7 +19,6 @@ use crate::ipsec::{Encap, Path};
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{NotifyType, PayloadType};
 use crate::wire::ike::payload::Payload;
-use zeroize::Zeroizing;
 
 /// What an IKE SA knows of fragmentation.
 #[derive(Debug, Default)]
@@ -149,6 +152,32 @@ impl Fragmentation {
                 *queue = Reassembly::default();
             }
         }
+    }
+}
+
+impl IkeSa {
+    /// Sends the request under way again. After a while it is taken to be too long for the path.
+    pub(super) fn request_again(&mut self, ctx: &mut Ctx<'_>, datagrams: Vec<Vec<u8>>, tries: u32) {
+        let longest = datagrams.iter().map(Vec::len).max().unwrap_or(0);
+        let policy = self.fragment_policy();
+        let probe = self.fragmentation.probe(policy, self.path, tries, longest);
+        let Some(((header, content, max_len), session)) = probe.zip(self.session.as_ref()) else {
+            self.transmit_all(ctx, datagrams);
+            return;
+        };
+        let smaller = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        // RFC 7383 §2.5.2: a new set is known by being of more fragments.
+        if smaller.len() > datagrams.len() {
+            debug!(max_len, fragments = smaller.len(), "request split into smaller fragments");
+            self.requests.refragmented(ctx.now, smaller.clone(), self.how);
+            self.transmit_all(ctx, smaller);
+        } else {
+            self.transmit_all(ctx, datagrams);
+        }
+    }
+
+    pub(super) fn fragment_policy(&self) -> FragmentPolicy {
+        self.peer.as_ref().map_or(self.fragmentation.policy, |peer| peer.ike.fragmentation)
     }
 }
 

@@ -22,7 +22,7 @@ use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::{FragmentPolicy, Peer};
 use crate::ipsec::suite::IkeSuite;
-use crate::ipsec::{Encap, Path, SadUpdate, Spi};
+use crate::ipsec::{Encap, Path, Protocol, SadUpdate, Spi};
 use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
@@ -155,7 +155,7 @@ pub(super) enum Task {
     /// Deletes these CHILD_SAs, by inbound SPI.
     DeleteChildren(Vec<Spi>),
     /// Deletes what the peer has made of our offer of this SPI and we cannot use.
-    Disown(Spi),
+    Disown(Protocol, Spi),
     /// Deletes the IKE SA.
     DeleteIke,
     /// Asks whether the peer lives.
@@ -274,30 +274,6 @@ impl IkeSa {
         self.fragmentation.sent(policy, header, content);
         self.requests.sent(ctx.now, datagrams.clone(), self.how);
         self.transmit_all(ctx, datagrams);
-    }
-
-    /// Sends the request under way again. After a while it is taken to be too long for the path.
-    pub(super) fn request_again(&mut self, ctx: &mut Ctx<'_>, datagrams: Vec<Vec<u8>>, tries: u32) {
-        let longest = datagrams.iter().map(Vec::len).max().unwrap_or(0);
-        let policy = self.fragment_policy();
-        let probe = self.fragmentation.probe(policy, self.path, tries, longest);
-        let Some(((header, content, max_len), session)) = probe.zip(self.session.as_ref()) else {
-            self.transmit_all(ctx, datagrams);
-            return;
-        };
-        let smaller = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
-        // RFC 7383 §2.5.2: a new set is known by being of more fragments.
-        if smaller.len() > datagrams.len() {
-            debug!(max_len, fragments = smaller.len(), "request split into smaller fragments");
-            self.requests.refragmented(ctx.now, smaller.clone(), self.how);
-            self.transmit_all(ctx, smaller);
-        } else {
-            self.transmit_all(ctx, datagrams);
-        }
-    }
-
-    fn fragment_policy(&self) -> FragmentPolicy {
-        self.peer.as_ref().map_or(self.fragmentation.policy, |peer| peer.ike.fragmentation)
     }
 
     /// Sends a protected response, and keeps it for retransmission.
@@ -655,7 +631,7 @@ impl IkeSa {
                 Task::RekeyChild(spi) => self.begin_rekey_child(ctx, spi),
                 Task::RekeyIke => self.begin_rekey_ike(ctx),
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
-                Task::Disown(spi) => self.begin_disown(ctx, spi),
+                Task::Disown(protocol, spi) => self.begin_disown(ctx, protocol, spi),
                 // The other one may have ended meanwhile.
                 Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
                 Task::DeleteIke => {}
@@ -731,7 +707,7 @@ impl IkeSa {
 
     pub(super) fn forget_tasks(&mut self, ctx: &mut Ctx<'_>) {
         for waiting in self.tasks.drain(..) {
-            if let Task::Disown(spi) = waiting.task {
+            if let Task::Disown(_, spi) = waiting.task {
                 ctx.spis.remove(&spi);
             }
         }

@@ -15,6 +15,7 @@ mod examples;
 mod keylog;
 mod lifecycle;
 mod manual;
+mod modes;
 mod playground;
 mod pmtu;
 mod proof;
