@@ -181,7 +181,7 @@ pub enum CloseReason {
     MethodOfPeer {
         /// What it used.
         got: AuthMethod,
-        /// What was wanted: `"a certificate"` or `"the pre-shared key"`.
+        /// What was wanted: `"a certificate"`, `"a public key"` or `"the pre-shared key"`.
         expected: &'static str,
     },
     /// We cannot prove who we are to this peer.

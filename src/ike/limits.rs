@@ -43,6 +43,8 @@ pub(super) const MAX_CHILD_SAS: usize = 64;
 pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
 /// CERT payloads of a peer: its own certificate, and those of the CAs between. Each of them may multiply the paths that there are.
 pub(super) const MAX_CERTS: usize = 6;
+/// Raw public keys of peers that are tried on one signature which comes without a CERT payload.
+pub(super) const MAX_RAW_KEYS: usize = 4;
 /// Sets of CAs that one certificate is tried with, where the identities fit several peers with different ones.
 pub(super) const MAX_AUTHORITIES: usize = 4;
 /// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.

@@ -124,11 +124,12 @@ impl IkeSa {
                 let auth = Auth { method: AuthMethod::SHARED_KEY_MIC, data };
                 Ok((Vec::new(), Payload::Auth(auth)))
             }
-            LocalAuth::Certificate(credential) => {
+            LocalAuth::Signature(credentials) => {
+                let credential = cert::choose(&init.terms, credentials, asked).ok_or(FAILED)?;
                 let octets = signed.octets(id).ok_or(FAILED)?;
                 let auth = cert::sign(&init.terms, credential, ctx.rng, &octets)
                     .map_err(CloseReason::CannotSign)?;
-                Ok((cert::payloads(credential, asked).collect(), Payload::Auth(auth)))
+                Ok((cert::payloads(credential, asked), Payload::Auth(auth)))
             }
         }
     }
@@ -157,18 +158,24 @@ impl IkeSa {
                     got: auth.method,
                     expected: "the pre-shared key",
                 }),
-                PeerAuth::Certificate(_) if is_psk => {
-                    Err(CloseReason::MethodOfPeer { got: auth.method, expected: "a certificate" })
+                PeerAuth::Signature(authority) if is_psk => {
+                    let expected =
+                        if authority.keys.is_empty() { "a certificate" } else { "a public key" };
+                    Err(CloseReason::MethodOfPeer { got: auth.method, expected })
                 }
                 PeerAuth::Psk(key) => {
                     let good = signed.psk(key, id) == Some(Secret::copy_of(&auth.data));
                     if good { Ok(()) } else { Err(FAILED) }
                 }
-                PeerAuth::Certificate(authority) => {
+                PeerAuth::Signature(authority) => {
                     // The signature once, and each set of CAs once: public-key work is dear.
                     let shown = shown.get_or_insert_with(|| {
                         let octets = signed.octets(id).ok_or(CertFault::Signature)?;
-                        Shown::verify(&init.terms, parts, auth, &octets)
+                        let known = peers.iter().filter_map(|peer| match &peer.auth.peer {
+                            PeerAuth::Signature(authority) => Some(&authority.keys),
+                            PeerAuth::Psk(_) => None,
+                        });
+                        Shown::verify(&init.terms, parts, auth, &octets, known.flatten())
                     });
                     let again = tried.iter().find(|(other, _)| **other == **authority);
                     let result = match (&*shown, again) {
