@@ -20,7 +20,7 @@ use super::protect::{Content, OpenError, Part, Protector};
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
-use crate::ipsec::pad::{FragmentPolicy, Peer};
+use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
 use crate::ipsec::{Encap, Path, Protocol, SadUpdate, Spi};
 use crate::wire::ParseError;
