@@ -82,15 +82,16 @@ struct Signed<'a> {
     message: &'a [u8],
     nonce: &'a [u8],
     sk_p: &'a Secret,
+    int_auth: Vec<u8>,
 }
 
 impl Signed<'_> {
     fn psk(&self, key: &Secret, id: &Id) -> Option<Secret> {
-        psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body())
+        psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
     }
 
     fn octets(&self, id: &Id) -> Option<Vec<u8>> {
-        signed_octets(self.prf, self.message, self.nonce, self.sk_p, &id.body())
+        signed_octets(self.prf, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
     }
 }
 
@@ -98,12 +99,13 @@ impl IkeSa {
     /// What we sign, or the peer should have signed.
     fn signed<'a>(&self, init: &'a InitDone, by_initiator: bool) -> Option<Signed<'a>> {
         let prf = self.session.as_ref()?.suite.prf;
+        let int_auth = init.int_auth.octets();
         Some(if by_initiator {
             let InitDone { request: message, nonce_r: nonce, keys, .. } = init;
-            Signed { prf, message, nonce, sk_p: &keys.sk_pi }
+            Signed { prf, message, nonce, sk_p: &keys.sk_pi, int_auth }
         } else {
             let InitDone { response: message, nonce_i: nonce, keys, .. } = init;
-            Signed { prf, message, nonce, sk_p: &keys.sk_pr }
+            Signed { prf, message, nonce, sk_p: &keys.sk_pr, int_auth }
         })
     }
 
