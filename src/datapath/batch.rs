@@ -3,7 +3,7 @@
 //! Buffers change places: a packet that passes is moved into the result and an empty buffer takes its place, so that
 //! the caller's slice is always ready to be read into, and nothing is allocated once a batch has seen its largest load.
 
-use crate::ipsec::{Notice, PacketBuf, Path};
+use crate::ipsec::{Notice, PacketBuf, Path, PolicyId};
 
 /// A sealed packet.
 #[derive(Debug)]
@@ -30,6 +30,15 @@ pub enum Form {
     },
 }
 
+/// A packet whose policy has no outbound SA yet.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The policy.
+    pub policy: PolicyId,
+    /// The packet.
+    pub buf: PacketBuf,
+}
+
 /// What became of a batch of packets from the TUN.
 #[derive(Debug)]
 pub struct OutboundBatch {
@@ -39,6 +48,8 @@ pub struct OutboundBatch {
     pub replies: Vec<PacketBuf>,
     /// Packets that the SPD lets pass unprotected.
     pub bypass: Vec<PacketBuf>,
+    /// What has to wait for an SA: for [`Hold`](super::Hold).
+    pub waiting: Vec<Waiting>,
     /// For IKE.
     pub notices: Vec<Notice>,
     pub(super) pool: Pool,
@@ -85,6 +96,7 @@ impl OutboundBatch {
             sealed: Vec::new(),
             replies: Vec::new(),
             bypass: Vec::new(),
+            waiting: Vec::new(),
             notices: Vec::new(),
             pool: Pool::new(max_len),
         }
@@ -92,10 +104,11 @@ impl OutboundBatch {
 
     /// Forgets the results and takes their buffers back. `outbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { sealed, replies, bypass, notices, pool } = self;
+        let Self { sealed, replies, bypass, waiting, notices, pool } = self;
         sealed.drain(..).for_each(|sealed| pool.put(sealed.buf));
         replies.drain(..).for_each(|buf| pool.put(buf));
         bypass.drain(..).for_each(|buf| pool.put(buf));
+        waiting.drain(..).for_each(|waiting| pool.put(waiting.buf));
         notices.clear();
     }
 }

@@ -9,6 +9,7 @@
 mod batch;
 pub mod ecn;
 mod fragment;
+pub mod hold;
 mod inbound;
 mod mss;
 mod outbound;
@@ -23,8 +24,9 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use batch::{Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed};
+pub use batch::{Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, Waiting};
 pub use ecn::Ecn;
+pub use hold::Hold;
 pub use stats::{DatapathStats, PolicyStats, SaStats};
 
 pub use crate::ipsec::mtu::tunnel_mtu;
@@ -192,6 +194,11 @@ impl Datapath {
             keepalives: self.shared.keepalives.load(Ordering::Relaxed),
             bypassed: self.shared.bypassed.load(Ordering::Relaxed),
         }
+    }
+
+    /// Counts a packet that its holder drops.
+    fn count_drop(&self, reason: DropReason) {
+        self.shared.drops.count(reason);
     }
 
     fn millis(&self, now: Instant) -> u64 {

@@ -9,7 +9,7 @@ use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::KeyPair;
 use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
-use crate::ike::ike_sa::{Ctx, IkeSa, Session, State};
+use crate::ike::ike_sa::{Ctx, IkeSa, Session, State, Wanted};
 use crate::ike::keymat::IkeKeys;
 use crate::ike::limits;
 use crate::ike::natd::{self, Nat, PORT_NATT};
@@ -72,6 +72,7 @@ impl IkeSa {
             responses: Responses::new(),
             how,
             tasks: VecDeque::new(),
+            wanted: Vec::new(),
             active: None,
             children: Vec::new(),
             created: ctx.now,
@@ -107,7 +108,12 @@ impl IkeSa {
     }
 
     /// Begins an IKE SA with a peer. `None` if none of its groups is ours.
-    pub(in crate::ike) fn initiate(ctx: &mut Ctx<'_>, peer: Arc<Peer>, path: Path) -> Option<Self> {
+    pub(in crate::ike) fn initiate(
+        ctx: &mut Ctx<'_>,
+        peer: Arc<Peer>,
+        path: Path,
+        wanted: Option<Wanted>,
+    ) -> Option<Self> {
         let group = peer
             .ike
             .proposals
@@ -133,6 +139,7 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeSaInit });
         sa.peer = Some(peer);
+        sa.wanted.extend(wanted);
         sa.send_init(ctx);
         Some(sa)
     }
