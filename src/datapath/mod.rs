@@ -7,6 +7,7 @@
 //! covers the outer header, and in transport mode there is but one: there packets leave and come whole.
 
 mod batch;
+pub mod coalesce;
 pub mod ecn;
 mod fragment;
 pub mod hold;
@@ -16,6 +17,7 @@ mod outbound;
 mod outer;
 mod pmtu;
 mod reassembly;
+pub mod segment;
 mod stats;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,9 +26,12 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use batch::{Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, Waiting};
+pub use batch::{
+    Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, Waiting,
+};
 pub use ecn::Ecn;
 pub use hold::Hold;
+pub use outbound::{MAX_RUN, MAX_RUN_LEN};
 pub use stats::{DatapathStats, PolicyStats, SaStats};
 
 pub use crate::ipsec::mtu::tunnel_mtu;

@@ -16,6 +16,7 @@ mod inbound;
 mod kinds;
 mod mtu;
 mod mutate;
+mod offload;
 mod outbound;
 mod robustness;
 mod support;
