@@ -24,7 +24,7 @@ use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
-use crate::ipsec::{Encap, Path, Protocol, SadUpdate, Spi};
+use crate::ipsec::{Encap, Flow, Path, Protocol, SadUpdate, Spi};
 use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
@@ -168,6 +168,15 @@ pub(super) enum Task {
     Liveness,
 }
 
+/// The CHILD_SA that a packet asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Name of its policy.
+    pub(super) child: Arc<str>,
+    /// The packet.
+    pub(super) flow: Flow,
+}
+
 pub(super) struct Waiting {
     pub(super) task: Task,
     pub(super) not_before: Option<Instant>,
@@ -202,6 +211,8 @@ pub(super) struct IkeSa {
     pub(super) how: Retransmission,
     pub(super) fragmentation: Fragmentation,
     pub(super) tasks: VecDeque<Waiting>,
+    /// What packets asked for and is not asked of the peer yet: one a policy at most.
+    pub(super) wanted: Vec<Wanted>,
     pub(super) active: Option<Active>,
     pub(super) children: Vec<ChildSa>,
     pub(super) created: Instant,
@@ -623,6 +634,20 @@ impl IkeSa {
     }
 
     // Tasks.
+
+    /// A packet wants a CHILD_SA.
+    pub(super) fn acquire(&mut self, wanted: Wanted) {
+        self.queue(Task::CreateChild(Arc::clone(&wanted.child)));
+        if self.wanted.iter().all(|other| other.child != wanted.child) {
+            self.wanted.push(wanted);
+        }
+    }
+
+    /// The packet that asked for a CHILD_SA by this policy, if one did.
+    pub(super) fn take_wanted(&mut self, child: &str) -> Option<Flow> {
+        let at = self.wanted.iter().position(|wanted| *wanted.child == *child)?;
+        Some(self.wanted.remove(at).flow)
+    }
 
     pub(super) fn queue(&mut self, task: Task) {
         if self.tasks.len() < limits::MAX_TASKS

@@ -10,7 +10,7 @@ use crate::crypto::dh::{self, KeyPair};
 use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::frag::{self, Fragmentation};
-use crate::ike::ike_sa::{Ctx, IkeSa, Session, State};
+use crate::ike::ike_sa::{Ctx, IkeSa, Session, State, Wanted};
 use crate::ike::keymat::{IkeKeys, IntAuth};
 use crate::ike::limits;
 use crate::ike::natd::{self, Nat, PORT_NATT};
@@ -80,6 +80,7 @@ impl IkeSa {
             how,
             fragmentation: Fragmentation::default(),
             tasks: VecDeque::new(),
+            wanted: Vec::new(),
             active: None,
             children: Vec::new(),
             created: ctx.now,
@@ -116,7 +117,12 @@ impl IkeSa {
     }
 
     /// Begins an IKE SA with a peer. `None` if none of its groups is ours.
-    pub(in crate::ike) fn initiate(ctx: &mut Ctx<'_>, peer: Arc<Peer>, path: Path) -> Option<Self> {
+    pub(in crate::ike) fn initiate(
+        ctx: &mut Ctx<'_>,
+        peer: Arc<Peer>,
+        path: Path,
+        wanted: Option<Wanted>,
+    ) -> Option<Self> {
         let group = peer
             .ike
             .proposals
@@ -142,6 +148,7 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeSaInit });
         sa.peer = Some(peer);
+        sa.wanted.extend(wanted);
         sa.send_init(ctx);
         Some(sa)
     }
