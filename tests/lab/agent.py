@@ -66,7 +66,8 @@ class Control(socketserver.BaseRequestHandler):
             Stream.now = Stream(*request["stream"])
             answer = {}
         elif "settle" in request:
-            answer = Stream.now.settle()
+            stream, Stream.now = Stream.now, None
+            answer = stream.settle() if stream else {}
         elif "wrap" in request:
             answer = {"fault": wrapped(*request["wrap"])}
         else:

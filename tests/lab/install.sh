@@ -14,7 +14,6 @@ PACKAGES=(
   openssl                     # a reader of certificate requests
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
   libreswan libnss3-tools libevent-core-2.1-7 libevent-pthreads-2.1-7 libldns3 libunbound8 libcurl3-nss # another peer
-  openiked                    # and one more
 )
 (($#)) && PACKAGES=("$@")
 
@@ -82,9 +81,9 @@ fi
 rm -f "$log"
 
 if [[ -d /run/systemd/system ]]; then
-  for unit in strongswan-starter.service nftables.service openiked.service; do
+  for unit in strongswan-starter.service nftables.service; do
     case " ${missing[*]} " in
-      *" strongswan-charon "* | *" nftables "* | *" openiked "*) "${root[@]}" systemctl disable -q "$unit" 2>/dev/null || true ;;
+      *" strongswan-charon "* | *" nftables "*) "${root[@]}" systemctl disable -q "$unit" 2>/dev/null || true ;;
     esac
   done
 fi

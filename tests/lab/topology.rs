@@ -25,8 +25,6 @@ pub(crate) enum Need {
     Libreswan,
     /// nftables with address translation.
     Nat,
-    /// iked and ikectl.
-    OpenIked,
     /// Scapy with its IPsec layer.
     Scapy,
     /// charon with its ESP in user space, and swanctl.
@@ -280,7 +278,6 @@ fn missing(needs: &[Need]) -> Option<String> {
             &["/usr/local/lib/ipsecd-lab/libreswan/usr/libexec/ipsec/pluto", "certutil", "openssl"]
         }
         Need::Nat => &["nft"],
-        Need::OpenIked => &["iked", "ikectl"],
         Need::Scapy => &["/usr/bin/python3", "tcpdump"],
         Need::StrongSwan => &["/usr/lib/ipsec/charon", "swanctl"],
         Need::Tshark => &["tshark", "tcpdump"],

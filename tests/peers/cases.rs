@@ -27,6 +27,8 @@ pub(crate) const CASES: &[(&str, Case)] = cases![
     narrowing_by_either_side,
     invalid_ke_is_answered_by_either_side,
     a_cookie_is_returned,
+    several_child_sas,
+    fragments_both_ways,
     nat_in_front_of_either_side,
     ah_in_tunnel_mode,
     transport_mode,
@@ -246,8 +248,12 @@ fn invalid_ke_is_answered_by_either_side(stage: &Stage<'_>) {
 }
 
 fn a_cookie_is_returned(stage: &Stage<'_>) {
-    let tunnel = Tunnel { busy: true, ..Tunnel::default() };
-    let session = stage.prepare(&tunnel);
+    let session = stage.prepare(&Tunnel { busy: true, ..Tunnel::default() });
+    // Half-open IKE SAs are what a peer demands cookies for.
+    stage.ground.refuse_ike_auth();
+    let output = session.ipsecd.up(1);
+    assert!(!output.status.success(), "without IKE_AUTH");
+    stage.ground.watch(None);
     session.begin();
     session.carry();
     let log = session.ipsecd.log();
@@ -261,6 +267,31 @@ fn nat_in_front_of_either_side(stage: &Stage<'_>) {
             println!("NAT in front of {nat:?}, {begins:?} begins");
             stage.meet(&Tunnel { nat: Some(nat), ..Tunnel::begun_by(begins) }).end();
         }
+    }
+}
+
+fn several_child_sas(stage: &Stage<'_>) {
+    for begins in ENDS {
+        let nets = vec![(1, false), (2, false), (3, false)];
+        let session = stage.meet(&Tunnel { nets, apart: true, ..Tunnel::begun_by(begins) });
+        let status = session.ipsecd.status();
+        let ike_sas = status["peers"][0]["ike_sas"].as_array().expect("a list");
+        let children = ike_sas.iter().map(|sa| sa["child_sas"].as_array().map_or(0, Vec::len));
+        assert_eq!(children.collect::<Vec<_>>(), [3], "{status:#}");
+        session.end();
+    }
+}
+
+fn fragments_both_ways(stage: &Stage<'_>) {
+    for begins in ENDS {
+        let [ours, theirs] = ["a-rsa2048", "b-rsa2048"].map(Proof::Certificate);
+        let ike_lines = "fragment-size = 576".to_owned();
+        let tunnel =
+            Tunnel { ours, theirs, ca: "ca-rsa2048", ike_lines, ..Tunnel::begun_by(begins) };
+        let session = stage.meet(&tunnel);
+        let seen = stage.ground.seen();
+        assert!(seen.fragments.iter().all(|&fragments| fragments > 1), "{seen:?}");
+        session.end();
     }
 }
 

@@ -26,6 +26,12 @@ const ROUTER: u8 = 9;
 /// The router's number where it stands for somebody else: the agents are asked from another address.
 const NAT: u8 = 8;
 
+/// The first payload of an IKE fragment, in the IKE header.
+const SKF: u8 = 53;
+
+/// The exchange type of IKE_AUTH, in the IKE header.
+const IKE_AUTH: u8 = 35;
+
 /// The inner networks that each side has.
 pub(crate) const NETS: [u8; 3] = [1, 2, 3];
 
@@ -101,6 +107,8 @@ pub(crate) struct Seen {
     pub(crate) ah: u64,
     /// ESP in UDP.
     pub(crate) encapsulated: u64,
+    /// IKE fragments (SKF, RFC 7383), from ipsecd and from the peer.
+    pub(crate) fragments: [u64; 2],
 }
 
 /// The namespaces.
@@ -172,6 +180,8 @@ impl Ground {
                counter raw-esp {{ }}
                counter raw-ah {{ }}
                counter encapsulated {{ }}
+               counter fragments-of-ipsecd {{ }}
+               counter fragments-of-the-peer {{ }}
                chain pre {{ type filter hook prerouting priority -300;
                  ip saddr {{ 10.1.0.0/16, 10.2.0.0/16 }} counter name clear
                  ip6 saddr {{ fd01::/16, fd02::/16 }} counter name clear
@@ -179,6 +189,8 @@ impl Ground {
                  ip6 saddr {{ {gw6}, {guest6} }} ip6 daddr {{ {gw6}, {guest6} }} meta l4proto {{ tcp, icmpv6 }} counter name clear
                  meta l4proto 50 counter name raw-esp
                  meta l4proto 51 counter name raw-ah
+                 ip saddr {gw} udp dport 500 @th,192,8 {SKF} counter name fragments-of-ipsecd
+                 ip saddr {guest} udp dport 500 @th,192,8 {SKF} counter name fragments-of-the-peer
                  udp dport 4500 @th,64,32 != 0 counter name encapsulated
                  udp sport 4500 @th,64,32 != 0 counter name encapsulated
                }}
@@ -204,6 +216,16 @@ impl Ground {
         process::run(self.router.command("nft").arg("-f").arg(&file));
     }
 
+    /// Lets no IKE_AUTH pass until the next [`Ground::watch`].
+    #[track_caller]
+    pub(crate) fn refuse_ike_auth(&self) {
+        self.router.sh(&format!(
+            "nft add table inet refuse; \
+             nft add chain inet refuse pre '{{ type filter hook prerouting priority -200; }}'; \
+             nft add rule inet refuse pre udp dport 500 @th,208,8 {IKE_AUTH} drop"
+        ));
+    }
+
     /// What passed since [`Ground::watch`].
     #[track_caller]
     pub(crate) fn seen(&self) -> Seen {
@@ -220,6 +242,7 @@ impl Ground {
             esp: count("raw-esp"),
             ah: count("raw-ah"),
             encapsulated: count("encapsulated"),
+            fragments: ["fragments-of-ipsecd", "fragments-of-the-peer"].map(count),
         }
     }
 

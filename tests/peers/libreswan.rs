@@ -56,8 +56,8 @@ impl Far for Libreswan {
         guest.must_read(&own("pluto.log"), "adding UDP interface vec0");
     }
 
-    fn begin(&self, guest: &Guest<'_>) -> Result<(), String> {
-        whack(guest, "--initiate --name net")
+    fn begin(&self, guest: &Guest<'_>, children: &[String]) -> Result<(), String> {
+        children.iter().try_for_each(|name| whack(guest, &format!("--initiate --name {name}")))
     }
 
     fn rekey(&self, guest: &Guest<'_>, ike: bool) {
@@ -86,6 +86,14 @@ impl Far for Libreswan {
         true
     }
 
+    fn lacks(&self) -> &'static [(&'static str, &'static str)] {
+        // RFC 7296 §2.23.1 would have it put the addresses of the path in.
+        &[(
+            "transport_mode_through_a_nat",
+            "it answers TS_UNACCEPTABLE to the address behind the NAT",
+        )]
+    }
+
     fn log(&self, guest: &Guest<'_>) -> String {
         guest.run(&format!("cat 2>&1 {DIR}/pluto.log || true"))
     }
@@ -102,12 +110,6 @@ fn whack(guest: &Guest<'_>, args: &str) -> Result<(), String> {
 }
 
 fn ipsec_conf(tunnel: &Tunnel) -> String {
-    let [left, right] = tunnel.peers_subnets();
-    let selectors = if tunnel.transport {
-        "type=transport".to_owned()
-    } else {
-        format!("type=tunnel\n\tleftsubnet={left}\n\trightsubnet={right}")
-    };
     let by = match (tunnel.theirs, tunnel.ours) {
         (Proof::Psk, Proof::Psk) => "authby=secret".to_owned(),
         (theirs, ours) => format!("leftauth={}\n\trightauth={}", auth(theirs), auth(ours)),
@@ -124,40 +126,51 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
     } else {
         ""
     };
+    let narrowing = if tunnel.their_subnets.is_some() { "\tnarrowing=yes\n" } else { "" };
     let esn = if tunnel.esp.contains("-esn") { "\tesn=yes\n" } else { "" };
-    format!(
+    let mut text = format!(
         "config setup\n\
          \tlogfile={DIR}/pluto.log\n\
          \tplutodebug=none\n\
          \tdnssec-enable=no\n\
          \tlisten-tcp=no\n\
-         \tddos-mode={busy}\n\
-         conn net\n\
-         \tikev2=yes\n\
-         \t{selectors}\n\
-         \t{by}\n\
-         \tleft={}\n\
-         \tleftid=@{}\n\
-         {certificates}\
-         \tright={}\n\
-         \trightid=@{}\n\
-         {ca}\
-         \tike={}\n\
-         \t{}={}\n\
-         \tpfs={}\n\
-         {esn}{dpd}\
-         \tleftupdown=%disabled\n\
-         \tauto=add\n",
-        End::Peer.outside(tunnel.v6),
-        Tunnel::id(End::Peer),
-        tunnel.remote(End::Peer).unwrap_or_else(|| "%any".to_owned()),
-        Tunnel::id(End::Ipsecd),
-        words(&tunnel.ike),
-        if tunnel.ah { "phase2=ah\n\tah" } else { "esp" },
-        words(&tunnel.esp).split(';').next().unwrap_or_default(),
-        // It asks for the group of the IKE SA then.
-        if words(&tunnel.esp).contains("dh") { "yes" } else { "no" },
-    )
+         \tddos-mode={busy}\n"
+    );
+    for (name, [left, right]) in tunnel.peers_children() {
+        let selectors = if tunnel.transport {
+            "type=transport".to_owned()
+        } else {
+            format!("type=tunnel\n\tleftsubnet={left}\n\trightsubnet={right}")
+        };
+        text += &format!(
+            "conn {name}\n\
+             \tikev2=yes\n\
+             \t{selectors}\n\
+             \t{by}\n\
+             \tleft={}\n\
+             \tleftid=@{}\n\
+             {certificates}\
+             \tright={}\n\
+             \trightid=@{}\n\
+             {ca}\
+             \tike={}\n\
+             \t{}={}\n\
+             \tpfs={}\n\
+             {esn}{dpd}{narrowing}\
+             \tleftupdown=%disabled\n\
+             \tauto=add\n",
+            End::Peer.outside(tunnel.v6),
+            Tunnel::id(End::Peer),
+            tunnel.remote(End::Peer).unwrap_or_else(|| "%any".to_owned()),
+            Tunnel::id(End::Ipsecd),
+            words(&tunnel.ike),
+            if tunnel.ah { "phase2=ah\n\tah" } else { "esp" },
+            words(&tunnel.esp).split(';').next().unwrap_or_default(),
+            // It asks for the group of the IKE SA then.
+            if words(&tunnel.esp).contains("dh") { "yes" } else { "no" },
+        );
+    }
+    text
 }
 
 fn auth(proof: Proof) -> &'static str {

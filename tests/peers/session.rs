@@ -62,6 +62,7 @@ impl<'a> Stage<'a> {
 
     /// Ends the peer at once, telling nobody, and takes away what a case has left in the kernel.
     pub(crate) fn clear(&self) {
+        self.near.ask(&json!({ "settle": true }));
         self.far.kill(&self.guest);
         self.guest.run("ip xfrm state flush; ip xfrm policy flush");
     }
@@ -99,9 +100,11 @@ impl<'a> Session<'a> {
     /// Lets the one begin whose turn it is, and waits until the CHILD_SA stands.
     #[track_caller]
     pub(crate) fn begin(&self) {
+        let children = self.tunnel.peers_children();
+        let names: Vec<_> = children.into_iter().map(|(name, _)| name).collect();
         self.ipsecd.must_up();
         if self.tunnel.begins == End::Peer
-            && let Err(said) = self.stage.far.begin(&self.stage.guest)
+            && let Err(said) = self.stage.far.begin(&self.stage.guest, &names)
         {
             panic!("{} does not come up: {said}", self.stage.far.name());
         }
@@ -182,7 +185,7 @@ impl<'a> Session<'a> {
         assert_eq!(account["twice"], json!([]), "{account}");
         let lost = account["lost"].as_array().map_or(0, Vec::len) as u64;
         let status = self.ipsecd.status();
-        let early = status["drops"]["no-sa"].as_u64().unwrap_or_default();
+        let early = status["drops"]["no-inbound-sa"].as_u64().unwrap_or_default();
         let allowed = if self.stage.far.may_send_early() { early } else { 0 };
         assert!(
             lost <= allowed,

@@ -44,8 +44,10 @@ impl Far for StrongSwan {
         ask(guest, "--load-all --noprompt").expect("swanctl loads");
     }
 
-    fn begin(&self, guest: &Guest<'_>) -> Result<(), String> {
-        ask(guest, "--initiate --child net --timeout 20")
+    fn begin(&self, guest: &Guest<'_>, children: &[String]) -> Result<(), String> {
+        children
+            .iter()
+            .try_for_each(|name| ask(guest, &format!("--initiate --child {name} --timeout 20")))
     }
 
     fn rekey(&self, guest: &Guest<'_>, ike: bool) {
@@ -86,12 +88,20 @@ fn swanctl_conf(tunnel: &Tunnel) -> String {
         Proof::Certificate(_) if end == End::Peer => "auth = pubkey\ncerts = mine.pem",
         Proof::Certificate(_) => "auth = pubkey",
     };
-    let selectors = if tunnel.transport {
-        "mode = transport".to_owned()
-    } else {
-        let [local_ts, remote_ts] = tunnel.peers_subnets();
-        format!("local_ts = {local_ts}\nremote_ts = {remote_ts}")
-    };
+    let mut children = String::new();
+    for (name, [local_ts, remote_ts]) in tunnel.peers_children() {
+        let selectors = if tunnel.transport {
+            "mode = transport".to_owned()
+        } else {
+            format!("local_ts = {local_ts}\nremote_ts = {remote_ts}")
+        };
+        children += &format!(
+            "{name} {{\n{selectors}\n{}_proposals = {}\n{}\n}}\n",
+            if tunnel.ah { "ah" } else { "esp" },
+            tunnel.esp,
+            if tunnel.their_dpd { "dpd_action = restart" } else { "" },
+        );
+    }
     format!(
         "connections {{ lab {{
            version = 2
@@ -104,11 +114,7 @@ fn swanctl_conf(tunnel: &Tunnel) -> String {
              id = {} }}
            remote {{ {}
              id = {} }}
-           children {{ net {{
-             {selectors}
-             {}_proposals = {}
-             {}
-           }} }}
+           children {{ {children} }}
          }} }}
          secrets {{ ike-lab {{ secret = \"{PSK}\" }} }}\n",
         End::Peer.outside(tunnel.v6),
@@ -119,9 +125,6 @@ fn swanctl_conf(tunnel: &Tunnel) -> String {
         Tunnel::id(End::Peer),
         proof(End::Ipsecd),
         Tunnel::id(End::Ipsecd),
-        if tunnel.ah { "ah" } else { "esp" },
-        tunnel.esp,
-        if tunnel.their_dpd { "dpd_action = restart" } else { "" },
     )
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Tunnel {
     pub(crate) our_esp: Option<String>,
     /// The networks: numbers and families, the same on both sides.
     pub(crate) nets: Vec<(u8, bool)>,
+    /// Whether each of the networks has a CHILD_SA of its own.
+    pub(crate) apart: bool,
     /// What ipsecd is told instead, its own and the peer's.
     pub(crate) our_subnets: Option<[String; 2]>,
     /// What the peer is told instead, its own and ours.
@@ -67,6 +69,7 @@ impl Default for Tunnel {
             our_ike: None,
             our_esp: None,
             nets: vec![(1, false)],
+            apart: false,
             our_subnets: None,
             their_subnets: None,
             ike_lines: String::new(),
@@ -104,7 +107,9 @@ impl Tunnel {
     /// The address at which `end` finds the other; `None`: it is behind a NAT and comes by itself.
     pub(crate) fn remote(&self, end: End) -> Option<String> {
         if self.nat == Some(end.other()) {
-            return (self.begins == end).then(|| end.router().to_string());
+            // Transport mode wants an address.
+            let known = self.begins == end || self.transport && end == End::Ipsecd;
+            return known.then(|| end.router().to_string());
         }
         Some(end.other().outside(self.v6).to_string())
     }
@@ -120,12 +125,20 @@ impl Tunnel {
         self.nets.iter().map(flow).collect()
     }
 
-    /// What the peer is told of its own networks and of ours; nothing in transport mode.
-    pub(crate) fn peers_subnets(&self) -> [String; 2] {
+    /// The names of the peer's CHILD_SAs, and for each what it is told of its own networks and of ours; nothing in transport mode.
+    pub(crate) fn peers_children(&self) -> Vec<(String, [String; 2])> {
         if let Some(subnets) = &self.their_subnets {
-            return subnets.clone();
+            return vec![("net".to_owned(), subnets.clone())];
         }
-        [End::Peer, End::Ipsecd].map(|end| self.subnets(end).join(","))
+        if !self.apart {
+            let subnets = [End::Peer, End::Ipsecd].map(|end| self.subnets(end).join(","));
+            return vec![("net".to_owned(), subnets)];
+        }
+        let child = |(at, &(net, v6)): (usize, &(u8, bool))| {
+            let name = if at == 0 { "net".to_owned() } else { format!("net{}", at + 1) };
+            (name, [End::Peer, End::Ipsecd].map(|end| end.subnet(net, v6)))
+        };
+        self.nets.iter().enumerate().map(child).collect()
     }
 
     fn subnets(&self, end: End) -> Vec<String> {
@@ -181,6 +194,13 @@ impl Tunnel {
             self.ike_lines,
             self.esp_lines,
         );
+        let mut text = text;
+        for &(net, v6) in self.nets.iter().filter(|_| self.apart) {
+            let [local, peer] = [End::Ipsecd, End::Peer].map(|end| end.subnet(net, v6));
+            text += &format!(
+                "[[child]]\nname = \"net-{net}\"\nlocal = [{local:?}]\npeer = [{peer:?}]\n"
+            );
+        }
         let file = dir.join("far.conf");
         write(&file, text.as_bytes());
         file
