@@ -12,6 +12,7 @@ mod lab;
 mod cert;
 mod errors;
 mod examples;
+mod flood;
 mod keylog;
 mod lifecycle;
 mod manual;
