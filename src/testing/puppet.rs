@@ -12,7 +12,7 @@ use crate::crypto::dh::KeyPair;
 use crate::crypto::{Secret, SecureRandom};
 use crate::ike::keymat::{IkeKeys, psk_auth};
 use crate::ike::proposal::{
-    Chosen, accept_ike, answer_esp, answer_ike, choose_esp, choose_ike, esp_offer, ike_offer,
+    Chosen, accept_ike, answer_child, answer_ike, child_offer, choose_child, choose_ike, ike_offer,
 };
 use crate::ike::protect::Protector;
 use crate::ike::{Command, Endpoint, EndpointConfig, Env, Event};
@@ -155,7 +155,7 @@ impl Puppet {
     #[must_use]
     pub fn child_offer(&self) -> Vec<Payload> {
         vec![
-            Payload::Sa(esp_offer(&[peers::esp_proposal()], self.esp_spi, false)),
+            Payload::Sa(child_offer(&[peers::esp_proposal()], self.esp_spi, false)),
             Payload::TsI(ts(peers::subnet(1))),
             Payload::TsR(ts(peers::subnet(2))),
         ]
@@ -174,9 +174,9 @@ impl Puppet {
         let Payload::Sa(sa) = request.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        let chosen = choose_esp(&[peers::esp_proposal()], sa, false, None)?;
+        let chosen = choose_child(&[peers::esp_proposal()], sa, false, None)?;
         Some(vec![
-            Payload::Sa(answer_esp(&chosen, self.esp_spi)),
+            Payload::Sa(answer_child(&chosen, self.esp_spi)),
             Payload::TsI(ts(peers::subnet(1))),
             Payload::TsR(ts(peers::subnet(2))),
         ])

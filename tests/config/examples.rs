@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ipsecd::cli::{check, genpsk, pki};
-use ipsecd::config::{self, Config, render_esp, render_ike};
+use ipsecd::config::{self, Config, render_child, render_ike};
 use ipsecd::crypto::random::SecureRandom;
 use ipsecd::daemon::secrets::FsSecrets;
 use ipsecd::ipsec::pad::{EncapPolicy, Peer, PeerAddress, StartPolicy};
@@ -170,7 +170,7 @@ fn strongswans_side_has_the_same_words() {
     assert_eq!(render_ike(&ours.ike.proposals[0]), value("proposals")[0]);
     assert_eq!(render_ike(&ours.ike.proposals[1]), "aes256-sha256-prfsha256-modp2048");
     assert_eq!(value("proposals")[1], "aes256-sha256-modp2048");
-    let esp: Vec<String> = ours.children[0].proposals.iter().map(render_esp).collect();
+    let esp: Vec<String> = ours.children[0].proposals.iter().map(render_child).collect();
     assert_eq!(esp, value("esp_proposals"));
     assert_eq!(value("local_addrs"), ["198.51.100.1"]);
     assert_eq!(ours.address, PeerAddress::Ip("198.51.100.1".parse().unwrap()));

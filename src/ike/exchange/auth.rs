@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
-use super::create_child::{self, Offer};
+use super::create_child;
+use super::offer::Offer;
 use super::sa_init::InitDone;
 use super::{Parts, notify};
 use crate::crypto::Secret;
@@ -218,11 +219,14 @@ impl IkeSa {
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.push(auth);
-        let offer = peer
-            .children
-            .first()
-            .cloned()
-            .map(|policy| Offer::new(ctx, self.id, policy.into(), None));
+        let first = peer.children.first().cloned();
+        let offer = match first.map(|policy| Offer::new(ctx, self, policy.into())).transpose() {
+            Ok(offer) => offer,
+            Err(reason) => {
+                self.close(ctx, reason);
+                return;
+            }
+        };
         if let Some(offer) = &offer {
             payloads.extend(offer.payloads_for_auth());
         }
