@@ -1,4 +1,4 @@
-//! `ipsecd pki`: a CA, and keys and certificates for a set of sites, or requests for them.
+//! `ipsecd pki`: a CA, and keys and certificates for a set of sites; or requests for them, or public keys alone.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use crate::crypto::pem;
 use crate::crypto::random::SecureRandom;
-use crate::crypto::sign::{KeyKind, PrivateKey};
+use crate::crypto::sign::{KeyKind, PrivateKey, Signer};
 use crate::crypto::x509::issue::{self, Period};
 use crate::crypto::x509::{Certificate, SubjectName};
 
@@ -46,6 +46,9 @@ pub struct PkiArgs {
     /// Make requests (SITE.csr) for another CA in place of certificates, and no CA
     #[arg(long)]
     pub request: bool,
+    /// Make public keys (SITE.pub) in place of certificates, and no CA: for [auth] public-key of the peers
+    #[arg(long, conflicts_with = "request")]
+    pub raw: bool,
 }
 
 /// The kind of a new key.
@@ -82,7 +85,13 @@ pub fn run(
         args.sites.iter().map(|text| site(text)).collect::<Result<_, _>>()?;
     // Before anything is made: half of it would be no use.
     for site in &sites {
-        let last = if args.request { "csr" } else { "pem" };
+        let last = if args.request {
+            "csr"
+        } else if args.raw {
+            "pub"
+        } else {
+            "pem"
+        };
         for end in ["key", last] {
             refuse_existing(&args.dir.join(format!("{}.{end}", site.file)))?;
         }
@@ -94,7 +103,7 @@ pub fn run(
         Kind::P521 => KeyKind::EcdsaP521,
         Kind::Ed25519 => KeyKind::Ed25519,
     };
-    let ca = if args.request {
+    let ca = if args.request || args.raw {
         None
     } else {
         Some(ca(args, kind, rng, period(args.days.saturating_mul(10)), out)?)
@@ -103,12 +112,15 @@ pub fn run(
         let path = |end: &str| args.dir.join(format!("{}.{end}", site.file));
         let (key, der) = PrivateKey::generate(kind, rng).map_err(io::Error::other)?;
         let made = match &ca {
+            None if args.raw => {
+                let spki = key.public_key().spki().to_vec();
+                (path("pub"), "PUBLIC KEY", spki)
+            }
             None => {
                 let der = issue::request(rng, &key, site.file, &site.names);
                 (path("csr"), "CERTIFICATE REQUEST", der.map_err(io::Error::other)?)
             }
             Some((certificate, ca_key)) => {
-                use crate::crypto::sign::Signer;
                 let der = issue::host(
                     rng,
                     (certificate, ca_key),
@@ -153,7 +165,7 @@ fn ca(
         .and_then(|block| block.der)
         .ok_or_else(|| about(&certificate, &"there is no CERTIFICATE in it"))?;
     let read = Certificate::parse(der.expose()).map_err(|error| about(&certificate, &error))?;
-    if read.public_key() != crate::crypto::sign::Signer::public_key(&private) {
+    if read.public_key() != private.public_key() {
         return Err(about(&certificate, &format!("{} is another CA's key", key.display())));
     }
     Ok((read, private))

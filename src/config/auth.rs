@@ -1,22 +1,26 @@
-//! `[auth]`: how both sides prove who they are, by keys that both have or by certificates.
+//! `[auth]`: how both sides prove who they are: by a key that both have, or by signatures, with certificates or without.
+
+mod signature;
 
 use core::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
 
 use super::check::require;
 use super::diagnostic::Report;
-use super::identity::render;
-use super::raw::{List, Raw, Text, WrittenKey};
+use super::raw::{Raw, Text};
 use super::secret::{self, SecretSource};
-use crate::crypto::Secret;
-use crate::crypto::pem;
-use crate::crypto::sign::{PrivateKey, PrivateKeyError};
-use crate::crypto::x509::{CertError, Certificate, ExtendedKeyUsage, Trust};
-use crate::ipsec::pad::{Auth, Authority, Credential, Identity, LocalAuth, PeerAuth};
+use crate::ipsec::pad::{Auth, Identity, LocalAuth, PeerAuth};
 
-/// The most certificates that we send: peers look at no more than a few.
-const MAX_CHAIN: usize = 5;
+/// How a side proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Certificate,
+    Psk,
+    PublicKey,
+}
+
+/// The words of `local` and `peer`.
+const WORDS: [(&str, How); 3] =
+    [("cert", How::Certificate), ("psk", How::Psk), ("public-key", How::PublicKey)];
 
 /// `[auth]`, checked against who we are.
 pub(super) fn auth(
@@ -27,60 +31,125 @@ pub(super) fn auth(
     report: &mut Report,
 ) -> Option<Auth> {
     let auth = &raw.auth;
-    let by_certificate = peer_word(raw, report)?;
-    belongs_together(raw, by_certificate, report);
+    let local = word(auth.local.as_ref(), "local", "we prove who we are", report);
+    let peer = word(auth.peer.as_ref(), "peer", "the peer proves who it is", report);
+    let (local, peer) = (local?, peer?);
+    let local = local.unwrap_or(match (&auth.cert, &auth.key) {
+        // A key by itself is taken for a raw one only where raw ones are spoken of: the certificate may have been forgotten.
+        (None, Some(_)) if auth.public_key.is_some() => How::PublicKey,
+        (None, None) => How::Psk,
+        _ => How::Certificate,
+    });
+    let peer = peer.unwrap_or(match (&auth.ca, &auth.public_key) {
+        (Some(_), _) => How::Certificate,
+        (None, Some(_)) => How::PublicKey,
+        (None, None) => How::Psk,
+    });
+    belongs_together(raw, local, peer, report);
     // All of it is read, so that everything that is wrong is said at once.
     let psk = auth.psk.as_ref().map(|psk| secret::load(psk, mode, secrets, report));
-    let local = match (&auth.cert, &auth.key) {
-        (Some(cert), Some(key)) => {
-            credential(raw, cert, key, mode, secrets, local_id, report).map(LocalAuth::Certificate)
+    let local = match (local, &auth.cert, &auth.key) {
+        (How::Certificate, Some(certs), Some(keys)) => {
+            signature::credentials(raw, certs, keys, mode, secrets, local_id, report)
+                .map(|found| LocalAuth::Signature(found.into()))
         }
-        (Some(_), None) | (None, Some(_)) => None,
-        (None, None) => psk.clone().flatten().map(LocalAuth::Psk),
+        (How::PublicKey, None, Some(keys)) => signature::raw_keys(raw, keys, mode, secrets, report)
+            .map(|found| LocalAuth::Signature(found.into())),
+        (How::Certificate | How::PublicKey, _, _) => None,
+        (How::Psk, _, _) => psk.clone().flatten().map(LocalAuth::Psk),
     };
-    let peer = match (by_certificate, &auth.ca) {
-        (true, Some(ca)) => {
-            authority(raw, ca, secrets, report).map(Arc::new).map(PeerAuth::Certificate)
+    let peer = match peer {
+        How::Certificate | How::PublicKey if auth.ca.is_some() || auth.public_key.is_some() => {
+            signature::authority(raw, secrets, report)
+                .map(|found| PeerAuth::Signature(found.into()))
         }
-        (true, None) => None,
-        (false, _) => psk.flatten().map(PeerAuth::Psk),
+        How::Certificate | How::PublicKey => None,
+        How::Psk => psk.flatten().map(PeerAuth::Psk),
     };
     Some(Auth { local: local?, peer: peer? })
 }
 
-/// `peer`: whether the peer has to have a certificate.
-fn peer_word(raw: &Raw<'_>, report: &mut Report) -> Option<bool> {
-    let Some(word) = &raw.auth.peer else { return Some(raw.auth.ca.is_some()) };
-    match *word.get_ref() {
-        "cert" => Some(true),
-        "psk" => Some(false),
-        other => {
-            report
-                .error(word.span(), format!("[auth] peer: unknown word `{}`", other.escape_debug()))
-                .help("\"cert\" or \"psk\": how the peer proves who it is");
-            None
-        }
+/// `local` or `peer`: `Some(None)` if it is not there.
+fn word(
+    written: Option<&Text<'_>>,
+    key: &str,
+    what: &str,
+    report: &mut Report,
+) -> Option<Option<How>> {
+    let Some(written) = written else { return Some(None) };
+    let found = WORDS.iter().find(|(word, _)| word == written.get_ref());
+    if found.is_none() {
+        let shown = written.get_ref().escape_debug();
+        report
+            .error(written.span(), format!("[auth] {key}: unknown word `{shown}`"))
+            .help(format!("\"cert\", \"psk\" or \"public-key\": how {what}"));
     }
+    found.map(|(_, how)| Some(*how))
 }
 
 /// Reports what is missing for what is there, and what is there for nothing.
-fn belongs_together(raw: &Raw<'_>, by_certificate: bool, report: &mut Report) {
+fn belongs_together(raw: &Raw<'_>, local: How, peer: How, report: &mut Report) {
+    if report.has_syntax_errors() {
+        return;
+    }
+    ours(raw, local, report);
+    theirs(raw, peer, local, report);
+    let auth = &raw.auth;
+    if let Some(psk) = auth.psk.as_ref().filter(|_| local != How::Psk && peer != How::Psk) {
+        let message = "[auth] psk: nobody uses it, as both sides have certificates";
+        report
+            .error(psk.span(), message)
+            .help("leave it out; or say peer = \"psk\" if the peer proves itself with it");
+    }
+    if auth.psk.is_none() {
+        psk_missing(raw, local, peer, report);
+    }
+}
+
+/// What we prove ourselves with.
+fn ours(raw: &Raw<'_>, local: How, report: &mut Report) {
     let auth = &raw.auth;
     let mut wrong = |span: Range<usize>, message: &str, help: &str| {
-        if !report.has_syntax_errors() {
-            report.error(span, message.to_owned()).help(help.to_owned());
-        }
+        report.error(span, message.to_owned()).help(help.to_owned());
     };
-    match (&auth.cert, &auth.key) {
-        (Some(cert), None) if !raw.excused("auth", "key") => {
-            wrong(cert.span(), "[auth] cert: the private key is missing", "add key = \"a.key\"")
+    let key = auth.key.as_ref().and_then(|keys| keys.first());
+    match (local, &auth.cert, key) {
+        (How::Certificate, Some(cert), None) if !raw.excused("auth", "key") => {
+            let (message, help) = ("the private key is missing", "add key = \"a.key\"");
+            wrong(cert.span.clone(), &format!("[auth] cert: {message}"), help);
         }
-        (None, Some(key)) if !raw.excused("auth", "cert") => wrong(
+        (How::Certificate, None, Some(key)) if !raw.excused("auth", "cert") => wrong(
             key.span(),
             "[auth] key: the certificate is missing",
-            "add cert = \"a.pem\"; a key that both sides have is written psk = …",
+            "add cert = \"a.pem\"; or local = \"public-key\" if the peer knows the public key; a key \
+             that both sides have is written psk = …",
+        ),
+        (How::PublicKey, Some(cert), _) => wrong(
+            cert.span.clone(),
+            "[auth] cert: our key goes without a certificate",
+            "leave it out, or leave out local = \"public-key\"",
+        ),
+        (How::Psk, Some(cert), _) => wrong(
+            cert.span.clone(),
+            "[auth] cert: we prove ourselves by the psk",
+            "leave it out, or leave out local = \"psk\"",
+        ),
+        (How::Psk, None, Some(key)) => wrong(
+            key.span(),
+            "[auth] key: we prove ourselves by the psk",
+            "leave it out, or leave out local = \"psk\"",
         ),
         _ => {}
+    }
+    if let Some(word) = auth.local.as_ref().filter(|_| key.is_none() && auth.cert.is_none())
+        && local != How::Psk
+        && !raw.excused("auth", "key")
+    {
+        wrong(
+            word.span(),
+            "[auth] local: the private key is missing that we prove ourselves with",
+            "add key = \"a.key\"",
+        );
     }
     if let Some(passphrase) = auth.passphrase.as_ref().filter(|_| auth.key.is_none()) {
         wrong(
@@ -89,274 +158,87 @@ fn belongs_together(raw: &Raw<'_>, by_certificate: bool, report: &mut Report) {
             "add key = \"a.key\"",
         );
     }
-    let ours_by_psk = auth.cert.is_none() && auth.key.is_none();
-    if let Some(psk) = auth.psk.as_ref().filter(|_| by_certificate && !ours_by_psk) {
-        wrong(
-            psk.span(),
-            "[auth] psk: nobody uses it, as both sides have certificates",
-            "leave it out; or say peer = \"psk\" if the peer proves itself with it",
-        );
-    }
-    if by_certificate {
-        if let Some(peer) = auth.peer.as_ref().filter(|_| auth.ca.is_none())
-            && !raw.excused("auth", "ca")
-        {
-            wrong(
-                peer.span(),
-                "[auth] peer: the CAs are missing whose certificates the peer may have",
-                "add ca = [\"ca.pem\"]",
-            );
-        }
-    } else {
-        let useless = [
-            ("ca", auth.ca.as_ref().map(|list| list.span.clone())),
-            ("crl", auth.crl.as_ref().map(|list| list.span.clone())),
-            ("extended-key-usage", auth.extended_key_usage.as_ref().map(Text::span)),
-            ("allow-sha1", auth.allow_sha_1.as_ref().map(toml::Spanned::span)),
-        ];
-        for (key, span) in useless {
-            if let Some(span) = span {
-                wrong(
-                    span,
-                    &format!("[auth] {key}: the peer proves itself by the psk"),
-                    "leave it out; or give its CAs, ca = [\"ca.pem\"], without peer = \"psk\"",
-                );
-            }
-        }
-    }
-    if auth.psk.is_none() {
-        match &auth.peer {
-            Some(peer) if !by_certificate && !raw.excused("auth", "psk") => wrong(
-                peer.span(),
-                "[auth] peer: the psk is missing that the peer proves itself with",
-                "add psk = { file = \"b.psk\" }",
-            ),
-            Some(_) => {}
-            None if ours_by_psk && !by_certificate => {
-                require(raw, "auth", auth.span.as_ref(), "psk", "; or cert, key and ca", report);
-            }
-            None if ours_by_psk => {
-                let why = ", for us to prove who we are with; or cert and key";
-                require(raw, "auth", auth.span.as_ref(), "psk", why, report);
-            }
-            None if !by_certificate && auth.cert.is_some() && !raw.excused("auth", "ca") => {
-                let why = ", whose certificates the peer may have; or peer = \"psk\" and a psk";
-                require(raw, "auth", auth.span.as_ref(), "ca", why, report);
-            }
-            None => {}
-        }
-    }
 }
 
-/// Our certificate, what is above it, and the private key.
-fn credential(
-    raw: &Raw<'_>,
-    cert: &Text<'_>,
-    key: &WrittenKey<'_>,
-    mode: Option<u32>,
-    secrets: &dyn SecretSource,
-    local_id: Option<&Identity>,
-    report: &mut Report,
-) -> Option<Arc<Credential>> {
-    let chain = chain(cert, secrets, report);
-    let private = private_key(raw, key, mode, secrets, report);
-    let (chain, private) = (chain?, private?);
-    let leaf = chain.first()?;
-    if let Some(id) = local_id.filter(|id| !id.is_in(leaf)) {
-        let names: Vec<_> = Identity::of_certificate(leaf).map(|name| render(&name)).collect();
-        let names = names.join(", ");
-        report
-            .error(cert.span(), format!("[auth] cert: our id {} is not in it", render(id)))
-            .help(format!("[local] id can be one of: {names}"));
-        return None;
+/// What the peer proves itself with.
+fn theirs(raw: &Raw<'_>, peer: How, local: How, report: &mut Report) {
+    let auth = &raw.auth;
+    let missing = match peer {
+        How::Certificate if auth.ca.is_none() => Some((
+            "ca",
+            "[auth] peer: the CAs are missing whose certificates the peer may have",
+            "add ca = [\"ca.pem\"]",
+        )),
+        How::PublicKey if auth.public_key.is_none() => Some((
+            "public-key",
+            "[auth] peer: the public key is missing that the peer has",
+            "add public-key = \"b.pub\"",
+        )),
+        How::Certificate | How::PublicKey | How::Psk => None,
+    };
+    if let (Some(word), Some((key, message, help))) = (&auth.peer, missing)
+        && !raw.excused("auth", key)
+    {
+        report.error(word.span(), message.to_owned()).help(help.to_owned());
     }
-    let credential = Credential::new(chain, Arc::new(private));
-    if credential.is_none() {
-        report
-            .error(key.span(), "[auth] key: it is not the key of the certificate")
-            .related(cert.span(), "the certificate")
-            .help("give the key with which this certificate was asked for");
-    }
-    credential.map(Arc::new)
-}
-
-fn chain(
-    cert: &Text<'_>,
-    secrets: &dyn SecretSource,
-    report: &mut Report,
-) -> Option<Vec<Certificate>> {
-    let mut chain = certificates(cert, "cert", secrets, report)?;
-    // A CA that has issued its own certificate is one that the peer trusts or does not: sending it changes nothing.
-    let mut first = true;
-    chain.retain(|c| core::mem::take(&mut first) || c.subject() != c.issuer());
-    if chain.len() > MAX_CHAIN {
-        report
-            .error(cert.span(), format!("[auth] cert: {} certificates are in it", chain.len()))
-            .help(format!("ours, and those of the CAs above it: at most {MAX_CHAIN}"));
-        return None;
-    }
-    Some(chain)
-}
-
-/// Every certificate in a file; at least one.
-fn certificates(
-    name: &Text<'_>,
-    key: &str,
-    secrets: &dyn SecretSource,
-    report: &mut Report,
-) -> Option<Vec<Certificate>> {
-    let ders = blocks(name, key, "CERTIFICATE", secrets, report)?;
-    let mut found = Vec::new();
-    for (number, der) in ders.iter().enumerate() {
-        match Certificate::parse(der) {
-            Ok(certificate) => found.push(certificate),
-            Err(error) => {
-                unusable(name, key, number, &error, report);
-                return None;
-            }
-        }
-    }
-    Some(found)
-}
-
-/// The DER of every block with this label in a file; at least one.
-fn blocks(
-    name: &Text<'_>,
-    key: &str,
-    label: &str,
-    secrets: &dyn SecretSource,
-    report: &mut Report,
-) -> Option<Vec<Vec<u8>>> {
-    let path = report.file().parent().unwrap_or_else(|| Path::new("")).join(name.get_ref());
-    let found = match secrets.read(&path) {
-        Ok(found) => found,
-        Err(error) => {
-            let shown = name.get_ref().escape_debug();
+    let by_psk = "leave it out; or give its CAs, ca = [\"ca.pem\"], without peer = \"psk\"";
+    let useless = [
+        ("ca", auth.ca.as_ref().map(|list| list.span.clone())),
+        ("crl", auth.crl.as_ref().map(|list| list.span.clone())),
+        ("public-key", auth.public_key.as_ref().map(|list| list.span.clone())),
+        ("extended-key-usage", auth.extended_key_usage.as_ref().map(Text::span)),
+        ("allow-sha1", auth.allow_sha_1.as_ref().map(toml::Spanned::span)),
+    ];
+    for (key, span) in useless {
+        let Some(span) = span else { continue };
+        if peer == How::Psk {
+            let message = format!("[auth] {key}: the peer proves itself by the psk");
+            report.error(span, message).help(by_psk);
+        } else if auth.ca.is_none() && matches!(key, "crl" | "extended-key-usage") {
             report
-                .error(name.span(), format!("cannot read the {key} file `{shown}`: {error}"))
-                .help(format!("looked for it at {}", path.display()));
-            return None;
+                .error(span, format!("[auth] {key}: the peer proves itself without a certificate"))
+                .help("leave it out; or give its CAs, ca = [\"ca.pem\"]");
         }
-    };
-    let blocks = pem::blocks(found.bytes.expose()).filter(|block| block.label == label);
-    let ders: Option<Vec<Vec<u8>>> =
-        blocks.map(|block| block.der.map(|der| der.expose().to_vec())).collect();
-    let ders = ders.filter(|ders| !ders.is_empty());
-    if ders.is_none() {
-        let shown = name.get_ref().escape_debug();
-        report
-            .error(name.span(), format!("[auth] {key}: there is no {label} in `{shown}`"))
-            .help(format!("a PEM file: it has a line -----BEGIN {label}-----"));
     }
-    ders
-}
-
-fn unusable(name: &Text<'_>, key: &str, number: usize, error: &CertError, report: &mut Report) {
-    let shown = name.get_ref().escape_debug();
-    let which = if number == 0 { String::new() } else { format!(", number {}", number + 1) };
-    report
-        .error(name.span(), format!("[auth] {key}: `{shown}`{which} cannot be used: {error}"))
-        .help("look at it with: openssl x509 -text -in FILE, or openssl crl");
-}
-
-fn private_key(
-    raw: &Raw<'_>,
-    key: &WrittenKey<'_>,
-    mode: Option<u32>,
-    secrets: &dyn SecretSource,
-    report: &mut Report,
-) -> Option<PrivateKey> {
-    // Unlike a psk, a private key cannot stand in the file itself: a text is the name of one. (Only with `cert` do we get here:
-    // without, it may be a psk in the wrong place, and must not be shown.)
-    let key = match key {
-        WrittenKey::Inline(name) => &WrittenKey::File(name.clone()),
-        WrittenKey::File(_) | WrittenKey::Credential(_) => key,
-    };
-    let looked = |at: &str| format!("looked for it at {at}");
-    let passphrase: Option<Option<Secret>> = raw.auth.passphrase.as_ref().map(|passphrase| {
-        secret::fetch(passphrase, "passphrase", &looked, mode, secrets, report)
-            .map(|found| found.bytes)
-    });
-    let passphrase = match passphrase {
-        Some(found) => Some(found?),
-        None => None,
-    };
-    let found = secret::fetch(key, "key", &looked, mode, secrets, report)?;
-    match PrivateKey::from_pem(found.bytes.expose(), passphrase.as_ref()) {
-        Ok(key) => Some(key),
-        Err(error) => {
-            let help = match error {
-                PrivateKeyError::PassphraseMissing => "add passphrase = { file = \"a.pass\" }",
-                PrivateKeyError::Passphrase => "compare [auth] passphrase with the key's",
-                PrivateKeyError::OldEncryption
-                | PrivateKeyError::Malformed
-                | PrivateKeyError::NoKey
-                | PrivateKeyError::Public(_)
-                | PrivateKeyError::Rsa(_)
-                | PrivateKeyError::Several => {
-                    "a PEM file with one key: RSA, ECDSA on P-256, P-384 or P-521, or Ed25519"
-                }
+    let is_silent = auth.peer.is_none() && auth.ca.is_none() && auth.public_key.is_none();
+    if is_silent && local != How::Psk && auth.psk.is_none() && !raw.excused("auth", "ca") {
+        let speaks = if local == How::Certificate { auth.cert.is_some() } else { true };
+        if speaks {
+            let why = ", whose certificates the peer may have; or peer = \"psk\" and a psk";
+            let (key, why) = if local == How::Certificate {
+                ("ca", why)
+            } else {
+                ("public-key", ", which the peer has; or ca, or peer = \"psk\" and a psk")
             };
-            report.error(found.span, format!("{} cannot be used: {error}", found.what)).help(help);
-            None
+            require(raw, "auth", auth.span.as_ref(), key, why, report);
         }
     }
 }
 
-/// The CAs whose certificates the peer may have, and their CRLs.
-fn authority(
-    raw: &Raw<'_>,
-    ca: &List<'_>,
-    secrets: &dyn SecretSource,
-    report: &mut Report,
-) -> Option<Authority> {
-    let usage = match raw.auth.extended_key_usage.as_ref().map(|word| (word, *word.get_ref())) {
-        None | Some((_, "authentication")) => Some(ExtendedKeyUsage::Authentication),
-        Some((_, "ipsec")) => Some(ExtendedKeyUsage::Ipsec),
-        Some((_, "any")) => Some(ExtendedKeyUsage::Any),
-        Some((word, other)) => {
-            let shown = other.escape_debug();
+/// There is no psk: reports where one is needed.
+fn psk_missing(raw: &Raw<'_>, local: How, peer: How, report: &mut Report) {
+    let auth = &raw.auth;
+    match &auth.peer {
+        Some(word) if peer == How::Psk && !raw.excused("auth", "psk") => {
             report
-                .error(word.span(), format!("[auth] extended-key-usage: unknown word `{shown}`"))
-                .help("one of \"authentication\", \"ipsec\", \"any\"");
-            None
+                .error(
+                    word.span(),
+                    "[auth] peer: the psk is missing that the peer proves itself with",
+                )
+                .help("add psk = { file = \"b.psk\" }");
         }
-    };
-    if ca.items.is_empty() {
-        report
-            .error(ca.span.clone(), "[auth] ca: the list is empty")
-            .help("name the file of at least one CA: ca = [\"ca.pem\"]");
+        Some(_) if local == How::Psk => {
+            let why = ", for us to prove who we are with; or cert and key";
+            require(raw, "auth", auth.span.as_ref(), "psk", why, report);
+        }
+        None if local == How::Psk => {
+            let why = if peer == How::Psk {
+                "; or cert, key and ca"
+            } else {
+                ", for us to prove who we are with; or cert and key"
+            };
+            require(raw, "auth", auth.span.as_ref(), "psk", why, report);
+        }
+        Some(_) | None => {}
     }
-    let mut cas = Vec::new();
-    let mut fine = !ca.items.is_empty();
-    for name in &ca.items {
-        match certificates(name, "ca", secrets, report) {
-            Some(found) => cas.extend(found.into_iter().map(|c| c.der().to_vec())),
-            None => fine = false,
-        }
-    }
-    let mut trust = match Trust::new(&cas) {
-        Ok(trust) => trust,
-        Err((_, error)) => {
-            report
-                .error(ca.span.clone(), format!("[auth] ca: one cannot be used: {error}"))
-                .help("look at them with: openssl x509 -text -in FILE");
-            return None;
-        }
-    };
-    for name in raw.auth.crl.iter().flat_map(|list| &list.items) {
-        let Some(ders) = blocks(name, "crl", "X509 CRL", secrets, report) else {
-            fine = false;
-            continue;
-        };
-        match trust.with_crls(&ders) {
-            Ok(more) => trust = more,
-            Err((number, error)) => {
-                unusable(name, "crl", number, &error, report);
-                return None;
-            }
-        }
-    }
-    let allow_sha_1 = raw.auth.allow_sha_1.as_ref().is_some_and(|allow| *allow.get_ref());
-    fine.then_some(Authority { trust: trust.with_extended_key_usage(usage?), allow_sha_1 })
 }

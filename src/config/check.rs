@@ -281,6 +281,8 @@ fn peer_id(
                     text.span(),
                     if raw.auth.ca.is_some() {
                         "[peer] id: whoever has a certificate of a CA in [auth] ca is accepted"
+                    } else if raw.auth.public_key.is_some() {
+                        "[peer] id: whoever holds the key of [auth] public-key is accepted, under any name"
                     } else {
                         "[peer] id: whoever holds the psk is accepted, under any name"
                     },

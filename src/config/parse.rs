@@ -111,7 +111,16 @@ fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
         let name = key.get_ref().to_lowercase();
         let names_place = name == "file" || name == "credential";
         // Names of files with certificates, and words.
-        let public = ["allow-sha1", "ca", "cert", "crl", "extended-key-usage", "peer"];
+        let public = [
+            "allow-sha1",
+            "ca",
+            "cert",
+            "crl",
+            "extended-key-usage",
+            "local",
+            "peer",
+            "public-key",
+        ];
         let secret = match path {
             "auth" => !public.contains(&name.as_str()),
             "secret" => true,

@@ -51,12 +51,15 @@ pub(super) struct Auth<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
     pub(super) psk: Option<WrittenKey<'a>>,
-    pub(super) cert: Option<Text<'a>>,
-    /// A text is the name of a file here.
-    pub(super) key: Option<WrittenKey<'a>>,
+    pub(super) cert: Option<List<'a>>,
+    /// A text is the name of a file here. Never empty.
+    pub(super) key: Option<Vec<WrittenKey<'a>>>,
     pub(super) passphrase: Option<WrittenKey<'a>>,
     pub(super) ca: Option<List<'a>>,
     pub(super) crl: Option<List<'a>>,
+    /// Files with the peer's public keys.
+    pub(super) public_key: Option<List<'a>>,
+    pub(super) local: Option<Text<'a>>,
     pub(super) peer: Option<Text<'a>>,
     pub(super) extended_key_usage: Option<Text<'a>>,
     pub(super) allow_sha_1: Option<Spanned<bool>>,
@@ -435,11 +438,13 @@ impl Walk<'_> {
         let section = self.section(root, "auth");
         Auth {
             psk: self.key(&section, "psk"),
-            cert: self.text(&section, "cert"),
-            key: self.key(&section, "key"),
+            cert: self.list(&section, "cert"),
+            key: self.keys(&section, "key"),
             passphrase: self.key(&section, "passphrase"),
             ca: self.list(&section, "ca"),
             crl: self.list(&section, "crl"),
+            public_key: self.list(&section, "public-key"),
+            local: self.text(&section, "local"),
             peer: self.text(&section, "peer"),
             extended_key_usage: self.text(&section, "extended-key-usage"),
             allow_sha_1: self.boolean(&section, "allow-sha1").and_then(|value| {
@@ -450,9 +455,39 @@ impl Walk<'_> {
         }
     }
 
+    /// Secrets: one, or a list of them.
+    fn keys<'a>(
+        &mut self,
+        section: &Section<'a>,
+        name: &'static str,
+    ) -> Option<Vec<WrittenKey<'a>>> {
+        let value = self.get(section, name)?;
+        let DeValue::Array(items) = value.get_ref() else {
+            return self.key(section, name).map(|key| vec![key]);
+        };
+        if items.is_empty() || items.len() > MAX_ITEMS {
+            self.misspelt.insert(format!("{}.{name}", section.name));
+            let place = heading(section.name);
+            let message = format!("`{name}` in {place} has {} items", items.len());
+            self.report.error(value.span(), message).help(format!("1 to {MAX_ITEMS}"));
+            return None;
+        }
+        let found: Vec<_> = items.iter().map(|item| self.key_value(section, name, item)).collect();
+        found.into_iter().collect()
+    }
+
     /// A secret: in the text, or where it is.
     fn key<'a>(&mut self, section: &Section<'a>, name: &'static str) -> Option<WrittenKey<'a>> {
         let value = self.get(section, name)?;
+        self.key_value(section, name, value)
+    }
+
+    fn key_value<'a>(
+        &mut self,
+        section: &Section<'a>,
+        name: &'static str,
+        value: &'a Spanned<DeValue<'a>>,
+    ) -> Option<WrittenKey<'a>> {
         let found = match value.get_ref() {
             DeValue::String(text) => {
                 Some(WrittenKey::Inline(Spanned::new(value.span(), text.as_ref())))

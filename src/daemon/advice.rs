@@ -28,7 +28,7 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
         ),
         CloseReason::AuthenticationRefused => {
             let (what, key) = match &peer.auth.local {
-                LocalAuth::Certificate(_) => ("certificate", "cert, and the peer's CAs,"),
+                LocalAuth::Signature(_) => ("certificate", "cert, and the peer's CAs,"),
                 LocalAuth::Psk(_) => ("pre-shared key", "psk"),
             };
             (
@@ -153,6 +153,9 @@ fn of_fault(fault: &CertFault) -> &'static str {
             | CertError::TooLong => "the peer needs another one",
         },
         CertFault::Downgrade(_) => "see that the peer keeps to RFC 7427",
+        CertFault::Key(_) | CertFault::UnknownKey => {
+            "compare [auth] public-key with the peer's key"
+        }
         CertFault::Missing => "see that the peer sends its certificate",
         CertFault::Name(_) => "compare [peer] id with the names in it",
         CertFault::Scheme => "see that the peer signs with RSA, ECDSA or Ed25519, and SHA-2",

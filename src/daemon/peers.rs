@@ -133,6 +133,10 @@ impl Entry {
             Phase::IkeSaInit => enter(self, UpPhase::IkeSaInit, "asking"),
             Phase::Cookie => enter(self, UpPhase::IkeSaInit, "again, with the peer's cookie"),
             Phase::InvalidKe => enter(self, UpPhase::IkeSaInit, "again, with the peer's group"),
+            Phase::IkeIntermediate(method) => {
+                let detail = format!("further key exchange, {method}");
+                enter(self, UpPhase::IkeSaInit, &detail)
+            }
             Phase::IkeAuth => enter(self, UpPhase::IkeAuth, "asking"),
             Phase::Authenticated => enter(self, UpPhase::IkeAuth, "the peer is authenticated"),
             Phase::CreateChildSa => enter(self, UpPhase::ChildSa, "asking"),

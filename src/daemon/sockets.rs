@@ -1,8 +1,7 @@
 //! Every socket of the daemon: which one a message leaves through, and which path it came on.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::borrow::Cow;
-use std::io;
+use std::io::{self, IoSlice};
 
 use thiserror::Error;
 
@@ -10,6 +9,7 @@ use crate::ike::Transmit;
 use crate::io::raw;
 use crate::io::sys::{Received, ToSend};
 use crate::io::too_big::TooBig;
+use crate::io::tun::Offload;
 use crate::io::udp::{Fragment, Pair, Socket};
 use crate::ipsec::{Encap, Path};
 
@@ -54,13 +54,13 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them all.
+    /// Opens them all, those of port 4500 with offloads if there are and `offload` wants them.
     ///
     /// # Errors
     /// If another IKE daemon has the ports, or without the privilege. IPv6 may be missing.
-    pub fn open() -> Result<Self, SocketError> {
-        let v4 = Family::open(false)?;
-        let v6 = match Family::open(true) {
+    pub fn open(offload: Offload) -> Result<Self, SocketError> {
+        let v4 = Family::open(false, offload)?;
+        let v6 = match Family::open(true, offload) {
             Ok(family) => Some(family),
             Err(error) if is_missing(&error.cause) => {
                 tracing::info!(%error, "going on without IPv6");
@@ -93,12 +93,16 @@ impl Sockets {
                 Encap::Udp => family.natt.choose(Fragment::Allowed),
                 Encap::Plain => &family.ike,
             };
-            let payloads: Vec<_> = group.iter().map(payload_of).collect();
+            let parts: Vec<_> = group
+                .iter()
+                .map(|it| [IoSlice::new(marker_of(it)), IoSlice::new(&it.payload)])
+                .collect();
             let all: Vec<_> = group
                 .iter()
-                .zip(&payloads)
-                .map(|(it, payload)| ToSend {
-                    payload,
+                .zip(&parts)
+                .map(|(it, parts)| ToSend {
+                    parts,
+                    segment_len: None,
                     to: it.path.remote,
                     local: Some(it.path.local.ip()),
                     tos: 0,
@@ -110,12 +114,8 @@ impl Sockets {
 }
 
 /// RFC 3948 §2.2, §2.3: on port 4500 the marker keeps the receiver from taking an IKE message for ESP; a keepalive has none.
-fn payload_of(transmit: &Transmit) -> Cow<'_, [u8]> {
-    if transmit.path.encap == Encap::Udp && !transmit.keepalive {
-        Cow::Owned([&NON_ESP_MARKER, &transmit.payload[..]].concat())
-    } else {
-        Cow::Borrowed(&transmit.payload)
-    }
+fn marker_of(transmit: &Transmit) -> &'static [u8] {
+    if transmit.path.encap == Encap::Udp && !transmit.keepalive { &NON_ESP_MARKER } else { &[] }
 }
 
 fn send_all(socket: &Socket, mut messages: &[ToSend<'_>]) {
@@ -129,7 +129,7 @@ fn send_all(socket: &Socket, mut messages: &[ToSend<'_>]) {
 }
 
 impl Family {
-    fn open(v6: bool) -> Result<Self, SocketError> {
+    fn open(v6: bool, offload: Offload) -> Result<Self, SocketError> {
         let named = |what| move |cause| SocketError { what, cause };
         let (ike, natt, raw) = if v6 {
             ("UDP port 500 (IPv6)", "UDP port 4500 (IPv6)", "the raw sockets (IPv6)")
@@ -138,7 +138,7 @@ impl Family {
         };
         Ok(Self {
             ike: Socket::udp(IKE_PORT, v6).map_err(named(ike))?,
-            natt: Pair::udp(NATT_PORT, v6).map_err(named(natt))?,
+            natt: Pair::udp(NATT_PORT, v6, offload == Offload::Auto).map_err(named(natt))?,
             esp: raw::esp(v6).map_err(named(raw))?,
             ah: raw::ah(v6).map_err(named(raw))?,
             whole: raw::whole(v6).map_err(named(raw))?,
@@ -183,12 +183,12 @@ mod tests {
     fn marker_goes_before_ike_messages_on_port_4500_and_not_before_a_keepalive() {
         let local = "192.0.2.1:4500".parse().expect("an address");
         let remote = "198.51.100.1:4500".parse().expect("an address");
-        let of = |encap, keepalive, payload: &[u8]| {
+        let of = |encap, keepalive| {
             let path = Path { local, remote, encap };
-            payload_of(&Transmit { path, payload: payload.to_vec(), keepalive }).into_owned()
+            marker_of(&Transmit { path, payload: vec![7, 8], keepalive })
         };
-        assert_eq!(of(Encap::Udp, false, &[7, 8]), [0, 0, 0, 0, 7, 8]);
-        assert_eq!(of(Encap::Udp, true, &[0xff]), [0xff]);
-        assert_eq!(of(Encap::Plain, false, &[7, 8]), [7, 8]);
+        assert_eq!(of(Encap::Udp, false), [0; 4]);
+        assert_eq!(of(Encap::Udp, true), [0; 0]);
+        assert_eq!(of(Encap::Plain, false), [0; 0]);
     }
 }

@@ -1,5 +1,5 @@
-//! Authentication by signature (RFC 7296 §2.15): certificates in CERT and CERTREQ payloads, and the methods of RFC 7427,
-//! RFC 8420 and RFC 4754. Which identity a certificate may stand for is said in `ipsec::identity`.
+//! Authentication by signature (RFC 7296 §2.15): certificates and raw public keys (RFC 7670) in CERT and CERTREQ payloads, and
+//! the methods of RFC 7427, RFC 8420 and RFC 4754. Which identity a certificate may stand for is said in `ipsec::identity`.
 
 use core::time::Duration;
 
@@ -8,9 +8,9 @@ use thiserror::Error;
 use super::exchange::{Parts, notify};
 use super::limits;
 use crate::crypto::SecureRandom;
-use crate::crypto::sign::{Hash, KeyKind, Scheme};
+use crate::crypto::sign::{Hash, KeyKind, PublicKey, PublicKeyError, Scheme};
 use crate::crypto::x509::{CertError, Certificate};
-use crate::ipsec::pad::{Authority, Credential, Identity, PeerAuth};
+use crate::ipsec::pad::{Authority, Credential, Identity, PeerAuth, Presented};
 use crate::wire::ike::numbers::{AuthMethod, CertEncoding, HashId, NotifyType};
 use crate::wire::ike::payload::{Auth, Cert, CertReq, Payload};
 
@@ -23,6 +23,9 @@ pub enum CertFault {
     /// AUTH has one of the methods of before RFC 7427, though both sides have that.
     #[error("its signature is by {0}, though both sides have RFC 7427")]
     Downgrade(AuthMethod),
+    /// The raw public key that it sent is none that can be used.
+    #[error("its raw public key cannot be used: {0}")]
+    Key(#[from] PublicKeyError),
     /// There is none.
     #[error("it sent none")]
     Missing,
@@ -41,6 +44,9 @@ pub enum CertFault {
     /// More CERT payloads than are looked at.
     #[error("it sent more than {} certificates", limits::MAX_CERTS)]
     TooMany,
+    /// A raw public key, or the one that has signed without a CERT payload, is not among those of the peer.
+    #[error("its raw public key is not one of those that are configured for it")]
+    UnknownKey,
 }
 
 /// The hashes that we verify signatures with: SHA-1 is none of them.
@@ -57,8 +63,14 @@ pub(super) struct Terms {
     pub(super) asked: Asked,
 }
 
-/// SHA-1 hashes of the public keys of CAs that a peer trusts.
-pub(super) struct Asked(Vec<[u8; 20]>);
+/// What a peer has said in CERTREQ payloads that it takes.
+#[derive(Default)]
+pub(super) struct Asked {
+    /// SHA-1 hashes of the public keys of CAs that it trusts.
+    cas: Vec<[u8; 20]>,
+    /// Whether it takes raw public keys (RFC 7670).
+    raw: bool,
+}
 
 impl Terms {
     pub(super) fn agreed(ours: bool, parts: &Parts<'_>) -> Self {
@@ -72,11 +84,19 @@ impl Terms {
 
 impl Asked {
     pub(super) fn of(requests: &[&CertReq]) -> Self {
-        let requests =
-            requests.iter().filter(|request| request.encoding == CertEncoding::X509_SIGNATURE);
-        let hashes = requests.flat_map(|request| request.authority.chunks_exact(20));
-        // As many as a CERTREQ of a message may have; only a few of them are compared with each.
-        Self(hashes.filter_map(|hash| hash.try_into().ok()).take(256).collect())
+        let of = |encoding| requests.iter().filter(move |request| request.encoding == encoding);
+        let hashes =
+            of(CertEncoding::X509_SIGNATURE).flat_map(|request| request.authority.chunks_exact(20));
+        Self {
+            // As many as a CERTREQ of a message may have; only a few of them are compared with each.
+            cas: hashes.filter_map(|hash| hash.try_into().ok()).take(256).collect(),
+            raw: of(CertEncoding::RAW_PUBLIC_KEY).next().is_some(),
+        }
+    }
+
+    /// Whether it has named the CA with this hash.
+    fn names(&self, hash: &[u8; 20]) -> bool {
+        self.cas.contains(hash)
     }
 }
 
@@ -86,42 +106,62 @@ pub(super) fn hash_algorithms() -> Payload {
     notify(NotifyType::SIGNATURE_HASH_ALGORITHMS, &data)
 }
 
-/// CERTREQ (RFC 7296 §3.7) for what these peers may prove themselves with; none, where none has a certificate.
-pub(super) fn request<'a>(peers: impl Iterator<Item = &'a PeerAuth>) -> Option<Payload> {
+/// CERTREQ payloads (RFC 7296 §3.7) for what these peers may prove themselves with; none, where none has a signature.
+pub(super) fn request<'a>(peers: impl Iterator<Item = &'a PeerAuth>) -> Vec<Payload> {
     let mut hashes: Vec<[u8; 20]> = Vec::new();
+    let mut raw = false;
     for peer in peers {
-        let PeerAuth::Certificate(authority) = peer else { continue };
+        let PeerAuth::Signature(authority) = peer else { continue };
+        raw |= !authority.keys.is_empty();
         for hash in authority.trust.certreq_hashes() {
             if hashes.len() < limits::MAX_CERTREQ_CAS && !hashes.contains(&hash) {
                 hashes.push(hash);
             }
         }
     }
-    (!hashes.is_empty()).then(|| {
-        Payload::CertReq(CertReq {
-            encoding: CertEncoding::X509_SIGNATURE,
-            authority: hashes.concat(),
-        })
-    })
+    let ask = |encoding, authority| Payload::CertReq(CertReq { encoding, authority });
+    let x509 = (!hashes.is_empty()).then(|| ask(CertEncoding::X509_SIGNATURE, hashes.concat()));
+    // RFC 7670 §3: no CA goes with it.
+    let raw = raw.then(|| ask(CertEncoding::RAW_PUBLIC_KEY, Vec::new()));
+    x509.into_iter().chain(raw).collect()
 }
 
-/// Our certificate, and those above it up to one that the peer says to have.
+/// Which of our credentials this peer gets: the first that is by a CA which it has named, or a raw key if it has asked for one,
+/// and with which we can sign for it; else the first with which we can sign; else the first.
+pub(super) fn choose<'c>(
+    terms: &Terms,
+    credentials: &'c [Credential],
+    asked: &Asked,
+) -> Option<&'c Credential> {
+    let signs = |credential: &&Credential| scheme(terms, credential).is_ok();
+    let is_asked = |credential: &&Credential| match credential.presented() {
+        Presented::RawKey => asked.raw,
+        Presented::Chain(chain) => {
+            let above = chain.iter().skip(1).map(|ca| ca.public_key().certreq_hash());
+            above.chain(credential.roots().iter().copied()).any(|hash| asked.names(&hash))
+        }
+    };
+    let mut usable = credentials.iter().filter(signs);
+    usable.clone().find(is_asked).or_else(|| usable.next()).or_else(|| credentials.first())
+}
+
+/// Our certificate, and those above it up to one that the peer says to have; or our public key alone (RFC 7670 §3).
 ///
 /// RFC 7296 §3.6: certificates SHOULD be included if available, so also where none was asked for; a CERTREQ that names none
 /// of our CAs is no reason to send none (§3.7).
-pub(super) fn payloads<'a>(
-    credential: &'a Credential,
-    asked: &'a Asked,
-) -> impl Iterator<Item = Payload> + 'a {
-    let chain = credential.chain();
-    let above = chain.iter().skip(1);
-    let above = above.take_while(|ca| !asked.0.contains(&ca.public_key().certreq_hash()));
-    chain.iter().take(1).chain(above).map(|certificate| {
-        Payload::Cert(Cert {
-            encoding: CertEncoding::X509_SIGNATURE,
-            data: certificate.der().to_vec(),
-        })
-    })
+pub(super) fn payloads(credential: &Credential, asked: &Asked) -> Vec<Payload> {
+    let cert = |encoding, data: &[u8]| Payload::Cert(Cert { encoding, data: data.to_vec() });
+    match credential.presented() {
+        Presented::RawKey => {
+            vec![cert(CertEncoding::RAW_PUBLIC_KEY, credential.signer().public_key().spki())]
+        }
+        Presented::Chain(chain) => {
+            let above = chain.iter().skip(1);
+            let above = above.take_while(|ca| !asked.names(&ca.public_key().certreq_hash()));
+            let sent = chain.iter().take(1).chain(above);
+            sent.map(|certificate| cert(CertEncoding::X509_SIGNATURE, certificate.der())).collect()
+        }
+    }
 }
 
 /// Our AUTH payload over these signed octets (RFC 7296 §2.15).
@@ -134,9 +174,24 @@ pub(super) fn sign(
     rng: &mut dyn SecureRandom,
     octets: &[u8],
 ) -> Result<Auth, &'static str> {
-    let signer = credential.signer();
-    let kind = signer.public_key().kind();
-    let (method, scheme) = match &terms.theirs {
+    let (method, scheme) = scheme(terms, credential)?;
+    let signature =
+        credential.signer().sign(rng, scheme, octets).map_err(|_| "the private key failed")?;
+    let data = if method == AuthMethod::DIGITAL_SIGNATURE {
+        let identifier = scheme.algorithm_identifier().unwrap_or_default();
+        // RFC 7427 §3: one byte for the length of the ASN.1.
+        let len = u8::try_from(identifier.len()).unwrap_or(u8::MAX);
+        [&[len], identifier.as_slice(), &signature].concat()
+    } else {
+        signature
+    };
+    Ok(Auth { method, data })
+}
+
+/// How we sign with this credential for this peer.
+fn scheme(terms: &Terms, credential: &Credential) -> Result<(AuthMethod, Scheme), &'static str> {
+    let kind = credential.signer().public_key().kind();
+    Ok(match &terms.theirs {
         // RFC 7427 §3: where both have sent hashes, this method MUST be used.
         Some(theirs) => (
             AuthMethod::DIGITAL_SIGNATURE,
@@ -159,52 +214,79 @@ pub(super) fn sign(
             // RFC 8420 §2.
             KeyKind::Ed25519 => return Err("the peer has no RFC 7427, which Ed25519 needs"),
         },
-    };
-    let signature = signer.sign(rng, scheme, octets).map_err(|_| "the private key failed")?;
-    let data = if method == AuthMethod::DIGITAL_SIGNATURE {
-        let identifier = scheme.algorithm_identifier().unwrap_or_default();
-        // RFC 7427 §3: one byte for the length of the ASN.1.
-        let len = u8::try_from(identifier.len()).unwrap_or(u8::MAX);
-        [&[len], identifier.as_slice(), &signature].concat()
-    } else {
-        signature
-    };
-    Ok(Auth { method, data })
+    })
 }
 
-/// A certificate whose private key a peer has proved to hold. Whether anybody vouches for it is another question:
+/// A certificate, or a key, whose private key a peer has proved to hold. Whether anybody vouches for it is another question:
 /// [`Shown::accept`].
 pub(super) struct Shown {
-    leaf: Certificate,
+    leaf: Leaf,
     others: Vec<Vec<u8>>,
     is_sha_1: bool,
 }
 
+/// What the key that signed comes from.
+enum Leaf {
+    Certificate(Box<Certificate>),
+    RawKey(PublicKey),
+}
+
+impl Leaf {
+    fn key(&self) -> &PublicKey {
+        match self {
+            Self::Certificate(certificate) => certificate.public_key(),
+            Self::RawKey(key) => key,
+        }
+    }
+}
+
 impl Shown {
-    /// Verifies the signature of an AUTH payload: the one public-key operation that depends on nothing but the message.
-    pub(super) fn verify(
+    /// Verifies the signature of an AUTH payload: the one public-key operation that depends on nothing but the message. `known`
+    /// are the raw public keys that are tried, [`limits::MAX_RAW_KEYS`] of them, where there is no CERT payload.
+    pub(super) fn verify<'k>(
         terms: &Terms,
         parts: &Parts<'_>,
         auth: &Auth,
         octets: &[u8],
+        known: impl Iterator<Item = &'k PublicKey>,
     ) -> Result<Self, CertFault> {
         if parts.certs.len() > limits::MAX_CERTS {
             return Err(CertFault::TooMany);
         }
-        let certs = parts.certs.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE);
-        let mut certs = certs.map(|cert| cert.data.as_slice());
-        // RFC 7296 §3.6: the first is the one whose key verifies AUTH.
-        let leaf = Certificate::parse(certs.next().ok_or(CertFault::Missing)?)?;
-        let others = certs.map(<[u8]>::to_vec).collect();
         let (schemes, signature) = schemes(terms, auth)?;
-        let scheme = schemes
-            .iter()
-            .find(|scheme| leaf.public_key().verify(**scheme, octets, signature))
-            .ok_or(CertFault::Signature)?;
-        Ok(Self { leaf, others, is_sha_1: *scheme == Scheme::RsaPkcs1(Hash::Sha1) })
+        let by = |key: &PublicKey| {
+            schemes.iter().find(|scheme| key.verify(**scheme, octets, signature)).copied()
+        };
+        let is_leaf = |cert: &&&Cert| {
+            matches!(cert.encoding, CertEncoding::X509_SIGNATURE | CertEncoding::RAW_PUBLIC_KEY)
+        };
+        let mut certs = parts.certs.iter();
+        // RFC 7296 §3.6: the first is the one whose key verifies AUTH.
+        let leaf = match certs.by_ref().find(is_leaf) {
+            Some(cert) if cert.encoding == CertEncoding::RAW_PUBLIC_KEY => {
+                Leaf::RawKey(PublicKey::of_spki(&cert.data)?)
+            }
+            Some(cert) => Leaf::Certificate(Box::new(Certificate::parse(&cert.data)?)),
+            None => {
+                let mut known = known.take(limits::MAX_RAW_KEYS).peekable();
+                known.peek().ok_or(CertFault::Missing)?;
+                let found = known.find_map(|key| Some((key, by(key)?)));
+                let (key, scheme) = found.ok_or(CertFault::UnknownKey)?;
+                return Ok(Self::by(Leaf::RawKey(key.clone()), Vec::new(), scheme));
+            }
+        };
+        let others = certs.filter(|cert| cert.encoding == CertEncoding::X509_SIGNATURE);
+        let others = others.map(|cert| cert.data.clone()).collect();
+        let scheme = by(leaf.key()).ok_or(CertFault::Signature)?;
+        Ok(Self::by(leaf, others, scheme))
     }
 
-    /// Whether a CA of this authority vouches that the certificate is in force at this time, and that it is `id`'s.
+    fn by(leaf: Leaf, others: Vec<Vec<u8>>, scheme: Scheme) -> Self {
+        Self { leaf, others, is_sha_1: scheme == Scheme::RsaPkcs1(Hash::Sha1) }
+    }
+
+    /// Whether a CA of this authority vouches that the certificate is in force at this time, and that it is `id`'s; or whether
+    /// the key is one of those that the authority has, whatever the identity.
     pub(super) fn accept(
         &self,
         authority: &Authority,
@@ -214,8 +296,13 @@ impl Shown {
         if self.is_sha_1 && !authority.allow_sha_1 {
             return Err(CertFault::Sha1);
         }
-        authority.trust.verify(&self.leaf, &self.others, now)?;
-        if id.is_in(&self.leaf) { Ok(()) } else { Err(CertFault::Name(id.clone())) }
+        // RFC 7670 §1: the key itself is the identity; a certificate around it takes nothing from that.
+        if authority.keys.contains(self.leaf.key()) {
+            return Ok(());
+        }
+        let Leaf::Certificate(leaf) = &self.leaf else { return Err(CertFault::UnknownKey) };
+        authority.trust.verify(leaf, &self.others, now)?;
+        if id.is_in(leaf) { Ok(()) } else { Err(CertFault::Name(id.clone())) }
     }
 }
 

@@ -268,7 +268,7 @@ impl Endpoint {
         let mut connecting = false;
         for sa in self.sas.values_mut().filter(|sa| sa.peer_name() == *name) {
             match &mut sa.state {
-                State::InitSent(_) => connecting = true,
+                State::InitSent(_) | State::IntermediateSent(_) => connecting = true,
                 State::AuthSent(sent) => {
                     sent.unwanted = false;
                     connecting = true;
@@ -323,7 +323,9 @@ impl Endpoint {
                 // Not known to the daemon; what it may become is deleted with the one that it may replace.
                 State::Established if sa.established.is_none() => {}
                 State::Established => sa.terminate(ctx, CloseReason::Operator),
-                State::InitSent(_) => sa.close(ctx, CloseReason::Operator),
+                State::InitSent(_) | State::IntermediateSent(_) => {
+                    sa.close(ctx, CloseReason::Operator);
+                }
                 State::AuthSent(sent) => sent.unwanted = true,
                 State::InitAnswered(_) | State::Replaced | State::Deleting | State::Closed(_) => {}
             });

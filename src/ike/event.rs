@@ -12,7 +12,7 @@ use crate::ipsec::pad::{Identity, Peer};
 use crate::ipsec::suite::{IkeSuite, Suite};
 use crate::ipsec::{Mode, Path, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::IkeSpi;
-use crate::wire::ike::numbers::{AuthMethod, NotifyType};
+use crate::wire::ike::numbers::{AuthMethod, KeId, NotifyType};
 
 /// A datagram to send: the IKE message alone; the non-ESP marker is added where the path says UDP encapsulation.
 #[must_use]
@@ -154,6 +154,8 @@ pub enum Phase {
     Cookie,
     /// The peer wants another key exchange group; IKE_SA_INIT is repeated.
     InvalidKe,
+    /// IKE_INTERMEDIATE sent, with an additional key exchange by this method.
+    IkeIntermediate(KeId),
     /// IKE_AUTH sent.
     IkeAuth,
     /// IKE_AUTH done: the peer is who it says.
@@ -181,7 +183,7 @@ pub enum CloseReason {
     MethodOfPeer {
         /// What it used.
         got: AuthMethod,
-        /// What was wanted: `"a certificate"` or `"the pre-shared key"`.
+        /// What was wanted: `"a certificate"`, `"a public key"` or `"the pre-shared key"`.
         expected: &'static str,
     },
     /// We cannot prove who we are to this peer.

@@ -11,11 +11,13 @@ use tracing::{debug, info};
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
-use super::exchange::{auth, create_child, informational::is_delete_of_ike, rekey, sa_init};
+use super::exchange::{
+    auth, create_child, informational::is_delete_of_ike, intermediate, rekey, sa_init,
+};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
-use super::protect::{OpenError, Protector};
+use super::protect::{Content, OpenError, Protector};
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
@@ -112,6 +114,8 @@ pub(super) struct Session {
     pub(super) sk_d: Secret,
     pub(super) outbound: Protector,
     pub(super) inbound: Protector,
+    /// What the peer sealed its last request with, where the keys have changed since (RFC 9370 §2.2.2): it may come again.
+    pub(super) previous: Option<Protector>,
 }
 
 impl Session {
@@ -119,7 +123,7 @@ impl Session {
         let i = Protector::new(suite, &keys.sk_ei, &keys.sk_ai)?;
         let r = Protector::new(suite, &keys.sk_er, &keys.sk_ar)?;
         let (outbound, inbound) = if initiator { (i, r) } else { (r, i) };
-        Some(Self { suite, sk_d: keys.sk_d.clone(), outbound, inbound })
+        Some(Self { suite, sk_d: keys.sk_d.clone(), outbound, inbound, previous: None })
     }
 }
 
@@ -127,7 +131,9 @@ impl Session {
 pub(super) enum State {
     /// Initiator: IKE_SA_INIT sent.
     InitSent(Box<sa_init::InitSent>),
-    /// Responder: IKE_SA_INIT answered.
+    /// Initiator: IKE_INTERMEDIATE sent.
+    IntermediateSent(Box<intermediate::IntermediateSent>),
+    /// Responder: IKE_SA_INIT answered, and perhaps IKE_INTERMEDIATE.
     InitAnswered(Box<auth::Awaited>),
     /// Initiator: IKE_AUTH sent.
     AuthSent(Box<auth::AuthSent>),
@@ -232,7 +238,7 @@ impl IkeSa {
 
     // Sending.
 
-    fn header(&self, exchange: ExchangeType, response: bool, id: u32) -> Header {
+    pub(super) fn header(&self, exchange: ExchangeType, response: bool, id: u32) -> Header {
         Header::new(self.spi_i, self.spi_r, exchange, Flags::new(self.initiator, response), id)
     }
 
@@ -291,10 +297,13 @@ impl IkeSa {
             return;
         }
         let Some(session) = self.session.as_ref() else { return };
-        let opened = session.inbound.open(datagram);
-        let payloads = match opened {
-            Ok(payloads) => payloads,
-            Err(OpenError::BadIcv) => return,
+        let opened = session.inbound.open_content(datagram);
+        let (payloads, content) = match opened {
+            Ok(opened) => opened,
+            Err(OpenError::BadIcv) => {
+                self.repeated_before_new_keys(ctx, path, header, datagram);
+                return;
+            }
             Err(OpenError::NotProtected) => {
                 self.hint(ctx, datagram);
                 return;
@@ -317,13 +326,13 @@ impl IkeSa {
         if header.flags.response {
             if self.requests.awaits(header.message_id) {
                 self.heard(ctx, path);
-                self.handle_response(ctx, header, &payloads);
+                self.handle_response(ctx, header, &content, &payloads);
             }
         } else {
             match self.responses.classify(header.message_id) {
                 Incoming::New => {
                     self.heard(ctx, path);
-                    self.handle_request(ctx, header, &payloads);
+                    self.handle_request(ctx, header, &content, &payloads);
                 }
                 Incoming::Again(response) => {
                     // RFC 7296 §2.11: to where the request came from.
@@ -335,6 +344,23 @@ impl IkeSa {
             }
         }
         self.next_task(ctx);
+    }
+
+    /// The request that changed the keys may come again, for its answer was lost: it is sealed with those from before.
+    fn repeated_before_new_keys(
+        &self,
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        let previous = self.session.as_ref().and_then(|session| session.previous.as_ref());
+        if let (Some(previous), false) = (previous, header.flags.response)
+            && let Incoming::Again(response) = self.responses.classify(header.message_id)
+            && previous.open(datagram).is_ok()
+        {
+            ctx.transmits.push_back(Transmit { path, payload: response, keepalive: false });
+        }
     }
 
     /// An authentic message that is not a repetition has come along `path`.
@@ -392,8 +418,14 @@ impl IkeSa {
         self.close(ctx, CloseReason::PeerMisbehaved("it sent a malformed message"));
     }
 
-    fn handle_request(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
-        match self.state {
+    fn handle_request(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        content: &Content,
+        payloads: &[Payload],
+    ) {
+        match &self.state {
             // RFC 7296 §2.25.2: a DELETE that crossed ours is answered as usual. Whatever else would be told that we live.
             State::Closed(_) => {
                 if payloads.iter().any(is_delete_of_ike) {
@@ -406,13 +438,19 @@ impl IkeSa {
                 return;
             }
             // It overtook the answer to our IKE_AUTH; it will come again.
-            State::AuthSent(_) | State::InitSent(_) => return,
+            State::AuthSent(_) | State::IntermediateSent(_) | State::InitSent(_) => return,
             State::InitAnswered(_) | State::Established | State::Replaced | State::Deleting => {}
         }
-        let authenticating = matches!(self.state, State::InitAnswered(_));
+        // RFC 9242 §3.2: every IKE_INTERMEDIATE before IKE_AUTH, and as many as were agreed on.
+        let additional = if let State::InitAnswered(awaited) = &self.state {
+            Some(!awaited.init.additional.is_empty())
+        } else {
+            None
+        };
         let in_place = match header.exchange {
-            ExchangeType::IKE_AUTH => authenticating,
-            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => !authenticating,
+            ExchangeType::IKE_INTERMEDIATE => additional == Some(true),
+            ExchangeType::IKE_AUTH => additional == Some(false),
+            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => additional.is_none(),
             _ => false,
         };
         if !in_place {
@@ -436,6 +474,9 @@ impl IkeSa {
             }
         }
         match header.exchange {
+            ExchangeType::IKE_INTERMEDIATE => {
+                self.handle_intermediate_request(ctx, header, content, payloads);
+            }
             ExchangeType::IKE_AUTH => self.handle_auth_request(ctx, header, payloads),
             ExchangeType::CREATE_CHILD_SA => {
                 self.handle_create_child_request(ctx, header, payloads);
@@ -453,13 +494,23 @@ impl IkeSa {
                 self.abandon_active(ctx, &[]);
                 self.terminate(ctx, reason);
             }
-            State::InitSent(_) | State::InitAnswered(_) | State::Deleting | State::Closed(_) => {
+            State::InitSent(_)
+            | State::IntermediateSent(_)
+            | State::InitAnswered(_)
+            | State::Deleting
+            | State::Closed(_) => {
                 self.close(ctx, reason);
             }
         }
     }
 
-    fn handle_response(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
+    fn handle_response(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        content: &Content,
+        payloads: &[Payload],
+    ) {
         if let Err(violation) = rules::check(header.exchange, true, payloads) {
             debug!(?violation, exchange = %header.exchange, "response refused");
             self.refuse_response(ctx);
@@ -478,6 +529,13 @@ impl IkeSa {
             if header.exchange == ExchangeType::IKE_AUTH {
                 self.requests.answered();
                 self.handle_auth_response(ctx, payloads);
+            }
+            return;
+        }
+        if matches!(self.state, State::IntermediateSent(_)) {
+            if header.exchange == ExchangeType::IKE_INTERMEDIATE {
+                self.requests.answered();
+                self.handle_intermediate_response(ctx, header, content, payloads);
             }
             return;
         }
@@ -707,7 +765,10 @@ impl IkeSa {
         let peer = self.peer.as_ref()?;
         let state = match &self.state {
             State::AuthSent(sent) if sent.unwanted => "DELETING",
-            State::InitSent(_) | State::InitAnswered(_) | State::AuthSent(_) => "CONNECTING",
+            State::InitSent(_)
+            | State::IntermediateSent(_)
+            | State::InitAnswered(_)
+            | State::AuthSent(_) => "CONNECTING",
             State::Established if matches!(self.active, Some(Active::Ike(_))) => "REKEYING",
             State::Established => "ESTABLISHED",
             State::Replaced | State::Deleting => "DELETING",

@@ -15,6 +15,8 @@ pub(super) const MAX_COOKIE: usize = 64;
 pub(super) const NONCE_LEN: usize = 32;
 /// Longest IKE message taken, in bytes: several times the 3,000 that RFC 7296 §2 asks for.
 pub(super) const MAX_MESSAGE: usize = 16_384;
+/// Attempts at finding additional key exchanges of which none is there twice, in one proposal (RFC 9370 §2.2.1).
+pub(super) const MAX_ADDKE_STEPS: u32 = 1000;
 /// Longest IKE_SA_INIT request taken, in bytes: it cannot be fragmented by IKE, and the longest key exchange has 1,568.
 pub(super) const MAX_INIT_REQUEST: usize = 4096;
 /// Payloads that are looked through for Ni where a COOKIE is asked for.
@@ -54,6 +56,8 @@ pub(super) const MAX_CHILD_SAS: usize = 64;
 pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
 /// CERT payloads of a peer: its own certificate, and those of the CAs between. Each of them may multiply the paths that there are.
 pub(super) const MAX_CERTS: usize = 6;
+/// Raw public keys of peers that are tried on one signature which comes without a CERT payload.
+pub(super) const MAX_RAW_KEYS: usize = 4;
 /// Sets of CAs that one certificate is tried with, where the identities fit several peers with different ones.
 pub(super) const MAX_AUTHORITIES: usize = 4;
 /// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::suite::{ChildProposal, IkeProposal};
 use super::{DfPolicy, DscpPolicy, Lifetime, Mode, TrafficSelector};
-use crate::crypto::Secret;
-use crate::crypto::sign::Signer;
-use crate::crypto::x509::{Certificate, Trust};
+
+mod auth;
+
+pub use auth::{Auth, Authority, Credential, LocalAuth, PeerAuth, Presented};
 
 /// Number of an SPD entry, unique in a running daemon. Given by whoever adds a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,94 +51,6 @@ pub enum PeerAddress {
     /// Wherever this name leads when we begin.
     Name(String),
 }
-
-/// How the sides prove who they are, each in its own way (RFC 7296 §2.15).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Auth {
-    /// What we prove it with.
-    pub local: LocalAuth,
-    /// What the peer has to prove it with.
-    pub peer: PeerAuth,
-}
-
-/// What we prove with who we are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LocalAuth {
-    /// A private key, and the certificate that says whose it is.
-    Certificate(Arc<Credential>),
-    /// A key that both have.
-    Psk(Secret),
-}
-
-/// What a peer has to prove with who it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerAuth {
-    /// A private key, and a certificate from a CA that is trusted.
-    Certificate(Arc<Authority>),
-    /// A key that both have.
-    Psk(Secret),
-}
-
-/// A certificate and the private key that belongs to it.
-#[derive(Debug)]
-pub struct Credential {
-    chain: Vec<Certificate>,
-    signer: Arc<dyn Signer>,
-}
-
-/// Whose certificates are taken.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Authority {
-    /// The CAs and their CRLs.
-    pub trust: Trust,
-    /// Whether RSA with SHA-1 is taken from a peer that has nothing better: AUTH method 1 without RFC 7427.
-    pub allow_sha_1: bool,
-}
-
-impl Auth {
-    /// Both sides by the same key.
-    #[must_use]
-    pub fn psk(key: Secret) -> Self {
-        Self { local: LocalAuth::Psk(key.clone()), peer: PeerAuth::Psk(key) }
-    }
-
-    /// Whether a signature is made or wanted.
-    #[must_use]
-    pub const fn has_signature(&self) -> bool {
-        matches!(self.local, LocalAuth::Certificate(_))
-            || matches!(self.peer, PeerAuth::Certificate(_))
-    }
-}
-
-impl Credential {
-    /// The certificate of the key that `signer` holds, then those of the CAs between it and one that peers trust. `None` if the
-    /// first is missing or another key's.
-    #[must_use]
-    pub fn new(chain: Vec<Certificate>, signer: Arc<dyn Signer>) -> Option<Self> {
-        (chain.first()?.public_key() == signer.public_key()).then_some(Self { chain, signer })
-    }
-
-    /// The certificates; the first is ours.
-    #[must_use]
-    pub fn chain(&self) -> &[Certificate] {
-        &self.chain
-    }
-
-    /// What holds the private key.
-    #[must_use]
-    pub fn signer(&self) -> &dyn Signer {
-        &*self.signer
-    }
-}
-
-impl PartialEq for Credential {
-    /// The key is the same if the certificate is.
-    fn eq(&self, other: &Self) -> bool {
-        self.chain == other.chain
-    }
-}
-
-impl Eq for Credential {}
 
 /// Whether ESP is put into UDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -57,6 +57,45 @@ const OURS: &str = "cert = \"a-p256.pem\"\nkey = \"a-p256.key\"\n";
 const CA: &str = "ca = [\"ca-p256.pem\"]\n";
 const PSK: &str = "psk = { file = \"psk\" }\n";
 
+const PUB: &str = "public-key = \"form-p384.pub\"\n";
+
+#[test]
+fn a_public_key_stands_in_place_of_a_certificate_on_either_side() {
+    let raw = "key = \"a-p256.key\"\n";
+    for (auth, local_raw, keys, cas) in [
+        (format!("{raw}{PUB}"), true, 1, 0),
+        (format!("{raw}{PUB}local = \"public-key\"\npeer = \"public-key\""), true, 1, 0),
+        (format!("{OURS}{PUB}"), false, 1, 0),
+        (format!("{OURS}{PUB}{CA}"), false, 1, 1),
+        (format!("{raw}{CA}local = \"public-key\""), true, 0, 1),
+        // The key that is in a certificate counts, and nothing else of it.
+        (format!("{raw}public-key = [\"a-expired.pem\", \"form-p521.pub\"]"), true, 2, 0),
+    ] {
+        let loaded = load(&auth).unwrap_or_else(|found| panic!("{auth}\n{found}"));
+        let found = loaded.config.ike().unwrap().auth.clone();
+        let LocalAuth::Signature(credentials) = &found.local else { panic!("{auth}") };
+        assert_eq!(credentials[0].chain().is_empty(), local_raw, "{auth}");
+        let PeerAuth::Signature(authority) = &found.peer else { panic!("{auth}") };
+        assert_eq!(authority.keys.len(), keys, "{auth}");
+        assert_eq!(authority.trust.certreq_hashes().count(), cas, "{auth}");
+    }
+}
+
+#[test]
+fn several_certificates_are_read_each_with_its_key() {
+    let auth = format!(
+        "cert = [\"a-p256.pem\", \"a-ed25519.pem\"]\n\
+         key = [\"a-p256.key\", {{ credential = \"a-ed25519.key\" }}]\n{CA}"
+    );
+    let loaded = load(&auth).unwrap_or_else(|found| panic!("{found}"));
+    let LocalAuth::Signature(found) = loaded.config.ike().unwrap().auth.local.clone() else {
+        panic!("signatures")
+    };
+    assert_eq!(found.len(), 2);
+    // Only of the first the CA is known.
+    assert_eq!((found[0].roots().len(), found[1].roots().len()), (1, 0));
+}
+
 /// Each side by psk or certificate.
 #[test]
 fn each_side_proves_itself_as_it_is_written() {
@@ -71,8 +110,8 @@ fn each_side_proves_itself_as_it_is_written() {
     ] {
         let loaded = load(&auth).unwrap_or_else(|found| panic!("{auth}\n{found}"));
         let found = loaded.config.ike().unwrap().auth.clone();
-        assert_eq!(matches!(found.local, LocalAuth::Certificate(_)), local == "cert", "{auth}");
-        assert_eq!(matches!(found.peer, PeerAuth::Certificate(_)), peer == "cert", "{auth}");
+        assert_eq!(matches!(found.local, LocalAuth::Signature(_)), local == "cert", "{auth}");
+        assert_eq!(matches!(found.peer, PeerAuth::Signature(_)), peer == "cert", "{auth}");
     }
 }
 
@@ -144,6 +183,23 @@ fn what_does_not_fit_is_said_in_one_sentence_with_its_place() {
         (&format!("{OURS}ca = [\"ca-p256.crl\"]"), &["no CERTIFICATE in"]),
         (&format!("{OURS}{CA}crl = \"ca-p256.pem\""), &["no X509 CRL in"]),
         (&format!("{OURS}{CA}extended-key-usage = \"all\""), &["unknown word `all`", "\"any\""]),
+        (&format!("{OURS}public-key = \"a-p256.key\""), &["no public key in", "ipsecd pki --raw"]),
+        (&format!("{OURS}public-key = \"none.pub\""), &["cannot read the public-key file"]),
+        (&format!("{OURS}public-key = []"), &["public-key: the list is empty"]),
+        (&format!("{OURS}{PUB}crl = \"ca-p256.crl\""), &["crl: the peer proves itself without"]),
+        (&format!("{OURS}{CA}peer = \"public-key\""), &["the public key is missing"]),
+        (&format!("{OURS}{PUB}peer = \"cert\""), &["the CAs are missing"]),
+        (&format!("{OURS}{PUB}local = \"public-key\""), &["goes without a certificate"]),
+        (&format!("{PUB}local = \"public-key\""), &["the private key is missing"]),
+        (&format!("{PSK}{PUB}peer = \"psk\""), &["public-key: the peer proves itself by the psk"]),
+        (&format!("{PSK}{CA}local = \"rsa\""), &["local: unknown word `rsa`", "\"public-key\""]),
+        ("key = \"a-p256.key\"\nlocal = \"public-key\"", &["`public-key` is missing"]),
+        (
+            &format!("cert = [\"a-p256.pem\", \"a-p384.pem\"]\nkey = \"a-p256.key\"\n{CA}"),
+            &["cert: 2 files, and key: 1"],
+        ),
+        (&format!("cert = \"a-p256.pem\"\nkey = []\n{CA}"), &["has 0 items"]),
+        (&format!("cert = \"a-p256.pem\"\nkey = [7]\n{CA}"), &["must be a string"]),
     ] {
         let found = load(auth).map(|_| ()).unwrap_err();
         let shown = found.to_string();
@@ -164,8 +220,10 @@ fn a_root_after_our_certificate_is_not_sent() {
     std::fs::write(dir.path().join("chain.pem"), chain).unwrap();
     let auth = format!("cert = \"chain.pem\"\nkey = \"a-middle.key\"\n{CA}");
     let auth = load_in(dir.path(), &auth).unwrap().config.ike().unwrap().auth.clone();
-    let LocalAuth::Certificate(credential) = auth.local else { panic!("a certificate") };
-    assert_eq!(credential.chain().len(), 2);
+    let LocalAuth::Signature(credentials) = auth.local else { panic!("a certificate") };
+    assert_eq!(credentials[0].chain().len(), 2);
+    // What it leads to is known, though it is not sent.
+    assert!(!credentials[0].roots().is_empty());
 }
 
 fn args(dir: &Path, sites: &[&str]) -> pki::PkiArgs {
@@ -176,6 +234,7 @@ fn args(dir: &Path, sites: &[&str]) -> pki::PkiArgs {
         days: 30,
         ca_name: "Our CA".to_owned(),
         request: false,
+        raw: false,
     }
 }
 
@@ -224,6 +283,24 @@ fn pki_makes_what_a_configuration_reads_for_every_kind_of_key() {
             assert_eq!(found & 0o7777, mode, "{name}");
         }
     }
+}
+
+#[test]
+fn pki_makes_public_keys_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = pki::PkiArgs { raw: true, ..args(dir.path(), &["a.example.net", "b.example.net"]) };
+    let told = make(&raw).unwrap();
+    assert_eq!(told.lines().count(), 2, "{told}");
+    assert!(!dir.path().join("ca.pem").exists());
+    let auth = "key = \"a.example.net.key\"\npublic-key = \"b.example.net.pub\"\n";
+    let auth = load_in(dir.path(), auth).unwrap().config.ike().unwrap().auth.clone();
+    let PeerAuth::Signature(authority) = auth.peer else { panic!("a key") };
+    let read = std::fs::read(dir.path().join("b.example.net.key")).unwrap();
+    let key = ipsecd::crypto::sign::PrivateKey::from_pem(&read, None).unwrap();
+    use ipsecd::crypto::sign::Signer;
+    assert_eq!(authority.keys, [key.public_key().clone()]);
+    let error = make(&raw).unwrap_err();
+    assert!(error.to_string().contains("is there already"), "{error}");
 }
 
 #[test]

@@ -60,8 +60,18 @@ fn the_example_of_all_options_sets_every_key() {
     // A psk and certificates do not go together: these have an example of their own.
     let certificate = file("conf/certificate.conf");
     for key in KEYS.iter().filter(|key| key.section != "manual") {
-        let of_certificates =
-            ["cert", "key", "passphrase", "ca", "crl", "peer", "extended-key-usage", "allow-sha1"];
+        let of_certificates = [
+            "cert",
+            "key",
+            "passphrase",
+            "ca",
+            "crl",
+            "public-key",
+            "local",
+            "peer",
+            "extended-key-usage",
+            "allow-sha1",
+        ];
         let first = key.name.split('.').next().unwrap();
         if key.section == "auth" && of_certificates.contains(&first) {
             let word = key.name.rsplit('.').next().unwrap();

@@ -58,6 +58,7 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
             days: 1,
             ca_name: "CA".to_owned(),
             request: false,
+            raw: false,
         };
         // The elliptic curves take no number twice.
         let mut rng = ipsecd::testing::FixedRandom::new(1, 1);

@@ -6,6 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use ipsecd::crypto::pem;
+use ipsecd::crypto::sign::{PrivateKey, Signer};
+
 use crate::lab::ipsecd::PSK;
 use crate::lab::topology::Side;
 use crate::lab::{Charon, Ipsecd, Lab, Need, process, traffic};
@@ -16,9 +19,11 @@ enum Proof {
     /// The certificate of this name and its key; for strongSwan also the scheme, in its words.
     Certificate(&'static str, &'static str),
     Psk,
+    /// The key of the certificate of this name, without it.
+    RawKey(&'static str),
 }
 
-use Proof::{Certificate, Psk};
+use Proof::{Certificate, Psk, RawKey};
 
 /// Who begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,8 @@ struct Case {
     our_cas: &'static [&'static str],
     /// Certificates after ours in its file.
     above: &'static [&'static str],
+    /// Whose public key we take for theirs, if not theirs.
+    theirs_known: Option<&'static str>,
     /// Further lines of `[auth]`.
     auth: &'static str,
     /// Further lines for the section `charon` of strongswan.conf.
@@ -54,6 +61,7 @@ impl Case {
             their_cas: ca,
             our_cas: ca,
             above: &[],
+            theirs_known: None,
             auth: "",
             charon: "",
         }
@@ -78,6 +86,12 @@ fn write(path: &Path, contents: &[u8]) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("mode is set");
 }
 
+/// The public key of the certificate of this name, in PEM.
+fn public_key(name: &str) -> String {
+    let key = PrivateKey::from_pem(&pki(&format!("{name}.key")), None).expect("a key");
+    pem::encode("PUBLIC KEY", key.public_key().spki()).to_string()
+}
+
 /// ipsecd's configuration; its files lie beside it.
 fn ours(local: &Side, remote: &Side, case: &Case, begins: Begins) -> std::path::PathBuf {
     let dir = local.dir.join("ipsecd");
@@ -90,6 +104,14 @@ fn ours(local: &Side, remote: &Side, case: &Case, begins: Begins) -> std::path::
         write(&dir.join("ours.pem"), &chain);
         write(&dir.join("ours.key"), &pki(&format!("{name}.key")));
         auth += "cert = \"ours.pem\"\nkey = \"ours.key\"\n";
+    }
+    if let RawKey(name) = case.ours {
+        write(&dir.join("ours.key"), &pki(&format!("{name}.key")));
+        auth += "key = \"ours.key\"\nlocal = \"public-key\"\n";
+    }
+    if let RawKey(name) = case.theirs {
+        write(&dir.join("theirs.pub"), public_key(case.theirs_known.unwrap_or(name)).as_bytes());
+        auth += "public-key = \"theirs.pub\"\n";
     }
     if matches!(case.ours, Psk) || matches!(case.theirs, Psk) {
         write(&dir.join("far.psk"), PSK.as_bytes());
@@ -126,12 +148,20 @@ fn theirs<'a>(local: &'a Side, remote: &Side, case: &Case) -> Charon<'a> {
         Certificate(_, scheme) => {
             format!("auth = {}", if scheme.is_empty() { "pubkey" } else { scheme })
         }
+        RawKey(_) => "auth = pubkey\n pubkeys = mine.pub".to_owned(),
     };
     let mut mine = proof(case.theirs);
     if let Certificate(name, _) = case.theirs {
         write(&dir.join("x509").join("mine.pem"), &pki(&format!("{name}.pem")));
         write(&dir.join("private").join("mine.key"), &pki(&format!("{name}.key")));
         mine += "\n certs = mine.pem";
+    }
+    if let RawKey(name) = case.theirs {
+        write(&dir.join("pubkey").join("mine.pub"), public_key(name).as_bytes());
+        write(&dir.join("private").join("mine.key"), &pki(&format!("{name}.key")));
+    }
+    if let RawKey(name) = case.ours {
+        write(&dir.join("pubkey").join("ours.pub"), public_key(name).as_bytes());
     }
     if matches!(case.ours, Certificate(..)) || matches!(case.theirs, Certificate(..)) {
         for ca in case.their_cas {
@@ -162,6 +192,7 @@ fn theirs<'a>(local: &'a Side, remote: &Side, case: &Case) -> Charon<'a> {
         match case.ours {
             Psk => "auth = psk".to_owned(),
             Certificate(..) => "auth = pubkey".to_owned(),
+            RawKey(_) => "auth = pubkey\n pubkeys = ours.pub".to_owned(),
         },
         local.subnet(1, false),
         remote.subnet(1, false),
@@ -235,6 +266,27 @@ fn ed25519_in_both_roles() {
     let case =
         Case::new(Certificate("a-ed25519", ""), Certificate("b-ed25519", ""), &["ca-ed25519"]);
     both_roles(&lab, &case, &["authentication of 'a.example.net' with ED25519 successful"]);
+}
+
+#[test]
+fn raw_public_keys_in_both_roles() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    for [ours, theirs] in
+        [["a-p256", "b-p384"], ["a-ed25519", "b-ed25519"], ["a-rsa2048", "b-rsa2048"]]
+    {
+        let case = Case::new(RawKey(ours), RawKey(theirs), &[]);
+        both_roles(&lab, &case, &["authentication of 'a.example.net' with", "successful"]);
+    }
+    let mixed = Case::new(RawKey("a-p256"), Certificate("b-p256", ""), &["ca-p256"]);
+    both_roles(&lab, &mixed, &[]);
+}
+
+#[test]
+fn a_raw_public_key_that_is_not_the_peers_is_one_sentence() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    let case = Case::new(RawKey("a-p256"), RawKey("b-p256"), &[]);
+    let wrong = Case { theirs_known: Some("b-p384"), ..case };
+    says(&lab, &wrong, &["[auth] public-key"]);
 }
 
 #[test]

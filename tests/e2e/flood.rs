@@ -7,7 +7,7 @@
 )]
 
 use std::fs;
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -127,10 +127,13 @@ impl Source {
     }
 
     fn send(&self, messages: &[(u64, Vec<u8>)]) {
+        let parts: Vec<_> = messages.iter().map(|(_, payload)| [IoSlice::new(payload)]).collect();
         let all: Vec<_> = messages
             .iter()
-            .map(|(number, payload)| ToSend {
-                payload,
+            .zip(&parts)
+            .map(|((number, _), parts)| ToSend {
+                parts,
+                segment_len: None,
                 to: self.target,
                 local: Some(self.address(*number).into()),
                 tos: 0,
@@ -141,7 +144,7 @@ impl Source {
             let Ok(taken) = self.socket.send(rest) else { break };
             for message in &rest[..taken] {
                 self.counts.sent.fetch_add(1, Ordering::Relaxed);
-                self.counts.sent_bytes.fetch_add(message.payload.len() as u64, Ordering::Relaxed);
+                self.counts.sent_bytes.fetch_add(message.parts[0].len() as u64, Ordering::Relaxed);
             }
             rest = &rest[taken..];
         }

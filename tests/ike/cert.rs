@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ipsecd::crypto::pem;
-use ipsecd::crypto::sign::{PrivateKey, PublicKeyError};
+use ipsecd::crypto::sign::{PrivateKey, PublicKeyError, Signer};
 use ipsecd::crypto::x509::{CertError, Certificate, Trust};
 use ipsecd::ike::{CertFault, CloseReason, Command};
 use ipsecd::ipsec::pad::{Auth, Authority, Credential, Identity, LocalAuth, Peer, PeerAuth};
@@ -27,18 +27,50 @@ fn ours(name: &str, above: &[&str]) -> LocalAuth {
     let chain = core::iter::once(&name).chain(above);
     let chain = chain.map(|name| Certificate::parse(&der(&format!("{name}.pem"))).unwrap());
     let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).unwrap();
-    LocalAuth::Certificate(Arc::new(Credential::new(chain.collect(), Arc::new(key)).unwrap()))
+    LocalAuth::Signature(Arc::new([Credential::new(chain.collect(), Arc::new(key)).unwrap()]))
 }
 
 fn theirs_with(cas: &[&str], crls: &[&str], allow_sha_1: bool) -> PeerAuth {
     let cas: Vec<_> = cas.iter().map(|name| der(&format!("{name}.pem"))).collect();
     let crls: Vec<_> = crls.iter().map(|name| der(&format!("{name}.crl"))).collect();
     let trust = Trust::new(&cas).unwrap().with_crls(&crls).unwrap();
-    PeerAuth::Certificate(Arc::new(Authority { trust, allow_sha_1 }))
+    PeerAuth::Signature(Arc::new(Authority { trust, keys: Vec::new(), allow_sha_1 }))
 }
 
 fn theirs(cas: &[&str]) -> PeerAuth {
     theirs_with(cas, &[], false)
+}
+
+/// The key of this certificate, without it.
+fn raw(name: &str) -> LocalAuth {
+    let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).unwrap();
+    LocalAuth::Signature(Arc::new([Credential::raw(Arc::new(key))]))
+}
+
+/// Whoever has one of the keys of these certificates.
+fn known(names: &[&str]) -> PeerAuth {
+    let keys = names.iter().map(|name| {
+        let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).unwrap();
+        key.public_key().clone()
+    });
+    let trust = Trust::new(&[]).unwrap();
+    PeerAuth::Signature(Arc::new(Authority { trust, keys: keys.collect(), allow_sha_1: false }))
+}
+
+#[test]
+fn raw_public_keys_take_the_place_of_certificates() {
+    let (mut a, mut b) = (peers::site_a(), peers::site_b());
+    a.auth = Auth { local: raw("a-p256"), peer: known(&["a-p521", "b-p384"]) };
+    b.auth = Auth { local: raw("b-p384"), peer: known(&["a-p256"]) };
+    succeeds(a.clone(), b.clone());
+    let stranger = Peer { auth: Auth { local: raw("a-p521"), ..a.auth.clone() }, ..a.clone() };
+    assert_eq!(refused(stranger, b.clone()), CertFault::UnknownKey);
+    // A certificate does for a key that is known; a key does not for a certificate.
+    let certified =
+        Peer { auth: Auth { local: ours("a-p256", &[]), ..a.auth.clone() }, ..a.clone() };
+    succeeds(certified, b.clone());
+    b.auth.peer = theirs(&["ca-p256"]);
+    assert_eq!(refused(a, b), CertFault::UnknownKey);
 }
 
 fn psk() -> Auth {

@@ -26,7 +26,7 @@ fn credential(name: &str) -> Credential {
 }
 
 fn terms(ours: bool, theirs: Option<&[HashId]>) -> Terms {
-    Terms { ours, theirs: theirs.map(<[HashId]>::to_vec), asked: Asked(Vec::new()) }
+    Terms { ours, theirs: theirs.map(<[HashId]>::to_vec), asked: Asked::default() }
 }
 
 fn sign_as(name: &str, terms: &Terms) -> Result<Auth, &'static str> {
@@ -40,7 +40,7 @@ fn cert_payload(name: &str) -> Cert {
 fn verify(name: &str, terms: &Terms, auth: &Auth) -> Result<Shown, CertFault> {
     let cert = cert_payload(name);
     let parts = Parts { certs: vec![&cert], ..Parts::default() };
-    Shown::verify(terms, &parts, auth, OCTETS)
+    Shown::verify(terms, &parts, auth, OCTETS, core::iter::empty())
 }
 
 fn fault(result: Result<Shown, CertFault>) -> CertFault {
@@ -116,7 +116,7 @@ fn the_first_certificate_is_the_one_whose_key_counts() {
     let auth = sign_as("a-p256", &terms).expect("it signs");
     let shown = |certs: &[Cert]| {
         let parts = Parts { certs: certs.iter().collect(), ..Parts::default() };
-        Shown::verify(&terms, &parts, &auth, OCTETS)
+        Shown::verify(&terms, &parts, &auth, OCTETS, core::iter::empty())
     };
     let (a, b) = (cert_payload("a-p256"), cert_payload("b-p256"));
     assert!(shown(&[a.clone(), b.clone()]).is_ok());
@@ -134,7 +134,7 @@ fn the_first_certificate_is_the_one_whose_key_counts() {
 fn sha_1_is_taken_only_if_that_is_allowed() {
     let name = "a-rsa2048";
     let shown = |is_sha_1| Shown {
-        leaf: Certificate::parse(&der(name)).expect("a certificate"),
+        leaf: Leaf::Certificate(Box::new(Certificate::parse(&der(name)).expect("a certificate"))),
         others: Vec::new(),
         is_sha_1,
     };
@@ -145,7 +145,7 @@ fn sha_1_is_taken_only_if_that_is_allowed() {
         [(false, false, Ok(())), (true, false, Err(CertFault::Sha1)), (true, true, Ok(()))]
     {
         let trust = Trust::new(&[der("ca-rsa2048")]).expect("a CA");
-        let authority = Authority { trust, allow_sha_1 };
+        let authority = Authority { trust, keys: Vec::new(), allow_sha_1 };
         assert_eq!(shown(is_sha_1).accept(&authority, &id, now), expected);
     }
 }
@@ -155,20 +155,19 @@ fn certreq_names_each_ca_once_and_few_of_them() {
     let authority = |names: &[&str]| {
         let cas: Vec<_> = names.iter().map(|name| der(name)).collect();
         let trust = Trust::new(&cas).expect("CAs");
-        PeerAuth::Certificate(Arc::new(Authority { trust, allow_sha_1: false }))
+        PeerAuth::Signature(Arc::new(Authority { trust, keys: Vec::new(), allow_sha_1: false }))
     };
     let one = authority(&["ca-p256", "ca-p384"]);
     let two = authority(&["ca-p384", "ca-ed25519"]);
-    let Some(Payload::CertReq(request)) = request([&one, &two].into_iter()) else {
-        panic!("a CERTREQ")
-    };
+    let requests = request([&one, &two].into_iter());
+    let [Payload::CertReq(request)] = requests.as_slice() else { panic!("a CERTREQ") };
     // RFC 7296 §3.7: SHA-1 of the SubjectPublicKeyInfo, 20 bytes each.
     let hash = |name: &str| {
         Certificate::parse(&der(name)).expect("a certificate").public_key().certreq_hash()
     };
     let hashes = [hash("ca-p256"), hash("ca-p384"), hash("ca-ed25519")];
     assert_eq!(request.authority, hashes.concat());
-    assert_eq!(Asked::of(&[&request]).0, hashes);
+    assert_eq!(Asked::of(&[request]).cas, hashes);
     let many = authority(&[
         "ca-p256",
         "ca-p384",
@@ -181,10 +180,113 @@ fn certreq_names_each_ca_once_and_few_of_them() {
         "ca-too-low",
         "ca-narrow",
     ]);
-    let Some(Payload::CertReq(long)) = super::request([&many].into_iter()) else {
-        panic!("a CERTREQ")
-    };
+    let requests = super::request([&many].into_iter());
+    let [Payload::CertReq(long)] = requests.as_slice() else { panic!("a CERTREQ") };
     assert_eq!(long.authority.len(), 20 * limits::MAX_CERTREQ_CAS);
     let psk = PeerAuth::Psk(Secret::copy_of(b"a key"));
-    assert_eq!(super::request([&psk].into_iter()), None);
+    assert_eq!(super::request([&psk].into_iter()), []);
+}
+
+fn raw(name: &str) -> Credential {
+    let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).expect("a key");
+    Credential::raw(Arc::new(key))
+}
+
+#[test]
+fn a_raw_key_is_sent_as_it_is_and_taken_if_it_is_known() {
+    let terms = terms(true, Some(&HASHES));
+    let id = Identity::Fqdn("whoever".into());
+    for name in ["a-rsa2048", "a-p256", "a-p384", "a-p521", "a-ed25519"] {
+        let credential = raw(name);
+        let auth = sign(&terms, &credential, &mut Fixed::new(&[7, 1, 8, 2]), OCTETS);
+        let auth = auth.expect("it signs");
+        let sent = payloads(&credential, &Asked::default());
+        let [Payload::Cert(cert)] = sent.as_slice() else { panic!("one CERT") };
+        assert_eq!(cert.encoding, CertEncoding::RAW_PUBLIC_KEY);
+        let key = credential.signer().public_key().clone();
+        assert_eq!(cert.data, key.spki());
+        let authority =
+            |keys| Authority { trust: Trust::new(&[]).expect("no CA"), keys, allow_sha_1: false };
+        let known = authority(vec![raw("b-p256").signer().public_key().clone(), key.clone()]);
+        let other = authority(vec![raw("b-p256").signer().public_key().clone()]);
+        let accept = |certs: &[&Cert], authority: &Authority| {
+            let parts = Parts { certs: certs.to_vec(), ..Parts::default() };
+            let keys = authority.keys.iter();
+            let shown = Shown::verify(&terms, &parts, &auth, OCTETS, keys)?;
+            shown.accept(authority, &id, Duration::ZERO)
+        };
+        assert_eq!(accept(&[cert], &known), Ok(()), "{name}");
+        assert_eq!(accept(&[cert], &other), Err(CertFault::UnknownKey), "{name}");
+        // Without a CERT payload, those that are known are tried.
+        assert_eq!(accept(&[], &known), Ok(()), "{name}");
+        assert_eq!(accept(&[], &other), Err(CertFault::UnknownKey), "{name}");
+        assert_eq!(accept(&[], &authority(Vec::new())), Err(CertFault::Missing), "{name}");
+        // A certificate around the key that is known is as good.
+        assert_eq!(accept(&[&cert_payload(name)], &known), Ok(()), "{name}");
+        let broken = Cert { data: vec![0x30, 0], ..(*cert).clone() };
+        assert_eq!(accept(&[&broken], &known), Err(PublicKeyError::Malformed.into()), "{name}");
+    }
+}
+
+// RFC 7670 Appendix A.1.
+#[test]
+fn the_example_of_rfc_7670_is_read() {
+    let hex = "3059301306072a8648ce3d020106082a8648ce3d03010703420004cb28e0999b9c7715fd0a80d8e47a77\
+               079716cbbf917dd72e97566ea1c066957c2b57c0235fb7489768d058ff4911c20fdbe71e3699d91339af\
+               bb903ee17255dc";
+    let digits = hex.as_bytes().chunks_exact(2);
+    let spki: Vec<u8> = digits
+        .map(|two| u8::from_str_radix(core::str::from_utf8(two).expect("hex"), 16).expect("hex"))
+        .collect();
+    let key = PublicKey::of_spki(&spki).expect("a key");
+    assert_eq!((key.kind(), key.spki()), (KeyKind::EcdsaP256, spki.as_slice()));
+}
+
+#[test]
+fn of_several_credentials_the_one_goes_out_that_the_peer_can_verify() {
+    let root = |name: &str| {
+        Certificate::parse(&der(name)).expect("a certificate").public_key().certreq_hash()
+    };
+    let all = [
+        credential("a-p256").with_roots(vec![root("ca-p256")]),
+        credential("a-ed25519").with_roots(vec![root("ca-ed25519")]),
+        raw("a-p384"),
+    ];
+    let chosen = |terms: &Terms, asked: &Asked| {
+        let chosen = choose(terms, &all, asked).expect("one");
+        all.iter().position(|credential| credential == chosen).expect("one of them")
+    };
+    let modern = terms(true, Some(&HASHES));
+    let asked = |cas: &[&str], raw| Asked { cas: cas.iter().map(|ca| root(ca)).collect(), raw };
+    assert_eq!(chosen(&modern, &asked(&["ca-ed25519"], false)), 1);
+    assert_eq!(chosen(&modern, &asked(&["ca-ed25519", "ca-p256"], true)), 0);
+    assert_eq!(chosen(&modern, &asked(&["ca-p521"], true)), 2);
+    assert_eq!(chosen(&modern, &asked(&["ca-p521"], false)), 0);
+    assert_eq!(chosen(&modern, &asked(&[], false)), 0);
+    // RFC 7427 §4: only with hashes that the peer has.
+    let identity = terms(true, Some(&[HashId::IDENTITY]));
+    assert_eq!(chosen(&identity, &asked(&["ca-p256"], true)), 1);
+    assert_eq!(chosen(&terms(true, Some(&[])), &asked(&["ca-ed25519"], true)), 0);
+    assert!(choose(&modern, &[], &asked(&[], false)).is_none());
+}
+
+#[test]
+fn raw_keys_are_asked_for_without_a_ca() {
+    let authority = |cas: &[Vec<u8>]| {
+        let trust = Trust::new(cas).expect("CAs");
+        let keys = vec![raw("b-p256").signer().public_key().clone()];
+        PeerAuth::Signature(Arc::new(Authority { trust, keys, allow_sha_1: false }))
+    };
+    let asked = |payloads: Vec<Payload>| -> Vec<(CertEncoding, usize)> {
+        let requests = payloads.into_iter().map(|payload| {
+            let Payload::CertReq(request) = payload else { panic!("{payload:?}") };
+            (request.encoding, request.authority.len())
+        });
+        requests.collect()
+    };
+    let raw = (CertEncoding::RAW_PUBLIC_KEY, 0);
+    assert_eq!(asked(request([&authority(&[])].into_iter())), [raw]);
+    let both = authority(&[der("ca-p256")]);
+    let x509 = (CertEncoding::X509_SIGNATURE, 20);
+    assert_eq!(asked(request([&both, &both].into_iter())), [x509, raw]);
 }

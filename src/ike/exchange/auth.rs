@@ -82,15 +82,16 @@ struct Signed<'a> {
     message: &'a [u8],
     nonce: &'a [u8],
     sk_p: &'a Secret,
+    int_auth: Vec<u8>,
 }
 
 impl Signed<'_> {
     fn psk(&self, key: &Secret, id: &Id) -> Option<Secret> {
-        psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body())
+        psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
     }
 
     fn octets(&self, id: &Id) -> Option<Vec<u8>> {
-        signed_octets(self.prf, self.message, self.nonce, self.sk_p, &id.body())
+        signed_octets(self.prf, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
     }
 }
 
@@ -98,12 +99,13 @@ impl IkeSa {
     /// What we sign, or the peer should have signed.
     fn signed<'a>(&self, init: &'a InitDone, by_initiator: bool) -> Option<Signed<'a>> {
         let prf = self.session.as_ref()?.suite.prf;
+        let int_auth = init.int_auth.octets();
         Some(if by_initiator {
             let InitDone { request: message, nonce_r: nonce, keys, .. } = init;
-            Signed { prf, message, nonce, sk_p: &keys.sk_pi }
+            Signed { prf, message, nonce, sk_p: &keys.sk_pi, int_auth }
         } else {
             let InitDone { response: message, nonce_i: nonce, keys, .. } = init;
-            Signed { prf, message, nonce, sk_p: &keys.sk_pr }
+            Signed { prf, message, nonce, sk_p: &keys.sk_pr, int_auth }
         })
     }
 
@@ -124,11 +126,12 @@ impl IkeSa {
                 let auth = Auth { method: AuthMethod::SHARED_KEY_MIC, data };
                 Ok((Vec::new(), Payload::Auth(auth)))
             }
-            LocalAuth::Certificate(credential) => {
+            LocalAuth::Signature(credentials) => {
+                let credential = cert::choose(&init.terms, credentials, asked).ok_or(FAILED)?;
                 let octets = signed.octets(id).ok_or(FAILED)?;
                 let auth = cert::sign(&init.terms, credential, ctx.rng, &octets)
                     .map_err(CloseReason::CannotSign)?;
-                Ok((cert::payloads(credential, asked).collect(), Payload::Auth(auth)))
+                Ok((cert::payloads(credential, asked), Payload::Auth(auth)))
             }
         }
     }
@@ -157,18 +160,24 @@ impl IkeSa {
                     got: auth.method,
                     expected: "the pre-shared key",
                 }),
-                PeerAuth::Certificate(_) if is_psk => {
-                    Err(CloseReason::MethodOfPeer { got: auth.method, expected: "a certificate" })
+                PeerAuth::Signature(authority) if is_psk => {
+                    let expected =
+                        if authority.keys.is_empty() { "a certificate" } else { "a public key" };
+                    Err(CloseReason::MethodOfPeer { got: auth.method, expected })
                 }
                 PeerAuth::Psk(key) => {
                     let good = signed.psk(key, id) == Some(Secret::copy_of(&auth.data));
                     if good { Ok(()) } else { Err(FAILED) }
                 }
-                PeerAuth::Certificate(authority) => {
+                PeerAuth::Signature(authority) => {
                     // The signature once, and each set of CAs once: public-key work is dear.
                     let shown = shown.get_or_insert_with(|| {
                         let octets = signed.octets(id).ok_or(CertFault::Signature)?;
-                        Shown::verify(&init.terms, parts, auth, &octets)
+                        let known = peers.iter().filter_map(|peer| match &peer.auth.peer {
+                            PeerAuth::Signature(authority) => Some(&authority.keys),
+                            PeerAuth::Psk(_) => None,
+                        });
+                        Shown::verify(&init.terms, parts, auth, &octets, known.flatten())
                     });
                     let again = tried.iter().find(|(other, _)| **other == **authority);
                     let result = match (&*shown, again) {

@@ -9,7 +9,7 @@ use super::offer::{Found, Offer};
 use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
 use crate::crypto::Secret;
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{self, KeyPair};
 use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, Task};
@@ -323,9 +323,16 @@ impl IkeSa {
         if !within(&ts_local, &offer.ts_local) || !within(&ts_peer, &offer.ts_peer) {
             return Err(CHOSE_OTHER);
         }
-        let keys =
-            child_keys(session.suite.prf, &session.sk_d, chosen.suite, shared, nonces.i, nonces.r)
-                .ok_or(CHOSE_OTHER)?;
+        let keys = child_keys(
+            session.suite.prf,
+            &session.sk_d,
+            chosen.suite,
+            shared,
+            &[],
+            nonces.i,
+            nonces.r,
+        )
+        .ok_or(CHOSE_OTHER)?;
         Ok(Agreed {
             policy: Arc::clone(&offer.policy),
             spi_inbound: offer.spi,
@@ -550,9 +557,8 @@ impl IkeSa {
         let peer = self.peer.clone().ok_or(Refusal::new(NotifyType::NO_ADDITIONAL_SAS))?;
         let old =
             replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
-        let is_auth = matches!(self.responses.classify(1), crate::ike::window::Incoming::New)
-            && self.children.is_empty()
-            && parts.auth.is_some();
+        // CREATE_CHILD_SA has a nonce of its own, IKE_AUTH has not.
+        let is_auth = parts.auth.is_some() && parts.nonce.is_none();
         let Found { policy, chosen, mode, ts_local, ts_peer } =
             self.find_policy(&peer, parts, old, !is_auth).map_err(Refusal::new)?;
         let mut key = None;
@@ -562,12 +568,11 @@ impl IkeSa {
                 .ke
                 .filter(|ke| ke.group == group)
                 .ok_or_else(|| Refusal::invalid_ke(group))?;
-            let ours = KeyPair::generate(group, ctx.rng)
-                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
-            shared = Some(
-                ours.agree(&theirs.data).map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?,
-            );
-            key = Some(ours);
+            let ours = dh::respond(group, &theirs.data, ctx.rng)
+                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?
+                .map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
+            shared = Some(ours.shared);
+            key = Some(Ke { group, data: ours.public });
         }
         let spi_outbound = spi_of(&chosen.peer_spi)
             .filter(|spi| self.is_fresh_at_peer(chosen.suite.protocol(), *spi))
@@ -578,6 +583,7 @@ impl IkeSa {
             &session.sk_d,
             chosen.suite,
             shared.as_ref(),
+            &[],
             nonces.i,
             nonces.r,
         )
@@ -587,9 +593,7 @@ impl IkeSa {
         if mode == Mode::Transport {
             payloads.push(notify(NotifyType::USE_TRANSPORT_MODE, &[]));
         }
-        payloads.extend(
-            key.map(|key| Payload::Ke(Ke { group: key.group(), data: key.public().to_vec() })),
-        );
+        payloads.extend(key.map(Payload::Ke));
         payloads.push(Payload::TsI(Ts { selectors: ts_peer.clone() }));
         payloads.push(Payload::TsR(Ts { selectors: ts_local.clone() }));
         let jitter = ctx.random_u32();
