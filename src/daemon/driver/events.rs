@@ -15,9 +15,11 @@ impl Driver {
     /// Takes out the events alone. What is to be sent waits, in its order.
     pub(super) async fn drain_events(&mut self, now: Instant) {
         let mut datapath = None;
+        let mut has_outbound = false;
         while let Some(event) = self.endpoint.poll_event() {
             self.news = true;
             if let Event::Sad(update) = event {
+                has_outbound |= matches!(update, SadUpdate::AddOutbound(_));
                 let current: Datapath =
                     datapath.take().unwrap_or_else(|| (**self.shared.datapath.load()).clone());
                 datapath = Some(self.apply(current, &update));
@@ -27,6 +29,10 @@ impl Driver {
         }
         if let Some(datapath) = datapath {
             self.shared.datapath.store(Arc::new(datapath));
+            if has_outbound {
+                // Packets may wait for it.
+                self.workers.wake();
+            }
             self.set_mtus().await;
         }
     }
@@ -100,6 +106,7 @@ impl Driver {
                     return;
                 }
                 entry.failed(now, failure.clone(), &mut OsRandom);
+                self.abandon(&peer, None);
                 if fatal {
                     self.fail_up(&peer, &failure);
                 }
@@ -143,6 +150,7 @@ impl Driver {
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
                 let Some((failure, fatal)) = judge(entry, &reason) else { return };
                 entry.failed(now, failure.clone(), &mut OsRandom);
+                self.abandon(&peer, Some(&child));
                 if fatal {
                     self.fail_up(&peer, &failure);
                 }
