@@ -13,10 +13,12 @@ pub mod link;
 pub mod open;
 pub mod reassembly;
 mod sa;
+pub mod session;
 
 pub use expect::{Difference, Expectation};
 pub use file::{CaptureError, CaptureReader, Frame, PcapngWriter};
 pub use ike::{IkeMessage, Inside};
 pub use keys::KeyRing;
 pub use link::LinkType;
+pub use session::{Checked, Mismatch, Session};
 pub use open::{Finding, Layer, Opener, Record, Verdict};
