@@ -29,6 +29,8 @@ pub(super) const FRAGMENT_OVERHEAD: usize = 64;
 pub(super) const REASSEMBLY_TIME: Duration = Duration::from_secs(120);
 /// After so many retransmissions a request is split into smaller fragments, and again after as many more (RFC 7383 §2.5.2).
 pub(super) const REFRAGMENT_AFTER: u32 = 3;
+/// Attempts at finding additional key exchanges of which none is there twice, in one proposal (RFC 9370 §2.2.1).
+pub(super) const MAX_ADDKE_STEPS: u32 = 1000;
 /// Half-open IKE SAs as responder, in all. Each holds about 4 KiB.
 pub(super) const MAX_HALF_OPEN: usize = 4096;
 /// Half-open IKE SAs as responder from one address.

@@ -93,6 +93,13 @@ pub struct Part {
     pub critical: Vec<Payload>,
 }
 
+impl Part {
+    /// Whether a request that comes once more has its answer sent again. RFC 7383 §2.6.1: of one in fragments, the first asks for it.
+    pub(super) fn asks_for_the_answer_again(&self) -> bool {
+        self.fragment.is_none_or(|(number, _)| number == 1)
+    }
+}
+
 impl Protector {
     /// `None` if an algorithm of the suite is not ours, or a key does not have its length.
     #[must_use]
@@ -371,6 +378,7 @@ mod tests {
     use super::*;
     use crate::crypto::Encr;
     use crate::crypto::random::testing::Fixed;
+    use crate::ipsec::suite::AddKe;
     use crate::wire::ike::header::{Flags, IkeSpi};
     use crate::wire::ike::numbers::{EncrId, ExchangeType, KeId, NotifyType, PrfId};
     use crate::wire::ike::payload::{Notify, Sk, Vendor};
@@ -381,6 +389,7 @@ mod tests {
             integ,
             prf: PrfId::PRF_HMAC_SHA2_256,
             ke: KeId::CURVE25519,
+            addke: AddKe::NONE,
         }
     }
 

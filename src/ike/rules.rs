@@ -36,6 +36,12 @@ const RULES: &[Rule] = &[
         required: &[PayloadType::SA, PayloadType::KE, PayloadType::NONCE],
     },
     Rule {
+        exchange: ExchangeType::IKE_INTERMEDIATE,
+        response: false,
+        required: &[PayloadType::KE],
+    },
+    Rule { exchange: ExchangeType::IKE_INTERMEDIATE, response: true, required: &[PayloadType::KE] },
+    Rule {
         exchange: ExchangeType::IKE_AUTH,
         response: false,
         required: &[PayloadType::ID_I, PayloadType::AUTH],

@@ -12,7 +12,8 @@ use crate::crypto::dh::KeyPair;
 use crate::crypto::{Secret, SecureRandom};
 use crate::ike::keymat::{IkeKeys, psk_auth};
 use crate::ike::proposal::{
-    Chosen, accept_ike, answer_child, answer_ike, child_offer, choose_child, choose_ike, ike_offer,
+    Chosen, Made, accept_ike, answer_child, answer_ike, child_offer, choose_child, choose_ike,
+    ike_offer,
 };
 use crate::ike::protect::{Content, Protector};
 use crate::ike::{Command, Endpoint, EndpointConfig, Env, Event};
@@ -23,6 +24,8 @@ use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{AuthMethod, ExchangeType, IdType, KeId, NotifyType, PayloadType};
 use crate::wire::ike::payload::{Auth, Id, Ke, Nonce, Notify, Payload, Ts};
+
+const FIRST: Made = Made::First { intermediate: false };
 
 /// A peer that does what a test tells it, and holds every key.
 pub struct Puppet {
@@ -122,7 +125,7 @@ impl Puppet {
         let Payload::Sa(sa) = message.payloads.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        self.suite = Some(accept_ike(&[peers::ike_proposal()], sa, false)?.suite);
+        self.suite = Some(accept_ike(&[peers::ike_proposal()], sa, FIRST)?.suite);
         self.derive(&message.payloads)
     }
 
@@ -133,7 +136,7 @@ impl Puppet {
         let Payload::Sa(sa) = message.payloads.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        let chosen = choose_ike(&[peers::ike_proposal()], sa, false, None)?;
+        let chosen = choose_ike(&[peers::ike_proposal()], sa, FIRST, None)?;
         self.suite = Some(chosen.suite);
         self.chosen = Some(chosen);
         self.derive(&message.payloads)
@@ -194,7 +197,7 @@ impl Puppet {
         let sk_p = if self.initiator { &keys.sk_pi } else { &keys.sk_pr };
         let prf = self.suite?.prf;
         let id = self.id.body();
-        let data = psk_auth(prf, &self.psk, &self.init_message, &self.peer_nonce, sk_p, &id)?;
+        let data = psk_auth(prf, &self.psk, &self.init_message, &self.peer_nonce, sk_p, &id, &[])?;
         Some(Auth { method: AuthMethod::SHARED_KEY_MIC, data: data.expose().to_vec() })
     }
 

@@ -4,6 +4,7 @@ pub(super) mod auth;
 pub(super) mod create_child;
 pub(super) mod delete;
 pub(super) mod informational;
+pub(super) mod intermediate;
 mod offer;
 pub(super) mod rekey;
 pub(super) mod sa_init;
