@@ -144,7 +144,9 @@ impl IkeReader {
                         opened = Some(part);
                         break;
                     }
-                    Err(OpenError::Parse(error)) => return Inside::Malformed(error.to_string()).into(),
+                    Err(OpenError::Parse(error)) => {
+                        return Inside::Malformed(error.to_string()).into();
+                    }
                     Err(OpenError::BadIcv | OpenError::NotProtected) => verdict = Inside::BadIcv,
                 },
                 Err(what) if verdict == Inside::NoKey => {

@@ -20,5 +20,5 @@ pub use file::{CaptureError, CaptureReader, Frame, PcapngWriter};
 pub use ike::{IkeMessage, Inside};
 pub use keys::KeyRing;
 pub use link::LinkType;
-pub use session::{Checked, Mismatch, Session};
 pub use open::{Finding, Layer, Opener, Record, Verdict};
+pub use session::{Checked, Mismatch, Session};

@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::{CliError, complain};
 use crate::capture::{
-    CaptureError, CaptureReader, Checked, Difference, Expectation, IkeMessage, Inside, KeyRing, LinkType,
-    Opener, PcapngWriter, Record, Session, Verdict,
+    CaptureError, CaptureReader, Checked, Difference, Expectation, IkeMessage, Inside, KeyRing,
+    LinkType, Opener, PcapngWriter, Record, Session, Verdict,
 };
 use crate::wire::ike::payload::Payload;
 

@@ -28,40 +28,50 @@ pub(super) struct Said<'a> {
 impl<'a> Said<'a> {
     pub(super) fn add(&mut self, message_id: u32, initiator: bool, payloads: &'a [Payload]) {
         for payload in payloads {
-            match payload {
-                Payload::IdI(id) if initiator => {
-                    self.id.get_or_insert_with(|| id.body());
-                }
-                Payload::IdR(id) if !initiator => {
-                    self.id.get_or_insert_with(|| id.body());
-                }
+            if let Payload::IdI(id) = payload
+                && initiator
+            {
+                self.id.get_or_insert_with(|| id.body());
+            } else if let Payload::IdR(id) = payload
+                && !initiator
+            {
+                self.id.get_or_insert_with(|| id.body());
+            } else if let Payload::Cert(cert) = payload
+                && cert.encoding == CertEncoding::X509_SIGNATURE
+            {
                 // RFC 7296 §3.6: the first one has the key.
-                Payload::Cert(cert) if cert.encoding == CertEncoding::X509_SIGNATURE => {
-                    self.certificate.get_or_insert(&cert.data);
-                }
-                Payload::Auth(auth) => {
-                    let (method, value) = (Some(auth.method), auth.data.as_slice());
-                    self.shown.push(Shown { message_id, method, value });
-                }
-                Payload::Notify(notify) if notify.notify_type == NotifyType::NO_PPK_AUTH => {
-                    self.shown.push(Shown { message_id, method: None, value: &notify.data });
-                }
-                _ => {}
+                self.certificate.get_or_insert(&cert.data);
+            } else if let Payload::Auth(auth) = payload {
+                let (method, value) = (Some(auth.method), auth.data.as_slice());
+                self.shown.push(Shown { message_id, method, value });
+            } else if let Payload::Notify(notify) = payload
+                && notify.notify_type == NotifyType::NO_PPK_AUTH
+            {
+                self.shown.push(Shown { message_id, method: None, value: &notify.data });
             }
         }
     }
 }
 
-/// What was signed is what was noted, made with one of these SK_p, and proved.
+/// What goes into the octets that a side signs, besides its ID.
+pub(super) struct Signed<'a> {
+    /// Its IKE_SA_INIT message.
+    pub(super) message: &'a [u8],
+    /// The other side's nonce.
+    pub(super) nonce: &'a [u8],
+    /// What may be its SK_p.
+    pub(super) keys: Vec<Secret>,
+    /// IntAuth and the Message ID, if there was an IKE_INTERMEDIATE.
+    pub(super) int_auth: &'a [u8],
+}
+
+/// What was signed is what was noted, made with one of these SK_p, and proved. `false`: there is no key to prove it with.
 pub(super) fn check(
     prf: Prf,
     said: &Said<'_>,
     shown: &Shown<'_>,
     noted: &Proof,
-    message: &[u8],
-    nonce: &[u8],
-    keys: &[Secret],
-    int_auth: &[u8],
+    signed: &Signed<'_>,
 ) -> Result<bool, Mismatch> {
     same("its value", shown.value, noted.value.bytes())?;
     if noted.message_id.is_some_and(|id| id != shown.message_id) {
@@ -71,6 +81,7 @@ pub(super) fn check(
         return Err(Mismatch::new("it is of another method"));
     }
     let id = said.id.as_deref().ok_or_else(|| Mismatch::new("no ID payload came"))?;
+    let Signed { message, nonce, keys, int_auth } = signed;
     let octets = keys
         .iter()
         .map(|sk_p| [message, nonce, prf.compute(sk_p.expose(), &[id]).expose(), int_auth].concat())
@@ -80,7 +91,11 @@ pub(super) fn check(
     if method == AuthMethod::SHARED_KEY_MIC {
         let Some(secret) = &noted.secret else { return Ok(false) };
         let key = prf.compute(secret.bytes(), &[b"Key Pad for IKEv2"]);
-        same("what the secret makes of it", prf.compute(key.expose(), &[&octets]).expose(), shown.value)?;
+        same(
+            "what the secret makes of it",
+            prf.compute(key.expose(), &[&octets]).expose(),
+            shown.value,
+        )?;
         return Ok(true);
     }
     let Some(certificate) = said.certificate else { return Ok(false) };
@@ -88,9 +103,8 @@ pub(super) fn check(
         Certificate::parse(certificate).map_err(|error| Mismatch::new(error.to_string()))?;
     let (schemes, signature) = schemes(method, shown.value)
         .ok_or_else(|| Mismatch::new(format!("its signature algorithm is not ours ({method})")))?;
-    let verified = schemes
-        .iter()
-        .any(|scheme| certificate.public_key().verify(*scheme, &octets, signature));
+    let verified =
+        schemes.iter().any(|scheme| certificate.public_key().verify(*scheme, &octets, signature));
     if verified { Ok(true) } else { Err(Mismatch::new("the signature does not verify")) }
 }
 

@@ -36,8 +36,9 @@ fn key_lens(encr: u16, key_bits: Option<u16>, integ: u16) -> Result<(usize, usiz
     let encr_len = encr.keymat_len().ok_or_else(|| Mismatch::new(format!("{encr} is not ours")))?;
     let integ_len = match integ {
         IntegId::NONE => 0,
-        integ => Integ::key_len(integ)
-            .ok_or_else(|| Mismatch::new(format!("{integ} is not ours")))?,
+        integ => {
+            Integ::key_len(integ).ok_or_else(|| Mismatch::new(format!("{integ} is not ours")))?
+        }
     };
     Ok((encr_len, integ_len))
 }
@@ -50,9 +51,7 @@ pub(super) fn child_len(transforms: &[Transform]) -> Result<usize, Mismatch> {
     let encr = of_type(TransformType::ENCR);
     let integ = of_type(TransformType::INTEG).map_or(0, |transform| transform.id);
     match encr {
-        Some(encr) => {
-            key_lens(encr.id, encr.key_bits, integ).map(|(encr, integ)| encr + integ)
-        }
+        Some(encr) => key_lens(encr.id, encr.key_bits, integ).map(|(encr, integ)| encr + integ),
         None => {
             let id = IntegId(integ);
             Integ::key_len(id).ok_or_else(|| Mismatch::new(format!("{id} is not ours")))

@@ -10,9 +10,8 @@ use crate::wire::ike::numbers::ExchangeType;
 use crate::wire::ike::payload::{Payload, Sa};
 
 fn messages(records: &[Record]) -> impl Iterator<Item = (&Record, &IkeMessage)> {
-    records.iter().filter_map(|record| match &record.verdict {
-        Verdict::Ike(message) => Some((record, &**message)),
-        _ => None,
+    records.iter().filter_map(|record| {
+        if let Verdict::Ike(message) = &record.verdict { Some((record, &**message)) } else { None }
     })
 }
 
@@ -55,32 +54,26 @@ pub(super) fn check_opened(
     for (record, message) in messages(records) {
         checked.messages += 1;
         let place = format!("IKE message in packet {}", record.index);
-        let is_known =
-            lab.ike_sas.iter().any(|sa| (sa.spi_i.0, sa.spi_r.0) == message.spis());
-        match &message.inside {
-            Inside::Clear => {}
-            Inside::Opened(_) | Inside::Fragment { .. } => checked.opened += 1,
-            Inside::NoKey if !is_known => {}
-            other => {
-                let why = match other {
-                    Inside::BadIcv => "the ICV is wrong".to_owned(),
-                    Inside::Unsupported(what) => format!("algorithm not supported: {what}"),
-                    Inside::Malformed(why) => format!("malformed inside: {why}"),
-                    _ => "there is no key".to_owned(),
-                };
-                return Err(Mismatch::new(why).at(place));
+        let is_known = lab.ike_sas.iter().any(|sa| (sa.spi_i.0, sa.spi_r.0) == message.spis());
+        let why = match &message.inside {
+            Inside::Clear => continue,
+            Inside::Opened(_) | Inside::Fragment { .. } => {
+                checked.opened += 1;
+                continue;
             }
-        }
+            Inside::NoKey if !is_known => continue,
+            Inside::NoKey => "there is no key".to_owned(),
+            Inside::BadIcv => "the ICV is wrong".to_owned(),
+            Inside::Unsupported(what) => format!("algorithm not supported: {what}"),
+            Inside::Malformed(why) => format!("malformed inside: {why}"),
+        };
+        return Err(Mismatch::new(why).at(place));
     }
     Ok(())
 }
 
 /// Every message that is noted came, and says what is noted.
-pub(super) fn check_noted(
-    lab: &Lab,
-    records: &[Record],
-    _checked: &mut Checked,
-) -> Result<(), Mismatch> {
+pub(super) fn check_noted(lab: &Lab, records: &[Record]) -> Result<(), Mismatch> {
     for noted in &lab.messages {
         let place = format!("IKE message {:?}", noted.wire);
         check_message(noted, records).map_err(|error| error.at(place))?;

@@ -108,7 +108,7 @@ impl Session {
         let mut checked = Checked::default();
         messages::check_written_again(records, &mut checked)?;
         messages::check_opened(&self.lab, records, &mut checked)?;
-        messages::check_noted(&self.lab, records, &mut checked)?;
+        messages::check_noted(&self.lab, records)?;
         let sent = Sent::of(records);
         for (index, sa) in self.lab.ike_sas.iter().enumerate() {
             let place = format!("IKE SA {index} ({}/{})", sa.spi_i.0, sa.spi_r.0);
@@ -143,7 +143,7 @@ impl Session {
         } else {
             sa.key_stages.as_slice()
         };
-        let shared = shared_secrets(&sa.key_exchanges, Some(sa.dh_shared_secret.bytes()));
+        let shared = shared_secrets(&sa.key_exchanges, Some(sa.dh_shared_secret.bytes()))?;
         let (exchange, seed) = match sa.rekeyed_from {
             None => {
                 let exchange = sent.init(spis)?;
@@ -180,7 +180,8 @@ impl Session {
             keys::check_keys(suite, &seed, nonces, spis, keys, mixed)
                 .map_err(|error| error.at(format!("stage {number}")))?;
         }
-        if sa.rekeyed_from.is_none() && !sa.key_exchanges.is_empty() && stages.len() != shared.len() {
+        if sa.rekeyed_from.is_none() && !sa.key_exchanges.is_empty() && stages.len() != shared.len()
+        {
             return Err(Mismatch::new("there are fewer stages than key exchanges"));
         }
         if !sa.key_stages.is_empty() {
@@ -238,11 +239,14 @@ impl Session {
                 let mut keys = vec![Secret::copy_of(sk_p.bytes())];
                 keys.extend(before.map(|before| Secret::copy_of(before.bytes())));
                 // Of a PPK that the other side turned out not to have, only this proof is made.
-                keys.extend(self.lab.ppks().map(|ppk| {
-                    suite.prf.plus(ppk, &[sk_p.bytes()], suite.prf.len())
-                }));
-                let (message, prf) = (message.datagram.as_slice(), suite.prf);
-                let proved = auth::check(prf, said, shown, proof, message, nonce, &keys, int_auth)
+                keys.extend(
+                    self.lab
+                        .ppks()
+                        .map(|ppk| suite.prf.plus(ppk, &[sk_p.bytes()], suite.prf.len())),
+                );
+                let message = message.datagram.as_slice();
+                let signed = auth::Signed { message, nonce, keys, int_auth };
+                let proved = auth::check(suite.prf, said, shown, proof, &signed)
                     .map_err(|error| error.at(format!("AUTH {number} of the {side}")))?;
                 if proved {
                     checked.proofs += 1;
@@ -273,9 +277,8 @@ impl Session {
         check_child_algorithms(&exchange, child)?;
         check_selectors(&exchange, child)?;
         let first = child.dh_shared_secret.as_ref().map(|secret| secret.bytes());
-        let shared = shared_secrets(&child.key_exchanges, first);
-        let methods = check_methods(sent, &exchange, &child.key_exchanges, None);
-        methods?;
+        let shared = shared_secrets(&child.key_exchanges, first)?;
+        check_methods(sent, &exchange, &child.key_exchanges, None)?;
         let len = keys::child_len(&child.transforms)?;
         let (ni, nr) = nonces;
         let keymat = keys::keymat(suite.prf, sa.keys.sk_d.bytes(), ni, nr, &shared, 2 * len);
@@ -329,7 +332,9 @@ impl Session {
                     return Err(Mismatch::new(format!("there is no SA {}", noted.sa)));
                 };
                 let (spi, seq) = (sa.spi.0, noted.seq);
-                return Err(Mismatch::new(format!("0x{spi:08x} seq {seq} is noted, it is {layer}")));
+                return Err(Mismatch::new(format!(
+                    "0x{spi:08x} seq {seq} is noted, it is {layer}"
+                )));
             }
         }
         Ok(())
@@ -347,19 +352,22 @@ fn record_of<'a>(records: &'a [Record], frames: &[usize]) -> Result<&'a Record, 
     Ok(record)
 }
 
-/// The shared secrets of an SA, in order.
-fn shared_secrets<'a>(exchanges: &'a [KeyExchange], only: Option<&'a [u8]>) -> Vec<&'a [u8]> {
-    if exchanges.is_empty() {
-        return only.into_iter().collect();
+/// The shared secrets of an SA, in order; `first` is noted by itself, too.
+fn shared_secrets<'a>(
+    exchanges: &'a [KeyExchange],
+    first: Option<&'a [u8]>,
+) -> Result<Vec<&'a [u8]>, Mismatch> {
+    let Some(exchange) = exchanges.first() else { return Ok(first.into_iter().collect()) };
+    if let Some(first) = first {
+        same("the first shared secret", first, exchange.shared_secret.bytes())?;
     }
-    exchanges.iter().map(|exchange| exchange.shared_secret.bytes()).collect()
+    Ok(exchanges.iter().map(|exchange| exchange.shared_secret.bytes()).collect())
 }
 
 fn check_nonces(exchange: &Exchange<'_>, (ni, nr): (&[u8], &[u8])) -> Result<(), Mismatch> {
     for (name, message, noted) in [("Ni", exchange.request, ni), ("Nr", exchange.response, nr)] {
-        let nonce = message.payloads().iter().find_map(|payload| match payload {
-            Payload::Nonce(nonce) => Some(&nonce.data),
-            _ => None,
+        let nonce = message.payloads().iter().find_map(|payload| {
+            if let Payload::Nonce(nonce) = payload { Some(&nonce.data) } else { None }
         });
         let nonce = nonce.ok_or_else(|| Mismatch::new(format!("{name} did not come")))?;
         same(name, nonce, noted)?;
@@ -369,10 +377,11 @@ fn check_nonces(exchange: &Exchange<'_>, (ni, nr): (&[u8], &[u8])) -> Result<(),
 
 /// The algorithms that the response chose.
 fn chosen<'a>(exchange: &Exchange<'a>) -> Result<&'a Sa, Mismatch> {
-    let sa = exchange.response.payloads().iter().find_map(|payload| match payload {
-        Payload::Sa(sa) => Some(sa),
-        _ => None,
-    });
+    let sa = exchange
+        .response
+        .payloads()
+        .iter()
+        .find_map(|payload| if let Payload::Sa(sa) = payload { Some(sa) } else { None });
     sa.ok_or_else(|| Mismatch::new("the response has no SA payload"))
 }
 
@@ -445,10 +454,12 @@ fn check_child_algorithms(exchange: &Exchange<'_>, child: &ChildSa) -> Result<()
 /// The TS payloads of the response are those that are noted.
 fn check_selectors(exchange: &Exchange<'_>, child: &ChildSa) -> Result<(), Mismatch> {
     for payload in exchange.response.payloads() {
-        let (name, ts, noted) = match payload {
-            Payload::TsI(ts) => ("TSi", ts, &child.tsi),
-            Payload::TsR(ts) => ("TSr", ts, &child.tsr),
-            _ => continue,
+        let (name, ts, noted) = if let Payload::TsI(ts) = payload {
+            ("TSi", ts, &child.tsi)
+        } else if let Payload::TsR(ts) = payload {
+            ("TSr", ts, &child.tsr)
+        } else {
+            continue;
         };
         let Some(noted) = noted else { continue };
         let mut body = Vec::new();
@@ -466,10 +477,10 @@ fn check_methods(
     first: Option<u16>,
 ) -> Result<(), Mismatch> {
     let group = |message: &IkeMessage| {
-        message.payloads().iter().find_map(|payload| match payload {
-            Payload::Ke(ke) => Some(ke.group.0),
-            _ => None,
-        })
+        message
+            .payloads()
+            .iter()
+            .find_map(|payload| if let Payload::Ke(ke) = payload { Some(ke.group.0) } else { None })
     };
     if noted.is_empty() {
         let is_other = first.is_some_and(|first| group(exchange.response) != Some(first));
@@ -513,11 +524,7 @@ fn check_int_auth(
         let Some(keys) = stages.get(number) else {
             return Err(Mismatch::new("an IKE_INTERMEDIATE too many"));
         };
-        let (sk_p, at) = if header.flags.initiator {
-            (&keys.sk_pi, 0)
-        } else {
-            (&keys.sk_pr, 1)
-        };
+        let (sk_p, at) = if header.flags.initiator { (&keys.sk_pi, 0) } else { (&keys.sk_pr, 1) };
         let Some(content) = &message.whole else { continue };
         let next = keys::int_auth(suite.prf, sk_p.bytes(), values[at].expose(), header, content);
         let noted = noted(header.flags.initiator).get(number);
@@ -543,10 +550,7 @@ fn check_int_auth(
 impl IkeMessage {
     /// The payloads that matter: what is in SK, or what is in clear.
     fn payloads(&self) -> &[Payload] {
-        match &self.inside {
-            Inside::Opened(payloads) => payloads,
-            _ => &self.payloads,
-        }
+        if let Inside::Opened(payloads) = &self.inside { payloads } else { &self.payloads }
     }
 
     /// The IKE SA that it belongs to.
