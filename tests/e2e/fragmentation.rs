@@ -16,11 +16,9 @@ const TOO_LONG: &str = "udp port 4500 and udp[8:4] = 0 and ip[2:2] > 600";
 fn ike_auth_in_fragments_in_both_roles_and_both_ways() {
     let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
     let (ours, theirs) = (Proof::Certificate("a-rsa2048", ""), Proof::Certificate("b-rsa2048", ""));
-    let case = Case {
-        more: "[ike]\nfragment-size = 600\n",
-        charon: "fragment_size = 600",
-        ..Case::new(ours, theirs, &["ca-rsa2048"])
-    };
+    let mut case = Case::new(ours, theirs, &["ca-rsa2048"]);
+    case.more = "[ike]\nfragment-size = 600\n";
+    case.charon = "fragment_size = 600";
     let wire = Capture::start(&lab.router, &lab.a.wire(), &lab.dir().join("wire.pcap"));
     both_roles(&lab, &case, &["splitting IKE message", "reassembled fragmented IKE message"]);
     let file = wire.stop();
@@ -39,11 +37,9 @@ fn ike_auth_in_fragments_in_both_roles_and_both_ways() {
 fn who_refuses_fragments_gets_and_sends_none() {
     let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
     let (ours, theirs) = (Proof::Certificate("a-p256", ""), Proof::Certificate("b-p256", ""));
-    let case = Case {
-        more: "[ike]\nfragmentation = \"no\"\nfragment-size = 600\n",
-        charon: "fragment_size = 600",
-        ..Case::new(ours, theirs, &["ca-p256"])
-    };
+    let mut case = Case::new(ours, theirs, &["ca-p256"]);
+    case.more = "[ike]\nfragmentation = \"no\"\nfragment-size = 600\n";
+    case.charon = "fragment_size = 600";
     let wire = Capture::start(&lab.router, &lab.a.wire(), &lab.dir().join("wire.pcap"));
     both_roles(&lab, &case, &[]);
     assert_eq!(lines(&lab.router, &wire.stop(), SKF), [""; 0]);
