@@ -13,6 +13,7 @@ mod cert;
 mod children;
 mod errors;
 mod examples;
+mod flood;
 mod fragmentation;
 mod keylog;
 mod lifecycle;
