@@ -14,6 +14,7 @@ mod children;
 mod errors;
 mod examples;
 mod flood;
+mod fragmentation;
 mod keylog;
 mod lifecycle;
 mod manual;
