@@ -269,8 +269,12 @@ fn peer_id(
             report
                 .warning(
                     text.span(),
-                    if raw.auth.ca.is_some() {
+                    if raw.auth.ca.is_some()
+                        && raw.auth.peer.as_ref().is_none_or(|word| *word.get_ref() != "eap")
+                    {
                         "[peer] id: whoever has a certificate of a CA in [auth] ca is accepted"
+                    } else if raw.auth.peer.as_ref().is_some_and(|word| *word.get_ref() == "eap") {
+                        "[peer] id: whoever EAP authenticates is accepted, under any name"
                     } else if raw.auth.public_key.is_some() {
                         "[peer] id: whoever holds the key of [auth] public-key is accepted, under any name"
                     } else {

@@ -177,7 +177,7 @@ impl Endpoint {
             self.answer_unprotected(now, path, header, NotifyType::INVALID_SYNTAX, &[]);
             return;
         };
-        match rules::check(ExchangeType::IKE_SA_INIT, false, &message.payloads) {
+        match rules::check(ExchangeType::IKE_SA_INIT, false, &message.payloads, &[]) {
             Ok(()) => {}
             Err(rules::Violation::Critical(payload_type)) => {
                 self.answer_unprotected(

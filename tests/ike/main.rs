@@ -9,6 +9,7 @@ mod collision;
 mod cookie;
 mod delete;
 mod demands;
+mod eap;
 mod establish;
 mod harness;
 mod liveness;
