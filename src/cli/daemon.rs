@@ -41,6 +41,7 @@ pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
         exit_when_empty: args.background_of_up,
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
+        offload: global.offload.into(),
     };
     if args.background_of_up {
         return in_background(&options);

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::control::client::ClientError;
 use crate::control::protocol::{Code, Failure};
@@ -27,6 +27,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::log::{self, BadFilter};
 use crate::daemon::secrets::FsSecrets;
 use crate::io::clock;
+use crate::io::tun::Offload;
 
 /// Where the control socket is unless said otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ipsecd/ipsecd.sock";
@@ -75,6 +76,37 @@ pub struct Global {
     /// What is logged: error, warn, info, debug, trace, or a list such as info,ipsecd::ike=debug
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,
+    /// What a daemon that is started leaves to the kernel
+    #[arg(long, global = true, value_name = "HOW", env = "IPSECD_OFFLOAD", default_value = "auto")]
+    pub offload: OffloadArg,
+}
+
+/// How much is left to the kernel.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OffloadArg {
+    /// All the cutting and joining of packets that it takes (TSO, USO, UDP GSO and GRO)
+    Auto,
+    /// Nothing: a packet a system call
+    Off,
+    /// Nothing, with a plain TUN of another library
+    Plain,
+}
+
+impl OffloadArg {
+    /// As it is written.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+impl From<OffloadArg> for Offload {
+    fn from(arg: OffloadArg) -> Self {
+        match arg {
+            OffloadArg::Auto => Self::Auto,
+            OffloadArg::Off => Self::Off,
+            OffloadArg::Plain => Self::Plain,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -74,6 +74,7 @@ fn start(global: &Global, keylog: Option<&Path>) -> Result<(), CliError> {
     let mut command = Command::new(program);
     command.arg("--socket").arg(socket);
     command.arg("--state-dir").arg(super::absolute(&global.state_dir)?);
+    command.arg("--offload").arg(global.offload.name());
     if let Some(filter) = &global.log {
         command.arg("--log").arg(filter);
     }

@@ -212,7 +212,7 @@ fn table(children: &[ChildSaStatus]) -> Table {
     ]);
     for sa in children {
         let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
-        let mut name = format!("{}\n{}", sa.name, sa.state);
+        let mut name = format!("{}\n{}\n{}", sa.name, sa.state, sa.mode);
         if !sa.drops.is_empty() {
             let _infallible = write!(name, "\ndropped: {}", drops(&sa.drops));
         }
@@ -264,6 +264,7 @@ mod tests {
             spi_inbound: "0xc0ffee01".into(),
             spi_outbound: "0xc0ffee02".into(),
             suite: "AES_GCM_16-256".into(),
+            mode: "tunnel".into(),
             encap: "udp".into(),
             local: "192.0.2.1:4500".into(),
             remote: "192.0.2.2:4500".into(),

@@ -98,6 +98,7 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
         exit_when_empty: true,
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
+        offload: global.offload.into(),
     };
     let mut asking = None;
     let ran = daemon::run(&options, || {

@@ -10,8 +10,8 @@ use super::secret::SecretSource;
 use super::subnet::Subnet;
 use super::value::{self, Wrong};
 use super::{Config, Keying, auth, identity, keys, manual, policy};
-use crate::ipsec::PolicyId;
 use crate::ipsec::pad::{ChildPolicy, Identity, Peer, PeerAddress};
+use crate::ipsec::{Mode, PolicyId};
 
 /// The most subnets of one side. The count in a TS payload is one byte (RFC 7296 §3.13), and each selector of one
 /// side meets each of the other in the SPD.
@@ -76,12 +76,22 @@ pub(super) fn config(
     let ike = policy::ike(&raw.ike, esp.as_ref().map(|esp| esp.encap), report);
     let interface = policy::interface(&raw.interface, v6_inside, report);
 
+    if esp.as_ref().is_some_and(|esp| esp.mode == Mode::Transport) {
+        let mode_at = raw.esp.mode.as_ref().map_or(0..0, Text::span);
+        for (section, address, side, placed) in
+            [("local", local_ip, &raw.local, &local), ("peer", peer_ip, &raw.peer, &peer)]
+        {
+            transport_side(section, address, side, placed.as_deref(), &mode_at, report);
+        }
+    }
+
     let (name, esp) = (name?, esp?);
     let child = ChildPolicy {
         name: Arc::clone(&name),
         policy: PolicyId(0),
         proposals: esp.proposals,
         mode: esp.mode,
+        or_tunnel: esp.or_tunnel,
         start: esp.start,
         ts_local: local?.iter().map(|s| s.subnet.selector()).collect(),
         ts_peer: peer?.iter().map(|s| s.subnet.selector()).collect(),
@@ -266,15 +276,15 @@ fn peer_id(
 ) -> Option<Option<Identity>> {
     if let Some(text) = &raw.peer.id {
         if matches!(*text.get_ref(), "any" | "%any") {
+            // Whom EAP takes is written down.
+            if raw.auth.peer.as_ref().is_some_and(|word| *word.get_ref() == "eap") {
+                return Some(None);
+            }
             report
                 .warning(
                     text.span(),
-                    if raw.auth.ca.is_some()
-                        && raw.auth.peer.as_ref().is_none_or(|word| *word.get_ref() != "eap")
-                    {
+                    if raw.auth.ca.is_some() {
                         "[peer] id: whoever has a certificate of a CA in [auth] ca is accepted"
-                    } else if raw.auth.peer.as_ref().is_some_and(|word| *word.get_ref() == "eap") {
-                        "[peer] id: whoever EAP authenticates is accepted, under any name"
                     } else if raw.auth.public_key.is_some() {
                         "[peer] id: whoever holds the key of [auth] public-key is accepted, under any name"
                     } else {
@@ -422,6 +432,35 @@ fn read_subnets(section: &str, list: &List<'_>, report: &mut Report) -> Option<V
             .help(format!("at most {MAX_SUBNETS}: join neighbours to shorter prefixes"));
     }
     fine.then_some(placed)
+}
+
+/// Transport mode is between two hosts, whose addresses the packets themselves have.
+fn transport_side(
+    section: &str,
+    address: Option<IpAddr>,
+    side: &Side<'_>,
+    subnets: Option<&[Placed]>,
+    mode_at: &Range<usize>,
+    report: &mut Report,
+) {
+    let Some(address) = address else {
+        // What is no address though it looks like one is an error already.
+        if side.address.as_ref().is_none_or(|text| !value::looks_like_address(text.get_ref())) {
+            let at = side.address.as_ref().map_or_else(|| mode_at.clone(), Text::span);
+            report
+                .error(at, format!("transport mode needs an address in [{section}]"))
+                .help("the packets themselves have it, so that a name, or what routing chooses, cannot stand for it");
+        }
+        return;
+    };
+    for placed in subnets.unwrap_or_default() {
+        if placed.subnet != Subnet::host(address) {
+            report
+                .error(placed.span.clone(), format!("[{section}] subnets: {} in transport mode", placed.subnet))
+                .related(mode_at.clone(), "transport mode")
+                .help(format!("transport mode is between the two hosts alone: \"{address}\", or leave the line out"));
+        }
+    }
 }
 
 /// What one side's subnets have to do with the other's.

@@ -91,6 +91,7 @@ pub const KEYS: &[Key] = &[
     key("ike", "retransmit-timeout", "a string", r#"retransmit-timeout = "1s""#),
     key("ike", "retransmit-base", "a number", "retransmit-base = 1.8"),
     key("ike", "retransmit-tries", "a whole number", "retransmit-tries = 7"),
+    key("esp", "protocol", "a string", r#"protocol = "esp""#),
     key("esp", "proposals", "a string or a list of strings", r#"proposals = ["aes256gcm16"]"#),
     key("esp", "allow-legacy", "true or false", "allow-legacy = false"),
     key("esp", "mode", "a string", r#"mode = "tunnel""#),

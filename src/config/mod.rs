@@ -48,7 +48,7 @@ pub use self::{
     conflict::conflicts,
     diagnostic::{Diagnostic, Diagnostics, Severity},
     identity::render as render_identity,
-    proposal::{DEFAULT_ESP, DEFAULT_IKE, render_esp, render_ike},
+    proposal::{DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, render_child, render_ike},
     secret::{SecretError, SecretFile, SecretSource},
 };
 use crate::ipsec::manual::ManualPeer;

@@ -7,12 +7,12 @@ use toml::Spanned;
 use super::check::report_wrong;
 use super::diagnostic::Report;
 use super::keys::nearest;
-use super::proposal::{self, DEFAULT_ESP, DEFAULT_IKE, Fault, MAX_PROPOSALS};
+use super::proposal::{self, DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, Fault, MAX_PROPOSALS};
 use super::raw::{self, List, Scalar, Text};
 use super::value::{self, Wrong};
 use super::{Interface, subnet};
 use crate::ipsec::pad::{EncapPolicy, IkePolicy, StartPolicy};
-use crate::ipsec::suite::EspProposal;
+use crate::ipsec::suite::{ChildProposal, Protocol};
 use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode};
 use crate::wire::ike::numbers::EsnId;
 
@@ -24,8 +24,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// `[esp]`, understood.
 pub(super) struct Esp {
-    pub(super) proposals: Vec<EspProposal>,
+    pub(super) proposals: Vec<ChildProposal>,
     pub(super) mode: Mode,
+    pub(super) or_tunnel: bool,
     pub(super) encap: EncapPolicy,
     pub(super) start: StartPolicy,
     pub(super) lifetime: Lifetime,
@@ -140,11 +141,33 @@ fn patience(
 pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<Esp> {
     let key = "[esp] proposals";
     let legacy = raw.allow_legacy == Some(true);
-    let parse = |text: &str| proposal::esp(text, legacy);
-    let proposals = proposals(raw.proposals.as_ref(), DEFAULT_ESP, key, parse, report);
+    let protocol = match &raw.protocol {
+        Some(text) => {
+            let choices = &[("esp", Protocol::Esp), ("ah", Protocol::Ah)];
+            choice(text, "[esp] protocol", choices, report)
+        }
+        None => Some(Protocol::Esp),
+    };
+    let list = raw.proposals.as_ref();
+    let proposals = match protocol {
+        Some(Protocol::Ah) => {
+            proposals(list, DEFAULT_AH, key, |text| proposal::ah(text, legacy), report)
+        }
+        Some(Protocol::Esp) => {
+            proposals(list, DEFAULT_ESP, key, |text| proposal::esp(text, legacy), report)
+        }
+        None => None,
+    };
     let mode = match &raw.mode {
-        Some(text) => mode(text, report),
-        None => Some(Mode::Tunnel),
+        Some(text) => {
+            let choices = &[
+                ("tunnel", (Mode::Tunnel, false)),
+                ("transport", (Mode::Transport, false)),
+                ("transport-or-tunnel", (Mode::Transport, true)),
+            ];
+            choice(text, "[esp] mode", choices, report)
+        }
+        None => Some((Mode::Tunnel, false)),
     };
     let encap = match &raw.encap {
         Some(text) => {
@@ -157,6 +180,13 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
         }
         None => Some(EncapPolicy::Auto),
     };
+    if let (Some(Protocol::Ah), Some(EncapPolicy::Udp), Some(at)) = (protocol, encap, &raw.encap) {
+        report
+            .error(at.span(), "[esp] encap: AH cannot go in UDP (RFC 3948 §1)")
+            .help("protocol = \"esp\", or leave `encap` out");
+        return None;
+    }
+    let (mode, or_tunnel) = mode.unzip();
     let start = start(raw.start.as_ref(), any, report);
     let replay_window = match &raw.replay_window {
         Some(number) => replay_window(number, "[esp] replay-window", report),
@@ -192,6 +222,7 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
     Some(Esp {
         proposals: proposals?,
         mode: mode?,
+        or_tunnel: or_tunnel?,
         encap: encap?,
         start: start?,
         lifetime: lifetime?,
@@ -199,18 +230,6 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
         df: df?,
         dscp: dscp?,
     })
-}
-
-fn mode(text: &Text<'_>, report: &mut Report) -> Option<Mode> {
-    let choices = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
-    let mode = choice(text, "[esp] mode", choices, report)?;
-    if mode == Mode::Transport {
-        report
-            .error(text.span(), "[esp] mode: transport mode is not implemented yet")
-            .help("mode = \"tunnel\"; between two hosts it costs 20 bytes a packet, 40 over IPv6");
-        return None;
-    }
-    Some(mode)
 }
 
 fn start(text: Option<&Text<'_>>, any: bool, report: &mut Report) -> Option<StartPolicy> {

@@ -7,7 +7,7 @@ use core::fmt::Display;
 
 use super::keys::nearest;
 use super::value::Wrong;
-use crate::ipsec::suite::{AhSuite, Encr, EspProposal, EspSuite, IkeProposal};
+use crate::ipsec::suite::{AhSuite, ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
 use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
 /// The IKE proposals unless the configuration says otherwise: the strongest first, and all that strongSwan's own
@@ -19,6 +19,9 @@ pub const DEFAULT_IKE: &[&str] = &[
 
 /// The ESP proposals unless the configuration says otherwise.
 pub const DEFAULT_ESP: &[&str] = &["aes256gcm16", "aes128gcm16", "aes256-sha256"];
+
+/// The AH proposals unless the configuration says otherwise.
+pub const DEFAULT_AH: &[&str] = &["sha256-sha384-sha512"];
 
 /// The most proposals of one list.
 pub(super) const MAX_PROPOSALS: usize = 16;
@@ -135,6 +138,17 @@ const KEYWORDS: &[(&str, Transform)] = &[
     ("noesn", Transform::Esn(EsnId::NO_ESN)),
 ];
 
+/// What GMAC is called in AH and in ESP (RFC 4543 §9).
+const GMAC: &[(IntegId, Encr)] = &[
+    (IntegId::AUTH_AES_128_GMAC, gmac(128)),
+    (IntegId::AUTH_AES_192_GMAC, gmac(192)),
+    (IntegId::AUTH_AES_256_GMAC, gmac(256)),
+];
+
+const fn gmac(bits: u16) -> Encr {
+    Encr { id: EncrId::ENCR_NULL_AUTH_AES_GMAC, key_bits: Some(bits) }
+}
+
 /// What is refused unless the section says `allow-legacy = true`: why, and what to take instead.
 const LEGACY: &[(IntegId, &str, &str)] = &[
     // RFC 8221 §6, RFC 8247 §2.3: MUST-, on its way out.
@@ -236,11 +250,11 @@ pub(super) fn ike(text: &str, legacy: bool) -> Result<IkeProposal, Vec<Fault>> {
 ///
 /// # Errors
 /// Every fault in it.
-pub(super) fn esp(text: &str, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
+pub(super) fn esp(text: &str, legacy: bool) -> Result<ChildProposal, Vec<Fault>> {
     esp_of(text, Section::Esp, legacy)
 }
 
-fn esp_of(text: &str, section: Section, legacy: bool) -> Result<EspProposal, Vec<Fault>> {
+fn esp_of(text: &str, section: Section, legacy: bool) -> Result<ChildProposal, Vec<Fault>> {
     let (parts, mut faults) = parts(text, section, legacy);
     let aead = check_encr(text, &parts, &mut faults);
     if faults.is_empty() {
@@ -256,7 +270,40 @@ fn esp_of(text: &str, section: Section, legacy: bool) -> Result<EspProposal, Vec
         return Err(faults);
     }
     let esn = if parts.esn.is_empty() { vec![EsnId::NO_ESN] } else { parts.esn };
-    Ok(EspProposal { encr: parts.encr, integ: parts.integ, ke: parts.ke, esn })
+    let Parts { encr, integ, ke, .. } = parts;
+    Ok(ChildProposal { protocol: Protocol::Esp, encr, integ, ke, esn })
+}
+
+/// Reads one AH proposal, in which `legacy` algorithms are allowed or not.
+///
+/// # Errors
+/// Every fault in it.
+pub(super) fn ah(text: &str, legacy: bool) -> Result<ChildProposal, Vec<Fault>> {
+    ah_of(text, Section::Esp, legacy)
+}
+
+fn ah_of(text: &str, section: Section, legacy: bool) -> Result<ChildProposal, Vec<Fault>> {
+    let (mut parts, faults) = parts(text, section, legacy);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    // RFC 4543 §5.3: GMAC has numbers of its own in AH, where it is an integrity algorithm.
+    for encr in core::mem::take(&mut parts.encr) {
+        match GMAC.iter().find(|(_, as_encr)| *as_encr == encr) {
+            Some((integ, _)) => push(&mut parts.integ, *integ),
+            None => parts.encr.push(encr),
+        }
+    }
+    if !parts.encr.is_empty() {
+        let wrong = Wrong::new("AH encrypts nothing", "integrity alone, such as \"sha256\"");
+        return Err(vec![Fault { at: 0..text.len(), wrong }]);
+    }
+    if parts.integ.is_empty() {
+        return Err(vec![missing_part_before(text, "integrity", "sha256")]);
+    }
+    let esn = if parts.esn.is_empty() { vec![EsnId::NO_ESN] } else { parts.esn };
+    let Parts { encr, integ, ke, .. } = parts;
+    Ok(ChildProposal { protocol: Protocol::Ah, encr, integ, ke, esn })
 }
 
 /// Reads the one ESP suite of an SA with manual keys, in which `legacy` algorithms are allowed or not.
@@ -268,7 +315,7 @@ pub(super) fn esp_suite(text: &str, legacy: bool) -> Result<EspSuite, Vec<Fault>
     if let Some(fault) = ke_fault(text, &proposal.ke) {
         return Err(vec![fault]);
     }
-    let EspProposal { encr, integ, esn, .. } = proposal;
+    let ChildProposal { encr, integ, esn, .. } = proposal;
     match (encr.as_slice(), integ.as_slice(), esn.as_slice()) {
         ([encr], [], [esn]) => Ok(EspSuite { encr: *encr, integ: IntegId::NONE, esn: *esn }),
         ([encr], [integ], [esn]) => Ok(EspSuite { encr: *encr, integ: *integ, esn: *esn }),
@@ -281,35 +328,11 @@ pub(super) fn esp_suite(text: &str, legacy: bool) -> Result<EspSuite, Vec<Fault>
 /// # Errors
 /// Every fault in it.
 pub(super) fn ah_suite(text: &str, legacy: bool) -> Result<AhSuite, Vec<Fault>> {
-    let (mut parts, faults) = parts(text, Section::Manual, legacy);
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    if let Some(fault) = ke_fault(text, &parts.ke) {
+    let proposal = ah_of(text, Section::Manual, legacy)?;
+    if let Some(fault) = ke_fault(text, &proposal.ke) {
         return Err(vec![fault]);
     }
-    // RFC 4543 §5.3: GMAC has numbers of its own in AH, where it is an integrity algorithm.
-    for encr in core::mem::take(&mut parts.encr) {
-        match (encr.id, encr.key_bits) {
-            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(128)) => {
-                push(&mut parts.integ, IntegId::AUTH_AES_128_GMAC);
-            }
-            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(192)) => {
-                push(&mut parts.integ, IntegId::AUTH_AES_192_GMAC);
-            }
-            (EncrId::ENCR_NULL_AUTH_AES_GMAC, Some(256)) => {
-                push(&mut parts.integ, IntegId::AUTH_AES_256_GMAC);
-            }
-            _ => parts.encr.push(encr),
-        }
-    }
-    if !parts.encr.is_empty() {
-        let wrong = Wrong::new("AH encrypts nothing", "integrity alone, such as \"sha256\"");
-        return Err(vec![Fault { at: 0..text.len(), wrong }]);
-    }
-    match (parts.integ.as_slice(), parts.esn.as_slice()) {
-        ([], _) => Err(vec![missing_part_before(text, "integrity", "sha256")]),
-        ([integ], []) => Ok(AhSuite { integ: *integ, esn: EsnId::NO_ESN }),
+    match (proposal.integ.as_slice(), proposal.esn.as_slice()) {
         ([integ], [esn]) => Ok(AhSuite { integ: *integ, esn: *esn }),
         _ => Err(vec![ambiguous(text)]),
     }
@@ -533,7 +556,7 @@ pub fn render_ike(proposal: &IkeProposal) -> String {
 
 /// The proposal in keywords, as `proposals` takes it.
 #[must_use]
-pub fn render_esp(proposal: &EspProposal) -> String {
+pub fn render_child(proposal: &ChildProposal) -> String {
     let encr = proposal.encr.iter().map(|encr| Transform::Encr(*encr));
     let ke = proposal.ke.iter().map(|ke| Transform::Ke(*ke));
     let esn = proposal.esn.iter().filter(|_| proposal.esn != [EsnId::NO_ESN]);
@@ -543,6 +566,9 @@ pub fn render_esp(proposal: &EspProposal) -> String {
 
 fn integ(list: &[IntegId]) -> impl Iterator<Item = Transform> {
     list.iter().filter_map(|id| {
+        if let Some((_, as_encr)) = GMAC.iter().find(|(gmac, _)| gmac == id) {
+            return Some(Transform::Encr(*as_encr));
+        }
         KEYWORDS
             .iter()
             .map(|(_, transform)| *transform)
@@ -670,10 +696,10 @@ mod tests {
             assert_eq!(render_ike(&ike(text, false).unwrap()), *text);
         }
         for text in DEFAULT_ESP {
-            assert_eq!(render_esp(&esp(text, false).unwrap()), *text);
+            assert_eq!(render_child(&esp(text, false).unwrap()), *text);
         }
         assert_eq!(
-            render_esp(&esp("aes128-sha512-modp4096-esn", false).unwrap()),
+            render_child(&esp("aes128-sha512-modp4096-esn", false).unwrap()),
             "aes128-sha512-modp4096-esn"
         );
     }
@@ -691,7 +717,7 @@ mod tests {
                 Transform::Esn(_) | Transform::Prf(_) => None,
             };
             let (Some(text), Some(first)) = (around(word), around(first)) else { continue };
-            assert_eq!(render_esp(&esp(&text, true).unwrap()), first);
+            assert_eq!(render_child(&esp(&text, true).unwrap()), first);
             written += 1;
         }
         assert!(written > 60, "{written}");

@@ -119,6 +119,7 @@ pub(super) struct Ike<'a> {
 pub(super) struct Esp<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
+    pub(super) protocol: Option<Text<'a>>,
     pub(super) proposals: Option<List<'a>>,
     pub(super) allow_legacy: Option<bool>,
     pub(super) mode: Option<Text<'a>>,
@@ -651,6 +652,7 @@ impl Walk<'_> {
         let section = self.section(root, "esp");
         Esp {
             span: section.span.clone(),
+            protocol: self.text(&section, "protocol"),
             proposals: self.list(&section, "proposals"),
             allow_legacy: self.boolean(&section, "allow-legacy"),
             mode: self.text(&section, "mode"),

@@ -348,7 +348,9 @@ pub struct ChildSaStatus {
     pub spi_outbound: String,
     /// Algorithms.
     pub suite: String,
-    /// `esp` (IP protocol 50) or `udp` (port 4500).
+    /// `tunnel` or `transport`.
+    pub mode: String,
+    /// `esp` (IP protocol 50), `udp` (ESP in UDP, port 4500) or `ah` (IP protocol 51).
     pub encap: String,
     /// Our address, and port if in UDP.
     pub local: String,

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, render_esp, render_identity, render_ike};
+use crate::config::{Config, render_child, render_identity, render_ike};
 use crate::control::protocol::{Code, Failure, UpPhase};
 use crate::crypto::x509::CertError;
 use crate::ike::EapFault;
@@ -85,6 +85,28 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
             format!(
                 "a NAT is between us and {name}, and [esp] encap = \"none\" forbids UDP encapsulation: set it to \
                  \"auto\""
+            ),
+        ),
+        CloseReason::AhInUdp => (
+            Code::Nat,
+            format!(
+                "a NAT is between us and {name}, and AH cannot pass it: set [esp] protocol = \"esp\" on both sides"
+            ),
+        ),
+        CloseReason::TransportElsewhere { local, remote } => (
+            Code::TrafficSelectors,
+            format!(
+                "transport mode is for packets between the two hosts: IKE with {name} runs between {local} and \
+                 {remote}, and the subnets here are {} and {}",
+                subnets(peer, |child| &child.ts_local),
+                subnets(peer, |child| &child.ts_peer),
+            ),
+        ),
+        CloseReason::NoTransport => (
+            Code::Proposal,
+            format!(
+                "{name} does not take transport mode: set [esp] mode = \"transport-or-tunnel\" here, or allow \
+                 transport mode there"
             ),
         ),
         CloseReason::DeletedByPeer => (
@@ -174,6 +196,7 @@ fn of_fault(fault: &CertFault) -> &'static str {
 pub const fn is_fatal(reason: &CloseReason) -> bool {
     match reason {
         CloseReason::AuthenticationOfPeer
+        | CloseReason::AhInUdp
         | CloseReason::AuthenticationRefused
         | CloseReason::CannotSign(_)
         | CloseReason::CertificateOfPeer(_)
@@ -182,9 +205,11 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
         | CloseReason::MethodOfPeer { .. }
         | CloseReason::NatForbidden
         | CloseReason::NoProposal(_)
+        | CloseReason::NoTransport
         | CloseReason::PeerMisbehaved(_)
         | CloseReason::PeerNotify(_)
-        | CloseReason::TrafficSelectors => true,
+        | CloseReason::TrafficSelectors
+        | CloseReason::TransportElsewhere { .. } => true,
         CloseReason::DeletedByPeer
         | CloseReason::Lifetime
         | CloseReason::Limit(_)
@@ -273,7 +298,7 @@ fn no_proposal(peer: &Peer, what: &str) -> String {
     let name = &peer.name;
     let (section, ours) = if what.contains("CHILD") {
         let proposals = peer.children.iter().flat_map(|child| &child.proposals);
-        ("[esp] proposals", proposals.map(render_esp).collect::<Vec<_>>().join(", "))
+        ("[esp] proposals", proposals.map(render_child).collect::<Vec<_>>().join(", "))
     } else {
         (
             "[ike] proposals",

@@ -46,6 +46,7 @@ use crate::io::privs::{self, PrivsError};
 use crate::io::resolve;
 use crate::io::route::Netlink;
 use crate::io::sys::Received;
+use crate::io::tun::Offload;
 use crate::io::udp::{self, Socket};
 use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
 
@@ -79,6 +80,8 @@ pub struct Options {
     pub log_from_config: bool,
     /// Where the keys of every SA are written; nowhere, unless the command line said.
     pub keylog: Option<PathBuf>,
+    /// How much of the cutting and joining of packets is left to the kernel.
+    pub offload: Offload,
 }
 
 /// Why the daemon did not start, or did not go on.
@@ -154,12 +157,12 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         })?;
         // With all privileges: the directory need not be reachable later.
         let keylog = options.keylog.as_deref().map(KeyLog::open).transpose()?;
-        let sockets = Arc::new(Sockets::open()?);
+        let sockets = Arc::new(Sockets::open(options.offload)?);
         let now = clock::now();
         let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
         let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets)));
         let netlink = Netlink::new().map_err(system("open netlink"))?;
-        let network = Network::new(netlink, Arc::clone(&shared)).await?;
+        let network = Network::new(netlink, Arc::clone(&shared), options.offload).await?;
         let (requests_in, requests) = mpsc::channel(16);
         let server = Server::listen(&options.socket, requests_in)
             .map_err(|cause| DaemonError::Control { path: options.socket.clone(), cause })?;

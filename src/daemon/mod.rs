@@ -6,6 +6,7 @@
 pub mod advice;
 pub mod backoff;
 pub mod counters;
+mod deliver;
 pub mod driver;
 pub mod jobs;
 pub mod keylog;
@@ -17,6 +18,7 @@ pub mod peers;
 #[cfg(test)]
 mod sample;
 pub mod secrets;
+mod send;
 pub mod sockets;
 pub mod spd;
 pub mod status;

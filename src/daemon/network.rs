@@ -11,7 +11,7 @@ use super::worker::{Shared, TunPort, Workers};
 use crate::config::{Config, PolicyRef};
 use crate::io::route::{Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
 use crate::io::rule::{self, HOST_TABLE, Rule};
-use crate::io::tun::{Tun, TunDevice};
+use crate::io::tun::{self, Offload};
 use crate::ipsec::{Mode, TrafficSelector};
 
 /// MTU of a TUN before an SA says what fits: right for most paths, and corrected before traffic flows.
@@ -42,6 +42,7 @@ pub struct Network {
     shared: Arc<Shared>,
     tuns: BTreeMap<String, TunState>,
     rules: bool,
+    offload: Offload,
 }
 
 struct TunState {
@@ -66,12 +67,16 @@ impl Network {
     ///
     /// # Errors
     /// If netlink does not work.
-    pub async fn new(netlink: Netlink, shared: Arc<Shared>) -> Result<Self, NetworkError> {
+    pub async fn new(
+        netlink: Netlink,
+        shared: Arc<Shared>,
+        offload: Offload,
+    ) -> Result<Self, NetworkError> {
         let removed = netlink.clean_up().await?;
         if removed > 0 {
             tracing::info!(removed, "routes and rules of an earlier daemon removed");
         }
-        Ok(Self { netlink, shared, tuns: BTreeMap::new(), rules: false })
+        Ok(Self { netlink, shared, tuns: BTreeMap::new(), rules: false, offload })
     }
 
     /// Sets up everything for a peer: TUN, addresses, rules, routes. For one that is there already, only what differs
@@ -198,8 +203,8 @@ impl Network {
     }
 
     async fn create(&mut self, name: &str, mtu: Option<u16>) -> Result<(), NetworkError> {
-        let tun =
-            Tun::create(name).map_err(|cause| NetworkError::Tun { name: name.into(), cause })?;
+        let tun = tun::create(name, self.offload)
+            .map_err(|cause| NetworkError::Tun { name: name.into(), cause })?;
         // The kernel would speak IPv6 neighbour discovery into the tunnel; without IPv6 there is no such file.
         let addr_gen = format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", tun.name());
         if let Err(error) = std::fs::write(&addr_gen, "1") {
@@ -209,7 +214,7 @@ impl Network {
         let first = mtu.unwrap_or(FIRST_MTU);
         self.netlink.set_up(index, first).await?;
         tracing::info!(interface = tun.name(), mtu = first, "TUN interface is up");
-        let port = Arc::new(TunPort { device: Arc::new(tun), peers: Vec::new() });
+        let port = Arc::new(TunPort { device: tun, peers: Vec::new() });
         let state = TunState { port, index, mtu: first, fixed_mtu: mtu, peers: BTreeMap::new() };
         self.tuns.insert(name.to_owned(), state);
         Ok(())

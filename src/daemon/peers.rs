@@ -229,7 +229,7 @@ mod tests {
     use crate::io::clock;
     use crate::ipsec::pad::Identity;
     use crate::ipsec::suite::{Encr, EspSuite};
-    use crate::ipsec::{Encap, Path, Spi};
+    use crate::ipsec::{Encap, Mode, Path, Spi};
     use crate::wire::ike::header::IkeSpi;
     use crate::wire::ike::numbers::{EncrId, EsnId, IntegId};
 
@@ -253,7 +253,8 @@ mod tests {
             state: "INSTALLED",
             spi_inbound: Spi::new(256).unwrap(),
             spi_outbound: Spi::new(257).unwrap(),
-            suite: EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN },
+            suite: EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN }.into(),
+            mode: Mode::Tunnel,
             ts_local: [].into(),
             ts_peer: [].into(),
             path,

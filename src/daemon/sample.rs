@@ -7,7 +7,7 @@ use crate::crypto::Secret;
 use crate::ipsec::pad::{
     Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
 };
-use crate::ipsec::suite::{Encr, EspProposal, IkeProposal};
+use crate::ipsec::suite::{ChildProposal, Encr, IkeProposal, Protocol};
 use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode, PolicyId, TrafficSelector};
 use crate::wire::ike::numbers::{EncrId, EsnId, KeId, PrfId};
 
@@ -50,13 +50,15 @@ pub(super) fn site_b() -> Peer {
         children: vec![ChildPolicy {
             name: "lan".into(),
             policy: PolicyId(1),
-            proposals: vec![EspProposal {
+            proposals: vec![ChildProposal {
+                protocol: Protocol::Esp,
                 encr: vec![gcm],
                 integ: vec![],
                 ke: vec![],
                 esn: vec![EsnId::NO_ESN],
             }],
             mode: Mode::Tunnel,
+            or_tunnel: false,
             start: StartPolicy::Now,
             ts_local: vec![range("10.1.0.0", "10.1.255.255")],
             ts_peer: vec![range("10.2.0.0", "10.2.255.255"), range("fd02::", "fd02::ffff")],

@@ -1,13 +1,14 @@
 //! Every socket of the daemon: which one a message leaves through, and which path it came on.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::io;
+use std::io::{self, IoSlice};
 
 use thiserror::Error;
 
 use crate::io::raw;
 use crate::io::sys::{Received, ToSend};
 use crate::io::too_big::TooBig;
+use crate::io::tun::Offload;
 use crate::io::udp::{Fragment, Pair, Socket};
 use crate::ipsec::{Encap, Path};
 
@@ -52,13 +53,13 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them all.
+    /// Opens them all, those of port 4500 with offloads if there are and `offload` wants them.
     ///
     /// # Errors
     /// If another IKE daemon has the ports, or without the privilege. IPv6 may be missing.
-    pub fn open() -> Result<Self, SocketError> {
-        let v4 = Family::open(false)?;
-        let v6 = match Family::open(true) {
+    pub fn open(offload: Offload) -> Result<Self, SocketError> {
+        let v4 = Family::open(false, offload)?;
+        let v6 = match Family::open(true, offload) {
             Ok(family) => Some(family),
             Err(error) if is_missing(&error.cause) => {
                 tracing::info!(%error, "going on without IPv6");
@@ -88,18 +89,21 @@ impl Sockets {
         // RFC 3948 §2.2: the marker keeps the receiver from taking the message for ESP.
         if path.encap == Encap::Udp {
             let payload = [&NON_ESP_MARKER, message].concat();
-            let message = ToSend { payload: &payload, to, local, tos: 0 };
+            let parts = [IoSlice::new(&payload)];
+            let message = ToSend { parts: &parts, segment_len: None, to, local, tos: 0 };
             // Without DF: a long IKE_AUTH must come through.
             family.natt.choose(Fragment::Allowed).send(&[message])?;
         } else {
-            family.ike.send(&[ToSend { payload: message, to, local, tos: 0 }])?;
+            let parts = [IoSlice::new(message)];
+            let message = ToSend { parts: &parts, segment_len: None, to, local, tos: 0 };
+            family.ike.send(&[message])?;
         }
         Ok(())
     }
 }
 
 impl Family {
-    fn open(v6: bool) -> Result<Self, SocketError> {
+    fn open(v6: bool, offload: Offload) -> Result<Self, SocketError> {
         let named = |what| move |cause| SocketError { what, cause };
         let (ike, natt, raw) = if v6 {
             ("UDP port 500 (IPv6)", "UDP port 4500 (IPv6)", "the raw sockets (IPv6)")
@@ -108,7 +112,7 @@ impl Family {
         };
         Ok(Self {
             ike: Socket::udp(IKE_PORT, v6).map_err(named(ike))?,
-            natt: Pair::udp(NATT_PORT, v6).map_err(named(natt))?,
+            natt: Pair::udp(NATT_PORT, v6, offload == Offload::Auto).map_err(named(natt))?,
             esp: raw::esp(v6).map_err(named(raw))?,
             ah: raw::ah(v6).map_err(named(raw))?,
             whole: raw::whole(v6).map_err(named(raw))?,

@@ -113,14 +113,8 @@ fn of_manual_sa(
     ManualSaStatus {
         name: sa.name.to_string(),
         keys: "manual: no rekey".to_owned(),
-        mode: match sa.mode {
-            Mode::Tunnel => "tunnel".to_owned(),
-            Mode::Transport => "transport".to_owned(),
-        },
-        encap: match (sa.suite.protocol(), sa.encap) {
-            (Protocol::Ah, _) => "ah".to_owned(),
-            (Protocol::Esp, encap) => encap_name(encap).to_owned(),
-        },
+        mode: mode_name(sa.mode).to_owned(),
+        encap: encap_name(sa.suite.protocol(), sa.encap).to_owned(),
         local,
         remote,
         ts_local: selectors(&sa.ts_local),
@@ -172,7 +166,8 @@ fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
         spi_inbound: child.spi_inbound.to_string(),
         spi_outbound: child.spi_outbound.to_string(),
         suite: child.suite.to_string(),
-        encap: encap_name(child.path.encap).to_owned(),
+        mode: mode_name(child.mode).to_owned(),
+        encap: encap_name(child.suite.protocol(), child.path.encap).to_owned(),
         local,
         remote,
         ts_local: selectors(&child.ts_local),
@@ -185,10 +180,18 @@ fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
     }
 }
 
-const fn encap_name(encap: Encap) -> &'static str {
-    match encap {
-        Encap::Plain => "esp",
-        Encap::Udp => "udp",
+const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Tunnel => "tunnel",
+        Mode::Transport => "transport",
+    }
+}
+
+const fn encap_name(protocol: Protocol, encap: Encap) -> &'static str {
+    match (protocol, encap) {
+        (Protocol::Ah, _) => "ah",
+        (Protocol::Esp, Encap::Plain) => "esp",
+        (Protocol::Esp, Encap::Udp) => "udp",
     }
 }
 

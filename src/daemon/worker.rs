@@ -6,7 +6,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::io::{self, IoSliceMut, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,22 +15,24 @@ use arc_swap::ArcSwap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
+use super::deliver;
+use super::send::send_sealed;
 use super::sockets::{NATT_PORT, Sockets, path_of};
-use crate::datapath::{Datapath, Form, InboundBatch, OutboundBatch, Received, Sealed};
+use crate::datapath::coalesce::Coalescer;
+use crate::datapath::{Datapath, InboundBatch, OutboundBatch, Received};
 use crate::io::clock;
 use crate::io::raw::{self, Chain};
-use crate::io::sys::{self, BATCH, ToSend};
+use crate::io::sys::{self, BATCH};
 use crate::io::tun::TunDevice;
-use crate::io::udp::{Fragment, Socket};
+use crate::io::udp::Socket;
 use crate::ipsec::{Encap, Notice, PacketBuf, Path, TrafficSelector};
-use crate::wire::ip::{IpPacket, NextHeader};
+use crate::wire::ip::NextHeader;
+use crate::wire::vnet::VnetHeader;
 
 /// Longest packet that is read: the longest that IP has. Memory that no packet needed is never touched.
 const MAX_PACKET: usize = 65_535;
 /// Packets of a queue from a worker to the driver.
 const QUEUE: usize = 512;
-/// How long a worker waits for room in a socket's send buffer before it drops a batch, in milliseconds.
-const SEND_PATIENCE: u16 = 20;
 
 /// A TUN, and whose traffic it carries.
 pub struct TunPort {
@@ -205,12 +207,12 @@ impl Drop for Obituary {
 }
 
 /// A worker's end of the queue to the driver.
-struct Queue {
+pub(super) struct Queue {
     to_driver: mpsc::Sender<FromWorker>,
 }
 
 impl Queue {
-    fn send(&self, lost: &Lost, message: FromWorker) {
+    pub(super) fn send(&self, lost: &Lost, message: FromWorker) {
         if self.to_driver.try_send(message).is_err() {
             lost.queue_full.fetch_add(1, Ordering::Relaxed);
         }
@@ -228,7 +230,7 @@ struct OutboundWorker {
     shared: Arc<Shared>,
     queue: Queue,
     packets: Vec<PacketBuf>,
-    lengths: Vec<usize>,
+    headers: Vec<VnetHeader>,
     batch: OutboundBatch,
 }
 
@@ -238,7 +240,7 @@ impl OutboundWorker {
             shared,
             queue,
             packets: (0..BATCH).map(|_| PacketBuf::new(MAX_PACKET)).collect(),
-            lengths: Vec::with_capacity(BATCH),
+            headers: Vec::with_capacity(BATCH),
             batch: OutboundBatch::new(MAX_PACKET),
         }
     }
@@ -262,9 +264,7 @@ impl OutboundWorker {
 
     /// One batch of one TUN.
     fn pass(&mut self, tun: &TunPort) -> io::Result<()> {
-        let mut buffers: Vec<_> =
-            self.packets.iter_mut().map(|packet| IoSliceMut::new(packet.space_mut())).collect();
-        match tun.device.recv(&mut buffers, &mut self.lengths) {
+        match tun.device.recv(&mut self.packets, &mut self.headers) {
             Ok(()) => {}
             Err(error) if is_idle(&error) => return Ok(()),
             // EBADFD: the interface was deleted, by the driver (then it is not listed any more) or from outside.
@@ -276,15 +276,13 @@ impl OutboundWorker {
                 )));
             }
         }
-        let count = self.lengths.len();
-        for (packet, len) in self.packets.iter_mut().zip(&self.lengths) {
-            packet.set_len(*len);
-        }
+        let packets = &mut self.packets[..self.headers.len()];
         let datapath = self.shared.datapath.load();
-        datapath.outbound_batch(clock::now(), &mut self.packets[..count], &mut self.batch);
+        datapath.outbound_batch_with(clock::now(), packets, &self.headers, &mut self.batch);
         send_sealed(&self.shared, &self.queue, &self.batch.sealed);
         for reply in &self.batch.replies {
-            write_tun(&self.shared.lost, tun, reply);
+            let parts = [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(reply)];
+            deliver::write(&self.shared.lost, tun, &parts);
         }
         self.queue.send_notices(&self.shared.lost, &mut self.batch.notices);
         Ok(())
@@ -304,6 +302,7 @@ struct InboundWorker {
     meta: Vec<sys::Received>,
     chains: Vec<Chain>,
     batch: InboundBatch,
+    coalescer: Coalescer,
 }
 
 /// A socket that receives, and what comes from it.
@@ -318,7 +317,8 @@ impl InboundWorker {
     fn new(shared: Arc<Shared>, queue: Queue) -> Self {
         let nowhere = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
         let path = Path { local: nowhere, remote: nowhere, encap: Encap::Plain };
-        let empty = || Received { path, traffic_class: 0, buf: PacketBuf::new(MAX_PACKET) };
+        let buf = || PacketBuf::new(MAX_PACKET);
+        let empty = || Received { path, traffic_class: 0, buf: buf(), segment_len: None };
         Self {
             shared,
             queue,
@@ -326,6 +326,7 @@ impl InboundWorker {
             meta: Vec::with_capacity(BATCH),
             chains: vec![Chain::default(); BATCH],
             batch: InboundBatch::new(MAX_PACKET),
+            coalescer: Coalescer::new(),
         }
     }
 
@@ -375,6 +376,7 @@ impl InboundWorker {
             one.buf.set_len(meta.len);
             one.path = path_of(meta, port, encap);
             one.traffic_class = meta.tos;
+            one.segment_len = meta.segment_len;
             if let Some(protocol) = source.raw
                 && source.socket.is_v6()
                 && !chain.put_before(&mut one.buf, meta, protocol)
@@ -387,14 +389,7 @@ impl InboundWorker {
         let datapath = self.shared.datapath.load();
         datapath.inbound_batch(clock::now(), &mut self.received[..count], &mut self.batch);
         let tuns = self.shared.tuns.load();
-        for packet in &self.batch.deliver {
-            match tun_for(&tuns, packet) {
-                Some(tun) => write_tun(&self.shared.lost, tun, packet),
-                None => {
-                    self.shared.lost.tun.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
+        deliver::deliver(&self.shared.lost, &tuns, &self.batch.deliver, &mut self.coalescer);
         for datagram in self.batch.ike.drain(..) {
             let message = datagram.buf.to_vec();
             self.queue.send(&self.shared.lost, FromWorker::Ike { path: datagram.path, message });
@@ -402,126 +397,6 @@ impl InboundWorker {
         self.queue.send_notices(&self.shared.lost, &mut self.batch.notices);
         Ok(())
     }
-}
-
-/// The TUN that a packet comes out of: the only one, or the one for its source address.
-fn tun_for<'a>(tuns: &'a [Arc<TunPort>], packet: &[u8]) -> Option<&'a Arc<TunPort>> {
-    if let [only] = tuns {
-        return Some(only);
-    }
-    let source = source_of(packet)?;
-    let covers = |ts: &TrafficSelector| ts.start_addr <= source && source <= ts.end_addr;
-    tuns.iter().find(|tun| {
-        tun.peers.iter().any(|ts| ts.start_addr.is_ipv4() == source.is_ipv4() && covers(ts))
-    })
-}
-
-/// The source address of an IP packet.
-fn source_of(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => Some(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?.into()),
-        6 => Some(<[u8; 16]>::try_from(packet.get(8..24)?).ok()?.into()),
-        _ => None,
-    }
-}
-
-fn write_tun(lost: &Lost, tun: &TunPort, packet: &[u8]) {
-    if let Err(error) = tun.device.send(packet) {
-        lost.tun.fetch_add(1, Ordering::Relaxed);
-        tracing::trace!(%error, tun = tun.device.name(), "packet not taken");
-    }
-}
-
-/// Sends sealed packets in their order, neighbours that leave through the same socket in one system call.
-fn send_sealed(shared: &Shared, queue: &Queue, sealed: &[Sealed]) {
-    let same_socket = |a: &Sealed, b: &Sealed| {
-        a.path.encap == b.path.encap
-            && a.path.remote.is_ipv4() == b.path.remote.is_ipv4()
-            && leaves_by(a) == leaves_by(b)
-    };
-    for run in sealed.chunk_by(same_socket) {
-        let Some(socket) = run.first().and_then(|first| socket_of(&shared.sockets, first)) else {
-            shared.lost.send.fetch_add(run.len() as u64, Ordering::Relaxed);
-            continue;
-        };
-        let messages: Vec<_> = run.iter().map(to_send).collect();
-        let mut rest = &messages[..];
-        let mut paths = run;
-        while !rest.is_empty() {
-            let taken = match socket.send(rest) {
-                Ok(taken) => taken,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if wait_for_room(socket) {
-                        continue;
-                    }
-                    shared.lost.send.fetch_add(rest.len() as u64, Ordering::Relaxed);
-                    break;
-                }
-                Err(error) => {
-                    // It concerns the first packet only.
-                    if error.raw_os_error() == Some(libc::EMSGSIZE) {
-                        queue.send(&shared.lost, FromWorker::TooBig { path: paths[0].path });
-                    }
-                    shared.lost.send.fetch_add(1, Ordering::Relaxed);
-                    tracing::trace!(%error, remote = %paths[0].path.remote, "packet not sent");
-                    1
-                }
-            };
-            rest = &rest[taken..];
-            paths = &paths[taken..];
-        }
-    }
-}
-
-/// The sockets of a family, as far as a packet's form says which.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LeavesBy {
-    /// The kernel adds the headers.
-    Pair(Fragment),
-    /// They are there.
-    Whole,
-}
-
-const fn leaves_by(sealed: &Sealed) -> LeavesBy {
-    match sealed.form {
-        Form::Packet => LeavesBy::Whole,
-        Form::Payload { dont_fragment: true, .. } => LeavesBy::Pair(Fragment::Never),
-        Form::Payload { dont_fragment: false, .. } => LeavesBy::Pair(Fragment::Allowed),
-    }
-}
-
-fn socket_of<'a>(sockets: &'a Sockets, sealed: &Sealed) -> Option<&'a Socket> {
-    let family = sockets.family(sealed.path.remote.ip())?;
-    Some(match (leaves_by(sealed), sealed.path.encap) {
-        (LeavesBy::Whole, _) => &family.whole,
-        (LeavesBy::Pair(fragment), Encap::Udp) => family.natt.choose(fragment),
-        (LeavesBy::Pair(fragment), Encap::Plain) => family.esp.choose(fragment),
-    })
-}
-
-fn to_send(sealed: &Sealed) -> ToSend<'_> {
-    let mut to = sealed.path.remote;
-    let tos = match sealed.form {
-        Form::Payload { traffic_class, .. } => traffic_class,
-        Form::Packet => {
-            // Where its own header says, which a source route may have changed.
-            if let Ok(ip) = IpPacket::new_checked(&sealed.buf[..]) {
-                to.set_ip(ip.dst_addr());
-            }
-            0
-        }
-    };
-    if sealed.form == Form::Packet || sealed.path.encap == Encap::Plain {
-        // A raw socket takes the port of an IPv6 address for the protocol, and refuses another than its own.
-        to.set_port(0);
-    }
-    ToSend { payload: &sealed.buf, to, local: Some(sealed.path.local.ip()), tos }
-}
-
-/// Waits for room in the send buffer, not for long. `false` if there is none.
-fn wait_for_room(socket: &Socket) -> bool {
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    matches!(poll(&mut fds, PollTimeout::from(SEND_PATIENCE)), Ok(1..))
 }
 
 /// Waits until one of `fds` can be read, or `wake` was written to. `ready` gets an entry for each of `fds`.
@@ -568,72 +443,6 @@ fn is_passing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Nothing(&'static str, PipeReader);
-
-    impl AsFd for Nothing {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.1.as_fd()
-        }
-    }
-
-    impl TunDevice for Nothing {
-        fn name(&self) -> &str {
-            self.0
-        }
-        fn recv(&self, _: &mut [IoSliceMut<'_>], _: &mut Vec<usize>) -> io::Result<()> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        fn send(&self, _: &[u8]) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn tun(name: &'static str, start: &str, end: &str) -> Arc<TunPort> {
-        let ts = TrafficSelector {
-            protocol: 0,
-            start_port: 0,
-            end_port: 0xffff,
-            start_addr: start.parse().unwrap(),
-            end_addr: end.parse().unwrap(),
-        };
-        Arc::new(TunPort {
-            device: Arc::new(Nothing(name, io::pipe().unwrap().0)),
-            peers: vec![ts],
-        })
-    }
-
-    fn v4_packet(source: [u8; 4]) -> [u8; 20] {
-        let mut packet = [0; 20];
-        packet[0] = 0x45;
-        packet[12..16].copy_from_slice(&source);
-        packet
-    }
-
-    #[test]
-    fn packet_comes_out_of_the_tun_of_its_source() {
-        let tuns = [
-            tun("a", "10.2.0.0", "10.2.255.255"),
-            tun("six", "fd02::", "fd02::ffff"),
-            tun("b", "10.3.0.0", "10.3.255.255"),
-        ];
-        let name = |packet: &[u8]| tun_for(&tuns, packet).map(|tun| tun.device.name().to_owned());
-        assert_eq!(name(&v4_packet([10, 3, 0, 1])).as_deref(), Some("b"));
-        assert_eq!(name(&v4_packet([10, 2, 255, 255])).as_deref(), Some("a"));
-        assert_eq!(name(&v4_packet([10, 4, 0, 1])), None);
-        assert_eq!(name(&[0x45]), None);
-        assert_eq!(name(&[]), None);
-        let mut six = [0u8; 40];
-        six[0] = 0x60;
-        six[8..24].copy_from_slice(&"fd02::5".parse::<core::net::Ipv6Addr>().unwrap().octets());
-        assert_eq!(name(&six).as_deref(), Some("six"));
-    }
-
-    #[test]
-    fn only_tun_takes_every_packet() {
-        let tuns = [tun("a", "10.2.0.0", "10.2.255.255")];
-        assert!(tun_for(&tuns, &v4_packet([192, 0, 2, 1])).is_some());
-    }
 
     #[test]
     fn writing_to_the_pipe_ends_the_waiting() {

@@ -3,17 +3,29 @@
 //! Buffers change places: a packet that passes is moved into the result and an empty buffer takes its place, so that
 //! the caller's slice is always ready to be read into, and nothing is allocated once a batch has seen its largest load.
 
+use core::num::NonZeroU16;
+use core::ops::{Index, Range};
+
 use crate::ipsec::{Notice, PacketBuf, Path};
 
-/// A sealed packet.
+/// A sealed packet, or a run of them.
 #[derive(Debug)]
 pub struct Sealed {
     /// What `form` says.
     pub buf: PacketBuf,
+    /// In `buf` is one after the other, each so long but the last, which may be shorter. `None`: there is one.
+    pub segment_len: Option<NonZeroU16>,
     /// From where to where, and whether in UDP.
     pub path: Path,
     /// What is there, and so what the socket has to add.
     pub form: Form,
+}
+
+impl Sealed {
+    /// The packets.
+    pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
+        self.buf.chunks(self.segment_len.map_or(usize::MAX, |len| len.get().into()))
+    }
 }
 
 /// What of a sealed packet is there.
@@ -44,7 +56,7 @@ pub struct OutboundBatch {
     pub(super) pool: Pool,
 }
 
-/// A datagram from a UDP socket (`path.encap` is UDP), or a packet of protocol 50 or 51.
+/// A datagram from a UDP socket (`path.encap` is UDP) or a run of them, or a packet of protocol 50 or 51.
 #[derive(Debug)]
 pub struct Received {
     /// From where to where it came.
@@ -54,6 +66,8 @@ pub struct Received {
     /// The data of the datagram, or the whole packet, from its IP header on. It is no fragment: those are put together
     /// before.
     pub buf: PacketBuf,
+    /// In `buf` are several datagrams, each so long but the last, which may be shorter. `None`: there is one.
+    pub segment_len: Option<NonZeroU16>,
 }
 
 /// An IKE message that came to port 4500, its non-ESP marker taken away.
@@ -69,12 +83,82 @@ pub struct IkeDatagram {
 #[derive(Debug)]
 pub struct InboundBatch {
     /// To be written into the TUN, in this order.
-    pub deliver: Vec<PacketBuf>,
+    pub deliver: Delivered,
     /// For IKE, in this order.
     pub ike: Vec<IkeDatagram>,
     /// For IKE.
     pub notices: Vec<Notice>,
     pub(super) pool: Pool,
+}
+
+/// Packets, each where it was opened.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    buffers: Vec<PacketBuf>,
+    packets: Vec<Lies>,
+}
+
+/// Where a packet lies.
+#[derive(Clone, Debug)]
+struct Lies {
+    buffer: usize,
+    range: Range<usize>,
+}
+
+impl Delivered {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// The packets, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.packets.iter().map(|lies| &self.buffers[lies.buffer][lies.range.clone()])
+    }
+
+    /// The first of them.
+    #[must_use]
+    pub fn first(&self) -> Option<&[u8]> {
+        self.iter().next()
+    }
+
+    /// One packet, which is all that is in its buffer.
+    pub(super) fn push(&mut self, buf: PacketBuf) {
+        self.packets.push(Lies { buffer: self.buffers.len(), range: 0..buf.len() });
+        self.buffers.push(buf);
+    }
+
+    /// The place of a buffer with several packets, which comes when they all have been opened.
+    pub(super) fn place(&mut self) -> usize {
+        self.buffers.push(PacketBuf::default());
+        self.buffers.len() - 1
+    }
+
+    /// A packet in the buffer that will come to `place`.
+    pub(super) fn push_part(&mut self, place: usize, range: Range<usize>) {
+        self.packets.push(Lies { buffer: place, range });
+    }
+
+    /// The buffer comes to its place.
+    pub(super) fn keep(&mut self, place: usize, buf: PacketBuf) {
+        self.buffers[place] = buf;
+    }
+}
+
+impl Index<usize> for Delivered {
+    type Output = [u8];
+
+    fn index(&self, index: usize) -> &[u8] {
+        let lies = &self.packets[index];
+        &self.buffers[lies.buffer][lies.range.clone()]
+    }
 }
 
 impl OutboundBatch {
@@ -104,13 +188,19 @@ impl InboundBatch {
     /// An empty batch. `max_len`: of the longest packet, which should be that of the caller's buffers.
     #[must_use]
     pub fn new(max_len: usize) -> Self {
-        Self { deliver: Vec::new(), ike: Vec::new(), notices: Vec::new(), pool: Pool::new(max_len) }
+        Self {
+            deliver: Delivered::default(),
+            ike: Vec::new(),
+            notices: Vec::new(),
+            pool: Pool::new(max_len),
+        }
     }
 
     /// Forgets the results and takes their buffers back. `inbound_batch` begins with it.
     pub fn clear(&mut self) {
         let Self { deliver, ike, notices, pool } = self;
-        deliver.drain(..).for_each(|buf| pool.put(buf));
+        deliver.packets.clear();
+        deliver.buffers.drain(..).for_each(|buf| pool.put(buf));
         ike.drain(..).for_each(|datagram| pool.put(datagram.buf));
         notices.clear();
     }

@@ -1,6 +1,7 @@
 //! From the socket to the TUN (RFC 4301 §5.2), in the order in which a packet meets the steps.
 
 use core::mem;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -37,24 +38,11 @@ impl Datapath {
 
     /// What passes is taken out of `received`.
     fn inbound(&self, now: u64, received: &mut Received, out: &mut InboundBatch) {
-        let Received { path, traffic_class, buf } = received;
-        let done = match path.encap {
-            Encap::Udp => match natt::classify(buf) {
-                Ok(Datagram::Esp(_)) => self.in_udp(now, path, *traffic_class, buf, out),
-                Ok(Datagram::Ike(_)) => {
-                    buf.trim_front(natt::NON_ESP_MARKER.len());
-                    out.ike.push(IkeDatagram { path: *path, buf: out.pool.exchange(buf) });
-                    return;
-                }
-                Ok(Datagram::Keepalive) => {
-                    self.shared.keepalives.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
-                Err(_) => Err(DropReason::NattMalformed),
-            },
-            Encap::Plain => self.in_ip(now, path, buf, out),
-        };
-        match done {
+        if received.path.encap == Encap::Udp {
+            return self.datagrams(now, received, out);
+        }
+        let Received { path, buf, .. } = received;
+        match self.in_ip(now, path, buf, out) {
             Ok(()) => {
                 let spare = out.pool.take();
                 out.deliver.push(mem::replace(buf, spare));
@@ -63,25 +51,86 @@ impl Datapath {
         }
     }
 
-    /// ESP, the data of a datagram.
+    /// Every datagram of a run, each opened where it lies.
+    fn datagrams(&self, now: u64, received: &mut Received, out: &mut InboundBatch) {
+        let Received { path, traffic_class, ref mut buf, segment_len } = *received;
+        let mut run = out.pool.exchange(buf);
+        let segment_len = segment_len.map_or(run.len(), |len| len.get().into());
+        let place = out.deliver.place();
+        let (mut at, mut kept) = (0, false);
+        for datagram in run.chunks_mut(segment_len) {
+            let start = at;
+            at += datagram.len();
+            match natt::classify(datagram) {
+                Ok(Datagram::Esp(_)) => {
+                    match self.in_udp(now, &path, traffic_class, datagram, out) {
+                        Ok(Some(range)) => {
+                            let range = start + range.start..start + range.end;
+                            out.deliver.push_part(place, range);
+                            kept = true;
+                        }
+                        Ok(None) => {}
+                        Err(reason) => self.shared.drops.count(reason),
+                    }
+                }
+                Ok(Datagram::Ike(message)) => {
+                    let mut buf = out.pool.take();
+                    let _fits_as_it_came_from_such_a_buffer = buf.fill_from(message);
+                    out.ike.push(IkeDatagram { path, buf });
+                }
+                Ok(Datagram::Keepalive) => {
+                    self.shared.keepalives.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(_) => self.shared.drops.count(DropReason::NattMalformed),
+            }
+        }
+        if kept {
+            out.deliver.keep(place, run);
+        } else {
+            out.pool.put(run);
+        }
+    }
+
+    /// ESP, the data of a datagram. Where in it the packet to deliver is; `None` if it was delivered by itself.
     fn in_udp(
         &self,
         now: u64,
         path: &Path,
         traffic_class: u8,
-        packet: &mut PacketBuf,
+        datagram: &mut [u8],
         out: &mut InboundBatch,
-    ) -> Result<(), DropReason> {
-        let entry = self.sa_of(now, Protocol::Esp, packet, path, out)?;
-        let opened = self.open(entry, entry.sa.open(packet), out)?;
-        self.authenticated(now, entry, path, opened, out);
-        let delivered = match entry.sa.params().mode {
-            Mode::Tunnel => {
-                self.decapsulate(entry, Ecn::of(traffic_class), opened.next_header, packet)
-            }
-            Mode::Transport => self.restore(entry, path, traffic_class, opened, packet),
+    ) -> Result<Option<Range<usize>>, DropReason> {
+        let entry = self.sa_of(now, Protocol::Esp, datagram, path, out)?;
+        let (opened, range) = match entry.sa.open_in_place(datagram) {
+            Ok((opened, range)) => (self.open(entry, Ok(opened), out)?, range),
+            Err(reason) => (self.open(entry, Err(reason), out)?, 0..0),
         };
-        charge(entry, packet, delivered)
+        self.authenticated(now, entry, path, opened, out);
+        match entry.sa.params().mode {
+            Mode::Tunnel => {
+                let packet = &mut datagram[range.clone()];
+                let outer = Ecn::of(traffic_class);
+                let len = self.decapsulate(entry, outer, opened.next_header, packet);
+                let len = charge(entry, len)?;
+                Ok(Some(range.start..range.start + len))
+            }
+            Mode::Transport => {
+                let mut packet = out.pool.take();
+                let restored = if packet.fill_from(&datagram[range]) {
+                    self.restore(entry, path, traffic_class, opened, &mut packet)
+                } else {
+                    Err(DropReason::NoRoom)
+                };
+                match charge(entry, restored.map(|()| packet.len())) {
+                    Ok(_len) => out.deliver.push(packet),
+                    Err(reason) => {
+                        out.pool.put(packet);
+                        return Err(reason);
+                    }
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// ESP or AH in an IP packet.
@@ -112,11 +161,12 @@ impl Datapath {
             return self.esp(now, inside, path, outer, place, packet, out);
         }
         self.authenticated(now, entry, path, opened, out);
-        let delivered = match entry.sa.params().mode {
+        let len = match entry.sa.params().mode {
             Mode::Tunnel => self.decapsulate(entry, outer, opened.next_header, packet),
-            Mode::Transport => self.check_transport(entry, packet).map(drop),
+            Mode::Transport => self.check_transport(entry, packet).map(|inner| inner.len),
         };
-        charge(entry, packet, delivered)
+        packet.truncate(charge(entry, len)?);
+        Ok(())
     }
 
     /// ESP at its place in an IP packet.
@@ -141,12 +191,13 @@ impl Datapath {
         };
         let opened = self.open(entry, opened, out)?;
         self.authenticated(now, entry, path, opened, out);
-        let delivered = match (mode, opened.next_header) {
+        let len = match (mode, opened.next_header) {
             (Mode::Tunnel, next_header) => self.decapsulate(entry, outer, next_header, packet),
             (Mode::Transport, NextHeader::NONE) => Err(DropReason::Dummy),
-            (Mode::Transport, _) => self.check_transport(entry, packet).map(drop),
+            (Mode::Transport, _) => self.check_transport(entry, packet).map(|inner| inner.len),
         };
-        charge(entry, packet, delivered)
+        packet.truncate(charge(entry, len)?);
+        Ok(())
     }
 
     /// RFC 4301 §5.2, step 3: the SA with the SPI and the protocol of the packet.
@@ -239,14 +290,14 @@ impl Datapath {
         }
     }
 
-    /// Tunnel mode: from what was protected to the packet that is delivered.
+    /// Tunnel mode: from what was protected to the packet that is delivered, which is as long as the result.
     fn decapsulate(
         &self,
         entry: &InboundEntry,
         outer: Ecn,
         next_header: NextHeader,
-        packet: &mut PacketBuf,
-    ) -> Result<(), DropReason> {
+        packet: &mut [u8],
+    ) -> Result<usize, DropReason> {
         let is_ipv6 = match next_header {
             NextHeader::IPV4 => false,
             NextHeader::IPV6 => true,
@@ -257,7 +308,7 @@ impl Datapath {
             .filter(|inner| inner.is_ipv6() == is_ipv6)
             .ok_or(DropReason::InboundMalformed)?;
         // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
-        packet.truncate(inner.len);
+        let packet = &mut packet[..inner.len];
         // RFC 4301 §5.2, step 4.
         let params = entry.sa.params();
         if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
@@ -272,7 +323,7 @@ impl Datapath {
             let least = if is_ipv6 { pmtu::IPV6_MIN_MTU } else { 0 };
             mss::clamp(packet, &inner, entry.mtu.max(least));
         }
-        Ok(())
+        Ok(inner.len)
     }
 
     /// Transport mode: whether the packet, which has its IP header again, is one that the SA may carry.
@@ -342,14 +393,10 @@ impl Datapath {
     }
 }
 
-/// Counts what is delivered, or why it is not, under its SA.
-fn charge(
-    entry: &InboundEntry,
-    packet: &PacketBuf,
-    delivered: Result<(), DropReason>,
-) -> Result<(), DropReason> {
+/// Counts what is delivered, how long it is, or why it is not, under its SA.
+fn charge(entry: &InboundEntry, delivered: Result<usize, DropReason>) -> Result<usize, DropReason> {
     match delivered {
-        Ok(()) => entry.traffic.count_inbound(packet.len()),
+        Ok(len) => entry.traffic.count_inbound(len),
         Err(reason) => entry.sa.drops.count(reason),
     }
     delivered

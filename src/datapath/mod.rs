@@ -7,6 +7,7 @@
 //! covers the outer header, and in transport mode there is but one: there packets leave and come whole.
 
 mod batch;
+pub mod coalesce;
 pub mod ecn;
 mod fragment;
 mod inbound;
@@ -15,6 +16,7 @@ mod outbound;
 mod outer;
 mod pmtu;
 mod reassembly;
+pub mod segment;
 mod stats;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,8 +25,9 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use batch::{Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed};
+pub use batch::{Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed};
 pub use ecn::Ecn;
+pub use outbound::{MAX_RUN, MAX_RUN_LEN};
 pub use stats::{DatapathStats, PolicyStats, SaStats};
 
 pub use crate::ipsec::mtu::tunnel_mtu;

@@ -1,8 +1,12 @@
 //! From the TUN to the socket (RFC 4301 §5.1), in the order in which a packet meets the steps.
 
+mod cut;
+
 use core::mem;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
+
+pub use cut::{MAX_RUN, MAX_RUN_LEN};
 
 use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
@@ -17,8 +21,9 @@ use crate::ipsec::{
 use super::batch::{Form, OutboundBatch, Sealed};
 use super::fragment::Fragments;
 use super::outer::Outer;
-use super::{Datapath, ecn, mss, pmtu};
+use super::{Datapath, ecn, mss, pmtu, segment};
 use crate::wire::ip::{Ipv4Packet, NextHeader};
+use crate::wire::vnet::{Gso, VnetHeader};
 
 impl Datapath {
     /// Packets from the TUN. `out` is cleared first. Every buffer of `packets` comes back empty; those that are empty
@@ -28,6 +33,36 @@ impl Datapath {
         let now = self.millis(now);
         for packet in packets.iter_mut().filter(|packet| !packet.is_empty()) {
             self.outbound(now, packet, out);
+            packet.clear();
+        }
+    }
+
+    /// As [`outbound_batch`](Self::outbound_batch), of packets of a TUN with offloads: `vnet` has the header of each, and a
+    /// packet may be one that is to be cut.
+    pub fn outbound_batch_with(
+        &self,
+        now: Instant,
+        packets: &mut [PacketBuf],
+        vnet: &[VnetHeader],
+        out: &mut OutboundBatch,
+    ) {
+        out.clear();
+        let now = self.millis(now);
+        let packets = packets.iter_mut().zip(vnet);
+        for (packet, vnet) in packets.filter(|(packet, _)| !packet.is_empty()) {
+            match (vnet.gso, vnet.checksum) {
+                (Gso::None, None) => self.outbound(now, packet, out),
+                (Gso::None, Some(partial)) => {
+                    if segment::complete(packet, partial) {
+                        self.outbound(now, packet, out);
+                    } else {
+                        self.shared.drops.count(DropReason::OutboundMalformed);
+                    }
+                }
+                (Gso::TcpV4 | Gso::TcpV6 | Gso::Udp, _) => {
+                    self.outbound_cut(now, packet, vnet, out)
+                }
+            }
             packet.clear();
         }
     }
@@ -340,7 +375,8 @@ impl Datapath {
             if !fragments.next_into(&mut buf) {
                 return out.pool.put(buf);
             }
-            out.sealed.push(Sealed { buf, path: entry.path, form: Form::Packet });
+            let (path, form) = (entry.path, Form::Packet);
+            out.sealed.push(Sealed { buf, segment_len: None, path, form });
         }
     }
 }
@@ -348,7 +384,8 @@ impl Datapath {
 /// Takes the packet out of its buffer.
 fn send(entry: &OutboundEntry, packet: &mut PacketBuf, form: Form, out: &mut OutboundBatch) {
     let spare = out.pool.take();
-    out.sealed.push(Sealed { buf: mem::replace(packet, spare), path: entry.path, form });
+    let buf = mem::replace(packet, spare);
+    out.sealed.push(Sealed { buf, segment_len: None, path: entry.path, form });
 }
 
 /// RFC 4303 §2.7: padding for traffic flow confidentiality follows the inner packet, whose length tells where it begins.

@@ -8,7 +8,7 @@ use super::event::ChildStatus;
 use super::keymat::ChildKeys;
 use crate::crypto::Secret;
 use crate::ipsec::pad::{ChildPolicy, Peer};
-use crate::ipsec::suite::EspSuite;
+use crate::ipsec::suite::Suite;
 use crate::ipsec::{Mode, Path, SaParams, SadUpdate, Spi, TrafficSelector};
 
 /// Where a CHILD_SA is in its life.
@@ -30,7 +30,8 @@ pub(super) struct ChildSa {
     pub(super) policy: Arc<ChildPolicy>,
     pub(super) spi_inbound: Spi,
     pub(super) spi_outbound: Spi,
-    pub(super) suite: EspSuite,
+    pub(super) suite: Suite,
+    pub(super) mode: Mode,
     pub(super) ts_local: Arc<[TrafficSelector]>,
     pub(super) ts_peer: Arc<[TrafficSelector]>,
     pub(super) path: Path,
@@ -70,7 +71,8 @@ pub(super) struct Agreed {
     pub(super) policy: Arc<ChildPolicy>,
     pub(super) spi_inbound: Spi,
     pub(super) spi_outbound: Spi,
-    pub(super) suite: EspSuite,
+    pub(super) suite: Suite,
+    pub(super) mode: Mode,
     pub(super) ts_local: Vec<TrafficSelector>,
     pub(super) ts_peer: Vec<TrafficSelector>,
     pub(super) path: Path,
@@ -93,6 +95,7 @@ impl ChildSa {
             spi_inbound,
             spi_outbound,
             suite,
+            mode,
             ts_local,
             ts_peer,
             path,
@@ -109,8 +112,8 @@ impl ChildSa {
                 policy: policy.policy,
                 peer: Arc::clone(&peer.name),
                 path,
-                mode: Mode::Tunnel,
-                suite: suite.into(),
+                mode,
+                suite,
                 encr_key,
                 integ_key,
                 ts_local: Arc::clone(&ts_local),
@@ -139,6 +142,7 @@ impl ChildSa {
             spi_inbound,
             spi_outbound,
             suite,
+            mode,
             ts_local,
             ts_peer,
             path,
@@ -154,6 +158,7 @@ impl ChildSa {
     /// Whether another is for the same packets by the same policy.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.policy.name == other.policy.name
+            && self.suite.protocol() == other.suite.protocol()
             && self.ts_local == other.ts_local
             && self.ts_peer == other.ts_peer
     }
@@ -179,6 +184,7 @@ impl ChildSa {
             spi_inbound: self.spi_inbound,
             spi_outbound: self.spi_outbound,
             suite: self.suite,
+            mode: self.mode,
             ts_local: Arc::clone(&self.ts_local),
             ts_peer: Arc::clone(&self.ts_peer),
             path: self.path,

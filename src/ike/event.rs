@@ -1,5 +1,6 @@
 //! What goes into and comes out of an [`Endpoint`](super::Endpoint): commands, events, datagrams to send, status.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use super::cert::CertFault;
 use super::eap::{EapFault, UserName};
 use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
-use crate::ipsec::suite::{EspSuite, IkeSuite};
-use crate::ipsec::{Path, SadUpdate, Spi, TrafficSelector};
+use crate::ipsec::suite::{IkeSuite, Suite};
+use crate::ipsec::{Mode, Path, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{AuthMethod, NotifyType};
 
@@ -181,7 +182,7 @@ pub enum CloseReason {
     MethodOfPeer {
         /// What it used.
         got: AuthMethod,
-        /// What was wanted: `"a signature"` or `"the pre-shared key"`.
+        /// What was wanted: `"a certificate"`, `"a public key"` or `"the pre-shared key"`.
         expected: &'static str,
     },
     /// EAP came to nothing.
@@ -215,6 +216,22 @@ pub enum CloseReason {
         /// How often it was sent.
         tries: u32,
     },
+    /// AH is wanted, and packets have to go in UDP, where there is none (RFC 3948 §1).
+    #[error("AH cannot go in UDP, which a NAT, or `encap`, makes necessary")]
+    AhInUdp,
+    /// Transport mode is wanted, and not between the addresses that IKE runs between.
+    #[error(
+        "transport mode is for other addresses than {local} and {remote}, between which IKE runs"
+    )]
+    TransportElsewhere {
+        /// Our address.
+        local: IpAddr,
+        /// The peer's address.
+        remote: IpAddr,
+    },
+    /// Transport mode is wanted, and the peer made a CHILD_SA in tunnel mode (RFC 7296 §1.3.1).
+    #[error("the peer does not take transport mode")]
+    NoTransport,
     /// A NAT is between the peers and the configuration forbids encapsulation.
     #[error("a NAT was detected, and UDP encapsulation is not allowed")]
     NatForbidden,
@@ -310,8 +327,10 @@ pub struct ChildStatus {
     pub spi_inbound: Spi,
     /// The peer's SPI.
     pub spi_outbound: Spi,
-    /// Algorithms.
-    pub suite: EspSuite,
+    /// Protocol and algorithms.
+    pub suite: Suite,
+    /// Tunnel or transport.
+    pub mode: Mode,
     /// Selectors of our side.
     pub ts_local: Arc<[TrafficSelector]>,
     /// Selectors of the peer's side.

@@ -21,7 +21,7 @@ use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
-use crate::ipsec::{Encap, Path, SadUpdate, Spi};
+use crate::ipsec::{Encap, Path, Protocol, SadUpdate, Spi};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
@@ -153,7 +153,7 @@ pub(super) enum Task {
     /// Deletes these CHILD_SAs, by inbound SPI.
     DeleteChildren(Vec<Spi>),
     /// Deletes what the peer has made of our offer of this SPI and we cannot use.
-    Disown(Spi),
+    Disown(Protocol, Spi),
     /// Deletes the IKE SA.
     DeleteIke,
     /// Asks whether the peer lives.
@@ -588,7 +588,7 @@ impl IkeSa {
                 Task::RekeyChild(spi) => self.begin_rekey_child(ctx, spi),
                 Task::RekeyIke => self.begin_rekey_ike(ctx),
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
-                Task::Disown(spi) => self.begin_disown(ctx, spi),
+                Task::Disown(protocol, spi) => self.begin_disown(ctx, protocol, spi),
                 // The other one may have ended meanwhile.
                 Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
                 Task::DeleteIke => {}
@@ -664,7 +664,7 @@ impl IkeSa {
 
     pub(super) fn forget_tasks(&mut self, ctx: &mut Ctx<'_>) {
         for waiting in self.tasks.drain(..) {
-            if let Task::Disown(spi) = waiting.task {
+            if let Task::Disown(_, spi) = waiting.task {
                 ctx.spis.remove(&spi);
             }
         }

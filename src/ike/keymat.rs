@@ -4,7 +4,7 @@
 use crate::crypto::integ::Integ;
 use crate::crypto::prf::Prf;
 use crate::crypto::{Encr, Secret};
-use crate::ipsec::suite::{EspSuite, IkeSuite};
+use crate::ipsec::suite::{IkeSuite, Suite};
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{IntegId, PrfId};
 
@@ -101,7 +101,7 @@ impl IkeKeys {
 /// sends, which need not be the original initiator of the IKE SA.
 #[derive(Clone, Debug)]
 pub struct ChildKeys {
-    /// Encryption, initiator to responder; with an AEAD the salt is at the end (RFC 4106 §8.1).
+    /// Encryption, initiator to responder; with an AEAD the salt is at the end (RFC 4106 §8.1), with AH it is empty.
     pub encr_i: Secret,
     /// Integrity, initiator to responder; empty with an AEAD.
     pub integ_i: Secret,
@@ -118,12 +118,15 @@ pub struct ChildKeys {
 pub fn child_keys(
     prf: PrfId,
     sk_d: &Secret,
-    suite: EspSuite,
+    suite: Suite,
     shared: Option<&Secret>,
     nonce_i: &[u8],
     nonce_r: &[u8],
 ) -> Option<ChildKeys> {
-    let lens = KeyLens::of(suite.encr, suite.integ)?;
+    let lens = match suite {
+        Suite::Ah(suite) => KeyLens { encr: 0, integ: Integ::key_len(suite.integ)? },
+        Suite::Esp(suite) => KeyLens::of(suite.encr, suite.integ)?,
+    };
     let shared = shared.map_or(&[][..], Secret::expose);
     let keymat = Prf::new(prf)?.plus(
         sk_d.expose(),
@@ -213,6 +216,7 @@ impl Keys<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipsec::suite::{AhSuite, EspSuite};
     use crate::wire::ike::numbers::{EncrId, EsnId, KeId};
 
     const GCM: Encr = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
@@ -273,7 +277,7 @@ mod tests {
             (fixed(EncrId::ENCR_NULL), IntegId::AUTH_HMAC_SHA1_96, (0, 20)),
             (fixed(EncrId::ENCR_NULL), IntegId::AUTH_AES_256_GMAC, (0, 36)),
         ] {
-            let suite = EspSuite { encr, integ, esn: EsnId::NO_ESN };
+            let suite = Suite::from(EspSuite { encr, integ, esn: EsnId::NO_ESN });
             let prf = PrfId::PRF_HMAC_SHA2_256;
             let sk_d = Secret::copy_of(&[7; 32]);
             let keys = child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).unwrap();
@@ -281,7 +285,7 @@ mod tests {
             assert_eq!((keys.encr_r.len(), keys.integ_r.len()), lens, "{suite}");
         }
         let chacha = aes(EncrId::ENCR_CHACHA20_POLY1305, 256);
-        let suite = EspSuite { encr: chacha, integ: none, esn: EsnId::NO_ESN };
+        let suite = EspSuite { encr: chacha, integ: none, esn: EsnId::NO_ESN }.into();
         let sk_d = Secret::copy_of(&[7; 32]);
         let prf = PrfId::PRF_HMAC_SHA2_256;
         assert!(child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).is_none());
@@ -310,9 +314,31 @@ mod tests {
     }
 
     #[test]
+    fn ah_takes_integrity_keys_alone() {
+        let sk_d = Secret::copy_of(&[7; 32]);
+        for (integ, len) in [
+            (IntegId::AUTH_HMAC_SHA2_256_128, 32),
+            (IntegId::AUTH_HMAC_SHA2_512_256, 64),
+            (IntegId::AUTH_AES_128_GMAC, 20),
+        ] {
+            let suite = AhSuite { integ, esn: EsnId::ESN }.into();
+            let prf = PrfId::PRF_HMAC_SHA2_256;
+            let keys = child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).unwrap();
+            assert!(keys.encr_i.is_empty() && keys.encr_r.is_empty());
+            let keymat = Prf::new(prf).unwrap().plus(&[7; 32], &[&[1; 16], &[2; 16]], 2 * len);
+            let both = [keys.integ_i.expose(), keys.integ_r.expose()].concat();
+            assert_eq!(both, keymat.expose(), "RFC 7296 §2.17: initiator to responder first");
+        }
+        let suite = AhSuite { integ: IntegId::NONE, esn: EsnId::NO_ESN }.into();
+        let prf = PrfId::PRF_HMAC_SHA2_256;
+        assert!(child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).is_none());
+    }
+
+    #[test]
     fn fresh_key_exchange_changes_every_child_key() {
         let suite =
             EspSuite { encr: CBC, integ: IntegId::AUTH_HMAC_SHA2_256_128, esn: EsnId::NO_ESN };
+        let suite = suite.into();
         let sk_d = Secret::copy_of(&[7; 32]);
         let keys = |shared: Option<&Secret>| {
             let prf = PrfId::PRF_HMAC_SHA2_256;

@@ -21,6 +21,7 @@ pub(super) fn may_keep_child_sa(old: &ChildPolicy, new: &Peer) -> bool {
             && old.policy == new.policy
             && old.proposals == new.proposals
             && old.mode == new.mode
+            && old.or_tunnel == new.or_tunnel
             && old.ts_local == new.ts_local
             && old.ts_peer == new.ts_peer
             && old.lifetime == new.lifetime

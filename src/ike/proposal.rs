@@ -5,7 +5,9 @@
 //! not understand is passed over); an answer to our own offer is read strictly.
 
 use crate::ipsec::Spi;
-use crate::ipsec::suite::{Encr, EspProposal, EspSuite, IkeProposal, IkeSuite};
+use crate::ipsec::suite::{
+    AhSuite, ChildProposal, Encr, EspSuite, IkeProposal, IkeSuite, Protocol, Suite,
+};
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{EsnId, IntegId, KeId, PrfId, ProtocolId, TransformType};
 use crate::wire::ike::payload::{Proposal, Sa, Transform};
@@ -17,7 +19,7 @@ pub struct Chosen<S> {
     pub number: u8,
     /// The algorithms.
     pub suite: S,
-    /// The peer's SPI as it stood in the proposal: 4 bytes for ESP and never a reserved one, 8 for
+    /// The peer's SPI as it stood in the proposal: 4 bytes for ESP and AH and never a reserved one, 8 for
     /// a rekeyed IKE SA and never zero, empty for the first IKE SA.
     pub peer_spi: Vec<u8>,
     /// Group of the key exchange: for an IKE SA always there, for a CHILD_SA with perfect forward
@@ -53,10 +55,10 @@ pub fn ike_offer(ours: &[IkeProposal], spi: Option<IkeSpi>) -> Sa {
     Sa { proposals: proposals.collect() }
 }
 
-/// Our offer for an ESP SA that will receive on `spi`. Without `with_ke` there are no groups in it,
+/// Our offer for a CHILD_SA that will receive on `spi`. Without `with_ke` there are no groups in it,
 /// as in IKE_AUTH (RFC 7296 §1.2).
 #[must_use]
-pub fn esp_offer(ours: &[EspProposal], spi: Spi, with_ke: bool) -> Sa {
+pub fn child_offer(ours: &[ChildProposal], spi: Spi, with_ke: bool) -> Sa {
     let proposals = (1..=u8::MAX).zip(ours).map(|(number, ours)| {
         let mut transforms: Vec<_> = ours.encr.iter().copied().map(encr).collect();
         transforms.extend(ours.integ.iter().copied().map(integ));
@@ -64,7 +66,8 @@ pub fn esp_offer(ours: &[EspProposal], spi: Spi, with_ke: bool) -> Sa {
             transforms.extend(ours.ke.iter().copied().map(ke));
         }
         transforms.extend(ours.esn.iter().copied().map(esn));
-        Proposal { number, protocol: ProtocolId::ESP, spi: spi.to_be_bytes().to_vec(), transforms }
+        let protocol = ours.protocol.id();
+        Proposal { number, protocol, spi: spi.to_be_bytes().to_vec(), transforms }
     });
     Sa { proposals: proposals.collect() }
 }
@@ -85,17 +88,17 @@ pub fn choose_ike(
     })
 }
 
-/// The responder's choice for an ESP SA, in the order of [`choose_ike`]. `with_ke` says that this
+/// The responder's choice for a CHILD_SA, in the order of [`choose_ike`]. `with_ke` says that this
 /// is CREATE_CHILD_SA, where a key exchange can be.
 #[must_use]
-pub fn choose_esp(
-    ours: &[EspProposal],
+pub fn choose_child(
+    ours: &[ChildProposal],
     offer: &Sa,
     with_ke: bool,
     peer_ke: Option<KeId>,
-) -> Option<Chosen<EspSuite>> {
+) -> Option<Chosen<Suite>> {
     ours.iter().find_map(|ours| {
-        offer.proposals.iter().find_map(|theirs| match_esp(ours, theirs, with_ke, peer_ke))
+        offer.proposals.iter().find_map(|theirs| match_child(ours, theirs, with_ke, peer_ke))
     })
 }
 
@@ -119,24 +122,33 @@ pub fn answer_ike(chosen: &Chosen<IkeSuite>, spi: Option<IkeSpi>) -> Sa {
     }
 }
 
-/// The responder's answer for an ESP SA that will receive on `spi`.
+/// The responder's answer for a CHILD_SA that will receive on `spi`.
 #[must_use]
-pub fn answer_esp(chosen: &Chosen<EspSuite>, spi: Spi) -> Sa {
-    let suite = &chosen.suite;
-    let mut transforms = vec![encr(suite.encr)];
-    if suite.integ != IntegId::NONE || chosen.listed_none.integ {
-        transforms.push(integ(suite.integ));
-    }
+pub fn answer_child(chosen: &Chosen<Suite>, spi: Spi) -> Sa {
+    let mut transforms = Vec::new();
+    let esn_id = match chosen.suite {
+        Suite::Ah(suite) => {
+            transforms.push(integ(suite.integ));
+            suite.esn
+        }
+        Suite::Esp(suite) => {
+            transforms.push(encr(suite.encr));
+            if suite.integ != IntegId::NONE || chosen.listed_none.integ {
+                transforms.push(integ(suite.integ));
+            }
+            suite.esn
+        }
+    };
     if let Some(group) = chosen.ke {
         transforms.push(ke(group));
     } else if chosen.listed_none.ke {
         transforms.push(ke(KeId::NONE));
     }
-    transforms.push(esn(suite.esn));
+    transforms.push(esn(esn_id));
     Sa {
         proposals: vec![Proposal {
             number: chosen.number,
-            protocol: ProtocolId::ESP,
+            protocol: chosen.suite.protocol().id(),
             spi: spi.to_be_bytes().to_vec(),
             transforms,
         }],
@@ -152,14 +164,14 @@ pub fn accept_ike(ours: &[IkeProposal], answer: &Sa, rekey: bool) -> Option<Chos
     match_ike(numbered(ours, theirs.number)?, theirs, rekey, None)
 }
 
-/// The initiator's check of the answer to [`esp_offer`]; `with_ke` as there.
+/// The initiator's check of the answer to [`child_offer`]; `with_ke` as there.
 #[must_use]
-pub fn accept_esp(ours: &[EspProposal], answer: &Sa, with_ke: bool) -> Option<Chosen<EspSuite>> {
+pub fn accept_child(ours: &[ChildProposal], answer: &Sa, with_ke: bool) -> Option<Chosen<Suite>> {
     let theirs = only_proposal(answer)?;
     if !with_ke && Offer(&theirs.transforms).has_other_than_none(TransformType::KE) {
         return None;
     }
-    match_esp(numbered(ours, theirs.number)?, theirs, with_ke, None)
+    match_child(numbered(ours, theirs.number)?, theirs, with_ke, None)
 }
 
 fn match_ike(
@@ -198,30 +210,43 @@ fn match_ike(
     })
 }
 
-fn match_esp(
-    ours: &EspProposal,
+fn match_child(
+    ours: &ChildProposal,
     theirs: &Proposal,
     with_ke: bool,
     peer_ke: Option<KeId>,
-) -> Option<Chosen<EspSuite>> {
-    if theirs.protocol != ProtocolId::ESP {
+) -> Option<Chosen<Suite>> {
+    if theirs.protocol != ours.protocol.id() {
         return None;
     }
     let spi = <[u8; 4]>::try_from(theirs.spi.as_slice()).ok()?;
     Spi::new(u32::from_be_bytes(spi))?;
-    let offer = Offer::of(
-        theirs,
-        &[TransformType::ENCR, TransformType::INTEG, TransformType::KE, TransformType::ESN],
-    )?;
-    let (encr, integ) = offer.encr_and_integ(&ours.encr, &ours.integ)?;
+    // RFC 7296 §3.3.3: AH encrypts nothing.
+    let types: &[_] = match ours.protocol {
+        Protocol::Ah => &[TransformType::INTEG, TransformType::KE, TransformType::ESN],
+        Protocol::Esp => {
+            &[TransformType::ENCR, TransformType::INTEG, TransformType::KE, TransformType::ESN]
+        }
+    };
+    let offer = Offer::of(theirs, types)?;
     // RFC 7296 §3.3.3: mandatory, so a proposal without any is not acceptable.
     let esn = first(&ours.esn, |id| offer.has(esn(id)))?;
+    let (suite, integ): (Suite, _) = match ours.protocol {
+        Protocol::Ah => {
+            let integ = first(&ours.integ, |id| id != IntegId::NONE && offer.has(integ(id)))?;
+            (AhSuite { integ, esn }.into(), integ)
+        }
+        Protocol::Esp => {
+            let (encr, integ) = offer.encr_and_integ(&ours.encr, &ours.integ)?;
+            (EspSuite { encr, integ, esn }.into(), integ)
+        }
+    };
     // RFC 7296 §1.2 allows no group but NONE in IKE_AUTH. We pass over what a peer lists there all
     // the same: no key exchange can come of it, and the answer has none.
     let group = if with_ke { offer.child_ke(&ours.ke, peer_ke)? } else { KeId::NONE };
     Some(Chosen {
         number: theirs.number,
-        suite: EspSuite { encr, integ, esn },
+        suite,
         peer_spi: theirs.spi.clone(),
         ke: (group != KeId::NONE).then_some(group),
         listed_none: ListedNone {

@@ -176,6 +176,7 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use core::net::{Ipv4Addr, Ipv6Addr};
+    use std::io::IoSlice;
 
     use nix::poll::{PollFd, PollFlags, poll};
 
@@ -189,6 +190,7 @@ mod tests {
             from: "[fd01::1]:0".parse().unwrap(),
             local: Some("fd02::2".parse().unwrap()),
             tos: 0,
+            segment_len: None,
             truncated: false,
         }
     }
@@ -254,7 +256,9 @@ mod tests {
             Err(error) => panic!("{error}"),
         };
         let to: IpAddr = if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-        let message = ToSend { payload: packet, to: (to, 0).into(), local: Some(to), tos: 0 };
+        let parts = [IoSlice::new(packet)];
+        let (to, local) = ((to, 0).into(), Some(to));
+        let message = ToSend { parts: &parts, segment_len: None, to, local, tos: 0 };
         assert_eq!(whole(v6).unwrap().send(&[message]).unwrap(), 1);
         let mut buf = PacketBuf::new(2000);
         let mut chains = [Chain::default()];

@@ -1,17 +1,20 @@
 //! The system calls that have no safe wrapper with what we need: `recvmmsg` and `sendmmsg` with the control messages of
-//! each datagram (local address, TOS / traffic class), integer socket options without a name in our libraries, and
-//! taking over a descriptor. The only unsafe code of the project.
+//! each datagram (local address, TOS / traffic class, length of the segments), integer socket options without a name in
+//! our libraries, making a TUN, and taking over a descriptor. The only unsafe code of the project.
 
 #![expect(
     unsafe_code,
     reason = "system calls without a safe wrapper; each block says why it is sound"
 )]
 
-use core::ffi::c_int;
+use core::ffi::{c_int, c_uint};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use core::num::NonZeroU16;
 use core::{mem, ptr};
-use std::io::{self, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use socket2::SockAddr;
 
@@ -29,6 +32,8 @@ pub struct Received {
     pub local: Option<IpAddr>,
     /// TOS byte (IPv4) or traffic class (IPv6) of its header.
     pub tos: u8,
+    /// Several of one sender came in one piece, each so long but the last (UDP_GRO). `None`: there is one.
+    pub segment_len: Option<NonZeroU16>,
     /// It, or what was to be told of it, did not fit and was cut.
     pub truncated: bool,
 }
@@ -36,8 +41,10 @@ pub struct Received {
 /// A datagram to send.
 #[derive(Clone, Copy, Debug)]
 pub struct ToSend<'a> {
-    /// The payload of UDP or of IP.
-    pub payload: &'a [u8],
+    /// The payload of UDP or of IP, in pieces.
+    pub parts: &'a [IoSlice<'a>],
+    /// It is several datagrams, each so long but the last (UDP_SEGMENT). `None`: it is one.
+    pub segment_len: Option<NonZeroU16>,
     /// Where to.
     pub to: SocketAddr,
     /// From which of our addresses; `None` or unspecified: the kernel chooses.
@@ -51,7 +58,7 @@ pub struct ToSend<'a> {
 #[derive(Clone, Copy)]
 struct Control<const N: usize>([u8; N]);
 
-/// The local address (at most 20 bytes) and TOS (4), each after a header of 16.
+/// The local address (at most 20 bytes), TOS (4) and length of the segments (4), each after a header of 16.
 const ADDRESS_AND_TOS: usize = 96;
 /// Those, hop limit and flow (4 each), and extension headers of 512 bytes in all.
 const WITH_EXTENSIONS: usize = 768;
@@ -129,6 +136,7 @@ fn recv<const CONTROL: usize>(
             from: from.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)),
             local: None,
             tos: 0,
+            segment_len: None,
             truncated: message.msg_hdr.msg_flags & cut != 0,
         };
         read_control(&message.msg_hdr, &mut entry, &mut |kind, data| on_control(i, kind, data));
@@ -142,27 +150,34 @@ fn recv<const CONTROL: usize>(
 /// # Errors
 /// Those of sendmmsg(2), and then they concern the first message, of which nothing was sent.
 pub fn send_batch(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io::Result<usize> {
-    let count = messages.len().min(BATCH);
+    // Most often there are few, and then the arrays are small.
+    if messages.len() <= FEW {
+        send::<FEW>(socket, messages)
+    } else {
+        send::<BATCH>(socket, messages)
+    }
+}
+
+const FEW: usize = 4;
+
+fn send<const MAX: usize>(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io::Result<usize> {
+    let count = messages.len().min(MAX);
     if count == 0 {
         return Ok(0);
     }
     // SAFETY: as in `recv_batch`.
-    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-    let mut vectors: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
-    let mut controls = [Control([0; ADDRESS_AND_TOS]); BATCH];
-    let names: [SockAddr; BATCH] = core::array::from_fn(|i| {
+    let mut headers: [libc::mmsghdr; MAX] = unsafe { mem::zeroed() };
+    let mut controls = [Control([0; ADDRESS_AND_TOS]); MAX];
+    let names: [SockAddr; MAX] = core::array::from_fn(|i| {
         SockAddr::from(messages.get(i).map_or_else(|| messages[0].to, |message| message.to))
     });
     for (i, message) in messages.iter().take(count).enumerate() {
-        vectors[i] = libc::iovec {
-            iov_base: message.payload.as_ptr().cast_mut().cast(),
-            iov_len: message.payload.len(),
-        };
         let header = &mut headers[i].msg_hdr;
         header.msg_name = names[i].as_ptr().cast_mut().cast();
         header.msg_namelen = names[i].len();
-        header.msg_iov = &raw mut vectors[i];
-        header.msg_iovlen = 1;
+        // IoSlice is guaranteed to have the layout of iovec.
+        header.msg_iov = message.parts.as_ptr().cast_mut().cast();
+        header.msg_iovlen = message.parts.len();
         header.msg_control = ptr::from_mut(&mut controls[i]).cast();
         header.msg_controllen = ADDRESS_AND_TOS;
         header.msg_controllen = write_control(header, message);
@@ -226,6 +241,53 @@ pub fn get_option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Resu
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A TUN whose packets each have a virtio header in front, little-endian, and the name that it got. It has no offloads yet.
+///
+/// # Errors
+/// `PermissionDenied` without CAP_NET_ADMIN; `ResourceBusy` if the name is taken; `NotFound` without /dev/net/tun;
+/// `InvalidInput` for a name that is too long, or if the kernel has no such header.
+pub fn open_tun(name: &str) -> io::Result<(File, String)> {
+    // SAFETY: a plain C struct of integers, for which all zero bytes are a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    let (bytes, room) = (name.as_bytes(), request.ifr_name.len() - 1);
+    if bytes.len() > room || bytes.contains(&0) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (place, &byte) in request.ifr_name.iter_mut().zip(bytes) {
+        *place = byte.cast_signed();
+    }
+    // The kernel looks at 16 bits, all of which these flags have.
+    let flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR).to_le_bytes();
+    request.ifr_ifru.ifru_flags = i16::from_le_bytes([flags[0], flags[1]]);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    // SAFETY: the kernel reads and writes the request, which is of the size that this ioctl takes.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    let one: c_int = 1;
+    // SAFETY: the kernel reads an integer.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETLE, &raw const one) })?;
+    let name = request.ifr_name.iter().map(|&byte| byte.cast_unsigned());
+    let name = name.take_while(|&byte| byte != 0).collect();
+    let name = String::from_utf8(name).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok((file, name))
+}
+
+/// What may come from a TUN, and be written to it, in one piece or without checksum: `TUN_F_*`.
+///
+/// # Errors
+/// `InvalidInput` if the kernel does not have all of it.
+pub fn set_tun_offloads(tun: BorrowedFd<'_>, flags: c_uint) -> io::Result<()> {
+    // SAFETY: this ioctl takes an integer.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) })
+}
+
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The descriptor of an object that can only give it away as a number.
 #[must_use]
 pub fn into_owned(object: impl IntoRawFd) -> OwnedFd {
@@ -283,6 +345,10 @@ fn read_control(header: &libc::msghdr, entry: &mut Received, other: &mut dyn FnM
                     let class = data.cast::<c_int>().read_unaligned();
                     entry.tos = class.to_le_bytes()[0];
                 }
+                (libc::SOL_UDP, libc::UDP_GRO) if len >= size_of::<c_int>() => {
+                    let segment = data.cast::<c_int>().read_unaligned();
+                    entry.segment_len = u16::try_from(segment).ok().and_then(NonZeroU16::new);
+                }
                 (libc::IPPROTO_IPV6, kind) => other(kind, core::slice::from_raw_parts(data, len)),
                 _ => {}
             }
@@ -296,8 +362,8 @@ fn write_control(header: &libc::msghdr, message: &ToSend<'_>) -> usize {
     let mut used = 0;
     let mut next = |level: c_int, kind: c_int, bytes: &[u8]| {
         let len = u32::try_from(bytes.len()).unwrap_or(0);
-        // SAFETY: the area holds 96 zero bytes; the two messages written into it take 40 + 24 at most. The first is at
-        // its beginning, the second where the space of the first ends, which keeps the alignment.
+        // SAFETY: the area holds 96 zero bytes; the three messages written into it take 40 + 24 + 24 at most. The first is
+        // at its beginning, each other where the space of the one before ends, which keeps the alignment.
         unsafe {
             let cmsg = header.msg_control.cast::<u8>().add(used).cast::<libc::cmsghdr>();
             (*cmsg).cmsg_level = level;
@@ -326,6 +392,9 @@ fn write_control(header: &libc::msghdr, message: &ToSend<'_>) -> usize {
     match message.to {
         SocketAddr::V4(_) => next(libc::IPPROTO_IP, libc::IP_TOS, &tos),
         SocketAddr::V6(_) => next(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
+    }
+    if let Some(len) = message.segment_len {
+        next(libc::SOL_UDP, libc::UDP_SEGMENT, &len.get().to_ne_bytes());
     }
     used
 }
@@ -357,10 +426,10 @@ mod tests {
         let (a, b) = pair(host);
         let to = b.local_addr().unwrap();
         let local = Some(a.local_addr().unwrap().ip());
-        let send = |payload, tos| ToSend { payload, to, local, tos };
-        let sent =
-            send_batch(a.as_fd(), &[send(b"one", 0), send(b"three", 0xb9), send(b"", 2)]).unwrap();
-        assert_eq!(sent, 3);
+        let parts = [&b"one"[..], b"th", b"ree", b""].map(IoSlice::new);
+        let send = |parts, tos| ToSend { parts, segment_len: None, to, local, tos };
+        let messages = [send(&parts[..1], 0), send(&parts[1..3], 0xb9), send(&parts[3..], 2)];
+        assert_eq!(send_batch(a.as_fd(), &messages).unwrap(), 3);
 
         let mut storage = [[0u8; 4]; 4];
         let mut buffers: Vec<_> = storage.iter_mut().map(|b| IoSliceMut::new(b)).collect();
@@ -396,9 +465,35 @@ mod tests {
             (UdpSocket::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let local: IpAddr = "127.0.0.9".parse().unwrap();
         let to = b.local_addr().unwrap();
-        send_batch(a.as_fd(), &[ToSend { payload: b"x", to, local: Some(local), tos: 0 }]).unwrap();
+        let parts = [IoSlice::new(b"x")];
+        let message = ToSend { parts: &parts, segment_len: None, to, local: Some(local), tos: 0 };
+        send_batch(a.as_fd(), &[message]).unwrap();
         let mut buffer = [0; 8];
         assert_eq!(b.recv_from(&mut buffer).unwrap().1.ip(), local);
+    }
+
+    fn run_crosses(host: &str) {
+        let (a, b) = pair(host);
+        set_option(b.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
+        let (to, local) = (b.local_addr().unwrap(), Some(a.local_addr().unwrap().ip()));
+        let segment_len = NonZeroU16::new(4);
+        let parts = [&b"0123"[..], b"45", b"6789"].map(IoSlice::new);
+        let run = ToSend { parts: &parts, segment_len, to, local, tos: 0xb8 };
+        assert_eq!(send_batch(a.as_fd(), &[run]).unwrap(), 1);
+        let mut storage = [[0u8; 64]; 4];
+        let mut buffers: Vec<_> = storage.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+        let mut received = Vec::new();
+        recv_batch(b.as_fd(), &mut buffers, &mut received).unwrap();
+        assert_eq!(received.len(), 1, "loopback keeps it in one piece");
+        assert_eq!((received[0].len, received[0].segment_len), (10, segment_len));
+        assert_eq!((received[0].tos, received[0].truncated), (0xb8, false));
+        assert_eq!(&storage[0][..10], b"0123456789");
+    }
+
+    #[test]
+    fn run_of_datagrams_crosses_in_one_piece() {
+        run_crosses("127.0.0.1");
+        run_crosses("::1");
     }
 
     #[test]

@@ -1,47 +1,159 @@
 //! TUN devices: where packets of the host and its LAN come in and go out again.
 //!
-//! [`TunDevice`] is the seam: the one device there is moves a packet a system call; one with offloads can follow.
+//! [`TunDevice`] is the seam. A TUN with offloads ([`OffloadTun`]) hands over and takes what the host sends in one piece, to
+//! be cut into packets, and leaves checksums to us; a packet costs a system call only where there is no more of its flow.
+//! [`PlainTun`], of the `tun-tap` crate, moves a packet a call, and works where the kernel or a container refuses the other.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::fs::File;
-use std::io::{self, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use tun_tap::{Iface, Mode};
 
 use super::sys;
+use crate::ipsec::PacketBuf;
+use crate::wire::vnet::{Offloads, VnetHeader};
+
+/// Bytes after which a batch is passed on: what comes in one piece is to be in the cache still when it is sealed.
+const ENOUGH: usize = 65_536;
+
+/// How much is left to the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// All that it takes, of TUNs and of UDP sockets.
+    #[default]
+    Auto,
+    /// Nothing: a packet a call, by our own code.
+    Off,
+    /// Nothing, by the `tun-tap` crate.
+    Plain,
+}
 
 /// A device that hands over and takes IP packets.
 pub trait TunDevice: AsFd + Send + Sync {
     /// Name of the interface.
     fn name(&self) -> &str;
 
-    /// Reads what is there, one packet a buffer, without waiting. `lengths` is cleared and gets the length of each.
+    /// What may be written in one piece.
+    fn offloads(&self) -> Offloads;
+
+    /// It has refused what it was thought to take; it is not asked again.
+    fn refuses_offloads(&self);
+
+    /// Reads what is there, without waiting, but not much more than is worth a batch. `headers` is cleared and gets the
+    /// virtio header of each packet read, which are the first ones of `packets`. What is not understood is read as empty.
     ///
     /// # Errors
     /// Of the first read; later ones only end the batch. `WouldBlock` if there is nothing.
-    fn recv(&self, buffers: &mut [IoSliceMut<'_>], lengths: &mut Vec<usize>) -> io::Result<()>;
+    fn recv(&self, packets: &mut [PacketBuf], headers: &mut Vec<VnetHeader>) -> io::Result<()>;
 
-    /// Writes one packet.
+    /// Writes one packet, or several in one piece. The first part is the virtio header, which is left out where there is
+    /// none.
     ///
     /// # Errors
     /// Those of write(2): `InvalidInput` for what is no IP packet, `Other` with EIO while the interface is down.
-    fn send(&self, packet: &[u8]) -> io::Result<()>;
+    fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<()>;
 }
 
-/// A TUN device of the `tun-tap` crate. It vanishes, and its routes with it, when dropped.
+/// Creates a TUN; it is down and has no address. It vanishes, and its routes with it, when dropped. The real name may
+/// differ if `name` has a `%d`.
+///
+/// # Errors
+/// `PermissionDenied` without CAP_NET_ADMIN; `ResourceBusy` if the name is taken; `NotFound` without /dev/net/tun.
+pub fn create(name: &str, offload: Offload) -> io::Result<Arc<dyn TunDevice>> {
+    if offload != Offload::Plain {
+        match OffloadTun::create(name, offload) {
+            Ok(tun) => return Ok(Arc::new(tun)),
+            // The kernel, or who stands before it in a container, does not know the flag.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                tracing::info!(%error, interface = name, "no TUN with offloads");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Arc::new(PlainTun::create(name)?))
+}
+
+/// A TUN each of whose packets has a virtio header.
 #[derive(Debug)]
-pub struct Tun {
+pub struct OffloadTun {
+    file: File,
+    name: String,
+    offloads: Offloads,
+    refused: AtomicBool,
+}
+
+impl OffloadTun {
+    /// As [`create`]. With [`Offload::Off`] the header never says anything.
+    ///
+    /// # Errors
+    /// As there; `InvalidInput` if the kernel does not have the header.
+    pub fn create(name: &str, offload: Offload) -> io::Result<Self> {
+        let (file, name) = sys::open_tun(name)?;
+        let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+        // UDP is to be had since Linux 6.2.
+        let wanted = match offload {
+            Offload::Auto => &[tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6, tcp][..],
+            Offload::Off | Offload::Plain => &[],
+        };
+        let got = wanted.iter().find(|&&flags| sys::set_tun_offloads(file.as_fd(), flags).is_ok());
+        let has = |flag| got.is_some_and(|flags| flags & flag != 0);
+        let offloads = Offloads { tcp: has(libc::TUN_F_TSO4), udp: has(libc::TUN_F_USO4) };
+        Ok(Self { file, name, offloads, refused: AtomicBool::new(false) })
+    }
+}
+
+impl AsFd for OffloadTun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl TunDevice for OffloadTun {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn offloads(&self) -> Offloads {
+        if self.refused.load(Ordering::Relaxed) { Offloads::default() } else { self.offloads }
+    }
+
+    fn refuses_offloads(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    fn recv(&self, packets: &mut [PacketBuf], headers: &mut Vec<VnetHeader>) -> io::Result<()> {
+        read_batch(packets, headers, |space| {
+            let mut header = [0; VnetHeader::LEN];
+            let parts = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(space)];
+            let len = (&self.file).read_vectored(parts)?;
+            Ok(match (len.checked_sub(VnetHeader::LEN), VnetHeader::parse(&header)) {
+                (Some(len), Ok(header)) => (len, header),
+                _ => (0, VnetHeader::default()),
+            })
+        })
+    }
+
+    fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        (&self.file).write_vectored(parts).map(|_whole| ())
+    }
+}
+
+/// A TUN of the `tun-tap` crate.
+#[derive(Debug)]
+pub struct PlainTun {
     file: File,
     name: String,
 }
 
-impl Tun {
-    /// Creates it; it is down and has no address. The real name may differ if `name` has a `%d`.
+impl PlainTun {
+    /// As [`create`].
     ///
     /// # Errors
-    /// `PermissionDenied` without CAP_NET_ADMIN; `ResourceBusy` if the name is taken; `NotFound` without
-    /// /dev/net/tun.
+    /// As there.
     pub fn create(name: &str) -> io::Result<Self> {
         let iface = Iface::without_packet_info(name, Mode::Tun)?;
         let name = iface.name().to_owned();
@@ -52,31 +164,53 @@ impl Tun {
     }
 }
 
-impl AsFd for Tun {
+impl AsFd for PlainTun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
-impl TunDevice for Tun {
+impl TunDevice for PlainTun {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn recv(&self, buffers: &mut [IoSliceMut<'_>], lengths: &mut Vec<usize>) -> io::Result<()> {
-        lengths.clear();
-        for buffer in buffers {
-            match (&self.file).read(buffer) {
-                Ok(len) => lengths.push(len),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
-                Err(error) if lengths.is_empty() => return Err(error),
-                Err(_end_of_batch) => break,
-            }
-        }
-        Ok(())
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
     }
 
-    fn send(&self, packet: &[u8]) -> io::Result<()> {
-        (&self.file).write(packet).map(|_whole| ())
+    fn refuses_offloads(&self) {}
+
+    fn recv(&self, packets: &mut [PacketBuf], headers: &mut Vec<VnetHeader>) -> io::Result<()> {
+        read_batch(packets, headers, |space| Ok(((&self.file).read(space)?, VnetHeader::default())))
     }
+
+    fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let packet = parts.get(1..).unwrap_or_default();
+        (&self.file).write_vectored(packet).map(|_whole| ())
+    }
+}
+
+fn read_batch(
+    packets: &mut [PacketBuf],
+    headers: &mut Vec<VnetHeader>,
+    mut read: impl FnMut(&mut [u8]) -> io::Result<(usize, VnetHeader)>,
+) -> io::Result<()> {
+    headers.clear();
+    let mut sum = 0;
+    for packet in packets {
+        match read(packet.space_mut()) {
+            Ok((len, header)) => {
+                packet.set_len(len);
+                headers.push(header);
+                sum += len;
+            }
+            Err(error) if headers.is_empty() => return Err(error),
+            Err(_end_of_batch) => break,
+        }
+        if sum >= ENOUGH {
+            break;
+        }
+    }
+    Ok(())
 }

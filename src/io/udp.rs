@@ -10,6 +10,7 @@
 
 use core::ffi::c_int;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -38,6 +39,8 @@ pub enum Fragment {
 pub struct Socket {
     inner: socket2::Socket,
     v6: bool,
+    /// Whether it takes several datagrams in one piece.
+    segments: AtomicBool,
 }
 
 /// The two sockets of a port or protocol, see the module.
@@ -90,7 +93,7 @@ impl Socket {
             };
             sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)?;
         }
-        Ok(Self { inner, v6 })
+        Ok(Self { inner, v6, segments: AtomicBool::new(false) })
     }
 
     /// A UDP socket of a port on every address, for IKE alone: fragmentation is allowed.
@@ -122,6 +125,35 @@ impl Socket {
         sys::recv_batch(self.as_fd(), buffers, received)
     }
 
+    /// Whether a message may be several datagrams ([`ToSend::segment_len`]).
+    #[must_use]
+    pub fn takes_segments(&self) -> bool {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    /// It has refused what it was thought to take; it is not asked again.
+    pub fn refuses_segments(&self) {
+        self.segments.store(false, Ordering::Relaxed);
+    }
+
+    /// Has UDP take and give several datagrams in one piece, where the kernel can do that.
+    fn use_segments(&self, receives: bool) {
+        let fd = self.as_fd();
+        let can_send = sys::get_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
+        self.segments.store(can_send, Ordering::Relaxed);
+        if receives && let Err(error) = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1) {
+            tracing::debug!(%error, "no UDP_GRO");
+        }
+    }
+
+    /// Receive and send buffer as the kernel gave them, in bytes.
+    ///
+    /// # Errors
+    /// Those of getsockopt(2).
+    pub fn buffers(&self) -> io::Result<(usize, usize)> {
+        Ok((self.inner.recv_buffer_size()?, self.inner.send_buffer_size()?))
+    }
+
     /// Sends without waiting: [`sys::send_batch`].
     ///
     /// # Errors
@@ -151,11 +183,11 @@ impl AsFd for Socket {
 }
 
 impl Pair {
-    /// The sockets of a UDP port on every address.
+    /// The sockets of a UDP port on every address. `offload`: several datagrams may come and go in one piece.
     ///
     /// # Errors
     /// As [`Socket::udp`].
-    pub fn udp(port: u16, v6: bool) -> io::Result<Self> {
+    pub fn udp(port: u16, v6: bool, offload: bool) -> io::Result<Self> {
         let main = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Never)?;
         let fragmenting = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Allowed)?;
         // Both have the port; a filter program names the first as the one that receives.
@@ -166,6 +198,10 @@ impl Pair {
         setsockopt(&main.inner, sockopt::AttachReusePortCbpf, &program)?;
         fragmenting.inner.set_reuse_port(true)?;
         fragmenting.inner.bind(&any(v6, port))?;
+        if offload {
+            main.use_segments(true);
+            fragmenting.use_segments(false);
+        }
         Ok(Self { main, fragmenting })
     }
 

@@ -92,15 +92,33 @@ impl Esp {
         sequence: u64,
         esn: bool,
     ) -> Result<(), DropReason> {
-        let Sealing { front, back, trailer, payload_len } = sealing;
+        let Sealing { front, back, .. } = sealing;
         if !packet.push_front(front) || !packet.push_back(back) {
             return Err(DropReason::NoRoom);
         }
         if at > 0 {
             packet.copy_within(front..front + at, 0);
         }
+        self.seal_whole(&mut packet[at..], sealing, spi, sequence, esn);
+        Ok(())
+    }
+
+    /// Makes an ESP packet of `packet`, which is as long as `sealing` says and has the payload in its place.
+    ///
+    /// # Panics
+    /// If it has another length.
+    #[inline]
+    pub(super) fn seal_whole(
+        &self,
+        packet: &mut [u8],
+        sealing: Sealing,
+        spi: Spi,
+        sequence: u64,
+        esn: bool,
+    ) {
+        let Sealing { trailer, payload_len, .. } = sealing;
         let layout = self.transform.own_layout();
-        let (header, rest) = packet[at..].split_at_mut(EspHeader::LEN);
+        let (header, rest) = packet.split_at_mut(EspHeader::LEN);
         let [.., s4, s5, s6, s7] = sequence.to_be_bytes();
         let low = u32::from_be_bytes([s4, s5, s6, s7]);
         header.copy_from_slice(&EspHeader { spi: spi.get(), sequence: low }.emit());
@@ -108,7 +126,6 @@ impl Esp {
         let (data, icv) = rest.split_at_mut(rest.len() - layout.icv_len);
         trailer.emit(&mut data[payload_len..]);
         self.transform.seal(header, esn, sequence, iv, data, icv);
-        Ok(())
     }
 
     /// The parts of an ESP packet under this transform.
@@ -165,7 +182,7 @@ impl Esp {
 
 /// How much longer sealing makes a packet, and with which trailer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sealing {
+pub struct Sealing {
     front: usize,
     back: usize,
     trailer: EspTrailer,
@@ -173,6 +190,21 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
+    /// Length in bytes of the ESP packet.
+    #[must_use]
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.front + self.payload_len + self.back
+    }
+
+    /// Where in the ESP packet its payload is.
+    #[must_use]
+    #[inline]
+    pub fn payload(&self) -> core::ops::Range<usize> {
+        self.front..self.front + self.payload_len
+    }
+
     /// Whether the buffer has room for it.
     #[inline]
     pub(super) fn fits(&self, packet: &PacketBuf) -> bool {

@@ -2,9 +2,11 @@
 //!
 //! Owns the replay window and the order of the checks. What ESP and AH do to the packet is in `esp` and `ah`.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::esp::Payload;
 use super::lifetime::{Limit, Usage};
 use super::pace::Pace;
 use super::protection::Protection;
@@ -112,19 +114,35 @@ impl InboundSa {
     }
 
     fn open_esp(&self, packet: &mut PacketBuf, at: usize) -> Result<Opened, DropReason> {
-        let Protection::Esp(esp) = &self.protection else { return Err(DropReason::EspMalformed) };
         let (_, sealed) = packet.split_at_mut_checked(at).ok_or(DropReason::EspMalformed)?;
-        let mut parts = esp.parts(sealed)?;
-        let sequence = self.check(parts.sequence)?;
-        let proof = esp.verify(&mut parts, self.params.suite.esn(), sequence)?;
-        let arrival = self.accept(sequence, proof)?;
-        let payload = esp.decrypt(parts)?;
+        let (payload, arrival) = self.open_parts(sealed)?;
         if at > 0 {
             packet.copy_within(..at, payload.at);
         }
         packet.trim_front(payload.at);
         packet.truncate(at + payload.len);
         self.count(packet.len(), payload.next_header, arrival)
+    }
+
+    /// As [`open`](Self::open), and tells where in `packet` the payload is.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn open_in_place(&self, packet: &mut [u8]) -> Result<(Opened, Range<usize>), DropReason> {
+        let (payload, arrival) = self.open_parts(packet)?;
+        let opened = self.count(payload.len, payload.next_header, arrival)?;
+        Ok((opened, payload.at..payload.at + payload.len))
+    }
+
+    #[inline]
+    fn open_parts(&self, sealed: &mut [u8]) -> Result<(Payload, Arrival), DropReason> {
+        let Protection::Esp(esp) = &self.protection else { return Err(DropReason::EspMalformed) };
+        let mut parts = esp.parts(sealed)?;
+        let sequence = self.check(parts.sequence)?;
+        let proof = esp.verify(&mut parts, self.params.suite.esn(), sequence)?;
+        let arrival = self.accept(sequence, proof)?;
+        Ok((esp.decrypt(parts)?, arrival))
     }
 
     fn open_ah(

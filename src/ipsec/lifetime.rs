@@ -56,11 +56,17 @@ impl Usage {
     #[must_use]
     #[inline]
     pub fn permits(&self, len: usize) -> bool {
+        self.permits_all(1, len)
+    }
+
+    /// As [`permits`](Self::permits), of `packets` packets with `len` bytes in all.
+    #[must_use]
+    pub fn permits_all(&self, packets: u64, len: usize) -> bool {
         let over = |limit: Option<u64>, used: u64, more: u64| {
             limit.is_some_and(|limit| used.saturating_add(more) > limit)
         };
         !over(self.limits.hard_bytes, self.bytes(), len as u64)
-            && !over(self.limits.hard_packets, self.packets(), 1)
+            && !over(self.limits.hard_packets, self.packets(), packets)
     }
 
     /// Counts a packet of `len` bytes; tells if that reached the soft limit.

@@ -7,6 +7,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
+use super::esp::Sealing;
 use super::lifetime::{Limit, Usage};
 use super::protection::Protection;
 use super::{DropCounters, DropReason, PacketBuf, Place, SaParams};
@@ -153,6 +154,46 @@ impl OutboundSa {
         Ok(self.count(sequence, len))
     }
 
+    /// What sealing does to a payload of `len` bytes; `None` under AH.
+    #[must_use]
+    #[inline]
+    pub fn sealing(&self, len: usize, next_header: NextHeader) -> Option<Sealing> {
+        match &self.protection {
+            Protection::Esp(esp) => Some(esp.sealing(len, next_header)),
+            Protection::Ah(_) => None,
+        }
+    }
+
+    /// Sequence numbers for `packets` packets of `len` bytes in all, counted at once. `None` if they are not all to be
+    /// had: then nothing has changed that matters, and what can still be sealed, can be sealed singly.
+    #[must_use]
+    pub fn reserve(&self, packets: usize, len: usize) -> Option<Reserved> {
+        let count = packets as u64;
+        let last = self.permitted.load(Ordering::Relaxed).min(self.last_sequence());
+        let end = self.sequence.load(Ordering::Relaxed).checked_add(count)?;
+        if count == 0 || end > last || !self.usage.permits_all(count, len) {
+            return None;
+        }
+        let before = self.sequence.fetch_add(count, Ordering::Relaxed);
+        let end = before.checked_add(count).filter(|&end| end <= last)?;
+        let limit = self.count(end, len);
+        Some(Reserved { next: before + 1, end, limit })
+    }
+
+    /// Makes an ESP packet of `packet`, which is as long as `sealing` says, with the payload in its place, and uses up
+    /// one of the `reserved` numbers, which are this SA's.
+    ///
+    /// # Panics
+    /// If no number is left, or `packet` has another length.
+    #[inline]
+    pub fn seal_reserved(&self, reserved: &mut Reserved, packet: &mut [u8], sealing: Sealing) {
+        let Protection::Esp(esp) = &self.protection else { return };
+        assert!(reserved.next <= reserved.end, "no sequence number is given twice");
+        assert_eq!(packet.len(), sealing.len(), "the packet is as long as was said");
+        esp.seal_whole(packet, sealing, self.params.spi, reserved.next, self.esn());
+        reserved.next += 1;
+    }
+
     /// RFC 4303 §3.3.3, RFC 4302 §3.3.2: the first packet has 1, and no number is given twice. For a packet of `len`
     /// bytes, which the limits of the SA must permit.
     fn next_sequence(&self, len: usize) -> Result<u64, DropReason> {
@@ -186,6 +227,21 @@ impl OutboundSa {
 
     fn esn(&self) -> bool {
         self.params.suite.esn()
+    }
+}
+
+/// Sequence numbers of an SA that nobody else gets.
+#[derive(Debug)]
+pub struct Reserved {
+    next: u64,
+    end: u64,
+    limit: Limit,
+}
+
+impl Reserved {
+    /// Whether it reached the soft limit of the SA.
+    pub const fn limit(&self) -> Limit {
+        self.limit
     }
 }
 

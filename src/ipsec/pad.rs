@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::suite::{EspProposal, IkeProposal};
+use super::suite::{ChildProposal, IkeProposal};
 use super::{DfPolicy, DscpPolicy, Lifetime, Mode, TrafficSelector};
 
 mod auth;
@@ -128,9 +128,11 @@ pub struct ChildPolicy {
     /// Number of its SPD entry.
     pub policy: PolicyId,
     /// Acceptable proposals, the preferred first.
-    pub proposals: Vec<EspProposal>,
+    pub proposals: Vec<ChildProposal>,
     /// Tunnel or transport.
     pub mode: Mode,
+    /// With transport mode: whether tunnel mode is taken from a peer that has no transport mode for it (RFC 7296 §1.3.1).
+    pub or_tunnel: bool,
     /// What brings it up.
     pub start: StartPolicy,
     /// Selectors of our side. Never empty.

@@ -328,12 +328,17 @@ impl Sad {
 impl Traffic {
     /// Counts an inner packet received.
     pub fn count_inbound(&self, len: usize) {
-        self.inbound.count(len);
+        self.inbound.count(1, len);
     }
 
     /// Counts an inner packet sent.
     pub fn count_outbound(&self, len: usize) {
-        self.outbound.count(len);
+        self.outbound.count(1, len);
+    }
+
+    /// Counts inner packets sent, `len` bytes in all.
+    pub fn count_all_outbound(&self, packets: usize, len: usize) {
+        self.outbound.count(packets, len);
     }
 
     /// Packets and bytes received.
@@ -350,8 +355,8 @@ impl Traffic {
 }
 
 impl Counter {
-    fn count(&self, len: usize) {
-        self.packets.fetch_add(1, Ordering::Relaxed);
+    fn count(&self, packets: usize, len: usize) {
+        self.packets.fetch_add(packets as u64, Ordering::Relaxed);
         self.bytes.fetch_add(len as u64, Ordering::Relaxed);
     }
 

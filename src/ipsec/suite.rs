@@ -3,7 +3,7 @@
 use core::fmt;
 
 pub use crate::crypto::Encr;
-use crate::wire::ike::numbers::{EsnId, IntegId, KeId, PrfId};
+use crate::wire::ike::numbers::{EsnId, IntegId, KeId, PrfId, ProtocolId};
 
 /// The algorithms of one SA of the SAD, and with them its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,17 +69,30 @@ pub struct IkeProposal {
     pub ke: Vec<KeId>,
 }
 
-/// One proposal for an ESP SA, as configured: for each transform type what is acceptable, in order of preference.
+/// One proposal for a CHILD_SA, as configured: for each transform type what is acceptable, in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EspProposal {
-    /// Encryption; all AEAD or none of them.
+pub struct ChildProposal {
+    /// ESP or AH.
+    pub protocol: Protocol,
+    /// Encryption; all AEAD or none of them. Empty for AH.
     pub encr: Vec<Encr>,
-    /// Integrity; empty with AEAD.
+    /// Integrity; empty with AEAD, never for AH.
     pub integ: Vec<IntegId>,
     /// Key exchange on rekey (PFS); empty for none. Left out in IKE_AUTH (RFC 7296 §1.2).
     pub ke: Vec<KeId>,
     /// Extended sequence numbers, never empty.
     pub esn: Vec<EsnId>,
+}
+
+impl Protocol {
+    /// Its number in IKE (RFC 7296 §3.3.1).
+    #[must_use]
+    pub const fn id(self) -> ProtocolId {
+        match self {
+            Self::Ah => ProtocolId::AH,
+            Self::Esp => ProtocolId::ESP,
+        }
+    }
 }
 
 impl Suite {

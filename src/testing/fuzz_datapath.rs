@@ -76,14 +76,14 @@ pub fn inbound_packet(data: &[u8]) -> usize {
         let path = pair.kind.params(true, false).path;
         let raw = Path { encap: Encap::Plain, ..path };
         let received = match how % 3 {
-            0 => Received { path: raw, traffic_class: 0, buf: packet },
+            0 => Received { path: raw, traffic_class: 0, buf: packet, segment_len: None },
             1 => {
                 let udp = Path { encap: Encap::Udp, ..path };
-                Received { path: udp, traffic_class: next_header, buf: packet }
+                Received { path: udp, traffic_class: next_header, buf: packet, segment_len: None }
             }
             _ => {
                 let buf = pair.protect(packet, NextHeader(next_header))?;
-                Received { path, traffic_class: next_header, buf }
+                Received { path, traffic_class: next_header, buf, segment_len: None }
             }
         };
         let before = counted(&pair.b.stats());
@@ -92,8 +92,8 @@ pub fn inbound_packet(data: &[u8]) -> usize {
         let passed = out.deliver.len() + out.ike.len();
         let after = counted(&pair.b.stats());
         assert_eq!(passed as u64 + after - before, 1, "{:?}: lost, or counted twice", pair.kind);
-        for packet in &out.deliver {
-            let ip = IpPacket::new_checked(&packet[..]).expect("an IP packet is delivered");
+        for packet in out.deliver.iter() {
+            let ip = IpPacket::new_checked(packet).expect("an IP packet is delivered");
             assert_eq!(ip.total_len(), packet.len(), "{:?}: from end to end", pair.kind);
         }
         Some(out.deliver.len())
@@ -177,6 +177,7 @@ impl Pair {
         let path = self.sa.params().path;
         let sealed = Sealed {
             buf: payload,
+            segment_len: None,
             path: Path { encap: Encap::Plain, ..path },
             form: Form::Payload { traffic_class: 0, dont_fragment: true },
         };

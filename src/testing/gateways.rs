@@ -200,6 +200,7 @@ pub fn carry_into(sealed: &Sealed, received: &mut Received) {
     let encap = if whole { Encap::Plain } else { encap };
     received.path = Path { local: remote, remote: local, encap };
     received.traffic_class = 0;
+    received.segment_len = sealed.segment_len;
     let buf = &mut received.buf;
     if !buf.fill_from(&sealed.buf) {
         return buf.clear();
@@ -244,7 +245,7 @@ pub fn carry_into(sealed: &Sealed, received: &mut Received) {
 #[must_use]
 pub fn carry(sealed: &Sealed) -> Received {
     let buf = PacketBuf::new(sealed.buf.len());
-    let mut received = Received { path: sealed.path, traffic_class: 0, buf };
+    let mut received = Received { path: sealed.path, traffic_class: 0, buf, segment_len: None };
     carry_into(sealed, &mut received);
     received
 }

@@ -9,7 +9,7 @@ use crate::ike::WallClock;
 use crate::ipsec::pad::{
     Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
 };
-use crate::ipsec::suite::{Encr, EspProposal, EspSuite, IkeProposal};
+use crate::ipsec::suite::{ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
 use crate::ipsec::{
     DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, PolicyId, SaParams, Spi, TrafficSelector,
 };
@@ -79,6 +79,7 @@ pub fn child(
         policy: PolicyId(policy),
         proposals: vec![esp_proposal()],
         mode: Mode::Tunnel,
+        or_tunnel: false,
         start: StartPolicy::Now,
         ts_local: ts_local.to_vec(),
         ts_peer: ts_peer.to_vec(),
@@ -120,8 +121,9 @@ pub fn ike_proposal() -> IkeProposal {
 
 /// AES-GCM-16-256 without PFS.
 #[must_use]
-pub fn esp_proposal() -> EspProposal {
-    EspProposal {
+pub fn esp_proposal() -> ChildProposal {
+    ChildProposal {
+        protocol: Protocol::Esp,
         encr: vec![AES_GCM_256],
         integ: Vec::new(),
         ke: Vec::new(),

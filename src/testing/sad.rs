@@ -101,7 +101,7 @@ impl ModelSad {
             if outbound.policy != inbound.policy || outbound.suite != inbound.suite {
                 return Err(Violation(format!("the two directions of {spi} differ")));
             }
-            if outbound.encr_key == inbound.encr_key {
+            if have_same_keys(outbound, inbound) {
                 return Err(Violation(format!("the two directions of {spi} share a key")));
             }
         }
@@ -145,18 +145,23 @@ impl ModelSad {
 
     fn is_fresh(&self, params: &SaParams) -> Result<(), Violation> {
         let spi = params.spi;
-        if params.encr_key.is_empty() {
+        if params.encr_key.is_empty() && params.integ_key.is_empty() {
             return Err(Violation(format!("SA {spi} has no key")));
         }
         if params.ts_local.is_empty() || params.ts_peer.is_empty() {
             return Err(Violation(format!("SA {spi} has no traffic selectors")));
         }
         let mut known = self.inbound.values().chain(&self.outbound);
-        if known.any(|sa| sa.encr_key == params.encr_key) {
+        if known.any(|sa| have_same_keys(sa, params)) {
             return Err(Violation(format!("SA {spi} has the key of another")));
         }
         Ok(())
     }
+}
+
+/// AH has an integrity key, an AEAD an encryption key, all else both.
+fn have_same_keys(a: &SaParams, b: &SaParams) -> bool {
+    a.encr_key == b.encr_key && a.integ_key == b.integ_key
 }
 
 fn same_sa(outbound: &SaParams, inbound: &SaParams) -> Result<(), Violation> {

@@ -14,5 +14,6 @@ pub mod natt;
 pub mod reader;
 pub mod tcp;
 pub mod udp;
+pub mod vnet;
 
 pub use reader::{Malformed, ParseError, Reader};

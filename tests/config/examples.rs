@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ipsecd::cli::{check, genpsk, pki};
-use ipsecd::config::{self, Config, render_esp, render_ike};
+use ipsecd::config::{self, Config, render_child, render_ike};
 use ipsecd::crypto::random::SecureRandom;
 use ipsecd::daemon::secrets::FsSecrets;
 use ipsecd::ipsec::pad::{EncapPolicy, Peer, PeerAddress, StartPolicy};
@@ -50,7 +50,7 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
     std::fs::write(&file, &text).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let table: toml::Table = text.parse().unwrap();
-    if table.get("auth").is_some_and(|auth| auth.get("cert").is_some()) {
+    if table.get("auth").is_some_and(|auth| auth.get("ca").is_some()) {
         let args = pki::PkiArgs {
             sites: vec!["a.example.net".to_owned(), "b.example.net".to_owned()],
             dir: dir.path().to_owned(),
@@ -63,6 +63,9 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
         // The elliptic curves take no number twice.
         let mut rng = ipsecd::testing::FixedRandom::new(1, 1);
         pki::run(&args, &mut rng, SystemTime::UNIX_EPOCH + TODAY, &mut Vec::new()).unwrap();
+        let pass = dir.path().join("joe.pass");
+        std::fs::write(&pass, "correct horse\n").unwrap();
+        std::fs::set_permissions(&pass, std::fs::Permissions::from_mode(0o600)).unwrap();
         return (dir, file);
     }
     let place = |key: &toml::Value| -> PathBuf {
@@ -171,7 +174,7 @@ fn strongswans_side_has_the_same_words() {
     assert_eq!(render_ike(&ours.ike.proposals[0]), value("proposals")[0]);
     assert_eq!(render_ike(&ours.ike.proposals[1]), "aes256-sha256-prfsha256-modp2048");
     assert_eq!(value("proposals")[1], "aes256-sha256-modp2048");
-    let esp: Vec<String> = ours.children[0].proposals.iter().map(render_esp).collect();
+    let esp: Vec<String> = ours.children[0].proposals.iter().map(render_child).collect();
     assert_eq!(esp, value("esp_proposals"));
     assert_eq!(value("local_addrs"), ["198.51.100.1"]);
     assert_eq!(ours.address, PeerAddress::Ip("198.51.100.1".parse().unwrap()));

@@ -85,6 +85,7 @@ fn nothing_is_allocated(
         path: path(2, 1, Encap::Udp, false),
         traffic_class: 0,
         buf: PacketBuf::new(MAX_LEN),
+        segment_len: None,
     };
     let mut worker = Worker {
         sender: a.datapath,

@@ -60,11 +60,11 @@ fn at_b(b: &mut Gateway, out: &OutboundBatch) -> Option<Vec<u8>> {
             let whole = reassembled(&parts.iter().collect::<Vec<_>>());
             let Path { local, remote, .. } = several[0].path;
             let path = Path { local: remote, remote: local, encap: Encap::Plain };
-            Received { path, traffic_class: 0, buf: buf(&whole) }
+            Received { path, traffic_class: 0, buf: buf(&whole), segment_len: None }
         }
     };
     b.datapath.inbound_batch(b.now, core::slice::from_mut(&mut received), &mut b.inbound);
-    b.inbound.deliver.first().map(|buf| buf.to_vec())
+    b.inbound.deliver.first().map(<[u8]>::to_vec)
 }
 
 #[test]

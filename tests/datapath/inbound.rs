@@ -37,7 +37,7 @@ fn port_4500_carries_ike_esp_and_keepalives() {
     assert_eq!(out.ike.len(), 1);
     assert_eq!((&*out.ike[0].buf, out.ike[0].path), (&b"IKE"[..], from_a()));
     assert_eq!(out.deliver.len(), 1);
-    assert_eq!(*out.deliver[0], packet);
+    assert_eq!(out.deliver[0], packet);
     assert_eq!(b.datapath.stats().keepalives, 1);
     assert_eq!(b.dropped(), [(DropReason::NattMalformed, 1)]);
 
@@ -58,7 +58,7 @@ fn esp_in_udp_and_without_both_pass() {
             sealed = ip_between("192.0.2.1", "192.0.2.2", 50, &sealed);
         }
         let out = b.receive(path(2, 1, encap, false), Ecn::NotEct, &[sealed]);
-        assert_eq!(*out.deliver[0], packet);
+        assert_eq!(out.deliver[0], packet);
         assert_eq!(count(&out.notices, |n| matches!(n, Notice::PeerMoved { .. })), 0);
     }
 }
@@ -200,7 +200,7 @@ fn congestion_on_the_way_reaches_the_inner_packet() {
             let packet = with_traffic_class(udp(v6, 100), 0xb8 | inner);
             let sealed = a.seal(&packet);
             let out = b.receive(from_a(), outer, &[sealed]);
-            let got = out.deliver.first().map(|buf| buf.to_vec());
+            let got = out.deliver.first().map(<[u8]>::to_vec);
             let expected = delivered.map(|ecn| with_traffic_class(packet, 0xb8 | ecn));
             assert_eq!(got, expected, "IPv6 {v6}, inner {inner}, outer {outer:?}");
             let dropped =

@@ -74,5 +74,5 @@ pub(crate) fn arrives_as(kind: Kind, packet: &[u8]) -> Vec<u8> {
 /// Seals at A, opens at B.
 pub(crate) fn carried(a: &mut Gateway, b: &mut Gateway, packet: &[u8]) -> Vec<Vec<u8>> {
     let out = a.send(&[packet.to_vec()]);
-    b.receive_sealed(&out.sealed).deliver.iter().map(|buf| buf.to_vec()).collect()
+    b.receive_sealed(&out.sealed).deliver.iter().map(<[u8]>::to_vec).collect()
 }

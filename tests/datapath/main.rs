@@ -15,6 +15,7 @@ mod inbound;
 mod kinds;
 mod mtu;
 mod mutate;
+mod offload;
 mod outbound;
 mod robustness;
 mod support;

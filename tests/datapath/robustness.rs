@@ -150,6 +150,7 @@ fn workers_share_an_sa_without_loss_or_duplicate() {
                                 path: path(2, 1, Encap::Udp, false),
                                 traffic_class: 0,
                                 buf: buf(packet),
+                                segment_len: None,
                             })
                             .collect();
                         receiver.inbound_batch(now, &mut received, &mut out);
@@ -172,8 +173,12 @@ fn a_snapshot_in_use_goes_on_working_after_an_update() {
     let packet = udp(false, 100);
     let sealed = a.seal(&packet);
     assert_eq!(b.open(&sealed), None);
-    let mut received =
-        [Received { path: path(2, 1, Encap::Udp, false), traffic_class: 0, buf: buf(&sealed) }];
+    let mut received = [Received {
+        path: path(2, 1, Encap::Udp, false),
+        traffic_class: 0,
+        buf: buf(&sealed),
+        segment_len: None,
+    }];
     old.inbound_batch(b.now, &mut received, &mut b.inbound);
-    assert_eq!(*b.inbound.deliver[0], packet);
+    assert_eq!(b.inbound.deliver[0], packet);
 }

@@ -180,7 +180,12 @@ impl Gateway {
     pub(crate) fn receive(&mut self, path: Path, ecn: Ecn, packets: &[Vec<u8>]) -> &InboundBatch {
         let mut received: Vec<_> = packets
             .iter()
-            .map(|packet| Received { path, traffic_class: ecn.bits(), buf: buf(packet) })
+            .map(|packet| Received {
+                path,
+                traffic_class: ecn.bits(),
+                buf: buf(packet),
+                segment_len: None,
+            })
             .collect();
         self.datapath.inbound_batch(self.now, &mut received, &mut self.inbound);
         assert!(
@@ -200,7 +205,7 @@ impl Gateway {
     /// What one packet on the usual path becomes.
     pub(crate) fn open(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         let out = self.receive(path(2, 1, Encap::Udp, false), Ecn::NotEct, &[packet.to_vec()]);
-        out.deliver.first().map(|buf| buf.to_vec())
+        out.deliver.first().map(<[u8]>::to_vec)
     }
 
     pub(crate) fn dropped(&self) -> Vec<(ipsecd::datapath::DropReason, u64)> {

@@ -16,6 +16,7 @@ mod examples;
 mod keylog;
 mod lifecycle;
 mod manual;
+mod modes;
 mod playground;
 mod pmtu;
 mod proof;

@@ -4,7 +4,7 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use ipsecd::ike::{Event, Phase};
-use ipsecd::ipsec::suite::{Encr, EspProposal, IkeProposal};
+use ipsecd::ipsec::suite::{ChildProposal, Encr, IkeProposal, Protocol};
 use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
 use crate::support::*;
@@ -123,7 +123,13 @@ fn every_ike_and_esp_algorithm_establishes_and_rekeys() {
         let integ = if integ == IntegId::NONE { vec![] } else { vec![integ] };
         suites.push((
             IkeProposal { encr: vec![encr], integ: integ.clone(), prf: vec![prf], ke: vec![ke] },
-            EspProposal { encr: vec![encr], integ, ke: vec![ke], esn: vec![EsnId::NO_ESN] },
+            ChildProposal {
+                protocol: Protocol::Esp,
+                encr: vec![encr],
+                integ,
+                ke: vec![ke],
+                esn: vec![EsnId::NO_ESN],
+            },
         ));
     }
     for (ike, esp) in suites {
@@ -134,7 +140,7 @@ fn every_ike_and_esp_algorithm_establishes_and_rekeys() {
         }
         let mut pair = established_of(2, a, b);
         assert_eq!(only_sa(&pair, A).suite.unwrap().encr, ike.encr[0]);
-        assert_eq!(only_child(&pair, B).suite.encr, esp.encr[0]);
+        assert_eq!(only_child(&pair, B).suite.esp().unwrap().encr, esp.encr[0]);
         pair.rekey_children(A).unwrap();
         settle(&mut pair);
         pair.rekey_ike(B).unwrap();

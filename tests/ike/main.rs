@@ -14,6 +14,7 @@ mod establish;
 mod harness;
 mod liveness;
 mod lost;
+mod modes;
 mod mutate;
 mod nat;
 mod refused;

@@ -121,6 +121,9 @@ impl Side {
     fn join(&self, router: &Netns) {
         let device = self.wire();
         self.gw.ip(&format!("link add wan0 type veth peer name {device} netns {}", router.name()));
+        // As the driver of a card without offloads would have it: on this link each packet is one by itself, also where a
+        // capture looks.
+        self.gw.ip("link set wan0 gso_max_segs 1");
         for v6 in [false, true] {
             let (family, bits, nodad) = if v6 { ("-6", 64, "nodad") } else { ("-4", 24, "") };
             let (gw, via) = (self.outside(v6), self.router(v6));

@@ -45,6 +45,19 @@ pub(crate) fn ping(from: &Netns, source: IpAddr, target: IpAddr) {
 /// Sends `size` bytes over TCP; the far end must have received the very same.
 #[track_caller]
 pub(crate) fn transfer(from: &Netns, source: IpAddr, to: &Netns, target: IpAddr, size: usize) {
+    transfer_through_nat(from, source, source, to, target, size);
+}
+
+/// The same where the far end sees `outside` in place of `source`.
+#[track_caller]
+pub(crate) fn transfer_through_nat(
+    from: &Netns,
+    source: IpAddr,
+    outside: IpAddr,
+    to: &Netns,
+    target: IpAddr,
+    size: usize,
+) {
     let listener = to.enter(|| TcpListener::bind((target, 0))).expect("listener");
     let target = listener.local_addr().expect("an address");
     let receiver = thread::spawn(move || {
@@ -79,7 +92,7 @@ pub(crate) fn transfer(from: &Netns, source: IpAddr, to: &Netns, target: IpAddr,
     }
     drop(stream);
     let (seen, received, digest) = receiver.join().expect("the receiver ends");
-    assert_eq!((seen, received), (source, size), "{source} -> {target}: from whom, how much");
+    assert_eq!((seen, received), (outside, size), "{source} -> {target}: from whom, how much");
     assert_eq!(digest, hash.finalize(), "{source} -> {target}: other bytes arrived");
 }
 

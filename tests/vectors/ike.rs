@@ -92,7 +92,7 @@ pub(crate) fn child_keys(case: &Case) -> Result<(), String> {
     let keys = keymat::child_keys(
         prf(case, "prf")?,
         &secret(case, "sk_d")?,
-        suite,
+        suite.into(),
         shared.as_ref(),
         &case.hex("nonce_i")?,
         &case.hex("nonce_r")?,

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
-use super::create_child::{self, Offer};
+use super::create_child;
 use super::eap::{Asking, Serving};
+use super::offer::Offer;
 use super::sa_init::InitDone;
 use super::{Parts, notify};
 use crate::crypto::Secret;
@@ -170,8 +171,10 @@ impl IkeSa {
                     got: auth.method,
                     expected: "the pre-shared key",
                 }),
-                PeerAuth::Signature(_) if is_psk => {
-                    Err(CloseReason::MethodOfPeer { got: auth.method, expected: "a signature" })
+                PeerAuth::Signature(authority) if is_psk => {
+                    let expected =
+                        if authority.keys.is_empty() { "a certificate" } else { "a public key" };
+                    Err(CloseReason::MethodOfPeer { got: auth.method, expected })
                 }
                 PeerAuth::Psk(key) => {
                     let good = signed.psk(key, id) == Some(Secret::copy_of(&auth.data));
@@ -243,11 +246,14 @@ impl IkeSa {
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.extend(auth);
-        let offer = peer
-            .children
-            .first()
-            .cloned()
-            .map(|policy| Offer::new(ctx, self.id, policy.into(), None));
+        let first = peer.children.first().cloned();
+        let offer = match first.map(|policy| Offer::new(ctx, self, policy.into())).transpose() {
+            Ok(offer) => offer,
+            Err(reason) => {
+                self.close(ctx, reason);
+                return;
+            }
+        };
         if let Some(offer) = &offer {
             payloads.extend(offer.payloads_for_auth());
         }

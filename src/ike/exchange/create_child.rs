@@ -5,64 +5,24 @@ use std::sync::Arc;
 
 use tracing::{debug, info};
 
+use super::offer::{Found, Offer};
 use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
+use crate::crypto::Secret;
 use crate::crypto::dh::KeyPair;
 use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
-use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, State, Task};
+use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, Task};
 use crate::ike::keymat::child_keys;
 use crate::ike::limits;
-use crate::ike::narrow::{narrow, within};
+use crate::ike::narrow::within;
 use crate::ike::proposal::{self, Chosen};
 use crate::ipsec::pad::ChildPolicy;
-use crate::ipsec::suite::EspSuite;
-use crate::ipsec::{SaParams, SadUpdate, Spi, TrafficSelector};
+use crate::ipsec::suite::{Protocol, Suite};
+use crate::ipsec::{Mode, SaParams, SadUpdate, Spi};
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
-use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Ts};
-
-/// What we offered for a CHILD_SA.
-pub(in crate::ike) struct Offer {
-    pub(in crate::ike) policy: Arc<ChildPolicy>,
-    pub(in crate::ike) spi: Spi,
-    ts_local: Vec<TrafficSelector>,
-    ts_peer: Vec<TrafficSelector>,
-}
-
-impl Offer {
-    /// An offer by a policy; when it replaces a CHILD_SA, with selectors no narrower than that one's (RFC 7296 §2.9.2).
-    pub(in crate::ike) fn new(
-        ctx: &mut Ctx<'_>,
-        owner: SaId,
-        policy: Arc<ChildPolicy>,
-        _replaces: Option<&ChildSa>,
-    ) -> Self {
-        Self {
-            spi: ctx.fresh_spi(owner),
-            ts_local: policy.ts_local.clone(),
-            ts_peer: policy.ts_peer.clone(),
-            policy,
-        }
-    }
-
-    pub(in crate::ike) fn payloads_for_auth(&self) -> [Payload; 3] {
-        self.payloads(false)
-    }
-
-    fn payloads(&self, with_ke: bool) -> [Payload; 3] {
-        [
-            Payload::Sa(proposal::esp_offer(&self.policy.proposals, self.spi, with_ke)),
-            Payload::TsI(Ts { selectors: self.ts_local.clone() }),
-            Payload::TsR(Ts { selectors: self.ts_peer.clone() }),
-        ]
-    }
-
-    /// The SPI is free again.
-    pub(in crate::ike) fn forget(&self, ctx: &mut Ctx<'_>) {
-        ctx.spis.remove(&self.spi);
-    }
-}
+use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Sa, Ts};
 
 /// A CREATE_CHILD_SA request of ours for a CHILD_SA.
 pub(in crate::ike) struct ChildRequest {
@@ -75,7 +35,7 @@ pub(in crate::ike) struct ChildRequest {
     /// The peer rekeyed the same CHILD_SA meanwhile.
     pub(in crate::ike) collision: Option<Collision>,
     /// SPIs of which a DELETE came before any CHILD_SA was known to have them: the answer to this request may be under way.
-    pub(in crate::ike) deleted_early: Vec<Vec<u8>>,
+    pub(in crate::ike) deleted_early: Vec<(Protocol, Vec<u8>)>,
 }
 
 /// The other half of a simultaneous rekey: the CHILD_SA that the peer's request made, and the lower nonce of that exchange.
@@ -134,6 +94,10 @@ impl Refusal {
         Payload::Notify(Notify::for_sa(*protocol, spi.clone(), self.notify))
     }
 }
+
+/// The peer took our offer in a way that it may not.
+const CHOSE_OTHER: CloseReason =
+    CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA");
 
 fn close_reason(notify: NotifyType) -> CloseReason {
     match notify {
@@ -200,16 +164,24 @@ impl IkeSa {
         };
         let key = group.and_then(|group| KeyPair::generate(group, ctx.rng));
         let nonce = ctx.random_bytes(limits::NONCE_LEN);
-        let offer = Offer::new(ctx, self.id, policy, None);
+        let name = Arc::clone(&policy.name);
+        let offer = match Offer::new(ctx, self, policy) {
+            Ok(offer) => offer,
+            Err(reason) => {
+                self.child_failed(ctx, &name, reason);
+                return;
+            }
+        };
         let mut payloads = Vec::new();
-        if let Some(spi) = replaces {
+        if let Some(old) = replaces.and_then(|spi| self.child(spi)) {
             // RFC 7296 §1.3.3: the SPI is the one that the exchange's initiator expects inbound packets with.
             payloads.push(Payload::Notify(Notify::for_sa(
-                ProtocolId::ESP,
-                spi.to_be_bytes(),
+                old.suite.protocol().id(),
+                old.spi_inbound.to_be_bytes(),
                 NotifyType::REKEY_SA,
             )));
         }
+        payloads.extend(offer.notifies());
         let [sa, ts_i, ts_r] = offer.payloads(key.is_some());
         payloads.push(sa);
         payloads.push(Payload::Nonce(Nonce { data: nonce.clone() }));
@@ -247,7 +219,7 @@ impl IkeSa {
         let ChildRequest { offer, replaces, nonce: nonce_i, key, collision, deleted_early, .. } =
             request;
         let with_ke = key.is_some();
-        let chosen = proposal::accept_esp(&offer.policy.proposals, sa, with_ke);
+        let chosen = proposal::accept_child(&offer.proposals, sa, with_ke);
         let shared = match (&key, parts.ke, chosen.as_ref().and_then(|chosen| chosen.ke)) {
             (Some(key), Some(ke), Some(group)) if ke.group == group && key.group() == group => {
                 key.agree(&ke.data).ok().map(Some)
@@ -260,13 +232,19 @@ impl IkeSa {
             (Some(chosen), Some(shared)) => {
                 self.agreed_as_initiator(&offer, &chosen, shared.as_ref(), &nonces, &parts)
             }
-            _ => None,
+            _ => Err(CHOSE_OTHER),
         };
-        let Some(mut agreed) = agreed else {
-            self.disown(ctx, &offer, replaces);
-            return;
+        let mut agreed = match agreed {
+            Ok(agreed) => agreed,
+            Err(reason) => {
+                self.disown(ctx, &offer, parts.sa, replaces, reason);
+                return;
+            }
         };
-        if deleted_early.iter().any(|spi| *spi == agreed.spi_outbound.to_be_bytes()) {
+        let is_early = |(protocol, spi): &(Protocol, Vec<u8>)| {
+            *protocol == agreed.suite.protocol() && *spi == agreed.spi_outbound.to_be_bytes()
+        };
+        if deleted_early.iter().any(is_early) {
             // The peer has deleted it already, and what it replaced is not wanted either.
             offer.forget(ctx);
             if let Some(old) = replaces {
@@ -300,10 +278,16 @@ impl IkeSa {
 
     /// The peer took our offer in a way that we cannot use. It has its half of a CHILD_SA, though, and takes the one that this
     /// was to replace for replaced: both are deleted.
-    fn disown(&mut self, ctx: &mut Ctx<'_>, offer: &Offer, replaces: Option<Spi>) {
-        let reason = CloseReason::PeerMisbehaved("it chose what was not offered for a CHILD_SA");
+    fn disown(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        offer: &Offer,
+        answer: Option<&Sa>,
+        replaces: Option<Spi>,
+        reason: CloseReason,
+    ) {
         self.child_failed(ctx, &offer.policy.name, reason);
-        self.queue(Task::Disown(offer.spi));
+        self.queue(Task::Disown(offer.protocol_of(answer), offer.spi));
         if let Some(old) = replaces {
             self.expire_child(ctx, old);
         }
@@ -312,27 +296,44 @@ impl IkeSa {
     fn agreed_as_initiator(
         &self,
         offer: &Offer,
-        chosen: &Chosen<EspSuite>,
-        shared: Option<&crate::crypto::Secret>,
+        chosen: &Chosen<Suite>,
+        shared: Option<&Secret>,
         nonces: &Nonces<'_>,
         parts: &Parts<'_>,
-    ) -> Option<Agreed> {
-        let session = self.session.as_ref()?;
-        let spi_outbound = spi_of(&chosen.peer_spi).filter(|spi| self.is_fresh_at_peer(*spi))?;
-        let (ts_i, ts_r) = (&parts.ts_i?.selectors, &parts.ts_r?.selectors);
+    ) -> Result<Agreed, CloseReason> {
+        let session = self.session.as_ref().ok_or(CHOSE_OTHER)?;
+        let spi_outbound = spi_of(&chosen.peer_spi)
+            .filter(|spi| self.is_fresh_at_peer(chosen.suite.protocol(), *spi))
+            .ok_or(CHOSE_OTHER)?;
+        let mut ts_local = parts.ts_i.ok_or(CHOSE_OTHER)?.selectors.clone();
+        let mut ts_peer = parts.ts_r.ok_or(CHOSE_OTHER)?.selectors.clone();
+        let mode = match (offer.mode, parts.notify(NotifyType::USE_TRANSPORT_MODE)) {
+            (Mode::Transport, Some(_)) => Mode::Transport,
+            // RFC 7296 §1.3.1: if tunnel mode will not do, the initiator deletes it.
+            (Mode::Transport, None) if !offer.policy.or_tunnel => {
+                return Err(CloseReason::NoTransport);
+            }
+            (Mode::Tunnel, Some(_)) => return Err(CHOSE_OTHER),
+            (_, None) => Mode::Tunnel,
+        };
+        if mode == Mode::Transport {
+            self.behind_nats(&mut ts_local, &mut ts_peer);
+        }
         // RFC 7296 §2.9: narrowed is well, widened is not.
-        if !within(ts_i, &offer.ts_local) || !within(ts_r, &offer.ts_peer) {
-            return None;
+        if !within(&ts_local, &offer.ts_local) || !within(&ts_peer, &offer.ts_peer) {
+            return Err(CHOSE_OTHER);
         }
         let keys =
-            child_keys(session.suite.prf, &session.sk_d, chosen.suite, shared, nonces.i, nonces.r)?;
-        Some(Agreed {
+            child_keys(session.suite.prf, &session.sk_d, chosen.suite, shared, nonces.i, nonces.r)
+                .ok_or(CHOSE_OTHER)?;
+        Ok(Agreed {
             policy: Arc::clone(&offer.policy),
             spi_inbound: offer.spi,
             spi_outbound,
             suite: chosen.suite,
-            ts_local: ts_i.clone(),
-            ts_peer: ts_r.clone(),
+            mode,
+            ts_local,
+            ts_peer,
             path: self.esp_path(),
             initiator: true,
             origin: self.origin(None, true, nonces),
@@ -351,18 +352,22 @@ impl IkeSa {
         let nonces = Nonces { i: &init.nonce_i, r: &init.nonce_r };
         let agreed = parts
             .sa
-            .and_then(|sa| proposal::accept_esp(&offer.policy.proposals, sa, false))
+            .and_then(|sa| proposal::accept_child(&offer.proposals, sa, false))
+            .ok_or(CHOSE_OTHER)
             .and_then(|chosen| self.agreed_as_initiator(&offer, &chosen, None, &nonces, parts));
-        let Some(agreed) = agreed else {
-            match parts.error() {
-                Some(error) if parts.sa.is_none() => {
-                    offer.forget(ctx);
-                    let reason = close_reason(error.notify_type);
-                    self.child_failed(ctx, &offer.policy.name, reason);
+        let agreed = match agreed {
+            Ok(agreed) => agreed,
+            Err(reason) => {
+                match parts.error() {
+                    Some(error) if parts.sa.is_none() => {
+                        offer.forget(ctx);
+                        let reason = close_reason(error.notify_type);
+                        self.child_failed(ctx, &offer.policy.name, reason);
+                    }
+                    _ => self.disown(ctx, &offer, parts.sa, None, reason),
                 }
-                _ => self.disown(ctx, &offer, None),
+                return;
             }
-            return;
         };
         let jitter = ctx.random_u32();
         let Some(peer) = self.peer.clone() else { return };
@@ -375,9 +380,11 @@ impl IkeSa {
     }
 
     /// Whether no CHILD_SA of this peer has that SPI at its end.
-    fn is_fresh_at_peer(&self, spi: Spi) -> bool {
+    fn is_fresh_at_peer(&self, protocol: Protocol, spi: Spi) -> bool {
         self.children.iter().all(|child| {
-            child.spi_outbound != spi || matches!(child.state, ChildState::Lingering(_))
+            child.spi_outbound != spi
+                || child.suite.protocol() != protocol
+                || matches!(child.state, ChildState::Lingering(_))
         })
     }
 
@@ -541,35 +548,13 @@ impl IkeSa {
         nonces: &Nonces<'_>,
     ) -> Result<Answered, Refusal> {
         let peer = self.peer.clone().ok_or(Refusal::new(NotifyType::NO_ADDITIONAL_SAS))?;
-        let (Some(sa), Some(ts_i), Some(ts_r)) = (parts.sa, parts.ts_i, parts.ts_r) else {
-            return Err(Refusal::new(NotifyType::INVALID_SYNTAX));
-        };
         let old =
             replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
         let is_auth = matches!(self.responses.classify(1), crate::ike::window::Incoming::New)
             && self.children.is_empty()
             && parts.auth.is_some();
-        let mut refusal = NotifyType::TS_UNACCEPTABLE;
-        let mut found = None;
-        for policy in &peer.children {
-            if old.is_some_and(|old| old.policy.name != policy.name) {
-                continue;
-            }
-            let ts_peer = narrow(&ts_i.selectors, &policy.ts_peer);
-            let ts_local = narrow(&ts_r.selectors, &policy.ts_local);
-            if ts_peer.is_empty() || ts_local.is_empty() {
-                continue;
-            }
-            let peer_ke = parts.ke.map(|ke| ke.group);
-            match proposal::choose_esp(&policy.proposals, sa, !is_auth, peer_ke) {
-                Some(chosen) => {
-                    found = Some((policy.clone(), chosen, ts_local, ts_peer));
-                    break;
-                }
-                None => refusal = NotifyType::NO_PROPOSAL_CHOSEN,
-            }
-        }
-        let (policy, chosen, ts_local, ts_peer) = found.ok_or(Refusal::new(refusal))?;
+        let Found { policy, chosen, mode, ts_local, ts_peer } =
+            self.find_policy(&peer, parts, old, !is_auth).map_err(Refusal::new)?;
         let mut key = None;
         let mut shared = None;
         if let Some(group) = chosen.ke {
@@ -585,7 +570,7 @@ impl IkeSa {
             key = Some(ours);
         }
         let spi_outbound = spi_of(&chosen.peer_spi)
-            .filter(|spi| self.is_fresh_at_peer(*spi))
+            .filter(|spi| self.is_fresh_at_peer(chosen.suite.protocol(), *spi))
             .ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
         let session = self.session.as_ref().ok_or(Refusal::new(NotifyType::TEMPORARY_FAILURE))?;
         let keys = child_keys(
@@ -598,7 +583,10 @@ impl IkeSa {
         )
         .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let spi_inbound = ctx.fresh_spi(self.id);
-        let mut payloads = vec![Payload::Sa(proposal::answer_esp(&chosen, spi_inbound))];
+        let mut payloads = vec![Payload::Sa(proposal::answer_child(&chosen, spi_inbound))];
+        if mode == Mode::Transport {
+            payloads.push(notify(NotifyType::USE_TRANSPORT_MODE, &[]));
+        }
         payloads.extend(
             key.map(|key| Payload::Ke(Ke { group: key.group(), data: key.public().to_vec() })),
         );
@@ -606,10 +594,11 @@ impl IkeSa {
         payloads.push(Payload::TsR(Ts { selectors: ts_local.clone() }));
         let jitter = ctx.random_u32();
         let agreed = Agreed {
-            policy: Arc::new(policy),
+            policy,
             spi_inbound,
             spi_outbound,
             suite: chosen.suite,
+            mode,
             ts_local,
             ts_peer,
             path: self.esp_path(),
@@ -694,7 +683,8 @@ impl IkeSa {
     pub(in crate::ike) fn announce_child(&self, ctx: &mut Ctx<'_>, child: &ChildSa, rekeyed: bool) {
         info!(
             peer = %self.peer_name(), child = %child.policy.name, spi_inbound = %child.spi_inbound,
-            spi_outbound = %child.spi_outbound, suite = %child.suite, encap = ?child.path.encap, rekeyed, "CHILD_SA installed"
+            spi_outbound = %child.spi_outbound, suite = %child.suite, mode = ?child.mode, encap = ?child.path.encap,
+            rekeyed, "CHILD_SA installed"
         );
         ctx.events.push_back(Event::ChildSaEstablished {
             peer: self.peer_name(),

@@ -8,7 +8,7 @@ use crate::ike::child_sa::ChildState;
 use crate::ike::event::{CloseReason, Event};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, State};
 use crate::ike::limits;
-use crate::ipsec::{SadUpdate, Spi};
+use crate::ipsec::{Protocol, SadUpdate, Spi};
 use crate::wire::ike::numbers::{ExchangeType, ProtocolId};
 use crate::wire::ike::payload::{Delete, Payload};
 
@@ -17,6 +17,7 @@ impl IkeSa {
 
     pub(in crate::ike) fn begin_delete_children(&mut self, ctx: &mut Ctx<'_>, spis: Vec<Spi>) {
         let mut named = Vec::new();
+        let mut deletes = Deletes::default();
         for spi in spis {
             let peer = self.peer_name();
             let Some(child) = self.child(spi) else { continue };
@@ -31,19 +32,19 @@ impl IkeSa {
             if let Some(update) = child.remove_outbound() {
                 ctx.sad(update);
             }
+            deletes.name(child.suite.protocol(), spi);
             named.push(spi);
         }
         if named.is_empty() {
             return;
         }
-        let payload = Payload::Delete(Delete::esp(named.iter().map(|spi| spi.to_be_bytes())));
-        self.request(ctx, ExchangeType::INFORMATIONAL, &[payload]);
+        self.request(ctx, ExchangeType::INFORMATIONAL, &deletes.payloads());
         self.active = Some(Active::DeleteChildren(named));
     }
 
     /// The peer has half a CHILD_SA of which we have nothing but the SPI that we offered.
-    pub(in crate::ike) fn begin_disown(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
-        let payload = Payload::Delete(Delete::esp([spi.to_be_bytes()]));
+    pub(in crate::ike) fn begin_disown(&mut self, ctx: &mut Ctx<'_>, protocol: Protocol, spi: Spi) {
+        let payload = Payload::Delete(Delete::of(protocol.id(), [spi.to_be_bytes()]));
         self.request(ctx, ExchangeType::INFORMATIONAL, &[payload]);
         self.active = Some(Active::Disown(spi));
     }
@@ -99,34 +100,36 @@ impl IkeSa {
         ctx: &mut Ctx<'_>,
         payloads: &[Payload],
     ) -> Vec<Payload> {
-        let mut paired = Vec::new();
+        let mut paired = Deletes::default();
         for payload in payloads {
             let Payload::Delete(delete) = payload else { continue };
-            if delete.protocol == ProtocolId::ESP {
-                for spi in &delete.spis {
-                    paired.extend(self.delete_by_peer(ctx, spi));
+            let protocol = match delete.protocol {
+                ProtocolId::AH => Protocol::Ah,
+                ProtocolId::ESP => Protocol::Esp,
+                _ => continue,
+            };
+            for spi in &delete.spis {
+                if let Some(spi) = self.delete_by_peer(ctx, protocol, spi) {
+                    paired.name(protocol, spi);
                 }
             }
         }
-        if paired.is_empty() {
-            Vec::new()
-        } else {
-            vec![Payload::Delete(Delete::esp(paired.iter().map(|spi| spi.to_be_bytes())))]
-        }
+        paired.payloads()
     }
 
     /// The peer no longer receives on `spi`. Returns our half of the pair for the answer.
-    fn delete_by_peer(&mut self, ctx: &mut Ctx<'_>, spi: &[u8]) -> Option<Spi> {
+    fn delete_by_peer(&mut self, ctx: &mut Ctx<'_>, protocol: Protocol, spi: &[u8]) -> Option<Spi> {
         let until = ctx.now + limits::LINGER;
         let at = self.children.iter().position(|child| {
-            spi == child.spi_outbound.to_be_bytes()
+            protocol == child.suite.protocol()
+                && spi == child.spi_outbound.to_be_bytes()
                 && !matches!(child.state, ChildState::Lingering(_))
         });
         let Some(at) = at else {
             if let Some(Active::Child(request)) = &mut self.active
                 && request.deleted_early.len() < limits::MAX_EARLY_DELETES
             {
-                request.deleted_early.push(spi.to_vec());
+                request.deleted_early.push((protocol, spi.to_vec()));
             }
             return None;
         };
@@ -181,5 +184,32 @@ impl IkeSa {
                 spi,
             });
         }
+    }
+}
+
+/// SPIs to be deleted. A DELETE payload is of one protocol (RFC 7296 §3.11).
+#[derive(Default)]
+struct Deletes {
+    ah: Vec<Spi>,
+    esp: Vec<Spi>,
+}
+
+impl Deletes {
+    fn name(&mut self, protocol: Protocol, spi: Spi) {
+        match protocol {
+            Protocol::Ah => self.ah.push(spi),
+            Protocol::Esp => self.esp.push(spi),
+        }
+    }
+
+    fn payloads(&self) -> Vec<Payload> {
+        [(Protocol::Ah, &self.ah), (Protocol::Esp, &self.esp)]
+            .into_iter()
+            .filter(|(_, spis)| !spis.is_empty())
+            .map(|(protocol, spis)| {
+                let spis = spis.iter().map(|spi| spi.to_be_bytes());
+                Payload::Delete(Delete::of(protocol.id(), spis))
+            })
+            .collect()
     }
 }

@@ -13,7 +13,7 @@ use crate::ipsec::Spi;
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
 use crate::wire::ike::header::IkeSpi;
-use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
+use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType};
 use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Sa};
 
 /// A CREATE_CHILD_SA request of ours for a new IKE SA.
@@ -32,7 +32,8 @@ impl IkeSa {
     /// Responder: the CHILD_SA that the peer wants to replace; the notify has the SPI that it receives on.
     pub(super) fn rekeyed_child(&self, rekey: &Notify) -> Result<Spi, Refusal> {
         let child = self.children.iter().find(|child| {
-            rekey.protocol == ProtocolId::ESP && rekey.spi == child.spi_outbound.to_be_bytes()
+            rekey.protocol == child.suite.protocol().id()
+                && rekey.spi == child.spi_outbound.to_be_bytes()
         });
         match child.map(|child| (child.state, child.spi_inbound)) {
             Some((ChildState::Installed, spi)) if self.has_collided(spi) => {

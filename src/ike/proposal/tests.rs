@@ -27,8 +27,9 @@ fn ike_cbc() -> IkeProposal {
     }
 }
 
-fn esp_gcm(ke: &[KeId]) -> EspProposal {
-    EspProposal {
+fn esp_gcm(ke: &[KeId]) -> ChildProposal {
+    ChildProposal {
+        protocol: Protocol::Esp,
         encr: vec![gcm(256), gcm(128)],
         integ: vec![],
         ke: ke.to_vec(),
@@ -36,8 +37,9 @@ fn esp_gcm(ke: &[KeId]) -> EspProposal {
     }
 }
 
-fn esp_cbc() -> EspProposal {
-    EspProposal {
+fn esp_cbc() -> ChildProposal {
+    ChildProposal {
+        protocol: Protocol::Esp,
         encr: vec![cbc(128)],
         integ: vec![IntegId::AUTH_HMAC_SHA2_256_128],
         ke: vec![],
@@ -71,8 +73,8 @@ fn choose(ours: &[IkeProposal], offer: &Sa) -> Option<IkeSuite> {
     choose_ike(ours, offer, false, None).map(|chosen| chosen.suite)
 }
 
-fn choose_child(ours: &[EspProposal], offer: &Sa) -> Option<Chosen<EspSuite>> {
-    choose_esp(ours, offer, true, None)
+fn choose_esp(ours: &[ChildProposal], offer: &Sa) -> Option<Chosen<Suite>> {
+    choose_child(ours, offer, true, None)
 }
 
 #[test]
@@ -86,10 +88,10 @@ fn offers_number_proposals_from_one_and_carry_the_spi() {
     let sa = ike_offer(&[ike_gcm()], Some(IkeSpi(5)));
     assert_eq!(sa.proposals[0].spi, [0, 0, 0, 0, 0, 0, 0, 5]);
 
-    let with_ke = esp_offer(&[esp_gcm(&[KeId::CURVE25519])], spi(), true);
+    let with_ke = child_offer(&[esp_gcm(&[KeId::CURVE25519])], spi(), true);
     assert!(with_ke.proposals[0].transforms.contains(&ke(KeId::CURVE25519)));
     assert_eq!(with_ke.proposals[0].spi, [1, 2, 3, 4]);
-    let without = esp_offer(&[esp_gcm(&[KeId::CURVE25519])], spi(), false);
+    let without = child_offer(&[esp_gcm(&[KeId::CURVE25519])], spi(), false);
     assert!(!without.proposals[0].transforms.contains(&ke(KeId::CURVE25519)));
 }
 
@@ -113,10 +115,10 @@ fn both_sides_hold_the_same_suite_after_offer_choice_and_answer() {
     for theirs in [vec![esp_gcm(&[KeId::CURVE25519])], vec![esp_cbc()]] {
         for with_ke in [false, true] {
             let chosen =
-                choose_esp(&ours, &esp_offer(&theirs, spi(), with_ke), with_ke, None).unwrap();
+                choose_child(&ours, &child_offer(&theirs, spi(), with_ke), with_ke, None).unwrap();
             assert_eq!(chosen.peer_spi, spi().to_be_bytes());
-            let answer = answer_esp(&chosen, Spi::new(0x0999).unwrap());
-            let accepted = accept_esp(&theirs, &answer, with_ke).unwrap();
+            let answer = answer_child(&chosen, Spi::new(0x0999).unwrap());
+            let accepted = accept_child(&theirs, &answer, with_ke).unwrap();
             assert_eq!((accepted.suite, accepted.ke), (chosen.suite, chosen.ke));
             assert_eq!(accepted.peer_spi, [0, 0, 9, 0x99]);
         }
@@ -168,9 +170,9 @@ fn proposals_that_lack_a_mandatory_type_are_not_chosen() {
         assert_eq!(choose(&[ike_gcm()], &ike(&transforms)), None, "{missing}");
     }
     let no_esn = esp(&[encr(gcm(256))]);
-    assert_eq!(choose_child(&[esp_gcm(&[])], &no_esn), None, "RFC 7296 §3.3.3: ESN is mandatory");
+    assert_eq!(choose_esp(&[esp_gcm(&[])], &no_esn), None, "RFC 7296 §3.3.3: ESN is mandatory");
     let no_integ = esp(&[encr(cbc(128)), esn(EsnId::NO_ESN)]);
-    assert_eq!(choose_child(&[esp_cbc()], &no_integ), None);
+    assert_eq!(choose_esp(&[esp_cbc()], &no_integ), None);
 }
 
 #[test]
@@ -193,7 +195,7 @@ fn unknown_transform_type_spoils_its_proposal_and_no_other() {
         assert_eq!(choose(&[ike_gcm()], &ike(&transforms)), None, "{stray:?}");
     }
     let stray = [encr(gcm(256)), esn(EsnId::NO_ESN), prf(PrfId::PRF_HMAC_SHA2_256)];
-    assert_eq!(choose_child(&[esp_gcm(&[])], &esp(&stray)), None);
+    assert_eq!(choose_esp(&[esp_gcm(&[])], &esp(&stray)), None);
 }
 
 #[test]
@@ -228,13 +230,13 @@ fn aead_is_chosen_with_no_integrity_algorithm_or_none() {
     let suite = |integs: &[IntegId]| {
         let mut transforms = vec![encr(gcm(256)), esn(EsnId::NO_ESN)];
         transforms.extend(integs.iter().copied().map(integ));
-        choose_child(&[esp_gcm(&[])], &esp(&transforms))
+        choose_esp(&[esp_gcm(&[])], &esp(&transforms))
     };
     let chosen = suite(&[]).unwrap();
-    assert_eq!(answer_esp(&chosen, spi()).proposals[0].transforms.len(), 2);
+    assert_eq!(answer_child(&chosen, spi()).proposals[0].transforms.len(), 2);
     let chosen = suite(&[IntegId::NONE]).unwrap();
-    assert_eq!(chosen.suite.integ, IntegId::NONE);
-    let answer = answer_esp(&chosen, spi());
+    assert_eq!(chosen.suite.esp().unwrap().integ, IntegId::NONE);
+    let answer = answer_child(&chosen, spi());
     assert!(
         answer.proposals[0].transforms.contains(&integ(IntegId::NONE)),
         "RFC 7296 §2.7: one transform of each type in the offer"
@@ -248,7 +250,7 @@ fn plain_cipher_is_never_chosen_without_integrity() {
     let transforms = [encr(cbc(128)), integ(IntegId::NONE), esn(EsnId::NO_ESN)];
     let mut ours = esp_cbc();
     ours.integ.push(IntegId::NONE);
-    assert_eq!(choose_child(&[ours], &esp(&transforms)), None);
+    assert_eq!(choose_esp(&[ours], &esp(&transforms)), None);
 }
 
 #[test]
@@ -260,8 +262,8 @@ fn mixed_offer_gives_the_cipher_whose_integrity_fits() {
         integ(IntegId::AUTH_HMAC_SHA2_256_128),
         esn(EsnId::NO_ESN),
     ];
-    let chosen = choose_child(&[esp_gcm(&[]), esp_cbc()], &esp(&transforms)).unwrap();
-    assert_eq!(chosen.suite.encr, cbc(128));
+    let chosen = choose_esp(&[esp_gcm(&[]), esp_cbc()], &esp(&transforms)).unwrap();
+    assert_eq!(chosen.suite.esp().unwrap().encr, cbc(128));
 }
 
 #[test]
@@ -280,7 +282,7 @@ fn spi_must_be_there_exactly_when_it_belongs_there() {
     let transforms = [encr(gcm(256)), esn(EsnId::NO_ESN)];
     let choose = |spi: &[u8]| {
         let sa = offer(ProtocolId::ESP, spi, &transforms);
-        choose_child(&[esp_gcm(&[])], &sa).is_some()
+        choose_esp(&[esp_gcm(&[])], &sa).is_some()
     };
     assert!(choose(&[0, 0, 1, 0]));
     assert!(!choose(&[0, 0, 0, 255]), "RFC 4303 §2.1: reserved");
@@ -291,7 +293,7 @@ fn spi_must_be_there_exactly_when_it_belongs_there() {
 #[test]
 fn protocol_must_be_the_one_negotiated() {
     let sa = offer(ProtocolId::AH, &spi().to_be_bytes(), &[encr(gcm(256)), esn(EsnId::NO_ESN)]);
-    assert_eq!(choose_child(&[esp_gcm(&[])], &sa), None);
+    assert_eq!(choose_esp(&[esp_gcm(&[])], &sa), None);
     let sa = offer(ProtocolId::ESP, &[], &gcm_transforms());
     assert_eq!(choose(&[ike_gcm()], &sa), None);
 }
@@ -301,7 +303,7 @@ fn forward_secrecy_is_kept_to_what_is_configured() {
     let group = |ours: &[KeId], theirs: &[KeId]| {
         let mut transforms = vec![encr(gcm(256)), esn(EsnId::NO_ESN)];
         transforms.extend(theirs.iter().copied().map(ke));
-        choose_child(&[esp_gcm(ours)], &esp(&transforms)).map(|chosen| chosen.ke)
+        choose_esp(&[esp_gcm(ours)], &esp(&transforms)).map(|chosen| chosen.ke)
     };
     let (x, p) = (KeId::CURVE25519, KeId::ECP_256);
     assert_eq!(group(&[x], &[p, x]), Some(Some(x)));
@@ -318,8 +320,8 @@ fn forward_secrecy_is_kept_to_what_is_configured() {
 #[test]
 fn group_none_is_listed_in_the_answer_when_it_was_in_the_offer() {
     let sa = esp(&[encr(gcm(256)), esn(EsnId::NO_ESN), ke(KeId::NONE)]);
-    let chosen = choose_child(&[esp_gcm(&[])], &sa).unwrap();
-    assert!(answer_esp(&chosen, spi()).proposals[0].transforms.contains(&ke(KeId::NONE)));
+    let chosen = choose_esp(&[esp_gcm(&[])], &sa).unwrap();
+    assert!(answer_child(&chosen, spi()).proposals[0].transforms.contains(&ke(KeId::NONE)));
 }
 
 #[test]
@@ -335,9 +337,9 @@ fn ike_sa_is_never_made_without_a_key_exchange() {
 #[test]
 fn groups_offered_in_ike_auth_are_passed_over() {
     let transforms = [encr(gcm(256)), esn(EsnId::NO_ESN), ke(KeId::MODP_2048)];
-    let chosen = choose_esp(&[esp_gcm(&[])], &esp(&transforms), false, None).unwrap();
+    let chosen = choose_child(&[esp_gcm(&[])], &esp(&transforms), false, None).unwrap();
     assert_eq!(chosen.ke, None);
-    assert_eq!(answer_esp(&chosen, spi()).proposals[0].transforms.len(), 2);
+    assert_eq!(answer_child(&chosen, spi()).proposals[0].transforms.len(), 2);
 }
 
 #[test]
@@ -377,11 +379,63 @@ fn answer_in_ike_auth_must_not_choose_a_group() {
     let ours = [esp_gcm(&[KeId::CURVE25519])];
     let base = [encr(gcm(256)), esn(EsnId::ESN)];
     let with = |group| esp(&[base.as_slice(), &[ke(group)]].concat());
-    assert!(accept_esp(&ours, &esp(&base), false).is_some());
-    assert!(accept_esp(&ours, &with(KeId::NONE), false).is_some());
-    assert_eq!(accept_esp(&ours, &with(KeId::CURVE25519), false), None);
+    assert!(accept_child(&ours, &esp(&base), false).is_some());
+    assert!(accept_child(&ours, &with(KeId::NONE), false).is_some());
+    assert_eq!(accept_child(&ours, &with(KeId::CURVE25519), false), None);
     // CREATE_CHILD_SA: asked for, so it must be there.
-    assert_eq!(accept_esp(&ours, &esp(&base), true), None);
-    let chosen = accept_esp(&ours, &with(KeId::CURVE25519), true).unwrap();
+    assert_eq!(accept_child(&ours, &esp(&base), true), None);
+    let chosen = accept_child(&ours, &with(KeId::CURVE25519), true).unwrap();
     assert_eq!(chosen.ke, Some(KeId::CURVE25519));
+}
+
+fn ah(integs: &[IntegId], esns: &[EsnId]) -> ChildProposal {
+    ChildProposal {
+        protocol: Protocol::Ah,
+        encr: vec![],
+        integ: integs.to_vec(),
+        ke: vec![],
+        esn: esns.to_vec(),
+    }
+}
+
+#[test]
+fn ah_is_offered_chosen_answered_and_accepted() {
+    let hmac = [IntegId::AUTH_HMAC_SHA2_512_256, IntegId::AUTH_HMAC_SHA2_256_128];
+    let theirs = [ah(&hmac, &[EsnId::NO_ESN, EsnId::ESN])];
+    let ours = [ah(&hmac[1..], &[EsnId::ESN, EsnId::NO_ESN])];
+    let offer = child_offer(&theirs, spi(), true);
+    assert_eq!(offer.proposals[0].protocol, ProtocolId::AH);
+    let chosen = choose_esp(&ours, &offer).unwrap();
+    let suite = AhSuite { integ: hmac[1], esn: EsnId::ESN };
+    assert_eq!(chosen.suite, suite.into());
+    let answer = answer_child(&chosen, spi());
+    assert_eq!(answer.proposals[0].protocol, ProtocolId::AH);
+    assert_eq!(answer.proposals[0].transforms, [integ(hmac[1]), esn(EsnId::ESN)]);
+    assert_eq!(accept_child(&theirs, &answer, true).unwrap().suite, suite.into());
+}
+
+#[test]
+fn ah_and_esp_are_not_taken_for_each_other() {
+    let hmac = IntegId::AUTH_HMAC_SHA2_256_128;
+    let (ah, esp) = (ah(&[hmac], &[EsnId::NO_ESN]), esp_cbc());
+    let offer =
+        |proposal: &ChildProposal| child_offer(core::slice::from_ref(proposal), spi(), true);
+    assert_eq!(choose_esp(core::slice::from_ref(&ah), &offer(&esp)), None);
+    assert_eq!(choose_esp(core::slice::from_ref(&esp), &offer(&ah)), None);
+    // RFC 7296 §3.3.3: AH has no encryption.
+    let mut stray = offer(&ah);
+    stray.proposals[0].transforms.push(encr(cbc(128)));
+    assert_eq!(choose_esp(core::slice::from_ref(&ah), &stray), None);
+    // Of both, in one offer, the first of ours is taken.
+    let both = child_offer(&[esp.clone(), ah.clone()], spi(), true);
+    let chosen = choose_esp(&[ah, esp], &both).unwrap();
+    assert_eq!((chosen.number, chosen.suite.protocol()), (2, Protocol::Ah));
+}
+
+#[test]
+fn ah_without_integrity_is_not_taken() {
+    let ours = ah(&[IntegId::NONE], &[EsnId::NO_ESN]);
+    let transforms = [integ(IntegId::NONE), esn(EsnId::NO_ESN)];
+    let sa = offer(ProtocolId::AH, &spi().to_be_bytes(), &transforms);
+    assert_eq!(choose_esp(&[ours], &sa), None);
 }

@@ -41,7 +41,13 @@ impl Delete {
     /// The deletion of ESP SAs, by SPIs inbound at the sender.
     #[must_use]
     pub fn esp(spis: impl IntoIterator<Item = [u8; 4]>) -> Self {
-        Self { protocol: ProtocolId::ESP, spis: spis.into_iter().map(Vec::from).collect() }
+        Self::of(ProtocolId::ESP, spis)
+    }
+
+    /// The deletion of ESP or AH SAs, by SPIs inbound at the sender.
+    #[must_use]
+    pub fn of(protocol: ProtocolId, spis: impl IntoIterator<Item = [u8; 4]>) -> Self {
+        Self { protocol, spis: spis.into_iter().map(Vec::from).collect() }
     }
 
     /// Reads the body of the payload.

@@ -1,0 +1,175 @@
+//! What the inbound worker has opened goes to the TUNs: packets that follow each other in a flow in one piece, where the
+//! TUN takes it.
+
+use core::net::IpAddr;
+use core::sync::atomic::Ordering;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::worker::{Lost, TunPort};
+use crate::datapath::Delivered;
+use crate::datapath::coalesce::{Coalescer, Joined};
+use crate::ipsec::TrafficSelector;
+use crate::wire::vnet::{Offloads, VnetHeader};
+
+/// Writes packets to the TUNs that they are for.
+pub(super) fn deliver(
+    lost: &Lost,
+    tuns: &[Arc<TunPort>],
+    packets: &Delivered,
+    coalescer: &mut Coalescer,
+) {
+    let offloads = tuns.iter().map(|tun| tun.device.offloads()).reduce(Offloads::and);
+    coalescer.arrange(packets.iter(), offloads.unwrap_or_default());
+    for joined in coalescer.joined() {
+        // All of a flow have the same source.
+        match tun_for(tuns, &packets[joined.first()]) {
+            Some(tun) => write_joined(lost, tun, packets, &joined),
+            None => count_lost(lost, joined.parts().count()),
+        }
+    }
+}
+
+fn write_joined(lost: &Lost, tun: &TunPort, packets: &Delivered, joined: &Joined<'_>) {
+    let vnet = joined.vnet.emit();
+    if !joined.is_joined() {
+        return write(lost, tun, &[IoSlice::new(&vnet), IoSlice::new(&packets[joined.first()])]);
+    }
+    let mut parts = SmallVec::<[IoSlice<'_>; 64]>::new();
+    parts.extend([IoSlice::new(&vnet), IoSlice::new(joined.header)]);
+    parts.extend(joined.parts().map(|(at, skip)| IoSlice::new(&packets[at][skip..])));
+    let Err(error) = tun.device.send(&parts) else { return };
+    if !matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) {
+        return failed(lost, tun, parts.len() - 2, &error);
+    }
+    let alone = VnetHeader::default().emit();
+    for (nth, (at, _)) in joined.parts().enumerate() {
+        match tun.device.send(&[IoSlice::new(&alone), IoSlice::new(&packets[at])]) {
+            Ok(()) if nth == 0 => {
+                tracing::info!(%error, tun = tun.device.name(), "packets are written one by one");
+                tun.device.refuses_offloads();
+            }
+            Ok(()) => {}
+            Err(error) => failed(lost, tun, 1, &error),
+        }
+    }
+}
+
+/// Writes one packet, before which stands its virtio header.
+pub(super) fn write(lost: &Lost, tun: &TunPort, parts: &[IoSlice<'_>]) {
+    if let Err(error) = tun.device.send(parts) {
+        failed(lost, tun, 1, &error);
+    }
+}
+
+fn failed(lost: &Lost, tun: &TunPort, packets: usize, error: &io::Error) {
+    count_lost(lost, packets);
+    tracing::trace!(%error, tun = tun.device.name(), packets, "not taken");
+}
+
+fn count_lost(lost: &Lost, packets: usize) {
+    lost.tun.fetch_add(packets as u64, Ordering::Relaxed);
+}
+
+/// The TUN that a packet comes out of: the only one, or the one for its source address.
+fn tun_for<'a>(tuns: &'a [Arc<TunPort>], packet: &[u8]) -> Option<&'a Arc<TunPort>> {
+    if let [only] = tuns {
+        return Some(only);
+    }
+    let source = source_of(packet)?;
+    let covers = |ts: &TrafficSelector| ts.start_addr <= source && source <= ts.end_addr;
+    tuns.iter().find(|tun| {
+        tun.peers.iter().any(|ts| ts.start_addr.is_ipv4() == source.is_ipv4() && covers(ts))
+    })
+}
+
+/// The source address of an IP packet.
+fn source_of(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?.into()),
+        6 => Some(<[u8; 16]>::try_from(packet.get(8..24)?).ok()?.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::PipeReader;
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use super::*;
+    use crate::io::tun::TunDevice;
+    use crate::ipsec::PacketBuf;
+
+    struct Nothing(&'static str, PipeReader);
+
+    impl AsFd for Nothing {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.1.as_fd()
+        }
+    }
+
+    impl TunDevice for Nothing {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn offloads(&self) -> Offloads {
+            Offloads::default()
+        }
+        fn refuses_offloads(&self) {}
+        fn recv(&self, _: &mut [PacketBuf], _: &mut Vec<VnetHeader>) -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn send(&self, _: &[IoSlice<'_>]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn tun(name: &'static str, start: &str, end: &str) -> Arc<TunPort> {
+        let ts = TrafficSelector {
+            protocol: 0,
+            start_port: 0,
+            end_port: 0xffff,
+            start_addr: start.parse().unwrap(),
+            end_addr: end.parse().unwrap(),
+        };
+        Arc::new(TunPort {
+            device: Arc::new(Nothing(name, io::pipe().unwrap().0)),
+            peers: vec![ts],
+        })
+    }
+
+    fn v4_packet(source: [u8; 4]) -> [u8; 20] {
+        let mut packet = [0; 20];
+        packet[0] = 0x45;
+        packet[12..16].copy_from_slice(&source);
+        packet
+    }
+
+    #[test]
+    fn packet_comes_out_of_the_tun_of_its_source() {
+        let tuns = [
+            tun("a", "10.2.0.0", "10.2.255.255"),
+            tun("six", "fd02::", "fd02::ffff"),
+            tun("b", "10.3.0.0", "10.3.255.255"),
+        ];
+        let name = |packet: &[u8]| tun_for(&tuns, packet).map(|tun| tun.device.name().to_owned());
+        assert_eq!(name(&v4_packet([10, 3, 0, 1])).as_deref(), Some("b"));
+        assert_eq!(name(&v4_packet([10, 2, 255, 255])).as_deref(), Some("a"));
+        assert_eq!(name(&v4_packet([10, 4, 0, 1])), None);
+        assert_eq!(name(&[0x45]), None);
+        assert_eq!(name(&[]), None);
+        let mut six = [0u8; 40];
+        six[0] = 0x60;
+        six[8..24].copy_from_slice(&"fd02::5".parse::<core::net::Ipv6Addr>().unwrap().octets());
+        assert_eq!(name(&six).as_deref(), Some("six"));
+    }
+
+    #[test]
+    fn only_tun_takes_every_packet() {
+        let tuns = [tun("a", "10.2.0.0", "10.2.255.255")];
+        assert!(tun_for(&tuns, &v4_packet([192, 0, 2, 1])).is_some());
+    }
+}

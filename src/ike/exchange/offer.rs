@@ -1,0 +1,194 @@
+//! What is offered for a CHILD_SA by a policy, and what an offer of the peer comes to by ours: proposals, mode and selectors (RFC
+//! 7296 §1.3.1, §2.9, §2.23.1).
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Parts, notify};
+use crate::ike::child_sa::ChildSa;
+use crate::ike::event::CloseReason;
+use crate::ike::ike_sa::{Ctx, IkeSa};
+use crate::ike::narrow::narrow;
+use crate::ike::proposal::{self, Chosen};
+use crate::ipsec::pad::{ChildPolicy, Peer};
+use crate::ipsec::suite::{ChildProposal, Protocol, Suite};
+use crate::ipsec::{Mode, Spi, TrafficSelector};
+use crate::wire::ike::numbers::{NotifyType, ProtocolId};
+use crate::wire::ike::payload::{Payload, Sa, Ts};
+
+/// What we offered for a CHILD_SA.
+pub(in crate::ike) struct Offer {
+    pub(in crate::ike) policy: Arc<ChildPolicy>,
+    pub(in crate::ike) spi: Spi,
+    /// Those of the policy that can be on the path there is.
+    pub(super) proposals: Vec<ChildProposal>,
+    pub(super) mode: Mode,
+    pub(super) ts_local: Vec<TrafficSelector>,
+    pub(super) ts_peer: Vec<TrafficSelector>,
+}
+
+impl Offer {
+    /// An offer by a policy, also when it replaces a CHILD_SA: then with selectors no narrower than that one's (RFC 7296
+    /// §2.9.2). `Err` says why nothing can be offered on the path of the IKE SA.
+    pub(in crate::ike) fn new(
+        ctx: &mut Ctx<'_>,
+        sa: &IkeSa,
+        policy: Arc<ChildPolicy>,
+    ) -> Result<Self, CloseReason> {
+        let proposals = sa.usable_proposals(&policy);
+        if proposals.is_empty() {
+            return Err(CloseReason::AhInUdp);
+        }
+        let (ts_local, ts_peer) = (policy.ts_local.clone(), policy.ts_peer.clone());
+        // RFC 7296 §2.23.1: one address each, those of the IKE SA.
+        let (local, remote) = (sa.path.local.ip(), sa.path.remote.ip());
+        let can_transport = are_of(&ts_local, local) && are_of(&ts_peer, remote);
+        if policy.mode == Mode::Transport && !can_transport && !policy.or_tunnel {
+            return Err(CloseReason::TransportElsewhere { local, remote });
+        }
+        let mode = if can_transport { policy.mode } else { Mode::Tunnel };
+        Ok(Self { spi: ctx.fresh_spi(sa.id), proposals, mode, ts_local, ts_peer, policy })
+    }
+
+    /// What goes into IKE_AUTH: without key exchange (RFC 7296 §1.2).
+    pub(in crate::ike) fn payloads_for_auth(&self) -> Vec<Payload> {
+        let mut payloads = self.notifies();
+        payloads.extend(self.payloads(false));
+        payloads
+    }
+
+    pub(super) fn notifies(&self) -> Vec<Payload> {
+        match self.mode {
+            Mode::Transport => vec![notify(NotifyType::USE_TRANSPORT_MODE, &[])],
+            Mode::Tunnel => Vec::new(),
+        }
+    }
+
+    pub(super) fn payloads(&self, with_ke: bool) -> [Payload; 3] {
+        [
+            Payload::Sa(proposal::child_offer(&self.proposals, self.spi, with_ke)),
+            Payload::TsI(Ts { selectors: self.ts_local.clone() }),
+            Payload::TsR(Ts { selectors: self.ts_peer.clone() }),
+        ]
+    }
+
+    /// The protocol of what the peer says to have made of it.
+    pub(super) fn protocol_of(&self, answer: Option<&Sa>) -> Protocol {
+        let theirs = answer.and_then(|sa| sa.proposals.first()).map(|proposal| proposal.protocol);
+        match theirs {
+            Some(ProtocolId::AH) => Protocol::Ah,
+            Some(ProtocolId::ESP) => Protocol::Esp,
+            _ => self.proposals.first().map_or(Protocol::Esp, |proposal| proposal.protocol),
+        }
+    }
+
+    /// The SPI is free again.
+    pub(in crate::ike) fn forget(&self, ctx: &mut Ctx<'_>) {
+        ctx.spis.remove(&self.spi);
+    }
+}
+
+/// What a request of the peer comes to by our policy.
+pub(super) struct Found {
+    pub(super) policy: Arc<ChildPolicy>,
+    pub(super) chosen: Chosen<Suite>,
+    pub(super) mode: Mode,
+    pub(super) ts_local: Vec<TrafficSelector>,
+    pub(super) ts_peer: Vec<TrafficSelector>,
+}
+
+impl IkeSa {
+    /// The proposals of a policy but for AH where packets go in UDP, which has no place for it (RFC 3948 §1).
+    pub(super) fn usable_proposals(&self, policy: &ChildPolicy) -> Vec<ChildProposal> {
+        let usable = |proposal: &&ChildProposal| !self.encap || proposal.protocol != Protocol::Ah;
+        policy.proposals.iter().filter(usable).cloned().collect()
+    }
+
+    /// RFC 7296 §2.23.1: in transport mode, selectors of one address that a NAT has changed on the way get the addresses of the
+    /// IKE SA as they are seen here.
+    pub(super) fn behind_nats(
+        &self,
+        ts_local: &mut [TrafficSelector],
+        ts_peer: &mut [TrafficSelector],
+    ) {
+        let substitute = |all: &mut [TrafficSelector], address: IpAddr| {
+            let is_one = |ts: &TrafficSelector| ts.start_addr == ts.end_addr;
+            let one = all.first().map(|ts| ts.start_addr);
+            if all.iter().all(|ts| is_one(ts) && Some(ts.start_addr) == one) {
+                for ts in all {
+                    (ts.start_addr, ts.end_addr) = (address, address);
+                }
+            }
+        };
+        if self.nat.local {
+            substitute(ts_local, self.path.local.ip());
+        }
+        if self.nat.peer {
+            substitute(ts_peer, self.path.remote.ip());
+        }
+    }
+
+    /// Responder: the policy for the selectors of a request, what they are narrowed to, and the mode. `only`: the policy of the
+    /// CHILD_SA that is rekeyed.
+    pub(super) fn find_policy(
+        &self,
+        peer: &Peer,
+        parts: &Parts<'_>,
+        only: Option<&ChildSa>,
+        with_ke: bool,
+    ) -> Result<Found, NotifyType> {
+        let (Some(sa), Some(ts_i), Some(ts_r)) = (parts.sa, parts.ts_i, parts.ts_r) else {
+            return Err(NotifyType::INVALID_SYNTAX);
+        };
+        let may_transport = parts.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+        let (mut seen_local, mut seen_peer) = (ts_r.selectors.clone(), ts_i.selectors.clone());
+        self.behind_nats(&mut seen_local, &mut seen_peer);
+        let mut refusal = NotifyType::TS_UNACCEPTABLE;
+        // RFC 7296 §2.23.1: transport mode with the addresses that are seen here; if there is none, tunnel mode with those
+        // that the peer sees.
+        for mode in [Mode::Transport, Mode::Tunnel] {
+            if mode == Mode::Transport && !may_transport {
+                continue;
+            }
+            let (theirs, ours) = match mode {
+                Mode::Transport => (&seen_peer, &seen_local),
+                Mode::Tunnel => (&ts_i.selectors, &ts_r.selectors),
+            };
+            for policy in &peer.children {
+                if only.is_some_and(|old| old.policy.name != policy.name)
+                    || mode == Mode::Transport && policy.mode != Mode::Transport
+                {
+                    continue;
+                }
+                let ts_peer = narrow(theirs, &policy.ts_peer);
+                let ts_local = narrow(ours, &policy.ts_local);
+                if ts_peer.is_empty() || ts_local.is_empty() {
+                    continue;
+                }
+                let fits = match mode {
+                    Mode::Transport => {
+                        are_of(&ts_local, self.path.local.ip())
+                            && are_of(&ts_peer, self.path.remote.ip())
+                    }
+                    Mode::Tunnel => policy.mode == Mode::Tunnel || policy.or_tunnel,
+                };
+                let peer_ke = parts.ke.map(|ke| ke.group);
+                let proposals = self.usable_proposals(policy);
+                let chosen = proposal::choose_child(&proposals, sa, with_ke, peer_ke);
+                match chosen.filter(|_| fits) {
+                    Some(chosen) => {
+                        let policy = Arc::new(policy.clone());
+                        return Ok(Found { policy, chosen, mode, ts_local, ts_peer });
+                    }
+                    None => refusal = NotifyType::NO_PROPOSAL_CHOSEN,
+                }
+            }
+        }
+        Err(refusal)
+    }
+}
+
+/// Whether these are of one address, as transport mode wants them.
+fn are_of(selectors: &[TrafficSelector], address: IpAddr) -> bool {
+    selectors.iter().all(|ts| (ts.start_addr, ts.end_addr) == (address, address))
+}
