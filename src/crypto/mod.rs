@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`aead`] | AES-GCM (RFC 4106, RFC 5282), AES-CCM (RFC 4309), ChaCha20-Poly1305 (RFC 7634) | `ring`; `aes-gcm`, `ccm` |
 //! | [`cipher`] | AES-CBC (RFC 3602), AES-CTR (RFC 3686) | `aes`, `cbc`, `ctr` |
-//! | [`dh`] | key exchange: x25519, P-256, P-384, MODP | `x25519-dalek`, `p256`, `p384`, `crypto-bigint` |
+//! | [`dh`] | key exchange: x25519, P-256, P-384, P-521, MODP, ML-KEM | `x25519-dalek`, `p256`, `p384`, `p521`, `crypto-bigint`, `ml-kem` |
 //! | [`encr`] | the name of an encryption algorithm with its key length | |
 //! | [`gmac`] | AES-GMAC (RFC 4543) | `aes`, `ghash` |
 //! | [`integ`] | HMAC-SHA2, HMAC-SHA1, AES-XCBC, AES-CMAC, truncated; AES-GMAC | `hmac`, `sha2`, `sha1`, `aes`, `cmac` |

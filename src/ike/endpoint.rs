@@ -9,13 +9,13 @@ use tracing::debug;
 
 use super::cookie::CookieJar;
 use super::event::{CloseReason, Command, CommandError, Event, SaStatus, TimerKind, Transmit};
-use super::ike_sa::{Ctx, IkeSa, SaId, State, Task};
+use super::ike_sa::{Ctx, IkeSa, SaId, State, Task, Wanted};
 use super::limits;
 use super::peers;
 use super::rules;
 use crate::crypto::SecureRandom;
-use crate::ipsec::pad::Peer;
-use crate::ipsec::{Notice, Path, PolicyId, Spi};
+use crate::ipsec::pad::{Peer, StartPolicy};
+use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
 use crate::wire::Reader;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
@@ -320,7 +320,9 @@ impl Endpoint {
     /// What the datapath noticed.
     pub fn handle_notice(&mut self, now: Instant, notice: Notice) {
         match notice {
-            Notice::Acquire { policy, .. } => self.acquire(now, policy),
+            Notice::Acquire { policy, flow } => {
+                let _no_policy = self.acquire(now, policy, flow, None);
+            }
             Notice::Expire { spi, hard } => self.with_child(now, spi, |sa, ctx| {
                 if hard {
                     sa.expire_child(ctx, spi);
@@ -346,17 +348,30 @@ impl Endpoint {
         }
     }
 
-    fn acquire(&mut self, now: Instant, policy: PolicyId) {
+    /// A packet asks for an SA by `policy`. Without a path nothing but what is there is used.
+    fn acquire(
+        &mut self,
+        now: Instant,
+        policy: PolicyId,
+        flow: Flow,
+        path: Option<Path>,
+    ) -> Result<(), CommandError> {
         let wanted = self.peers.values().find_map(|peer| {
             let child = peer.children.iter().find(|child| child.policy == policy)?;
             Some((Arc::clone(&peer.name), Arc::clone(&child.name)))
         });
-        let Some((peer, child)) = wanted else { return };
+        let (peer, child) = wanted.ok_or(CommandError::NoSuchPolicy(policy))?;
+        let wanted = Wanted { child, flow };
         if let Some(id) = self.established_with(&peer) {
             self.with(now, id, |sa, ctx| {
-                sa.queue(Task::CreateChild(child));
+                sa.acquire(wanted);
                 sa.next_task(ctx);
             });
+            return Ok(());
+        }
+        match path {
+            Some(path) => self.begin(now, &peer, path, Some(wanted)),
+            None => Ok(()),
         }
     }
 
@@ -405,6 +420,7 @@ impl Endpoint {
                 }
                 Ok(())
             }
+            Command::Acquire { policy, flow, path } => self.acquire(now, policy, flow, Some(path)),
             Command::Initiate { peer, path } => self.initiate(now, &peer, path),
             Command::RekeyIke { peer } => self.task_for(now, &peer, |_| vec![Task::RekeyIke]),
             Command::RekeyChildren { peer } => self.task_for(now, &peer, |sa| {
@@ -452,7 +468,9 @@ impl Endpoint {
         let peer = self.known(name)?;
         if let Some(id) = self.established_with(name) {
             self.with(now, id, |sa, ctx| {
-                for child in &peer.children {
+                let from_the_start =
+                    peer.children.iter().filter(|child| child.start == StartPolicy::Now);
+                for child in from_the_start {
                     if !sa.has_child(&child.name) {
                         sa.queue(Task::CreateChild(Arc::clone(&child.name)));
                     }
@@ -461,10 +479,22 @@ impl Endpoint {
             });
             return Ok(());
         }
+        self.begin(now, name, path, None)
+    }
+
+    /// Begins an IKE SA, unless one is being made.
+    fn begin(
+        &mut self,
+        now: Instant,
+        name: &Arc<str>,
+        path: Path,
+        wanted: Option<Wanted>,
+    ) -> Result<(), CommandError> {
+        let peer = self.known(name)?;
         let mut connecting = false;
         for sa in self.sas.values_mut().filter(|sa| sa.peer_name() == *name) {
             match &mut sa.state {
-                State::InitSent(_) => connecting = true,
+                State::InitSent(_) | State::IntermediateSent(_) => connecting = true,
                 State::AuthSent(sent) => {
                     sent.unwanted = false;
                     connecting = true;
@@ -484,7 +514,7 @@ impl Endpoint {
         }
         let mut touched = Vec::new();
         let mut ctx = self.context(now, &mut touched);
-        let sa = IkeSa::initiate(&mut ctx, peer, path)
+        let sa = IkeSa::initiate(&mut ctx, peer, path, wanted)
             .ok_or(CommandError::Limit("no key exchange group of the proposals is supported"))?;
         let id = sa.id;
         self.sas.insert(id, sa);
@@ -519,7 +549,9 @@ impl Endpoint {
                 // Not known to the daemon; what it may become is deleted with the one that it may replace.
                 State::Established if sa.established.is_none() => {}
                 State::Established => sa.terminate(ctx, CloseReason::Operator),
-                State::InitSent(_) => sa.close(ctx, CloseReason::Operator),
+                State::InitSent(_) | State::IntermediateSent(_) => {
+                    sa.close(ctx, CloseReason::Operator);
+                }
                 State::AuthSent(sent) => sent.unwanted = true,
                 State::InitAnswered(_) | State::Replaced | State::Deleting | State::Closed(_) => {}
             });

@@ -11,9 +11,9 @@ use super::eap::{EapFault, UserName};
 use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
 use crate::ipsec::suite::{IkeSuite, Suite};
-use crate::ipsec::{Mode, Path, SadUpdate, Spi, TrafficSelector};
+use crate::ipsec::{Flow, Mode, Path, PolicyId, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::IkeSpi;
-use crate::wire::ike::numbers::{AuthMethod, NotifyType};
+use crate::wire::ike::numbers::{AuthMethod, KeId, NotifyType};
 
 /// A datagram to send: the IKE message alone; the non-ESP marker is added where the path says UDP encapsulation.
 #[must_use]
@@ -44,6 +44,15 @@ pub enum Command {
         /// From where to where IKE_SA_INIT goes.
         path: Path,
     },
+    /// Makes the CHILD_SA that a packet asked for, under an IKE SA with its peer that is there or begun for it.
+    Acquire {
+        /// The SPD entry.
+        policy: PolicyId,
+        /// The packet.
+        flow: Flow,
+        /// From where to where IKE_SA_INIT goes.
+        path: Path,
+    },
     /// Replaces the IKE SA (RFC 7296 §1.3.2).
     RekeyIke {
         /// The peer's name.
@@ -66,6 +75,9 @@ pub enum Command {
 /// Why a command was not taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CommandError {
+    /// No peer has this SPD entry.
+    #[error("no peer has SPD entry {}", .0.0)]
+    NoSuchPolicy(PolicyId),
     /// No peer of that name.
     #[error("no peer named {0}")]
     NoSuchPeer(Arc<str>),
@@ -155,6 +167,8 @@ pub enum Phase {
     Cookie,
     /// The peer wants another key exchange group; IKE_SA_INIT is repeated.
     InvalidKe,
+    /// IKE_INTERMEDIATE sent, with an additional key exchange by this method.
+    IkeIntermediate(KeId),
     /// IKE_AUTH sent.
     IkeAuth,
     /// IKE_AUTH done: the peer is who it says.

@@ -11,17 +11,19 @@ use tracing::{debug, info};
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
-use super::exchange::{auth, create_child, eap, informational::is_delete_of_ike, rekey, sa_init};
+use super::exchange::{
+    auth, create_child, eap, informational::is_delete_of_ike, intermediate, rekey, sa_init,
+};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
-use super::protect::{OpenError, Protector};
+use super::protect::{Content, OpenError, Protector};
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
-use crate::ipsec::{Encap, Path, Protocol, SadUpdate, Spi};
+use crate::ipsec::{Encap, Flow, Path, Protocol, SadUpdate, Spi};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
@@ -112,6 +114,8 @@ pub(super) struct Session {
     pub(super) sk_d: Secret,
     pub(super) outbound: Protector,
     pub(super) inbound: Protector,
+    /// What the peer sealed its last request with, where the keys have changed since (RFC 9370 §2.2.2): it may come again.
+    pub(super) previous: Option<Protector>,
 }
 
 impl Session {
@@ -119,7 +123,7 @@ impl Session {
         let i = Protector::new(suite, &keys.sk_ei, &keys.sk_ai)?;
         let r = Protector::new(suite, &keys.sk_er, &keys.sk_ar)?;
         let (outbound, inbound) = if initiator { (i, r) } else { (r, i) };
-        Some(Self { suite, sk_d: keys.sk_d.clone(), outbound, inbound })
+        Some(Self { suite, sk_d: keys.sk_d.clone(), outbound, inbound, previous: None })
     }
 }
 
@@ -127,7 +131,9 @@ impl Session {
 pub(super) enum State {
     /// Initiator: IKE_SA_INIT sent.
     InitSent(Box<sa_init::InitSent>),
-    /// Responder: IKE_SA_INIT answered.
+    /// Initiator: IKE_INTERMEDIATE sent.
+    IntermediateSent(Box<intermediate::IntermediateSent>),
+    /// Responder: IKE_SA_INIT answered, and perhaps IKE_INTERMEDIATE.
     InitAnswered(Box<auth::Awaited>),
     /// Initiator: IKE_AUTH sent.
     AuthSent(Box<auth::AuthSent>),
@@ -158,6 +164,15 @@ pub(super) enum Task {
     DeleteIke,
     /// Asks whether the peer lives.
     Liveness,
+}
+
+/// The CHILD_SA that a packet asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Name of its policy.
+    pub(super) child: Arc<str>,
+    /// The packet.
+    pub(super) flow: Flow,
 }
 
 pub(super) struct Waiting {
@@ -193,6 +208,8 @@ pub(super) struct IkeSa {
     pub(super) responses: Responses,
     pub(super) how: Retransmission,
     pub(super) tasks: VecDeque<Waiting>,
+    /// What packets asked for and is not asked of the peer yet: one a policy at most.
+    pub(super) wanted: Vec<Wanted>,
     pub(super) active: Option<Active>,
     pub(super) children: Vec<ChildSa>,
     pub(super) created: Instant,
@@ -238,7 +255,7 @@ impl IkeSa {
 
     // Sending.
 
-    fn header(&self, exchange: ExchangeType, response: bool, id: u32) -> Header {
+    pub(super) fn header(&self, exchange: ExchangeType, response: bool, id: u32) -> Header {
         Header::new(self.spi_i, self.spi_r, exchange, Flags::new(self.initiator, response), id)
     }
 
@@ -297,10 +314,13 @@ impl IkeSa {
             return;
         }
         let Some(session) = self.session.as_ref() else { return };
-        let opened = session.inbound.open(datagram);
-        let payloads = match opened {
-            Ok(payloads) => payloads,
-            Err(OpenError::BadIcv) => return,
+        let opened = session.inbound.open_content(datagram);
+        let (payloads, content) = match opened {
+            Ok(opened) => opened,
+            Err(OpenError::BadIcv) => {
+                self.repeated_before_new_keys(ctx, path, header, datagram);
+                return;
+            }
             Err(OpenError::NotProtected) => {
                 self.hint(ctx, datagram);
                 return;
@@ -323,13 +343,13 @@ impl IkeSa {
         if header.flags.response {
             if self.requests.awaits(header.message_id) {
                 self.heard(ctx, path);
-                self.handle_response(ctx, header, &payloads);
+                self.handle_response(ctx, header, &content, &payloads);
             }
         } else {
             match self.responses.classify(header.message_id) {
                 Incoming::New => {
                     self.heard(ctx, path);
-                    self.handle_request(ctx, header, &payloads);
+                    self.handle_request(ctx, header, &content, &payloads);
                 }
                 Incoming::Again(response) => {
                     // RFC 7296 §2.11: to where the request came from.
@@ -341,6 +361,23 @@ impl IkeSa {
             }
         }
         self.next_task(ctx);
+    }
+
+    /// The request that changed the keys may come again, for its answer was lost: it is sealed with those from before.
+    fn repeated_before_new_keys(
+        &self,
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        let previous = self.session.as_ref().and_then(|session| session.previous.as_ref());
+        if let (Some(previous), false) = (previous, header.flags.response)
+            && let Incoming::Again(response) = self.responses.classify(header.message_id)
+            && previous.open(datagram).is_ok()
+        {
+            ctx.transmits.push_back(Transmit { path, payload: response, keepalive: false });
+        }
     }
 
     /// An authentic message that is not a repetition has come along `path`.
@@ -403,8 +440,14 @@ impl IkeSa {
         if exchange == ExchangeType::IKE_AUTH { eap::needs(&self.state, payloads) } else { &[] }
     }
 
-    fn handle_request(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
-        match self.state {
+    fn handle_request(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        content: &Content,
+        payloads: &[Payload],
+    ) {
+        match &self.state {
             // RFC 7296 §2.25.2: a DELETE that crossed ours is answered as usual. Whatever else would be told that we live.
             State::Closed(_) => {
                 if payloads.iter().any(is_delete_of_ike) {
@@ -417,13 +460,19 @@ impl IkeSa {
                 return;
             }
             // It overtook the answer to our IKE_AUTH; it will come again.
-            State::AuthSent(_) | State::InitSent(_) => return,
+            State::AuthSent(_) | State::IntermediateSent(_) | State::InitSent(_) => return,
             State::InitAnswered(_) | State::Established | State::Replaced | State::Deleting => {}
         }
-        let authenticating = matches!(self.state, State::InitAnswered(_));
+        // RFC 9242 §3.2: every IKE_INTERMEDIATE before IKE_AUTH, and as many as were agreed on.
+        let additional = if let State::InitAnswered(awaited) = &self.state {
+            Some(!awaited.init.additional.is_empty())
+        } else {
+            None
+        };
         let in_place = match header.exchange {
-            ExchangeType::IKE_AUTH => authenticating,
-            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => !authenticating,
+            ExchangeType::IKE_INTERMEDIATE => additional == Some(true),
+            ExchangeType::IKE_AUTH => additional == Some(false),
+            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => additional.is_none(),
             _ => false,
         };
         if !in_place {
@@ -448,6 +497,9 @@ impl IkeSa {
             }
         }
         match header.exchange {
+            ExchangeType::IKE_INTERMEDIATE => {
+                self.handle_intermediate_request(ctx, header, content, payloads);
+            }
             ExchangeType::IKE_AUTH => self.handle_auth_request(ctx, header, payloads),
             ExchangeType::CREATE_CHILD_SA => {
                 self.handle_create_child_request(ctx, header, payloads);
@@ -465,13 +517,23 @@ impl IkeSa {
                 self.abandon_active(ctx, &[]);
                 self.terminate(ctx, reason);
             }
-            State::InitSent(_) | State::InitAnswered(_) | State::Deleting | State::Closed(_) => {
+            State::InitSent(_)
+            | State::IntermediateSent(_)
+            | State::InitAnswered(_)
+            | State::Deleting
+            | State::Closed(_) => {
                 self.close(ctx, reason);
             }
         }
     }
 
-    fn handle_response(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
+    fn handle_response(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        content: &Content,
+        payloads: &[Payload],
+    ) {
         let needs = self.needs(header.exchange, payloads);
         if let Err(violation) = rules::check(header.exchange, true, payloads, needs) {
             debug!(?violation, exchange = %header.exchange, "response refused");
@@ -491,6 +553,13 @@ impl IkeSa {
             if header.exchange == ExchangeType::IKE_AUTH {
                 self.requests.answered();
                 self.handle_auth_response(ctx, payloads);
+            }
+            return;
+        }
+        if matches!(self.state, State::IntermediateSent(_)) {
+            if header.exchange == ExchangeType::IKE_INTERMEDIATE {
+                self.requests.answered();
+                self.handle_intermediate_response(ctx, header, content, payloads);
             }
             return;
         }
@@ -522,6 +591,20 @@ impl IkeSa {
     }
 
     // Tasks.
+
+    /// A packet wants a CHILD_SA.
+    pub(super) fn acquire(&mut self, wanted: Wanted) {
+        self.queue(Task::CreateChild(Arc::clone(&wanted.child)));
+        if self.wanted.iter().all(|other| other.child != wanted.child) {
+            self.wanted.push(wanted);
+        }
+    }
+
+    /// The packet that asked for a CHILD_SA by this policy, if one did.
+    pub(super) fn take_wanted(&mut self, child: &str) -> Option<Flow> {
+        let at = self.wanted.iter().position(|wanted| *wanted.child == *child)?;
+        Some(self.wanted.remove(at).flow)
+    }
 
     pub(super) fn queue(&mut self, task: Task) {
         if self.tasks.len() < limits::MAX_TASKS
@@ -720,7 +803,10 @@ impl IkeSa {
         let peer = self.peer.as_ref()?;
         let state = match &self.state {
             State::AuthSent(sent) if sent.unwanted => "DELETING",
-            State::InitSent(_) | State::InitAnswered(_) | State::AuthSent(_) => "CONNECTING",
+            State::InitSent(_)
+            | State::IntermediateSent(_)
+            | State::InitAnswered(_)
+            | State::AuthSent(_) => "CONNECTING",
             State::Established if matches!(self.active, Some(Active::Ike(_))) => "REKEYING",
             State::Established => "ESTABLISHED",
             State::Replaced | State::Deleting => "DELETING",

@@ -13,6 +13,8 @@ pub(super) const MAX_COOKIE: usize = 64;
 pub(super) const NONCE_LEN: usize = 32;
 /// Longest IKE message taken, in bytes: several times the 3,000 that RFC 7296 §2 asks for.
 pub(super) const MAX_MESSAGE: usize = 16_384;
+/// Attempts at finding additional key exchanges of which none is there twice, in one proposal (RFC 9370 §2.2.1).
+pub(super) const MAX_ADDKE_STEPS: u32 = 1000;
 /// Half-open IKE SAs as responder, in all. Each holds about 4 KiB.
 pub(super) const MAX_HALF_OPEN: usize = 4096;
 /// Half-open IKE SAs as responder from one address.

@@ -65,6 +65,25 @@ pub struct Recorded {
     pub plain: Zeroizing<Vec<u8>>,
 }
 
+/// What an encrypted payload protects: a chain of payloads, however the message travels.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Type of the first payload.
+    pub first: PayloadType,
+    /// The payloads, without padding.
+    pub plain: Zeroizing<Vec<u8>>,
+}
+
+impl Content {
+    /// These payloads.
+    #[must_use]
+    pub fn of(payloads: &[Payload]) -> Self {
+        let mut plain = Zeroizing::new(Vec::new());
+        let first = emit_chain(payloads, &mut plain);
+        Self { first, plain }
+    }
+}
+
 impl Protector {
     /// `None` if an algorithm of the suite is not ours, or a key does not have its length.
     #[must_use]
@@ -143,6 +162,14 @@ impl Protector {
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, datagram: &[u8]) -> Result<Vec<Payload>, OpenError> {
+        self.open_content(datagram).map(|(payloads, _)| payloads)
+    }
+
+    /// The same, and what the SK payload protects as it stands.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_content(&self, datagram: &[u8]) -> Result<(Vec<Payload>, Content), OpenError> {
         // Nothing is authenticated yet: whatever is malformed now is nobody's fault that we could
         // name.
         let mut message = Message::parse(datagram).map_err(|_| OpenError::NotProtected)?;
@@ -152,13 +179,14 @@ impl Protector {
         let body_at = datagram.len().checked_sub(sk.body.len()).ok_or(OpenError::NotProtected)?;
         let mut body = Zeroizing::new(sk.body);
         let plain = self.decrypt(datagram, body_at, &mut body)?;
-        let inner = parse_chain(sk.first, unpad(plain, body_at)?).map_err(OpenError::Parse)?;
+        let plain = Zeroizing::new(unpad(plain, body_at)?.to_vec());
+        let inner = parse_chain(sk.first, &plain).map_err(OpenError::Parse)?;
         let is_critical =
             |payload: &Payload| matches!(payload, Payload::Unknown { critical: true, .. });
         let mut payloads = message.payloads;
         payloads.retain(is_critical);
         payloads.extend(inner);
-        Ok(payloads)
+        Ok((payloads, Content { first: sk.first, plain }))
     }
 
     /// What is in the SK or SKF payload of a recorded `datagram` (without the non-ESP marker), whose ICV is verified
@@ -267,6 +295,7 @@ mod tests {
     use super::*;
     use crate::crypto::Encr;
     use crate::crypto::random::testing::Fixed;
+    use crate::ipsec::suite::AddKe;
     use crate::wire::ike::header::{Flags, IkeSpi};
     use crate::wire::ike::numbers::{EncrId, ExchangeType, KeId, NotifyType, PrfId};
     use crate::wire::ike::payload::{Notify, Sk, Vendor};
@@ -277,6 +306,7 @@ mod tests {
             integ,
             prf: PrfId::PRF_HMAC_SHA2_256,
             ke: KeId::CURVE25519,
+            addke: AddKe::NONE,
         }
     }
 

@@ -28,7 +28,10 @@ impl IkeSa {
                 all.push((self.keepalive_at, TimerKind::Keepalive));
             }
             State::Replaced => all.push((self.expire_at, TimerKind::Expire)),
-            State::InitSent(_) | State::AuthSent(_) | State::Deleting => {}
+            State::InitSent(_)
+            | State::IntermediateSent(_)
+            | State::AuthSent(_)
+            | State::Deleting => {}
         }
         if self.requests.is_idle() {
             all.extend(self.tasks.iter().map(|waiting| (waiting.not_before, TimerKind::Retry)));
@@ -193,6 +196,8 @@ impl IkeSa {
         } else {
             let exchange = if matches!(self.state, State::AuthSent(_)) {
                 "IKE_AUTH"
+            } else if matches!(self.state, State::IntermediateSent(_)) {
+                "IKE_INTERMEDIATE"
             } else if matches!(self.active, Some(Active::Child(_) | Active::Ike(_))) {
                 "CREATE_CHILD_SA"
             } else {

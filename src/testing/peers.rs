@@ -116,6 +116,7 @@ pub fn ike_proposal() -> IkeProposal {
         integ: Vec::new(),
         prf: vec![PrfId::PRF_HMAC_SHA2_256],
         ke: vec![KeId::CURVE25519],
+        addke: Default::default(),
     }
 }
 
@@ -127,6 +128,7 @@ pub fn esp_proposal() -> ChildProposal {
         encr: vec![AES_GCM_256],
         integ: Vec::new(),
         ke: Vec::new(),
+        addke: Default::default(),
         esn: vec![EsnId::NO_ESN],
     }
 }

@@ -13,7 +13,8 @@ use crate::crypto::sign::{PrivateKey, Scheme, Signer};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
 use crate::ike::proposal::{
-    Chosen, accept_ike, answer_child, answer_ike, child_offer, choose_child, choose_ike, ike_offer,
+    Chosen, Made, accept_ike, answer_child, answer_ike, child_offer, choose_child, choose_ike,
+    ike_offer,
 };
 use crate::ike::protect::Protector;
 use crate::ike::{Command, Endpoint, EndpointConfig, Env, Event};
@@ -24,6 +25,8 @@ use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{AuthMethod, ExchangeType, IdType, KeId, PayloadType};
 use crate::wire::ike::payload::{Auth, Id, Ke, Nonce, Payload, Ts};
+
+const FIRST: Made = Made::First { intermediate: false };
 
 /// A peer that does what a test tells it, and holds every key.
 pub struct Puppet {
@@ -119,7 +122,7 @@ impl Puppet {
         let Payload::Sa(sa) = message.payloads.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        self.suite = Some(accept_ike(&[peers::ike_proposal()], sa, false)?.suite);
+        self.suite = Some(accept_ike(&[peers::ike_proposal()], sa, FIRST)?.suite);
         self.derive(&message.payloads)
     }
 
@@ -130,7 +133,7 @@ impl Puppet {
         let Payload::Sa(sa) = message.payloads.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        let chosen = choose_ike(&[peers::ike_proposal()], sa, false, None)?;
+        let chosen = choose_ike(&[peers::ike_proposal()], sa, FIRST, None)?;
         self.suite = Some(chosen.suite);
         self.chosen = Some(chosen);
         self.derive(&message.payloads)
@@ -190,7 +193,7 @@ impl Puppet {
         let sk_p = if self.initiator { &keys.sk_pi } else { &keys.sk_pr };
         let prf = self.suite?.prf;
         let id = self.id.body();
-        let data = psk_auth(prf, &self.psk, &self.init_message, &self.peer_nonce, sk_p, &id)?;
+        let data = psk_auth(prf, &self.psk, &self.init_message, &self.peer_nonce, sk_p, &id, &[])?;
         Some(Auth { method: AuthMethod::SHARED_KEY_MIC, data: data.expose().to_vec() })
     }
 
@@ -200,7 +203,7 @@ impl Puppet {
         let keys = self.keys.as_ref()?;
         let sk_p = if self.initiator { &keys.sk_pi } else { &keys.sk_pr };
         let (prf, id) = (self.suite?.prf, self.id.body());
-        let octets = signed_octets(prf, &self.init_message, &self.peer_nonce, sk_p, &id)?;
+        let octets = signed_octets(prf, &self.init_message, &self.peer_nonce, sk_p, &id, &[])?;
         let signature = key.sign(&mut self.random, Scheme::Ed25519, &octets).ok()?;
         let identifier = Scheme::Ed25519.algorithm_identifier()?;
         let len = u8::try_from(identifier.len()).ok()?;

@@ -10,6 +10,7 @@
 mod lab;
 
 mod cert;
+mod children;
 mod eap;
 mod errors;
 mod examples;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
 
+mod acquire;
+mod additional;
 mod auth_failure;
 mod cert;
 mod child;

@@ -8,6 +8,7 @@ pub(crate) use ipsecd::testing::{A, B, LinkConfig, Pair, Side, Violation, peers}
 pub(crate) use ipsecd::wire::ike::numbers::ExchangeType;
 
 pub(crate) const IKE_SA_INIT: ExchangeType = ExchangeType::IKE_SA_INIT;
+pub(crate) const IKE_INTERMEDIATE: ExchangeType = ExchangeType::IKE_INTERMEDIATE;
 pub(crate) const IKE_AUTH: ExchangeType = ExchangeType::IKE_AUTH;
 pub(crate) const CREATE_CHILD_SA: ExchangeType = ExchangeType::CREATE_CHILD_SA;
 pub(crate) const INFORMATIONAL: ExchangeType = ExchangeType::INFORMATIONAL;

@@ -2,7 +2,7 @@
 
 use ipsecd::crypto::aead::Aead;
 use ipsecd::crypto::cipher::{Cbc, Ctr};
-use ipsecd::crypto::dh::{BadPublicValue, KeyPair};
+use ipsecd::crypto::dh::{BadPublicValue, KeyPair, Response, respond};
 use ipsecd::crypto::integ::Integ;
 use ipsecd::crypto::prf::Prf;
 use ipsecd::crypto::{Encr, SecureRandom};
@@ -161,6 +161,38 @@ pub(crate) fn dh(case: &Case) -> Result<(), String> {
 
 /// `group` and its `prime`. A peer's value is refused from p - 1 upwards and not below (RFC 6989
 /// §2.1), which tells the prime in use to the last digit.
+/// `method`; with `seed` (d and z of FIPS 203, one after the other) the initiator's half, with `m` the responder's for `ek`, whose
+/// `ciphertext` and `shared` secret those are. Without them `ek` alone is compared.
+pub(crate) fn kem(case: &Case) -> Result<(), String> {
+    let method = named(case, "method", KeId::KNOWN, KeId::name)?;
+    let ek = case.hex("ek")?;
+    let ours = match case.hex_or_none("seed")? {
+        Some(seed) => {
+            let ours = pair(method, &seed)?;
+            same("encapsulation key", ours.public(), &ek)?;
+            Some(ours)
+        }
+        None => None,
+    };
+    let Some(m) = case.hex_or_none("m")? else { return Ok(()) };
+    let (ciphertext, shared) = (case.hex("ciphertext")?, case.hex("shared")?);
+    let response = encapsulate(method, &ek, &m)?;
+    same("ciphertext", &response.public, &ciphertext)?;
+    same("shared secret", response.shared.expose(), &shared)?;
+    let Some(ours) = ours else { return Ok(()) };
+    let agreed = ours.agree(&ciphertext).map_err(|error| error.to_string())?;
+    same("shared secret", agreed.expose(), &shared)
+}
+
+/// The responder's half with this randomness.
+pub(crate) fn encapsulate(method: KeId, ek: &[u8], m: &[u8]) -> Result<Response, String> {
+    let mut bytes = m.iter().copied();
+    let response = respond(method, ek, &mut Fixed(&mut bytes))
+        .ok_or("method refused")?
+        .map_err(|error| error.to_string())?;
+    if bytes.next().is_some() { Err("randomness too long".to_owned()) } else { Ok(response) }
+}
+
 pub(crate) fn modp_group(case: &Case) -> Result<(), String> {
     let group = named(case, "group", KeId::KNOWN, KeId::name)?;
     let prime = case.hex("prime")?;

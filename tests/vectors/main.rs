@@ -32,6 +32,7 @@ const RUNNERS: &[(&str, Runner)] = &[
     ("hmac", crypto::hmac),
     ("ike-keys", ike::ike_keys),
     ("integ", crypto::integ),
+    ("kem", crypto::kem),
     ("modp-group", crypto::modp_group),
     ("psk-auth", ike::psk_auth),
     ("signature-auth", ike::signature_auth),

@@ -88,15 +88,16 @@ pub(super) struct Signed<'a> {
     message: &'a [u8],
     nonce: &'a [u8],
     sk_p: &'a Secret,
+    int_auth: Vec<u8>,
 }
 
 impl Signed<'_> {
     pub(super) fn psk(&self, key: &Secret, id: &Id) -> Option<Secret> {
-        psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body())
+        psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
     }
 
     fn octets(&self, id: &Id) -> Option<Vec<u8>> {
-        signed_octets(self.prf, self.message, self.nonce, self.sk_p, &id.body())
+        signed_octets(self.prf, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
     }
 }
 
@@ -104,12 +105,13 @@ impl IkeSa {
     /// What we sign, or the peer should have signed.
     pub(super) fn signed<'a>(&self, init: &'a InitDone, by_initiator: bool) -> Option<Signed<'a>> {
         let prf = self.session.as_ref()?.suite.prf;
+        let int_auth = init.int_auth.octets();
         Some(if by_initiator {
             let InitDone { request: message, nonce_r: nonce, keys, .. } = init;
-            Signed { prf, message, nonce, sk_p: &keys.sk_pi }
+            Signed { prf, message, nonce, sk_p: &keys.sk_pi, int_auth }
         } else {
             let InitDone { response: message, nonce_i: nonce, keys, .. } = init;
-            Signed { prf, message, nonce, sk_p: &keys.sk_pr }
+            Signed { prf, message, nonce, sk_p: &keys.sk_pr, int_auth }
         })
     }
 
@@ -246,8 +248,19 @@ impl IkeSa {
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.extend(auth);
-        let first = peer.children.first().cloned();
-        let offer = match first.map(|policy| Offer::new(ctx, self, policy.into())).transpose() {
+        // What a packet asked for, or else what is to be up from the start.
+        let wanted = self.wanted.first().map(|wanted| Arc::clone(&wanted.child));
+        let first = peer
+            .children
+            .iter()
+            .find(|child| wanted.as_ref().is_some_and(|wanted| *wanted == child.name))
+            .or_else(|| peer.children.iter().find(|child| child.start == StartPolicy::Now))
+            .or(peer.children.first());
+        let offer = first.map(|policy| {
+            let flow = self.take_wanted(&policy.name);
+            Offer::new(ctx, self, Arc::new(policy.clone()), flow)
+        });
+        let offer = match offer.transpose() {
             Ok(offer) => offer,
             Err(reason) => {
                 self.close(ctx, reason);
@@ -597,6 +610,9 @@ impl IkeSa {
             if !self.has_child(&policy.name) {
                 self.queue(Task::CreateChild(Arc::clone(&policy.name)));
             }
+        }
+        for wanted in core::mem::take(&mut self.wanted) {
+            self.acquire(wanted);
         }
     }
 }

@@ -9,7 +9,7 @@ use super::offer::{Found, Offer};
 use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
 use crate::crypto::Secret;
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{self, KeyPair};
 use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, Task};
@@ -19,7 +19,7 @@ use crate::ike::narrow::within;
 use crate::ike::proposal::{self, Chosen};
 use crate::ipsec::pad::ChildPolicy;
 use crate::ipsec::suite::{Protocol, Suite};
-use crate::ipsec::{Mode, SaParams, SadUpdate, Spi};
+use crate::ipsec::{Flow, Mode, SaParams, SadUpdate, Spi};
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
 use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Sa, Ts};
@@ -129,11 +129,12 @@ impl IkeSa {
     // Initiator.
 
     pub(in crate::ike) fn begin_create_child(&mut self, ctx: &mut Ctx<'_>, name: &str) {
+        let flow = self.take_wanted(name);
         if self.has_child(name) {
             return;
         }
         let Some(policy) = self.policy(name) else { return };
-        self.send_create_child(ctx, policy, None, None);
+        self.send_create_child(ctx, policy, flow, None, None);
     }
 
     pub(in crate::ike) fn begin_rekey_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
@@ -142,13 +143,14 @@ impl IkeSa {
             return;
         };
         let policy = Arc::clone(&child.policy);
-        self.send_create_child(ctx, policy, Some(spi), None);
+        self.send_create_child(ctx, policy, None, Some(spi), None);
     }
 
     fn send_create_child(
         &mut self,
         ctx: &mut Ctx<'_>,
         policy: Arc<ChildPolicy>,
+        flow: Option<Flow>,
         replaces: Option<Spi>,
         again: Option<(KeId, Vec<KeId>)>,
     ) {
@@ -165,7 +167,7 @@ impl IkeSa {
         let key = group.and_then(|group| KeyPair::generate(group, ctx.rng));
         let nonce = ctx.random_bytes(limits::NONCE_LEN);
         let name = Arc::clone(&policy.name);
-        let offer = match Offer::new(ctx, self, policy) {
+        let offer = match Offer::new(ctx, self, policy, flow) {
             Ok(offer) => offer,
             Err(reason) => {
                 self.child_failed(ctx, &name, reason);
@@ -323,9 +325,16 @@ impl IkeSa {
         if !within(&ts_local, &offer.ts_local) || !within(&ts_peer, &offer.ts_peer) {
             return Err(CHOSE_OTHER);
         }
-        let keys =
-            child_keys(session.suite.prf, &session.sk_d, chosen.suite, shared, nonces.i, nonces.r)
-                .ok_or(CHOSE_OTHER)?;
+        let keys = child_keys(
+            session.suite.prf,
+            &session.sk_d,
+            chosen.suite,
+            shared,
+            &[],
+            nonces.i,
+            nonces.r,
+        )
+        .ok_or(CHOSE_OTHER)?;
         Ok(Agreed {
             policy: Arc::clone(&offer.policy),
             spi_inbound: offer.spi,
@@ -426,6 +435,7 @@ impl IkeSa {
                     self.send_create_child(
                         ctx,
                         request.offer.policy,
+                        request.offer.flow,
                         request.replaces,
                         Some((group, tried)),
                     );
@@ -550,9 +560,8 @@ impl IkeSa {
         let peer = self.peer.clone().ok_or(Refusal::new(NotifyType::NO_ADDITIONAL_SAS))?;
         let old =
             replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
-        let is_auth = matches!(self.responses.classify(1), crate::ike::window::Incoming::New)
-            && self.children.is_empty()
-            && parts.auth.is_some();
+        // CREATE_CHILD_SA has a nonce of its own, IKE_AUTH has not.
+        let is_auth = parts.auth.is_some() && parts.nonce.is_none();
         let Found { policy, chosen, mode, ts_local, ts_peer } =
             self.find_policy(&peer, parts, old, !is_auth).map_err(Refusal::new)?;
         let mut key = None;
@@ -562,12 +571,11 @@ impl IkeSa {
                 .ke
                 .filter(|ke| ke.group == group)
                 .ok_or_else(|| Refusal::invalid_ke(group))?;
-            let ours = KeyPair::generate(group, ctx.rng)
-                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
-            shared = Some(
-                ours.agree(&theirs.data).map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?,
-            );
-            key = Some(ours);
+            let ours = dh::respond(group, &theirs.data, ctx.rng)
+                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?
+                .map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
+            shared = Some(ours.shared);
+            key = Some(Ke { group, data: ours.public });
         }
         let spi_outbound = spi_of(&chosen.peer_spi)
             .filter(|spi| self.is_fresh_at_peer(chosen.suite.protocol(), *spi))
@@ -578,6 +586,7 @@ impl IkeSa {
             &session.sk_d,
             chosen.suite,
             shared.as_ref(),
+            &[],
             nonces.i,
             nonces.r,
         )
@@ -587,9 +596,7 @@ impl IkeSa {
         if mode == Mode::Transport {
             payloads.push(notify(NotifyType::USE_TRANSPORT_MODE, &[]));
         }
-        payloads.extend(
-            key.map(|key| Payload::Ke(Ke { group: key.group(), data: key.public().to_vec() })),
-        );
+        payloads.extend(key.map(Payload::Ke));
         payloads.push(Payload::TsI(Ts { selectors: ts_peer.clone() }));
         payloads.push(Payload::TsR(Ts { selectors: ts_local.clone() }));
         let jitter = ctx.random_u32();

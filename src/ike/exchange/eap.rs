@@ -73,6 +73,7 @@ pub(in crate::ike) fn needs(state: &State, payloads: &[Payload]) -> &'static [Pa
             Some(Asking::Last { .. }) => LAST,
         },
         State::InitSent(_)
+        | State::IntermediateSent(_)
         | State::Established
         | State::Replaced
         | State::Deleting

@@ -5,6 +5,7 @@ pub(super) mod create_child;
 pub(super) mod delete;
 pub(super) mod eap;
 pub(super) mod informational;
+pub(super) mod intermediate;
 mod offer;
 pub(super) mod rekey;
 pub(super) mod sa_init;

@@ -2,16 +2,16 @@
 
 use super::create_child::{Collision, Refusal, lower};
 use super::{Parts, wanted_group};
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{self, KeyPair};
 use crate::ike::child_sa::ChildState;
 use crate::ike::event::CloseReason;
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, Session, State, Task};
 use crate::ike::keymat::IkeKeys;
 use crate::ike::limits;
-use crate::ike::proposal;
+use crate::ike::proposal::{self, Made};
 use crate::ipsec::Spi;
 use crate::ipsec::pad::Peer;
-use crate::ipsec::suite::IkeSuite;
+use crate::ipsec::suite::{IkeProposal, IkeSuite};
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType};
 use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Sa};
@@ -138,7 +138,7 @@ impl IkeSa {
         let nonce = ctx.random_bytes(limits::NONCE_LEN);
         let spi = ctx.fresh_ike_spi();
         let payloads = [
-            Payload::Sa(proposal::ike_offer(&peer.ike.proposals, Some(spi))),
+            Payload::Sa(proposal::ike_offer(&without_additional(peer), Some(spi))),
             Payload::Nonce(Nonce { data: nonce.clone() }),
             Payload::Ke(Ke { group, data: key.public().to_vec() }),
         ];
@@ -210,7 +210,7 @@ impl IkeSa {
         ke: &Ke,
     ) -> Option<Self> {
         let IkeRequest { key, nonce: nonce_i, spi, .. } = request;
-        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, true)
+        let chosen = proposal::accept_ike(&without_additional(peer), sa, Made::Rekeyed)
             .filter(|chosen| chosen.suite.ke == key.group() && ke.group == key.group())?;
         let spi_r = ike_spi(&chosen.peer_spi)?;
         let shared = key.agree(&ke.data).ok()?;
@@ -305,16 +305,20 @@ impl IkeSa {
         let (Some(sa), Some(nonce)) = (parts.sa, parts.nonce) else {
             return Err(Refusal::new(NotifyType::INVALID_SYNTAX));
         };
-        let chosen =
-            proposal::choose_ike(&peer.ike.proposals, sa, true, parts.ke.map(|ke| ke.group))
-                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
+        let chosen = proposal::choose_ike(
+            &without_additional(&peer),
+            sa,
+            Made::Rekeyed,
+            parts.ke.map(|ke| ke.group),
+        )
+        .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let group = chosen.suite.ke;
         let ke =
             parts.ke.filter(|ke| ke.group == group).ok_or_else(|| Refusal::invalid_ke(group))?;
         let spi_i = ike_spi(&chosen.peer_spi).ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
-        let key = KeyPair::generate(group, ctx.rng)
-            .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
-        let shared = key.agree(&ke.data).map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
+        let dh::Response { public, shared } = dh::respond(group, &ke.data, ctx.rng)
+            .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?
+            .map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
         let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
         let spi_r = ctx.fresh_ike_spi();
         let session = self
@@ -324,7 +328,7 @@ impl IkeSa {
         let answer = vec![
             Payload::Sa(proposal::answer_ike(&chosen, Some(spi_r))),
             Payload::Nonce(Nonce { data: nonce_r.clone() }),
-            Payload::Ke(Ke { group, data: key.public().to_vec() }),
+            Payload::Ke(Ke { group, data: public }),
         ];
         if let Some(Active::Ike(request)) = &mut self.active {
             // Who wins is known when our own answer comes.
@@ -343,6 +347,7 @@ impl IkeSa {
             ctx.spis.insert(child.spi_inbound, next.id);
         }
         next.tasks = core::mem::take(&mut self.tasks);
+        next.wanted = core::mem::take(&mut self.wanted);
         next.tasks.retain(|waiting| !matches!(waiting.task, Task::RekeyIke | Task::Liveness));
         next.path = self.path;
         next.last_heard = self.last_heard;
@@ -385,6 +390,7 @@ impl IkeSa {
             old.suite.prf,
             &old.sk_d,
             shared,
+            &[],
             nonce_i,
             nonce_r,
             spi_i,
@@ -394,6 +400,15 @@ impl IkeSa {
         ctx.export(spi_i, spi_r, suite, &keys);
         Some(session)
     }
+}
+
+/// A new IKE SA is as safe as the old one: its keys come from SK_d, too.
+fn without_additional(peer: &Peer) -> Vec<IkeProposal> {
+    let mut proposals = peer.ike.proposals.clone();
+    for proposal in &mut proposals {
+        proposal.addke = Default::default();
+    }
+    proposals
 }
 
 fn ike_spi(bytes: &[u8]) -> Option<IkeSpi> {

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::{Parts, auth, notify, wanted_group};
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{self, KeyPair};
 use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
-use crate::ike::ike_sa::{Ctx, IkeSa, Session, State};
-use crate::ike::keymat::IkeKeys;
+use crate::ike::ike_sa::{Ctx, IkeSa, Session, State, Wanted};
+use crate::ike::keymat::{IkeKeys, IntAuth};
 use crate::ike::limits;
 use crate::ike::natd::{self, Nat, PORT_NATT};
-use crate::ike::proposal;
+use crate::ike::proposal::{self, Made};
 use crate::ike::rules;
 use crate::ike::window::{Requests, Responses, Retransmission};
 use crate::ipsec::pad::{EncapPolicy, Peer};
+use crate::ipsec::suite::IkeProposal;
 use crate::ipsec::{Encap, Path};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
@@ -43,7 +44,12 @@ pub(in crate::ike) struct InitDone {
     pub(in crate::ike) response: Vec<u8>,
     pub(in crate::ike) nonce_i: Vec<u8>,
     pub(in crate::ike) nonce_r: Vec<u8>,
+    /// The keys, after as many additional key exchanges as have been made.
     pub(in crate::ike) keys: IkeKeys,
+    /// The additional key exchanges that are still to be made.
+    pub(in crate::ike) additional: VecDeque<KeId>,
+    /// What those that have been made add to AUTH.
+    pub(in crate::ike) int_auth: IntAuth,
     pub(in crate::ike) terms: cert::Terms,
 }
 
@@ -72,6 +78,7 @@ impl IkeSa {
             responses: Responses::new(),
             how,
             tasks: VecDeque::new(),
+            wanted: Vec::new(),
             active: None,
             children: Vec::new(),
             created: ctx.now,
@@ -109,14 +116,19 @@ impl IkeSa {
     }
 
     /// Begins an IKE SA with a peer. `None` if none of its groups is ours.
-    pub(in crate::ike) fn initiate(ctx: &mut Ctx<'_>, peer: Arc<Peer>, path: Path) -> Option<Self> {
+    pub(in crate::ike) fn initiate(
+        ctx: &mut Ctx<'_>,
+        peer: Arc<Peer>,
+        path: Path,
+        wanted: Option<Wanted>,
+    ) -> Option<Self> {
         let group = peer
             .ike
             .proposals
             .iter()
             .flat_map(|proposal| &proposal.ke)
             .copied()
-            .find(|group| crate::crypto::dh::supported(*group))?;
+            .find(|group| dh::supported(*group))?;
         let key = KeyPair::generate(group, ctx.rng)?;
         let nonce = ctx.random_bytes(limits::NONCE_LEN);
         let spi_i = ctx.fresh_ike_spi();
@@ -135,6 +147,7 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeSaInit });
         sa.peer = Some(peer);
+        sa.wanted.extend(wanted);
         sa.send_init(ctx);
         Some(sa)
     }
@@ -153,6 +166,10 @@ impl IkeSa {
         payloads.extend(natd::notifies(self.spi_i, IkeSpi(0), self.path, pretend));
         if peer.auth.has_signature() {
             payloads.push(cert::hash_algorithms());
+        }
+        // RFC 9370 §2.2.1: whoever offers additional key exchanges must have the exchange that carries them.
+        if has_additional(&peer.ike.proposals) {
+            payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
         }
         let header = Header::new(
             self.spi_i,
@@ -244,7 +261,9 @@ impl IkeSa {
 
         let (Some(sa), Some(ke), Some(nonce)) = (parts.sa, parts.ke, parts.nonce) else { return };
         let spi_r = message.header.spi_r;
-        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, false);
+        let intermediate = parts.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_some();
+        let made = Made::First { intermediate };
+        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, made);
         let Some(chosen) = chosen.filter(|chosen| {
             spi_r.0 != 0 && chosen.suite.ke == init.key.group() && ke.group == init.key.group()
         }) else {
@@ -295,9 +314,11 @@ impl IkeSa {
             nonce_i,
             nonce_r: nonce.data.clone(),
             keys,
+            additional: chosen.addke.methods().collect(),
+            int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(peer.auth.has_signature(), &parts),
         };
-        self.send_auth(ctx, done);
+        self.after_init(ctx, done);
     }
 
     /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer may be an error.
@@ -322,13 +343,14 @@ impl IkeSa {
         let (Some(sa), Some(ke), Some(nonce)) = (parts.sa, parts.ke, parts.nonce) else {
             return Err(refuse(NotifyType::INVALID_SYNTAX, &[]));
         };
+        let intermediate = parts.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_some();
+        let made = Made::First { intermediate };
         let candidates = auth::candidates(ctx.peers, path);
         let mut chosen = None;
         // In the order of `candidates`.
         let mut accepting = Vec::new();
         for peer in candidates {
-            if let Some(found) =
-                proposal::choose_ike(&peer.ike.proposals, sa, false, Some(ke.group))
+            if let Some(found) = proposal::choose_ike(&peer.ike.proposals, sa, made, Some(ke.group))
             {
                 let suite = chosen.get_or_insert_with(|| found.clone()).suite;
                 if suite == found.suite {
@@ -343,9 +365,9 @@ impl IkeSa {
         if chosen.suite.ke != ke.group {
             return Err(refuse(NotifyType::INVALID_KE_PAYLOAD, &chosen.suite.ke.0.to_be_bytes()));
         }
-        let key = KeyPair::generate(ke.group, ctx.rng)
-            .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?;
-        let shared = key.agree(&ke.data).map_err(|_| refuse(NotifyType::INVALID_SYNTAX, &[]))?;
+        let dh::Response { public, shared } = dh::respond(ke.group, &ke.data, ctx.rng)
+            .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?
+            .map_err(|_| refuse(NotifyType::INVALID_SYNTAX, &[]))?;
         let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
         let spi_r = ctx.fresh_ike_spi();
         let (keys, session) =
@@ -361,7 +383,7 @@ impl IkeSa {
             accepting.iter().any(|peer| peer.ike.encap == EncapPolicy::Udp) && nat.supported;
         let mut payloads = vec![
             Payload::Sa(proposal::answer_ike(&chosen, None)),
-            Payload::Ke(Ke { group: ke.group, data: key.public().to_vec() }),
+            Payload::Ke(Ke { group: ke.group, data: public }),
             Payload::Nonce(Nonce { data: nonce_r.clone() }),
         ];
         if nat.supported {
@@ -370,6 +392,9 @@ impl IkeSa {
         let signs = accepting.iter().any(|peer| peer.auth.has_signature());
         if signs {
             payloads.push(cert::hash_algorithms());
+        }
+        if intermediate {
+            payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
         }
         // RFC 7296 §1.2: the responder asks for certificates here, the initiator in IKE_AUTH.
         payloads.extend(cert::request(accepting.iter().map(|peer| &peer.auth.peer)));
@@ -386,6 +411,8 @@ impl IkeSa {
             nonce_i: nonce.data.clone(),
             nonce_r,
             keys,
+            additional: chosen.addke.methods().collect(),
+            int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(signs, &parts),
         };
         let awaited = auth::Awaited { init: done, candidates: accepting, serving: None };
@@ -405,4 +432,10 @@ impl IkeSa {
         sa.transmit(ctx, response);
         Ok(sa)
     }
+}
+
+/// Whether a proposal has any additional key exchange.
+fn has_additional(proposals: &[IkeProposal]) -> bool {
+    let additional = |method: &KeId| *method != KeId::NONE;
+    proposals.iter().flat_map(|proposal| &proposal.addke).flatten().any(additional)
 }
