@@ -114,6 +114,8 @@ pub(super) struct Ike<'a> {
     pub(super) retransmit_timeout: Option<Text<'a>>,
     pub(super) retransmit_base: Option<Spanned<Scalar<'a>>>,
     pub(super) retransmit_tries: Option<Spanned<Scalar<'a>>>,
+    pub(super) fragmentation: Option<Text<'a>>,
+    pub(super) fragment_size: Option<Spanned<Scalar<'a>>>,
 }
 
 /// `[esp]`.
@@ -684,6 +686,8 @@ impl Walk<'_> {
             retransmit_timeout: self.text(&section, "retransmit-timeout"),
             retransmit_base: self.scalar(&section, "retransmit-base", false, true),
             retransmit_tries: self.scalar(&section, "retransmit-tries", false, false),
+            fragmentation: self.text(&section, "fragmentation"),
+            fragment_size: self.scalar(&section, "fragment-size", false, false),
         }
     }
 

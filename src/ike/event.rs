@@ -291,6 +291,8 @@ pub enum TimerKind {
     Retry,
     /// What a rekeyed or deleted SA leaves behind is dropped.
     Linger,
+    /// Fragments whose message does not get complete are dropped (RFC 7383 §2.6).
+    Reassembly,
     /// The cookie secret changes.
     CookieSecret,
 }

@@ -14,6 +14,7 @@ mod children;
 mod eap;
 mod errors;
 mod examples;
+mod flood;
 mod keylog;
 mod lifecycle;
 mod manual;
