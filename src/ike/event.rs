@@ -115,6 +115,11 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+    /// The DELETE of an IKE SA was answered, or nobody did: [`Endpoint::status`](super::Endpoint::status) has it no more.
+    IkeSaDeleted {
+        /// The peer's name.
+        peer: Arc<str>,
+    },
     /// A CHILD_SA is installed in both directions (also by rekey: `rekeyed`).
     ChildSaEstablished {
         /// The peer's name.

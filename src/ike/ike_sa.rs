@@ -763,6 +763,9 @@ impl IkeSa {
         }
         self.forget_active(ctx);
         self.forget_tasks(ctx);
+        if let (State::Deleting | State::Replaced, Some(peer)) = (&self.state, &self.peer) {
+            ctx.events.push_back(Event::IkeSaDeleted { peer: Arc::clone(&peer.name) });
+        }
         let linger =
             if self.session.is_some() { limits::CLOSED_LINGER } else { core::time::Duration::ZERO };
         self.state = State::Closed(ctx.now + linger);

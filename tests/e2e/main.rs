@@ -15,6 +15,7 @@ mod eap;
 mod errors;
 mod examples;
 mod flood;
+mod fragmentation;
 mod keylog;
 mod lifecycle;
 mod manual;
