@@ -15,6 +15,13 @@ pub(super) const NONCE_LEN: usize = 32;
 pub(super) const MAX_MESSAGE: usize = 16_384;
 /// Attempts at finding additional key exchanges of which none is there twice, in one proposal (RFC 9370 §2.2.1).
 pub(super) const MAX_ADDKE_STEPS: u32 = 1000;
+/// Series of IKE_FOLLOWUP_KE of the peer that one IKE SA remembers; the oldest goes first. With a window of one there is one, and
+/// perhaps one that the peer has given up.
+pub(super) const MAX_PENDING: usize = 4;
+/// A series is forgotten when its next request does not come in this time (RFC 9370 §2.2.4: 5 to 20 s).
+pub(super) const PENDING_TIME: Duration = Duration::from_secs(20);
+/// Series one after another that the peer has forgotten (STATE_NOT_FOUND); after the next, the IKE SA is deleted (RFC 9370 §2.2.4).
+pub(super) const MAX_SERIES_FAILURES: u32 = 3;
 /// Half-open IKE SAs as responder, in all. Each holds about 4 KiB.
 pub(super) const MAX_HALF_OPEN: usize = 4096;
 /// Half-open IKE SAs as responder from one address.

@@ -42,10 +42,19 @@ impl Run {
         let mut random = FixedRandom::new(seed, 1);
         let (mut a, mut b) = (peers::site_a(), peers::site_b());
         let pfs = random.chance(30);
+        let additional = random.chance(30);
         for peer in [&mut a, &mut b] {
             peer.ike.dpd_delay = Some(Duration::from_secs(10));
             if pfs {
                 peer.children[0].proposals[0].ke = vec![KeId::CURVE25519];
+            }
+            if additional {
+                // RFC 9370, also of CHILD_SAs where those have a first key exchange.
+                peer.ike.proposals[0].addke[0] = vec![KeId::ML_KEM_768];
+                if pfs {
+                    peer.children[0].proposals[0].addke[0] = vec![KeId::ML_KEM_512];
+                    peer.children[0].proposals[0].addke[1] = vec![KeId::ECP_256];
+                }
             }
         }
         let mut pair = Pair::with(seed, LinkConfig::BAD, a, b);

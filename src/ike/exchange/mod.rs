@@ -3,6 +3,7 @@
 pub(super) mod auth;
 pub(super) mod create_child;
 pub(super) mod delete;
+pub(super) mod followup;
 pub(super) mod informational;
 pub(super) mod intermediate;
 mod offer;

@@ -80,6 +80,8 @@ impl IkeSa {
             tasks: VecDeque::new(),
             active: None,
             children: Vec::new(),
+            pending: Vec::new(),
+            series_failures: 0,
             created: ctx.now,
             established: None,
             rekey_at: None,
