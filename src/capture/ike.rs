@@ -4,7 +4,7 @@ use core::fmt;
 use std::collections::BTreeMap;
 
 use super::keys::IkeKey;
-use crate::ike::protect::{OpenError, Protector, Recorded};
+use crate::ike::protect::{Content, OpenError, Part, Protector};
 use crate::wire::Reader;
 use crate::wire::ike::header::{Header, IkeSpi};
 use crate::wire::ike::message::{Message, parse_chain};
@@ -131,9 +131,9 @@ impl IkeReader {
         let mut opened = None;
         for key in keys {
             match &key.protector {
-                Ok(protector) => match protector.open_recorded(datagram) {
-                    Ok(recorded) => {
-                        opened = Some(recorded);
+                Ok(protector) => match protector.open_part(datagram) {
+                    Ok(part) => {
+                        opened = Some(part);
                         break;
                     }
                     Err(OpenError::Parse(error)) => return Inside::Malformed(error.to_string()),
@@ -145,7 +145,8 @@ impl IkeReader {
                 Err(_) => {}
             }
         }
-        let Some(Recorded { first, fragment, plain }) = opened else { return verdict };
+        let Some(Part { fragment, content, .. }) = opened else { return verdict };
+        let Content { first, plain } = content;
         match fragment {
             None => chain(first, &plain),
             Some((number, total)) => self.fragment(header, first, number, total, plain.to_vec()),

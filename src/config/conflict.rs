@@ -2,6 +2,7 @@
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::manual::{Clash, spi_clashes};
+use super::selector::show;
 use super::{Config, Keying, PolicyRef, identity};
 use crate::ipsec::TrafficSelector;
 use crate::ipsec::manual::ManualPeer;
@@ -132,17 +133,6 @@ fn overlap(a: &Config, b: &Config) -> Option<(String, String, bool)> {
         }
     }
     partial
-}
-
-/// As it would be written.
-fn show(ts: &TrafficSelector) -> String {
-    let addresses = super::subnet::show(ts.start_addr, ts.end_addr);
-    if ts.protocol == 0 {
-        return addresses;
-    }
-    let shown = ts.to_string();
-    let narrowed = shown.split_once('[').map_or("", |(_, narrowed)| narrowed);
-    format!("{addresses}[{narrowed}")
 }
 
 impl Config {

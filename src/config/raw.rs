@@ -2,6 +2,7 @@
 //!
 //! Finds unknown keys and wrong types.
 
+mod child;
 mod manual;
 
 use core::ops::Range;
@@ -12,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Report;
 use super::keys::{self, KEYS, Meant, SECTIONS, heading};
+pub(super) use child::{Child, Kind};
 pub(super) use manual::{Manual, ManualAh, ManualKeys, Names};
 
 /// The longest text of a key, in bytes; a psk may be longer.
@@ -96,6 +98,8 @@ pub(super) struct Ike<'a> {
     pub(super) retransmit_timeout: Option<Text<'a>>,
     pub(super) retransmit_base: Option<Spanned<Scalar<'a>>>,
     pub(super) retransmit_tries: Option<Spanned<Scalar<'a>>>,
+    pub(super) fragmentation: Option<Text<'a>>,
+    pub(super) fragment_size: Option<Spanned<Scalar<'a>>>,
 }
 
 /// `[esp]`.
@@ -103,12 +107,9 @@ pub(super) struct Ike<'a> {
 pub(super) struct Esp<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
-    pub(super) protocol: Option<Text<'a>>,
-    pub(super) proposals: Option<List<'a>>,
+    pub(super) kind: Kind<'a>,
     pub(super) allow_legacy: Option<bool>,
-    pub(super) mode: Option<Text<'a>>,
     pub(super) encap: Option<Text<'a>>,
-    pub(super) start: Option<Text<'a>>,
     pub(super) replay_window: Option<Spanned<Scalar<'a>>>,
     pub(super) rekey_time: Option<Text<'a>>,
     pub(super) life_time: Option<Text<'a>>,
@@ -138,6 +139,8 @@ pub(super) struct Raw<'a> {
     pub(super) auth: Auth<'a>,
     pub(super) ike: Ike<'a>,
     pub(super) esp: Esp<'a>,
+    /// Each `[[child]]`.
+    pub(super) children: Vec<Child<'a>>,
     /// Each `[[manual]]`.
     pub(super) manual: Vec<Manual<'a>>,
     pub(super) interface: Interface<'a>,
@@ -159,12 +162,13 @@ impl<'a> Raw<'a> {
         let auth = walk.auth(root);
         let ike = walk.ike(root);
         let esp = walk.esp(root);
+        let children = walk.children(root);
         let manual = walk.manual(root);
         let interface = walk.interface(root);
         let log = walk.section(root, "log");
         let log_level = walk.text(&log, "level");
         let misspelt = walk.misspelt;
-        Self { name, local, peer, auth, ike, esp, manual, interface, log_level, misspelt }
+        Self { name, local, peer, auth, ike, esp, children, manual, interface, log_level, misspelt }
     }
 
     /// Whether its keys are, or were meant to be, set by hand.
@@ -217,6 +221,43 @@ impl Walk<'_> {
         };
         self.unknown(name, table, &[]);
         Section { name, prefix: "", table: Some(table), span: Some(value.span()) }
+    }
+
+    /// The tables of a list of them, `[[name]]`, each with its place.
+    fn tables<'a>(
+        &mut self,
+        root: &'a DeTable<'a>,
+        name: &'static str,
+        help: &str,
+    ) -> Vec<(&'a DeTable<'a>, Range<usize>)> {
+        let Some(value) = root.get(name) else { return Vec::new() };
+        let wrong = |walk: &mut Self, span, found: &str| {
+            walk.report
+                .error(span, format!("`{name}` must be a list of tables, not {found}"))
+                .help(help);
+            walk.misspelt.insert(name.to_owned());
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            wrong(self, value.span(), kind(value.get_ref()));
+            return Vec::new();
+        };
+        if array.len() > MAX_ITEMS {
+            self.misspelt.insert(name.to_owned());
+            let message = format!("{} {} are too many for one file", array.len(), heading(name));
+            self.report.error(value.span(), message).help(format!("at most {MAX_ITEMS}"));
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for item in array {
+            match item.get_ref().as_table() {
+                Some(table) => found.push((table, item.span())),
+                None => {
+                    let here = kind(item.get_ref());
+                    wrong(self, item.span(), &format!("a list with {here} in it"));
+                }
+            }
+        }
+        found
     }
 
     /// Reports the keys of a table that are neither its own nor among `also`.
@@ -588,6 +629,8 @@ impl Walk<'_> {
             retransmit_timeout: self.text(&section, "retransmit-timeout"),
             retransmit_base: self.scalar(&section, "retransmit-base", false, true),
             retransmit_tries: self.scalar(&section, "retransmit-tries", false, false),
+            fragmentation: self.text(&section, "fragmentation"),
+            fragment_size: self.scalar(&section, "fragment-size", false, false),
         }
     }
 
@@ -595,12 +638,9 @@ impl Walk<'_> {
         let section = self.section(root, "esp");
         Esp {
             span: section.span.clone(),
-            protocol: self.text(&section, "protocol"),
-            proposals: self.list(&section, "proposals"),
+            kind: self.kind(&section),
             allow_legacy: self.boolean(&section, "allow-legacy"),
-            mode: self.text(&section, "mode"),
             encap: self.text(&section, "encap"),
-            start: self.text(&section, "start"),
             replay_window: self.scalar(&section, "replay-window", false, false),
             rekey_time: self.text(&section, "rekey-time"),
             life_time: self.text(&section, "life-time"),

@@ -412,14 +412,7 @@ impl Driver {
                 self.endpoint.handle_datagram(clock::now(), path, &message);
             }
             FromWorker::Notice(Notice::Acquire { policy, flow }) => {
-                let entry = self.peers.values().find(|entry| entry.on_traffic(policy));
-                if let Some(entry) = entry {
-                    let name = Arc::clone(entry.name());
-                    if !entry.is_busy(&self.sas_of(&name)) {
-                        tracing::info!(peer = %name, src = %flow.src, dst = %flow.dst, "traffic asks for an SA");
-                        self.begin_attempt(&name);
-                    }
-                }
+                self.acquire(policy, flow);
             }
             FromWorker::Notice(Notice::Expire { spi, hard }) if self.has_manual(spi) => {
                 self.manual_expires(spi, hard);

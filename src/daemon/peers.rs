@@ -14,8 +14,8 @@ use crate::config::{Config, Keying};
 use crate::control::protocol::{Failure, PeerState, UpPhase};
 use crate::crypto::SecureRandom;
 use crate::ike::{CloseReason, Phase, SaStatus};
-use crate::ipsec::PolicyId;
 use crate::ipsec::pad::{ChildPolicy, PeerAddress, StartPolicy};
+use crate::ipsec::{Flow, PolicyId};
 
 /// A peer.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Entry {
     pub attempts: usize,
     /// Set once it is being taken down: when to stop waiting for the answer to DELETE.
     pub removal: Option<Instant>,
+    /// The packet for which the attempt that is being prepared is made.
+    pub acquire: Option<(PolicyId, Flow)>,
     /// The SAs of a peer with manual keys, once they are in the SAD.
     pub installed: Option<Installed>,
     backoff: Backoff,
@@ -57,6 +59,7 @@ impl Entry {
             resolving: false,
             attempts: 0,
             removal: None,
+            acquire: None,
             installed: None,
             backoff: Backoff::default(),
         }
@@ -213,10 +216,16 @@ fn is_attempt(sa: &SaStatus) -> bool {
     sa.state == "CONNECTING" && sa.initiator
 }
 
+/// Whether CHILD_SAs can be made under it.
+#[must_use]
+pub fn is_established(sa: &SaStatus) -> bool {
+    sa.state == "ESTABLISHED" || sa.state == "REKEYING"
+}
+
 /// Whether it is there, or an attempt of ours goes on, so that the end of another of the same peer is no failure.
 #[must_use]
 pub fn goes_on(sa: &SaStatus) -> bool {
-    is_attempt(sa) || sa.state == "ESTABLISHED" || sa.state == "REKEYING"
+    is_attempt(sa) || is_established(sa)
 }
 
 /// The failure behind a [`CloseReason`], and whether waiting on is in vain; `None` for a peer that has no IKE any more.

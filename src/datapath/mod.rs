@@ -10,6 +10,7 @@ mod batch;
 pub mod coalesce;
 pub mod ecn;
 mod fragment;
+pub mod hold;
 mod inbound;
 mod mss;
 mod outbound;
@@ -25,8 +26,11 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use batch::{Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed};
+pub use batch::{
+    Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, Waiting,
+};
 pub use ecn::Ecn;
+pub use hold::Hold;
 pub use outbound::{MAX_RUN, MAX_RUN_LEN};
 pub use stats::{DatapathStats, PolicyStats, SaStats};
 
@@ -195,6 +199,11 @@ impl Datapath {
             keepalives: self.shared.keepalives.load(Ordering::Relaxed),
             bypassed: self.shared.bypassed.load(Ordering::Relaxed),
         }
+    }
+
+    /// Counts a packet that its holder drops.
+    fn count_drop(&self, reason: DropReason) {
+        self.shared.drops.count(reason);
     }
 
     fn millis(&self, now: Instant) -> u64 {

@@ -9,13 +9,13 @@ use tracing::debug;
 
 use super::cookie::CookieJar;
 use super::event::{CloseReason, Command, CommandError, Event, SaStatus, TimerKind, Transmit};
-use super::ike_sa::{Ctx, IkeSa, SaId, State, Task};
+use super::ike_sa::{Ctx, IkeSa, SaId, State, Task, Wanted};
 use super::limits;
 use super::peers;
 use super::rules;
 use crate::crypto::SecureRandom;
-use crate::ipsec::pad::Peer;
-use crate::ipsec::{Notice, Path, PolicyId, Spi};
+use crate::ipsec::pad::{Peer, StartPolicy};
+use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
 use crate::wire::Reader;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
@@ -78,6 +78,11 @@ pub struct Endpoint {
     begun: BTreeMap<(IkeSpi, SocketAddr), SaId>,
     begun_of: BTreeMap<SaId, (IkeSpi, SocketAddr)>,
     half_open_by_address: BTreeMap<IpAddr, usize>,
+    /// Fragments that wait: until when and how many bytes, of each IKE SA that has some.
+    fragments_of: BTreeMap<SaId, (Instant, usize)>,
+    /// The same by time, and the bytes of all.
+    fragments_by_time: BTreeSet<(Instant, SaId)>,
+    fragment_bytes: usize,
     spis: BTreeMap<Spi, SaId>,
     jar: Option<CookieJar>,
     answers: RateLimit,
@@ -104,6 +109,9 @@ impl Endpoint {
             begun: BTreeMap::new(),
             begun_of: BTreeMap::new(),
             half_open_by_address: BTreeMap::new(),
+            fragments_of: BTreeMap::new(),
+            fragments_by_time: BTreeSet::new(),
+            fragment_bytes: 0,
             spis: BTreeMap::new(),
             jar: None,
             answers: RateLimit::default(),
@@ -320,7 +328,9 @@ impl Endpoint {
     /// What the datapath noticed.
     pub fn handle_notice(&mut self, now: Instant, notice: Notice) {
         match notice {
-            Notice::Acquire { policy, .. } => self.acquire(now, policy),
+            Notice::Acquire { policy, flow } => {
+                let _no_policy = self.acquire(now, policy, flow, None);
+            }
             Notice::Expire { spi, hard } => self.with_child(now, spi, |sa, ctx| {
                 if hard {
                     sa.expire_child(ctx, spi);
@@ -346,17 +356,30 @@ impl Endpoint {
         }
     }
 
-    fn acquire(&mut self, now: Instant, policy: PolicyId) {
+    /// A packet asks for an SA by `policy`. Without a path nothing but what is there is used.
+    fn acquire(
+        &mut self,
+        now: Instant,
+        policy: PolicyId,
+        flow: Flow,
+        path: Option<Path>,
+    ) -> Result<(), CommandError> {
         let wanted = self.peers.values().find_map(|peer| {
             let child = peer.children.iter().find(|child| child.policy == policy)?;
             Some((Arc::clone(&peer.name), Arc::clone(&child.name)))
         });
-        let Some((peer, child)) = wanted else { return };
+        let (peer, child) = wanted.ok_or(CommandError::NoSuchPolicy(policy))?;
+        let wanted = Wanted { child, flow };
         if let Some(id) = self.established_with(&peer) {
             self.with(now, id, |sa, ctx| {
-                sa.queue(Task::CreateChild(child));
+                sa.acquire(wanted);
                 sa.next_task(ctx);
             });
+            return Ok(());
+        }
+        match path {
+            Some(path) => self.begin(now, &peer, path, Some(wanted)),
+            None => Ok(()),
         }
     }
 
@@ -405,6 +428,7 @@ impl Endpoint {
                 }
                 Ok(())
             }
+            Command::Acquire { policy, flow, path } => self.acquire(now, policy, flow, Some(path)),
             Command::Initiate { peer, path } => self.initiate(now, &peer, path),
             Command::RekeyIke { peer } => self.task_for(now, &peer, |_| vec![Task::RekeyIke]),
             Command::RekeyChildren { peer } => self.task_for(now, &peer, |sa| {
@@ -452,7 +476,9 @@ impl Endpoint {
         let peer = self.known(name)?;
         if let Some(id) = self.established_with(name) {
             self.with(now, id, |sa, ctx| {
-                for child in &peer.children {
+                let from_the_start =
+                    peer.children.iter().filter(|child| child.start == StartPolicy::Now);
+                for child in from_the_start {
                     if !sa.has_child(&child.name) {
                         sa.queue(Task::CreateChild(Arc::clone(&child.name)));
                     }
@@ -461,6 +487,18 @@ impl Endpoint {
             });
             return Ok(());
         }
+        self.begin(now, name, path, None)
+    }
+
+    /// Begins an IKE SA, unless one is being made.
+    fn begin(
+        &mut self,
+        now: Instant,
+        name: &Arc<str>,
+        path: Path,
+        wanted: Option<Wanted>,
+    ) -> Result<(), CommandError> {
+        let peer = self.known(name)?;
         let mut connecting = false;
         for sa in self.sas.values_mut().filter(|sa| sa.peer_name() == *name) {
             match &mut sa.state {
@@ -484,7 +522,7 @@ impl Endpoint {
         }
         let mut touched = Vec::new();
         let mut ctx = self.context(now, &mut touched);
-        let sa = IkeSa::initiate(&mut ctx, peer, path)
+        let sa = IkeSa::initiate(&mut ctx, peer, path, wanted)
             .ok_or(CommandError::Limit("no key exchange group of the proposals is supported"))?;
         let id = sa.id;
         self.sas.insert(id, sa);
@@ -638,6 +676,29 @@ impl Endpoint {
         Some(key)
     }
 
+    /// Notes what an IKE SA has of fragments that wait. When there is too much of all, the oldest go.
+    fn note_fragments(&mut self, id: SaId, fragments: Option<(Instant, usize)>) {
+        if let Some((until, bytes)) = self.fragments_of.remove(&id) {
+            self.fragments_by_time.remove(&(until, id));
+            self.fragment_bytes -= bytes;
+        }
+        if let Some((until, bytes)) = fragments {
+            self.fragments_of.insert(id, (until, bytes));
+            self.fragments_by_time.insert((until, id));
+            self.fragment_bytes += bytes;
+        }
+        while self.fragment_bytes > limits::MAX_REASSEMBLY
+            && let Some((until, oldest)) = self.fragments_by_time.pop_first()
+        {
+            let noted = self.fragments_of.remove(&oldest);
+            debug_assert!(noted.is_some_and(|(at, _)| at == until), "noted in both or neither");
+            self.fragment_bytes -= noted.map_or(0, |(_, bytes)| bytes);
+            if let Some(sa) = self.sas.get_mut(&oldest) {
+                sa.fragmentation.drop_held();
+            }
+        }
+    }
+
     /// Notes the deadline of an IKE SA, or drops what is over.
     fn settle(&mut self, now: Instant, id: SaId) {
         let Some(sa) = self.sas.get(&id) else { return };
@@ -649,6 +710,8 @@ impl Endpoint {
         }
         let Some(sa) = self.sas.get(&id) else { return };
         let over = matches!(sa.state, State::Closed(until) if until <= now);
+        let fragments = sa.fragmentation.deadline().filter(|_| !over);
+        let fragments = fragments.map(|until| (until, sa.fragmentation.held()));
         let next = if over { None } else { sa.deadline() };
         if let Some((at, kind)) = self.deadline_of.remove(&id) {
             self.deadlines.remove(&(at, kind, id));
@@ -657,6 +720,7 @@ impl Endpoint {
             self.deadlines.insert((at, kind, id));
             self.deadline_of.insert(id, (at, kind));
         }
+        self.note_fragments(id, fragments);
         if over {
             self.sas.remove(&id);
             self.forget_half_open(id);

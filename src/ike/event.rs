@@ -10,7 +10,7 @@ use super::cert::CertFault;
 use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
 use crate::ipsec::suite::{IkeSuite, Suite};
-use crate::ipsec::{Mode, Path, SadUpdate, Spi, TrafficSelector};
+use crate::ipsec::{Flow, Mode, Path, PolicyId, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{AuthMethod, KeId, NotifyType};
 
@@ -43,6 +43,15 @@ pub enum Command {
         /// From where to where IKE_SA_INIT goes.
         path: Path,
     },
+    /// Makes the CHILD_SA that a packet asked for, under an IKE SA with its peer that is there or begun for it.
+    Acquire {
+        /// The SPD entry.
+        policy: PolicyId,
+        /// The packet.
+        flow: Flow,
+        /// From where to where IKE_SA_INIT goes.
+        path: Path,
+    },
     /// Replaces the IKE SA (RFC 7296 §1.3.2).
     RekeyIke {
         /// The peer's name.
@@ -65,6 +74,9 @@ pub enum Command {
 /// Why a command was not taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CommandError {
+    /// No peer has this SPD entry.
+    #[error("no peer has SPD entry {}", .0.0)]
+    NoSuchPolicy(PolicyId),
     /// No peer of that name.
     #[error("no peer named {0}")]
     NoSuchPeer(Arc<str>),
@@ -275,6 +287,8 @@ pub enum TimerKind {
     Retry,
     /// What a rekeyed or deleted SA leaves behind is dropped.
     Linger,
+    /// Fragments whose message does not get complete are dropped (RFC 7383 §2.6).
+    Reassembly,
     /// The cookie secret changes.
     CookieSecret,
 }

@@ -14,6 +14,7 @@ use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{
     auth, create_child, followup, informational::is_delete_of_ike, intermediate, rekey, sa_init,
 };
+use super::frag::{Fragmentation, Whole};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
@@ -23,7 +24,8 @@ use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
-use crate::ipsec::{Encap, Path, Protocol, SadUpdate, Spi};
+use crate::ipsec::{Encap, Flow, Path, Protocol, SadUpdate, Spi};
+use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{ExchangeType, NotifyType};
@@ -166,6 +168,15 @@ pub(super) enum Task {
     Liveness,
 }
 
+/// The CHILD_SA that a packet asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Name of its policy.
+    pub(super) child: Arc<str>,
+    /// The packet.
+    pub(super) flow: Flow,
+}
+
 pub(super) struct Waiting {
     pub(super) task: Task,
     pub(super) not_before: Option<Instant>,
@@ -198,7 +209,10 @@ pub(super) struct IkeSa {
     pub(super) requests: Requests,
     pub(super) responses: Responses,
     pub(super) how: Retransmission,
+    pub(super) fragmentation: Fragmentation,
     pub(super) tasks: VecDeque<Waiting>,
+    /// What packets asked for and is not asked of the peer yet: one a policy at most.
+    pub(super) wanted: Vec<Wanted>,
     pub(super) active: Option<Active>,
     pub(super) children: Vec<ChildSa>,
     /// What the peer has agreed on with us and goes on with in IKE_FOLLOWUP_KE. While there is any, nothing of ours begins.
@@ -257,6 +271,12 @@ impl IkeSa {
         ctx.transmits.push_back(Transmit { path: self.path, payload, keepalive: false });
     }
 
+    pub(super) fn transmit_all(&mut self, ctx: &mut Ctx<'_>, datagrams: Vec<Vec<u8>>) {
+        for datagram in datagrams {
+            self.transmit(ctx, datagram);
+        }
+    }
+
     /// Sends a protected request, and notes it for retransmission.
     pub(super) fn request(
         &mut self,
@@ -268,9 +288,13 @@ impl IkeSa {
             debug!("a request is under way");
             return;
         };
-        let datagram = session.outbound.seal(self.header(exchange, false, id), payloads, ctx.rng);
-        self.requests.sent(ctx.now, datagram.clone(), self.how);
-        self.transmit(ctx, datagram);
+        let (header, content) = (self.header(exchange, false, id), Content::of(payloads));
+        let policy = self.fragment_policy();
+        let max_len = self.fragmentation.max_len(policy, self.path, false);
+        let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        self.fragmentation.sent(policy, header, content);
+        self.requests.sent(ctx.now, datagrams.clone(), self.how);
+        self.transmit_all(ctx, datagrams);
     }
 
     /// Sends a protected response, and keeps it for retransmission.
@@ -282,9 +306,11 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         let Some(session) = self.session.as_ref() else { return };
-        let datagram = session.outbound.seal(self.header(exchange, true, id), payloads, ctx.rng);
-        self.responses.answered(datagram.clone());
-        self.transmit(ctx, datagram);
+        let max_len = self.fragmentation.max_len(self.fragment_policy(), self.path, true);
+        let (header, content) = (self.header(exchange, true, id), Content::of(payloads));
+        let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        self.responses.answered(datagrams.clone());
+        self.transmit_all(ctx, datagrams);
     }
 
     // Receiving.
@@ -305,9 +331,8 @@ impl IkeSa {
             return;
         }
         let Some(session) = self.session.as_ref() else { return };
-        let opened = session.inbound.open_content(datagram);
-        let (payloads, content) = match opened {
-            Ok(opened) => opened,
+        let part = match session.inbound.open_part(datagram) {
+            Ok(part) => part,
             Err(OpenError::BadIcv) => {
                 self.repeated_before_new_keys(ctx, path, header, datagram);
                 return;
@@ -317,41 +342,78 @@ impl IkeSa {
                 return;
             }
             Err(OpenError::Parse(error)) => {
-                // Authenticated, and malformed all the same (RFC 7296 §2.21.2, §2.21.3).
-                debug!(%error, "malformed message");
-                if !header.flags.response
-                    && self.responses.classify(header.message_id) == Incoming::New
-                {
-                    self.heard(ctx, path);
-                    self.refuse_for_good(ctx, header);
-                } else if header.flags.response && self.requests.awaits(header.message_id) {
-                    self.heard(ctx, path);
-                    self.refuse_response(ctx);
-                }
+                self.handle_malformed(ctx, path, header, error);
                 return;
             }
         };
-        if header.flags.response {
-            if self.requests.awaits(header.message_id) {
-                self.heard(ctx, path);
-                self.handle_response(ctx, header, &content, &payloads);
-            }
+        let fragment = part.fragment;
+        let is_expected = if header.flags.response {
+            self.requests.awaits(header.message_id)
         } else {
             match self.responses.classify(header.message_id) {
-                Incoming::New => {
-                    self.heard(ctx, path);
-                    self.handle_request(ctx, header, &content, &payloads);
-                }
+                Incoming::New => true,
                 Incoming::Again(response) => {
-                    // RFC 7296 §2.11: to where the request came from.
-                    ctx.transmits.push_back(Transmit { path, payload: response, keepalive: false });
+                    if part.asks_for_the_answer_again() {
+                        send_again(ctx, path, response);
+                    }
+                    false
                 }
                 Incoming::OutOfWindow => {
-                    debug!(id = header.message_id, "request outside the window")
+                    debug!(id = header.message_id, "request outside the window");
+                    false
                 }
             }
+        };
+        if !is_expected {
+            self.next_task(ctx);
+            return;
+        }
+        let (content, critical) = if fragment.is_none() {
+            (part.content, part.critical)
+        } else {
+            // RFC 7383 §2.4: not unless both sides said so.
+            if !self.fragmentation.agreed {
+                return;
+            }
+            match self.fragmentation.take(ctx.now, header, part, datagram.len()) {
+                Some(Whole { content, critical }) => (content, critical),
+                None => return,
+            }
+        };
+        let payloads = match content.payloads() {
+            Ok(inner) => [critical, inner].concat(),
+            Err(error) => {
+                self.handle_malformed(ctx, path, header, error);
+                return;
+            }
+        };
+        self.heard(ctx, path);
+        if header.flags.response {
+            self.fragmentation.answered();
+            self.handle_response(ctx, header, &content, &payloads);
+        } else {
+            self.fragmentation.asked(fragment.is_some());
+            self.handle_request(ctx, header, &content, &payloads);
         }
         self.next_task(ctx);
+    }
+
+    /// Authenticated, and malformed all the same (RFC 7296 §2.21.2, §2.21.3).
+    fn handle_malformed(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        header: &Header,
+        error: ParseError,
+    ) {
+        debug!(%error, "malformed message");
+        if !header.flags.response && self.responses.classify(header.message_id) == Incoming::New {
+            self.heard(ctx, path);
+            self.refuse_for_good(ctx, header);
+        } else if header.flags.response && self.requests.awaits(header.message_id) {
+            self.heard(ctx, path);
+            self.refuse_response(ctx);
+        }
     }
 
     /// The request that changed the keys may come again, for its answer was lost: it is sealed with those from before.
@@ -365,9 +427,10 @@ impl IkeSa {
         let previous = self.session.as_ref().and_then(|session| session.previous.as_ref());
         if let (Some(previous), false) = (previous, header.flags.response)
             && let Incoming::Again(response) = self.responses.classify(header.message_id)
-            && previous.open(datagram).is_ok()
+            && let Ok(part) = previous.open_part(datagram)
+            && part.asks_for_the_answer_again()
         {
-            ctx.transmits.push_back(Transmit { path, payload: response, keepalive: false });
+            send_again(ctx, path, response);
         }
     }
 
@@ -576,6 +639,20 @@ impl IkeSa {
     }
 
     // Tasks.
+
+    /// A packet wants a CHILD_SA.
+    pub(super) fn acquire(&mut self, wanted: Wanted) {
+        self.queue(Task::CreateChild(Arc::clone(&wanted.child)));
+        if self.wanted.iter().all(|other| other.child != wanted.child) {
+            self.wanted.push(wanted);
+        }
+    }
+
+    /// The packet that asked for a CHILD_SA by this policy, if one did.
+    pub(super) fn take_wanted(&mut self, child: &str) -> Option<Flow> {
+        let at = self.wanted.iter().position(|wanted| *wanted.child == *child)?;
+        Some(self.wanted.remove(at).flow)
+    }
 
     pub(super) fn queue(&mut self, task: Task) {
         if self.tasks.len() < limits::MAX_TASKS
@@ -810,5 +887,12 @@ impl IkeSa {
                 .map(|child| child.status(now, rekeyed == Some(child.spi_inbound)))
                 .collect(),
         })
+    }
+}
+
+/// RFC 7296 §2.11: to where the request came from.
+fn send_again(ctx: &mut Ctx<'_>, path: Path, response: Vec<Vec<u8>>) {
+    for payload in response {
+        ctx.transmits.push_back(Transmit { path, payload, keepalive: false });
     }
 }

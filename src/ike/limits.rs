@@ -7,12 +7,28 @@ use core::time::Duration;
 /// Longest COOKIE in bytes (RFC 7296 §2.6).
 pub(super) const MAX_COOKIE: usize = 64;
 
+/// Size of an IP datagram that every link of IPv6 carries (RFC 7383 §2.5.1).
+pub(super) const FRAGMENTED_DATAGRAM_V6: u16 = 1280;
+/// Size of an IP datagram that almost every path of IPv4 carries (RFC 7383 §2.5.1).
+pub(super) const SMALLEST_FRAGMENTED_DATAGRAM: u16 = 576;
+
 // Values we chose.
 
 /// Bytes of our nonces: half the key size of the largest PRF, as RFC 7296 §2.10 asks.
 pub(super) const NONCE_LEN: usize = 32;
-/// Longest IKE message taken, in bytes: several times the 3,000 that RFC 7296 §2 asks for.
+/// Longest IKE message taken, whole or in fragments, in bytes: several times the 3,000 that RFC 7296 §2 asks for.
 pub(super) const MAX_MESSAGE: usize = 16_384;
+/// Fragments of one message (RFC 7383); at the smallest size that is sensible [`MAX_MESSAGE`] is 33.
+pub(super) const MAX_FRAGMENTS: u16 = 255;
+/// Bytes of fragments that wait for the rest of their messages, of all IKE SAs together; beyond, the oldest are dropped. Their senders
+/// have the keys, but need not be authenticated yet.
+pub(super) const MAX_REASSEMBLY: usize = 4 << 20;
+/// What a fragment takes besides its bytes, for [`MAX_REASSEMBLY`].
+pub(super) const FRAGMENT_OVERHEAD: usize = 64;
+/// Fragments wait so long for the rest: a peer with defaults like ours repeats a request for a little longer (RFC 7383 §2.6).
+pub(super) const REASSEMBLY_TIME: Duration = Duration::from_secs(120);
+/// After so many retransmissions a request is split into smaller fragments, and again after as many more (RFC 7383 §2.5.2).
+pub(super) const REFRAGMENT_AFTER: u32 = 3;
 /// Attempts at finding additional key exchanges of which none is there twice, in one proposal (RFC 9370 §2.2.1).
 pub(super) const MAX_ADDKE_STEPS: u32 = 1000;
 /// Series of IKE_FOLLOWUP_KE of the peer that one IKE SA remembers; the oldest goes first. With a window of one there is one, and

@@ -8,6 +8,7 @@ mod cookie;
 pub mod endpoint;
 pub mod event;
 mod exchange;
+mod frag;
 mod identity;
 mod ike_sa;
 pub mod keymat;

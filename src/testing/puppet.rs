@@ -15,7 +15,7 @@ use crate::ike::proposal::{
     Chosen, Made, accept_ike, answer_child, answer_ike, child_offer, choose_child, choose_ike,
     ike_offer,
 };
-use crate::ike::protect::Protector;
+use crate::ike::protect::{Content, Protector};
 use crate::ike::{Command, Endpoint, EndpointConfig, Env, Event};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
@@ -47,6 +47,8 @@ pub struct Puppet {
     pub keys: Option<IkeKeys>,
     /// SPI of its inbound ESP SA.
     pub esp_spi: Spi,
+    /// Whether it says that it takes fragments (RFC 7383).
+    pub takes_fragments: bool,
     pair: Option<KeyPair>,
     suite: Option<IkeSuite>,
     chosen: Option<Chosen<IkeSuite>>,
@@ -86,6 +88,7 @@ impl Puppet {
             message_id: 0,
             keys: None,
             esp_spi: fresh_spi(&mut random),
+            takes_fragments: true,
             random,
             pair,
             suite: None,
@@ -103,6 +106,7 @@ impl Puppet {
     pub fn init_payloads(&self) -> Vec<Payload> {
         let mut payloads = vec![Payload::Sa(ike_offer(&[peers::ike_proposal()], None))];
         payloads.extend(self.ke_and_nonce());
+        payloads.extend(self.fragmentation_supported());
         payloads
     }
 
@@ -142,6 +146,7 @@ impl Puppet {
     pub fn init_response(&mut self) -> Option<Vec<u8>> {
         let mut payloads = vec![Payload::Sa(answer_ike(self.chosen.as_ref()?, None))];
         payloads.extend(self.ke_and_nonce());
+        payloads.extend(self.fragmentation_supported());
         let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
         self.init_message = Message { header, payloads }.emit();
         Some(self.init_message.clone())
@@ -245,6 +250,17 @@ impl Puppet {
         Some(self.protect_ours.as_ref()?.seal(header, payloads, &mut self.random))
     }
 
+    /// A message in the IKE SA, in fragments of which each has at most `max_len` bytes.
+    pub fn seal_in_fragments(
+        &mut self,
+        header: Header,
+        payloads: &[Payload],
+        max_len: usize,
+    ) -> Option<Vec<Vec<u8>>> {
+        let (content, random) = (Content::of(payloads), &mut self.random);
+        Some(self.protect_ours.as_ref()?.seal_to_fit(header, &content, max_len, random))
+    }
+
     /// A message with any header whose SK payload has these very bytes inside, well-formed or not, correctly sealed. `iv`
     /// has to be another each time. AEAD suites alone, which is what it negotiates.
     #[must_use]
@@ -255,18 +271,47 @@ impl Puppet {
         inner: &[u8],
         iv: u64,
     ) -> Option<Vec<u8>> {
+        self.seal_any_bytes(header, first, None, inner, iv)
+    }
+
+    /// The same with an SKF payload of this Fragment Number and Total Fragments.
+    #[must_use]
+    pub fn seal_fragment_bytes(
+        &self,
+        header: Header,
+        first: PayloadType,
+        fragment: (u16, u16),
+        inner: &[u8],
+        iv: u64,
+    ) -> Option<Vec<u8>> {
+        self.seal_any_bytes(header, first, Some(fragment), inner, iv)
+    }
+
+    fn seal_any_bytes(
+        &self,
+        header: Header,
+        first: PayloadType,
+        fragment: Option<(u16, u16)>,
+        inner: &[u8],
+        iv: u64,
+    ) -> Option<Vec<u8>> {
         let keys = self.keys.as_ref()?;
         let key = if self.initiator { &keys.sk_ei } else { &keys.sk_er };
         let aead = Aead::new(self.suite?.encr, key.expose())?;
         // RFC 7296 §3.14: the last byte is Pad Length, here of no padding.
         let mut data = [inner, &[0]].concat();
         let iv = iv.to_be_bytes();
-        let body = iv.len() + data.len() + aead.icv_len();
+        let numbers: Vec<u8> = fragment
+            .map(|(number, total)| [number.to_be_bytes(), total.to_be_bytes()].concat())
+            .unwrap_or_default();
+        let next_payload = if fragment.is_some() { PayloadType::SKF } else { PayloadType::SK };
+        let payload_len = 4 + numbers.len() + iv.len() + data.len() + aead.icv_len();
         let mut sealed = Vec::new();
-        let length = u32::try_from(Header::LEN + 4 + body).ok()?;
-        Header { next_payload: PayloadType::SK, length, ..header }.emit(&mut sealed);
+        let length = u32::try_from(Header::LEN + payload_len).ok()?;
+        Header { next_payload, length, ..header }.emit(&mut sealed);
         sealed.extend_from_slice(&[first.0, 0]);
-        sealed.extend_from_slice(&u16::try_from(4 + body).ok()?.to_be_bytes());
+        sealed.extend_from_slice(&u16::try_from(payload_len).ok()?.to_be_bytes());
+        sealed.extend_from_slice(&numbers);
         let mut icv = vec![0; aead.icv_len()];
         aead.seal(&iv, &sealed, &mut data, &mut icv);
         sealed.extend_from_slice(&iv);
@@ -307,6 +352,11 @@ impl Puppet {
             Payload::Ke(Ke { group: KeId::CURVE25519, data }),
             Payload::Nonce(Nonce { data: self.nonce.clone() }),
         ]
+    }
+
+    fn fragmentation_supported(&self) -> Option<Payload> {
+        let supported = Notify::new(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, []);
+        self.takes_fragments.then_some(Payload::Notify(supported))
     }
 
     fn derive(&mut self, payloads: &[Payload]) -> Option<()> {

@@ -78,6 +78,7 @@ impl State {
                 stage.puppet.read_init_response(response.first()?)?;
                 corpus.extend(response);
                 let payloads = stage.puppet.auth_payloads()?;
+                corpus.extend(fragments(&mut stage, ExchangeType::IKE_AUTH, false, 1, &payloads)?);
                 corpus.push(stage.puppet.request(ExchangeType::IKE_AUTH, &payloads)?);
                 Some((stage, corpus))
             }
@@ -92,6 +93,7 @@ impl State {
                 let auth = stage.give(corpus.first()?);
                 let inside = stage.puppet.open(auth.first()?)?;
                 let payloads = stage.puppet.auth_response_payloads(&inside)?;
+                corpus.extend(fragments(&mut stage, ExchangeType::IKE_AUTH, true, 1, &payloads)?);
                 corpus.push(stage.puppet.seal(ExchangeType::IKE_AUTH, true, 1, &payloads)?);
                 corpus.extend(auth);
                 Some((stage, corpus))
@@ -150,7 +152,20 @@ fn with_requests(mut stage: Stage) -> Option<(Stage, Vec<Vec<u8>>)> {
     for (exchange, payloads) in stage.bodies() {
         for (response, message_id) in [(false, stage.puppet.message_id), (true, 0)] {
             corpus.push(stage.puppet.seal(exchange, response, message_id, &payloads)?);
+            corpus.extend(fragments(&mut stage, exchange, response, message_id, &payloads)?);
         }
     }
     Some((stage, corpus))
+}
+
+/// The same message in fragments, if it is not too short for that.
+fn fragments(
+    stage: &mut Stage,
+    exchange: ExchangeType,
+    response: bool,
+    message_id: u32,
+    payloads: &[Payload],
+) -> Option<Vec<Vec<u8>>> {
+    let header = stage.puppet.header(exchange, response, message_id);
+    stage.puppet.seal_in_fragments(header, payloads, 120)
 }

@@ -10,6 +10,7 @@
 mod lab;
 
 mod cert;
+mod children;
 mod errors;
 mod examples;
 mod keylog;

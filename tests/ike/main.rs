@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
 
+mod acquire;
 mod additional;
 mod auth_failure;
 mod cert;
@@ -11,6 +12,7 @@ mod cookie;
 mod delete;
 mod demands;
 mod establish;
+mod fragments;
 mod harness;
 mod liveness;
 mod lost;

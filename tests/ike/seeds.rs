@@ -43,8 +43,11 @@ impl Run {
         let (mut a, mut b) = (peers::site_a(), peers::site_b());
         let pfs = random.chance(30);
         let additional = random.chance(30);
+        // With the smallest, IKE_AUTH and CREATE_CHILD_SA go in fragments.
+        let fragment_size = [1280, 1280, 250][random.below(3)];
         for peer in [&mut a, &mut b] {
             peer.ike.dpd_delay = Some(Duration::from_secs(10));
+            peer.ike.fragmentation.size = fragment_size;
             if pfs {
                 peer.children[0].proposals[0].ke = vec![KeId::CURVE25519];
             }

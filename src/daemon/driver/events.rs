@@ -10,9 +10,11 @@ impl Driver {
         let mut datapath = None;
         loop {
             let mut sa_changes = false;
+            let mut has_outbound = false;
             while let Some(event) = self.endpoint.poll_event() {
                 self.news = true;
                 if let Event::Sad(update) = event {
+                    has_outbound |= matches!(update, SadUpdate::AddOutbound(_));
                     let current: Datapath =
                         datapath.take().unwrap_or_else(|| (**self.shared.datapath.load()).clone());
                     datapath = Some(self.apply(current, &update));
@@ -23,6 +25,10 @@ impl Driver {
             }
             if let Some(datapath) = datapath.take() {
                 self.shared.datapath.store(Arc::new(datapath));
+            }
+            if has_outbound {
+                // Packets may wait for it.
+                self.workers.wake();
             }
             if sa_changes {
                 self.set_mtus().await;
@@ -104,6 +110,7 @@ impl Driver {
                     return;
                 }
                 entry.failed(now, failure.clone(), &mut OsRandom);
+                self.abandon(&peer, None);
                 if fatal {
                     self.fail_up(&peer, &failure);
                 }
@@ -147,6 +154,7 @@ impl Driver {
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
                 let Some((failure, fatal)) = judge(entry, &reason) else { return };
                 entry.failed(now, failure.clone(), &mut OsRandom);
+                self.abandon(&peer, Some(&child));
                 if fatal {
                     self.fail_up(&peer, &failure);
                 }

@@ -228,8 +228,19 @@ impl IkeSa {
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.push(auth);
-        let first = peer.children.first().cloned();
-        let offer = match first.map(|policy| Offer::new(ctx, self, policy.into())).transpose() {
+        // What a packet asked for, or else what is to be up from the start.
+        let wanted = self.wanted.first().map(|wanted| Arc::clone(&wanted.child));
+        let first = peer
+            .children
+            .iter()
+            .find(|child| wanted.as_ref().is_some_and(|wanted| *wanted == child.name))
+            .or_else(|| peer.children.iter().find(|child| child.start == StartPolicy::Now))
+            .or(peer.children.first());
+        let offer = first.map(|policy| {
+            let flow = self.take_wanted(&policy.name);
+            Offer::new(ctx, self, Arc::new(policy.clone()), flow)
+        });
+        let offer = match offer.transpose() {
             Ok(offer) => offer,
             Err(reason) => {
                 self.close(ctx, reason);
@@ -519,6 +530,9 @@ impl IkeSa {
             if !self.has_child(&policy.name) {
                 self.queue(Task::CreateChild(Arc::clone(&policy.name)));
             }
+        }
+        for wanted in core::mem::take(&mut self.wanted) {
+            self.acquire(wanted);
         }
     }
 }

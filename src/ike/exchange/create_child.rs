@@ -20,7 +20,7 @@ use crate::ike::narrow::within;
 use crate::ike::proposal::{self, Chosen};
 use crate::ipsec::pad::ChildPolicy;
 use crate::ipsec::suite::{Protocol, Suite};
-use crate::ipsec::{Mode, SaParams, SadUpdate, Spi, TrafficSelector};
+use crate::ipsec::{Flow, Mode, SaParams, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
 use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Sa, Ts};
@@ -158,11 +158,12 @@ impl IkeSa {
     // Initiator.
 
     pub(in crate::ike) fn begin_create_child(&mut self, ctx: &mut Ctx<'_>, name: &str) {
+        let flow = self.take_wanted(name);
         if self.has_child(name) {
             return;
         }
         let Some(policy) = self.policy(name) else { return };
-        self.send_create_child(ctx, policy, None, None);
+        self.send_create_child(ctx, policy, flow, None, None);
     }
 
     pub(in crate::ike) fn begin_rekey_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
@@ -174,13 +175,14 @@ impl IkeSa {
             return;
         };
         let policy = Arc::clone(&child.policy);
-        self.send_create_child(ctx, policy, Some(spi), None);
+        self.send_create_child(ctx, policy, None, Some(spi), None);
     }
 
     fn send_create_child(
         &mut self,
         ctx: &mut Ctx<'_>,
         policy: Arc<ChildPolicy>,
+        flow: Option<Flow>,
         replaces: Option<Spi>,
         again: Option<(KeId, Vec<KeId>)>,
     ) {
@@ -197,7 +199,7 @@ impl IkeSa {
         let key = group.and_then(|group| KeyPair::generate(group, ctx.rng));
         let nonce = ctx.random_bytes(limits::NONCE_LEN);
         let name = Arc::clone(&policy.name);
-        let offer = match Offer::new(ctx, self, policy) {
+        let offer = match Offer::new(ctx, self, policy, flow) {
             Ok(offer) => offer,
             Err(reason) => {
                 self.child_failed(ctx, &name, reason);
@@ -478,6 +480,7 @@ impl IkeSa {
                     self.send_create_child(
                         ctx,
                         request.offer.policy,
+                        request.offer.flow,
                         request.replaces,
                         Some((group, tried)),
                     );

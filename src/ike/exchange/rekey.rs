@@ -429,6 +429,7 @@ impl IkeSa {
             ctx.spis.insert(child.spi_inbound, next.id);
         }
         next.tasks = core::mem::take(&mut self.tasks);
+        next.wanted = core::mem::take(&mut self.wanted);
         next.tasks.retain(|waiting| !matches!(waiting.task, Task::RekeyIke | Task::Liveness));
         next.path = self.path;
         next.last_heard = self.last_heard;

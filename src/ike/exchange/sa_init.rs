@@ -9,14 +9,15 @@ use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::{self, KeyPair};
 use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
-use crate::ike::ike_sa::{Ctx, IkeSa, Session, State};
+use crate::ike::frag::{self, Fragmentation};
+use crate::ike::ike_sa::{Ctx, IkeSa, Session, State, Wanted};
 use crate::ike::keymat::{IkeKeys, IntAuth};
 use crate::ike::limits;
 use crate::ike::natd::{self, Nat, PORT_NATT};
 use crate::ike::proposal::{self, Made};
 use crate::ike::rules;
 use crate::ike::window::{Requests, Responses, Retransmission};
-use crate::ipsec::pad::{EncapPolicy, Peer};
+use crate::ipsec::pad::{EncapPolicy, Fragments, Peer};
 use crate::ipsec::suite::IkeProposal;
 use crate::ipsec::{Encap, Path};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
@@ -77,7 +78,9 @@ impl IkeSa {
             requests: Requests::up_to(ctx.last_message_id),
             responses: Responses::new(),
             how,
+            fragmentation: Fragmentation::default(),
             tasks: VecDeque::new(),
+            wanted: Vec::new(),
             active: None,
             children: Vec::new(),
             pending: Vec::new(),
@@ -109,13 +112,19 @@ impl IkeSa {
         sa.peer_identity.clone_from(&self.peer_identity);
         sa.nat = self.nat;
         sa.encap = self.encap;
+        sa.fragmentation = self.fragmentation.successor();
         sa.session = Some(session);
         sa.keepalive_at = self.keepalive_at;
         sa
     }
 
     /// Begins an IKE SA with a peer. `None` if none of its groups is ours.
-    pub(in crate::ike) fn initiate(ctx: &mut Ctx<'_>, peer: Arc<Peer>, path: Path) -> Option<Self> {
+    pub(in crate::ike) fn initiate(
+        ctx: &mut Ctx<'_>,
+        peer: Arc<Peer>,
+        path: Path,
+        wanted: Option<Wanted>,
+    ) -> Option<Self> {
         let group = peer
             .ike
             .proposals
@@ -141,6 +150,7 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeSaInit });
         sa.peer = Some(peer);
+        sa.wanted.extend(wanted);
         sa.send_init(ctx);
         Some(sa)
     }
@@ -157,6 +167,9 @@ impl IkeSa {
         payloads.push(Payload::Nonce(Nonce { data: init.nonce.clone() }));
         let pretend = peer.ike.encap == EncapPolicy::Udp;
         payloads.extend(natd::notifies(self.spi_i, IkeSpi(0), self.path, pretend));
+        if peer.ike.fragmentation.fragments != Fragments::No {
+            payloads.push(frag::supported());
+        }
         if peer.auth.has_signature() {
             payloads.push(cert::hash_algorithms());
         }
@@ -173,7 +186,7 @@ impl IkeSa {
         );
         let datagram = Message { header, payloads }.emit();
         self.requests.withdraw();
-        self.requests.sent(ctx.now, datagram.clone(), self.how);
+        self.requests.sent(ctx.now, vec![datagram.clone()], self.how);
         self.transmit(ctx, datagram);
     }
 
@@ -281,6 +294,9 @@ impl IkeSa {
         let Some(session) = Session::new(chosen.suite, &keys, true) else { return };
         ctx.export(self.spi_i, spi_r, chosen.suite, &keys);
 
+        let policy = peer.ike.fragmentation;
+        let agreed = policy.fragments != Fragments::No && frag::is_supported(&parts);
+        self.fragmentation = Fragmentation::new(agreed, policy);
         self.nat = natd::detect(self.spi_i, spi_r, path, parts.notifies.iter().copied());
         let pretend = peer.ike.encap == EncapPolicy::Udp;
         let nat = self.nat.local || self.nat.peer;
@@ -382,6 +398,16 @@ impl IkeSa {
         if nat.supported {
             payloads.extend(natd::notifies(spi_i, spi_r, path, pretend));
         }
+        let takes_fragments = |peer: &&Arc<Peer>| peer.ike.fragmentation.fragments != Fragments::No;
+        let fragmentation = accepting
+            .iter()
+            .find(takes_fragments)
+            .filter(|_| frag::is_supported(&parts))
+            .map(|peer| Fragmentation::new(true, peer.ike.fragmentation))
+            .unwrap_or_default();
+        if fragmentation.agreed {
+            payloads.push(frag::supported());
+        }
         let signs = accepting.iter().any(|peer| peer.auth.has_signature());
         if signs {
             payloads.push(cert::hash_algorithms());
@@ -421,7 +447,8 @@ impl IkeSa {
         sa.nat = nat;
         sa.encap = nat.local || nat.peer || pretend;
         sa.session = Some(session);
-        sa.responses.answered(response.clone());
+        sa.fragmentation = fragmentation;
+        sa.responses.answered(vec![response.clone()]);
         sa.transmit(ctx, response);
         Ok(sa)
     }
