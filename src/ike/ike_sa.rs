@@ -248,10 +248,6 @@ impl IkeSa {
         self.path.on_port_4500()
     }
 
-    pub(super) fn is_half_open(&self) -> bool {
-        matches!(self.state, State::InitAnswered(_))
-    }
-
     /// Responder: the answer to the IKE_SA_INIT request, if this is it once more.
     pub(super) fn init_response_to(&self, datagram: &[u8]) -> Option<Vec<u8>> {
         let State::InitAnswered(awaited) = &self.state else { return None };

@@ -531,7 +531,13 @@ impl Stage {
         sent
     }
 
-    /// Number of the endpoint's IKE SAs in any state.
+    /// Number of the endpoint's IKE SAs as responder whose initiator is not authenticated.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.endpoint.half_open()
+    }
+
+    /// Number of the endpoint's IKE SAs in any other state.
     #[must_use]
     pub fn ike_sas(&self) -> usize {
         self.endpoint.status(self.clock.now()).len()

@@ -13,6 +13,7 @@ mod cert;
 mod children;
 mod errors;
 mod examples;
+mod flood;
 mod keylog;
 mod lifecycle;
 mod manual;

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use ipsecd::ike::{Command, Event, Phase};
-use ipsecd::ipsec::pad::Peer;
+use ipsecd::ipsec::pad::{Fragments, Peer};
 use ipsecd::testing::{MessageInfo, Stage};
 use ipsecd::wire::ike::message::Message;
 use ipsecd::wire::ike::numbers::{KeId, NotifyType};
@@ -15,12 +15,13 @@ const KEM512: KeId = KeId::ML_KEM_512;
 const KEM768: KeId = KeId::ML_KEM_768;
 const KEM1024: KeId = KeId::ML_KEM_1024;
 
-/// The sites, with these additional key exchanges, one method for each.
+/// The sites, with these additional key exchanges, one method for each. Each message is one datagram, so that tests can say which.
 fn sites(addke: &[KeId]) -> (Peer, Peer) {
     let with = |mut peer: Peer| {
         for (ours, method) in peer.ike.proposals[0].addke.iter_mut().zip(addke) {
             *ours = vec![*method];
         }
+        peer.ike.fragmentation.fragments = Fragments::No;
         peer
     };
     (with(peers::site_a()), with(peers::site_b()))

@@ -11,6 +11,7 @@ mod collision;
 mod cookie;
 mod delete;
 mod demands;
+mod door;
 mod establish;
 mod fragments;
 mod harness;

@@ -254,6 +254,11 @@ impl<'a> Ipsecd<'a> {
     }
 
     /// All that it logged since the lab began.
+    /// Its process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid().as_raw()
+    }
+
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }

@@ -330,13 +330,14 @@ impl IkeSa {
         self.after_init(ctx, done);
     }
 
-    /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer may be an error.
+    /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer
+    /// goes with it; it may be an error instead.
     pub(in crate::ike) fn answer_init(
         ctx: &mut Ctx<'_>,
         path: Path,
         message: &Message,
         datagram: &[u8],
-    ) -> Result<Self, Vec<u8>> {
+    ) -> Result<(Self, Vec<u8>), Vec<u8>> {
         let spi_i = message.header.spi_i;
         let refuse = |notify_type, data: &[u8]| {
             let header = Header::new(
@@ -449,8 +450,7 @@ impl IkeSa {
         sa.session = Some(session);
         sa.fragmentation = fragmentation;
         sa.responses.answered(vec![response.clone()]);
-        sa.transmit(ctx, response);
-        Ok(sa)
+        Ok((sa, response))
     }
 }
 
