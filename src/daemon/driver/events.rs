@@ -111,6 +111,8 @@ impl Driver {
                     self.fail_up(&peer, &failure);
                 }
             }
+            // Whoever waits for it looks again, as after every event.
+            Event::IkeSaDeleted { peer } => tracing::trace!(%peer, "DELETE answered"),
             Event::ChildSaEstablished { peer, child, rekeyed } => {
                 tracing::debug!(
                     %peer,
