@@ -27,6 +27,9 @@ pub(crate) trait Far {
     /// answer is lost.
     fn may_send_early(&self) -> bool;
 
+    /// Whether it demands cookies only while there are half-open IKE SAs, though told to.
+    fn wants_half_open_for_a_cookie(&self) -> bool;
+
     /// Cases that it cannot meet, and why.
     fn lacks(&self) -> &'static [(&'static str, &'static str)] {
         &[]

@@ -83,6 +83,10 @@ impl Far for Libreswan {
         guest.kill(&format!("{DIR}/pid"));
     }
 
+    fn wants_half_open_for_a_cookie(&self) -> bool {
+        false
+    }
+
     fn may_send_early(&self) -> bool {
         true
     }

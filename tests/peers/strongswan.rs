@@ -64,6 +64,10 @@ impl Far for StrongSwan {
         guest.kill(&format!("{DIR}/pid"));
     }
 
+    fn wants_half_open_for_a_cookie(&self) -> bool {
+        true
+    }
+
     fn may_send_early(&self) -> bool {
         false
     }
