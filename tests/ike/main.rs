@@ -20,6 +20,7 @@ mod lost;
 mod modes;
 mod mutate;
 mod nat;
+mod puzzle;
 mod refused;
 mod rekey;
 mod review;
