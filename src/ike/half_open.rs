@@ -63,7 +63,7 @@ impl HalfOpen {
     }
 
     /// How many there are from where `addr` is.
-    pub(super) fn from_prefix(&self, addr: IpAddr) -> usize {
+    pub(super) fn count_in_prefix_of(&self, addr: IpAddr) -> usize {
         self.by_prefix.get(&Prefix::of(addr)).copied().unwrap_or(0)
     }
 
@@ -150,7 +150,7 @@ mod tests {
             assert_eq!(table.to_make_room(100), None, "{n}");
             table.insert(u64::from(n) + 1, key(n), 100);
         }
-        assert_eq!(table.from_prefix("0.0.1.7".parse().unwrap()), 256);
+        assert_eq!(table.count_in_prefix_of("0.0.1.7".parse().unwrap()), 256);
         assert_eq!(table.to_make_room(100), Some(1));
         table.authenticated(1);
         assert_eq!(table.find(&key(0)), Some(1), "a repetition is still known");

@@ -28,8 +28,8 @@ use crate::lab::{Ipsecd, Lab, Need, Peer, netns, traffic};
 const RATE: u64 = 20_000;
 /// Growth of memory that a flood may cause, in bytes.
 const MEMORY: u64 = 16 << 20;
-/// How long a peer may take to connect meanwhile.
-const CONNECTS: Duration = Duration::from_secs(3);
+/// How long a peer may take to connect meanwhile, in the flood in full; the short one may run where much else does.
+const CONNECTS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(10)];
 /// What a packet may cost, in microseconds: in a release build, and in one that is not optimised.
 const PRICE: f64 = if cfg!(debug_assertions) { 60.0 } else { 10.0 };
 
@@ -104,7 +104,7 @@ impl Source {
         let began = Instant::now();
         let mut buffers = vec![vec![0; 4096]; 64];
         while !self.counts.end.load(Ordering::Relaxed) {
-            let micros = u64::try_from(began.elapsed().as_micros()).unwrap();
+            let micros = u64::try_from(began.elapsed().as_micros()).expect("no flood is that long");
             let due = micros * RATE / 1_000_000;
             // A stall is not made up for by more than a burst.
             let behind = due.saturating_sub(self.number).min(256);
@@ -122,7 +122,7 @@ impl Source {
     fn address(&self, number: u64) -> Ipv4Addr {
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let bits = if self.kind == Kind::Spoofed { 22 } else { 16 };
-        let host = u32::try_from(spread & ((1 << bits) - 1)).unwrap();
+        let host = u32::try_from(spread & ((1 << bits) - 1)).expect("so few bits");
         Ipv4Addr::from_bits(Ipv4Addr::new(100, 64, 0, 0).to_bits() | host)
     }
 
@@ -199,21 +199,26 @@ fn with_number(request: &[u8], number: u64) -> Vec<u8> {
 /// User and system time of a process.
 fn cpu(pid: i32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    // After the name, which is in parentheses, user and system time are the twelfth and thirteenth.
+    let fields = stat.rsplit(')').next().expect("there is a rest").split_whitespace();
+    let ticks: u64 =
+        fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
     Duration::from_millis(ticks * 10)
 }
 
 fn memory(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()).expect("it has a size");
+    kilobytes.parse::<u64>().expect("a number") * 1024
 }
 
 #[track_caller]
 fn withstands(kind: Kind) {
     let Some(lab) = Lab::open(&[Need::Alone]) else { return };
     let seconds = std::env::var("IPSECD_FLOOD_SECONDS").ok().and_then(|text| text.parse().ok());
+    let [full, short] = CONNECTS;
+    let patience = if seconds.is_some() { full } else { short };
     let seconds = Duration::from_secs(seconds.unwrap_or(6));
     let (a, mut b) = (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));
     // The peer is not known by its address: nothing tells it from the flood.
@@ -266,13 +271,13 @@ fn withstands(kind: Kind) {
         get(&counts.sent_bytes),
         get(&counts.unvalidated_bytes),
     );
-    assert!(sent > seconds.as_secs() * RATE / 2, "the flood is one: {sent}");
+    assert!(sent > seconds.as_secs() * RATE / 4, "the flood is one: {sent}");
     assert!(cookies > sent / 4, "it is answered: {cookies}");
     assert_eq!(get(&counts.too_long), 0, "answers that are longer than the request");
     assert!(get(&counts.unvalidated_bytes) <= get(&counts.sent_bytes));
     assert!(peak < memory_before + MEMORY, "{} KiB more", (peak - memory_before) >> 10);
     assert!(after.is_some(), "memory comes back");
-    assert!(connects <= CONNECTS, "{connects:?}");
+    assert!(connects <= patience, "{connects:?}");
     assert!(price <= PRICE, "{price} µs a packet");
 }
 

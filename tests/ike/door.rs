@@ -25,9 +25,9 @@ fn from(stage: &Stage, ip: [u8; 4]) -> Path {
 
 fn notify_of(datagram: &[u8], wanted: NotifyType) -> Option<Notify> {
     let message = Message::parse(datagram).unwrap();
-    message.payloads.into_iter().find_map(|payload| match payload {
-        Payload::Notify(notify) if notify.notify_type == wanted => Some(notify),
-        _ => None,
+    message.payloads.into_iter().find_map(|payload| {
+        let Payload::Notify(notify) = payload else { return None };
+        (notify.notify_type == wanted).then_some(notify)
     })
 }
 

@@ -33,9 +33,9 @@ fn solution(cookie: &[u8], bits: u32) -> Payload {
 }
 
 fn notify_in(datagram: &[u8], wanted: NotifyType) -> Option<Notify> {
-    Message::parse(datagram).unwrap().payloads.into_iter().find_map(|payload| match payload {
-        Payload::Notify(notify) if notify.notify_type == wanted => Some(notify),
-        _ => None,
+    Message::parse(datagram).unwrap().payloads.into_iter().find_map(|payload| {
+        let Payload::Notify(notify) = payload else { return None };
+        (notify.notify_type == wanted).then_some(notify)
     })
 }
 

@@ -14,6 +14,7 @@ use tracing::{debug, trace};
 use super::Endpoint;
 use crate::crypto::SecureRandom;
 use crate::ike::cookie::CookieJar;
+use crate::ike::exchange::Parts;
 use crate::ike::glance::Glance;
 use crate::ike::half_open::{HalfOpen, Prefix};
 use crate::ike::ike_sa::{IkeSa, SaId, State};
@@ -185,7 +186,7 @@ impl Endpoint {
     fn is_pressed(&mut self, now: Instant, from: IpAddr) -> bool {
         let [strangers, _] = &mut self.door.work;
         self.door.half_open.len() >= self.config.cookie_threshold
-            || self.door.half_open.from_prefix(from) >= limits::COOKIE_THRESHOLD_PER_PREFIX
+            || self.door.half_open.count_in_prefix_of(from) >= limits::COOKIE_THRESHOLD_PER_PREFIX
             || strangers.level(now, limits::KEY_WORK) < limits::KEY_WORK.burst / 2
     }
 
@@ -199,15 +200,20 @@ impl Endpoint {
         favoured: bool,
     ) -> bool {
         let from = path.remote.ip();
+<<<<<<< HEAD
         let group = message.payloads.iter().find_map(|payload| match payload {
             Payload::Ke(ke) => Some(ke.group),
             _ => None,
         });
+=======
+        let group = Parts::of(&message.payloads).ke.map(|ke| ke.group);
+        let favoured = validated && self.door.knows(from);
+>>>>>>> dos
         let cost = group.map_or(0, cost_of).min(limits::KEY_WORK_OF_NETWORK.burst);
         let Door { half_open, beginnings, work: [strangers, known], work_by_network, .. } =
             &mut self.door;
         if self.sas.len() >= limits::MAX_IKE_SAS
-            || half_open.from_prefix(from) >= limits::MAX_HALF_OPEN_PER_PREFIX
+            || half_open.count_in_prefix_of(from) >= limits::MAX_HALF_OPEN_PER_PREFIX
         {
             return false;
         }
@@ -391,10 +397,7 @@ fn is_solved(message: &Message, glance: Option<Glance<'_>>, given: Option<u8>) -
 }
 
 fn prf_of(message: &Message) -> Option<PrfId> {
-    message.payloads.iter().find_map(|payload| match payload {
-        Payload::Sa(sa) => puzzle::prf_for(sa),
-        _ => None,
-    })
+    Parts::of(&message.payloads).sa.and_then(puzzle::prf_for)
 }
 
 /// The SPI in an INVALID_SPI notify.
