@@ -200,15 +200,7 @@ impl Endpoint {
         favoured: bool,
     ) -> bool {
         let from = path.remote.ip();
-<<<<<<< HEAD
-        let group = message.payloads.iter().find_map(|payload| match payload {
-            Payload::Ke(ke) => Some(ke.group),
-            _ => None,
-        });
-=======
         let group = Parts::of(&message.payloads).ke.map(|ke| ke.group);
-        let favoured = validated && self.door.knows(from);
->>>>>>> dos
         let cost = group.map_or(0, cost_of).min(limits::KEY_WORK_OF_NETWORK.burst);
         let Door { half_open, beginnings, work: [strangers, known], work_by_network, .. } =
             &mut self.door;
