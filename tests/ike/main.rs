@@ -26,6 +26,7 @@ mod rekey;
 mod review;
 mod secrets;
 mod seeds;
+mod strict;
 mod support;
 mod unprotected;
 mod window;
