@@ -30,10 +30,10 @@ impl IkeSa {
                 all.push((self.keepalive_at, TimerKind::Keepalive));
             }
             State::Replaced => all.push((self.expire_at, TimerKind::Expire)),
-            State::InitSent(_)
-            | State::IntermediateSent(_)
-            | State::AuthSent(_)
-            | State::Deleting => {}
+            State::InitSent(ref init) => {
+                all.push((init.puzzle.as_ref().map(|(_, due)| *due), TimerKind::Puzzle));
+            }
+            State::IntermediateSent(_) | State::AuthSent(_) | State::Deleting => {}
         }
         if self.requests.is_idle() {
             all.extend(self.tasks.iter().map(|waiting| (waiting.not_before, TimerKind::Retry)));
@@ -84,6 +84,7 @@ impl IkeSa {
             self.state = State::Closed(now);
             return;
         }
+        self.work_on_puzzle(ctx);
         self.tend_children(ctx);
         if self.is_established() {
             if self.expire_at.is_some_and(|at| at <= now) {
