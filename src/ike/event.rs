@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::cert::CertFault;
+use super::eap::{EapFault, UserName};
 use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
 use crate::ipsec::suite::{IkeSuite, Suite};
@@ -203,6 +204,9 @@ pub enum CloseReason {
         /// What was wanted: `"a certificate"`, `"a public key"` or `"the pre-shared key"`.
         expected: &'static str,
     },
+    /// EAP came to nothing.
+    #[error("EAP failed: {0}")]
+    Eap(EapFault),
     /// We cannot prove who we are to this peer.
     #[error("we cannot sign for this peer: {0}")]
     CannotSign(&'static str),
@@ -315,8 +319,10 @@ pub struct SaStatus {
     pub spi_r: IkeSpi,
     /// Our identity.
     pub local_id: Identity,
-    /// The peer's identity, once authenticated.
+    /// The peer's identity, once authenticated. With EAP it is what the peer says of itself.
     pub peer_id: Option<Identity>,
+    /// Whom EAP has authenticated, if that is how the peer has proved who it is.
+    pub eap_identity: Option<UserName>,
     /// Where it is.
     pub path: Path,
     /// Whether a NAT is in front of us.

@@ -12,7 +12,7 @@ use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{
-    auth, create_child, informational::is_delete_of_ike, intermediate, rekey, sa_init,
+    auth, create_child, eap, informational::is_delete_of_ike, intermediate, rekey, sa_init,
 };
 use super::frag::{Fragmentation, Whole};
 use super::keymat::IkeKeys;
@@ -28,7 +28,7 @@ use crate::ipsec::{Encap, Flow, Path, Protocol, SadUpdate, Spi};
 use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// An IKE SA's number in this endpoint: the SPI that we chose.
@@ -225,6 +225,8 @@ pub(super) struct IkeSa {
     /// When TEMPORARY_FAILURE came for the first and the last time without anything else in between.
     pub(super) put_off: Option<(Instant, Instant)>,
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
+    /// Whom EAP has authenticated, where the peer is not who it says in IDi by anything else.
+    pub(super) eap_identity: Option<super::eap::UserName>,
 }
 
 impl IkeSa {
@@ -481,6 +483,11 @@ impl IkeSa {
         self.close(ctx, CloseReason::PeerMisbehaved("it sent a malformed message"));
     }
 
+    /// What a message has to have because of where we are: IKE_AUTH may have several rounds.
+    fn needs(&self, exchange: ExchangeType, payloads: &[Payload]) -> &'static [PayloadType] {
+        if exchange == ExchangeType::IKE_AUTH { eap::needs(&self.state, payloads) } else { &[] }
+    }
+
     fn handle_request(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -523,7 +530,8 @@ impl IkeSa {
         }
         // RFC 7296 §2.3: with a window of one, a new request says that our last answer has arrived.
         self.activate(ctx, |_| true);
-        match rules::check(header.exchange, false, payloads) {
+        let needs = self.needs(header.exchange, payloads);
+        match rules::check(header.exchange, false, payloads, needs) {
             Ok(()) => {}
             Err(Violation::Critical(payload_type)) => {
                 let data = vec![payload_type.0];
@@ -574,7 +582,8 @@ impl IkeSa {
         content: &Content,
         payloads: &[Payload],
     ) {
-        if let Err(violation) = rules::check(header.exchange, true, payloads) {
+        let needs = self.needs(header.exchange, payloads);
+        if let Err(violation) = rules::check(header.exchange, true, payloads, needs) {
             debug!(?violation, exchange = %header.exchange, "response refused");
             self.refuse_response(ctx);
             return;
@@ -866,6 +875,7 @@ impl IkeSa {
             spi_r: self.spi_r,
             local_id: peer.local_id.clone(),
             peer_id: self.peer_identity.clone(),
+            eap_identity: self.eap_identity.clone(),
             path: self.path,
             nat_local: self.nat.local,
             nat_peer: self.nat.peer,

@@ -88,6 +88,12 @@ pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
 pub(super) const MAX_CERTS: usize = 6;
 /// Raw public keys of peers that are tried on one signature which comes without a CERT payload.
 pub(super) const MAX_RAW_KEYS: usize = 4;
+/// EAP messages of a peer in one IKE_AUTH: several times the ten exchanges of RFC 7296 §2.16, for certificates in fragments.
+pub(super) const MAX_EAP_ROUNDS: usize = 64;
+/// Bytes of TLS messages that a peer may send in one run of EAP-TLS.
+pub(super) const MAX_EAP_TLS: usize = 65_536;
+/// Bytes of a TLS message in one EAP-TLS message of ours: what goes into a packet of the smallest MTU that IPv6 has, in IKE and UDP.
+pub(super) const EAP_TLS_FRAGMENT: usize = 1024;
 /// Sets of CAs that one certificate is tried with, where the identities fit several peers with different ones.
 pub(super) const MAX_AUTHORITIES: usize = 4;
 /// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.

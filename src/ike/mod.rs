@@ -5,7 +5,8 @@
 pub mod cert;
 mod child_sa;
 mod cookie;
-pub mod endpoint;
+pub mod eap;
+mod endpoint;
 pub mod event;
 mod exchange;
 mod frag;
@@ -27,6 +28,7 @@ mod timers;
 mod window;
 
 pub use cert::CertFault;
+pub use eap::{EapFault, UserName};
 pub use endpoint::{Endpoint, EndpointConfig, Env, WallClock};
 pub use event::{
     ChildStatus, CloseReason, Command, CommandError, Event, Phase, SaStatus, TimerKind, Transmit,

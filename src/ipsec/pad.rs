@@ -10,8 +10,10 @@ use super::suite::{ChildProposal, IkeProposal};
 use super::{DfPolicy, DscpPolicy, Lifetime, Mode, TrafficSelector};
 
 mod auth;
+mod eap;
 
 pub use auth::{Auth, Authority, Credential, LocalAuth, PeerAuth, Presented};
+pub use eap::{EapClient, EapMethod, EapServer, EapUser};
 
 /// Number of an SPD entry, unique in a running daemon. Given by whoever adds a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::{FixedRandom, MessageInfo, ModelSad, Violation, VirtualClock, peers};
 use crate::crypto::aead::Aead;
 use crate::crypto::dh::KeyPair;
+use crate::crypto::sign::{PrivateKey, Scheme, Signer};
 use crate::crypto::{Secret, SecureRandom};
-use crate::ike::keymat::{IkeKeys, psk_auth};
+use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
 use crate::ike::proposal::{
     Chosen, Made, accept_ike, answer_child, answer_ike, child_offer, choose_child, choose_ike,
     ike_offer,
@@ -199,6 +200,20 @@ impl Puppet {
         let id = self.id.body();
         let data = psk_auth(prf, &self.psk, &self.init_message, &self.peer_nonce, sk_p, &id, &[])?;
         Some(Auth { method: AuthMethod::SHARED_KEY_MIC, data: data.expose().to_vec() })
+    }
+
+    /// An AUTH payload that is a signature by this key, which is of Ed25519 (RFC 7427, RFC 8420).
+    #[must_use]
+    pub fn auth_by(&mut self, key: &PrivateKey) -> Option<Auth> {
+        let keys = self.keys.as_ref()?;
+        let sk_p = if self.initiator { &keys.sk_pi } else { &keys.sk_pr };
+        let (prf, id) = (self.suite?.prf, self.id.body());
+        let octets = signed_octets(prf, &self.init_message, &self.peer_nonce, sk_p, &id, &[])?;
+        let signature = key.sign(&mut self.random, Scheme::Ed25519, &octets).ok()?;
+        let identifier = Scheme::Ed25519.algorithm_identifier()?;
+        let len = u8::try_from(identifier.len()).ok()?;
+        let data = [&[len], identifier.as_slice(), &signature].concat();
+        Some(Auth { method: AuthMethod::DIGITAL_SIGNATURE, data })
     }
 
     /// Its next request in the IKE SA.
@@ -397,9 +412,19 @@ impl Stage {
         Self::initiator_with(seed, EndpointConfig::default())
     }
 
+    /// The same with this peer, which is called `b`.
+    #[must_use]
+    pub fn initiator_of(seed: u64, peer: Peer) -> (Self, Vec<u8>) {
+        Self::initiating(seed, peer, EndpointConfig::default())
+    }
+
     fn initiator_with(seed: u64, config: EndpointConfig) -> (Self, Vec<u8>) {
+        Self::initiating(seed, peers::site_a(), config)
+    }
+
+    fn initiating(seed: u64, peer: Peer, config: EndpointConfig) -> (Self, Vec<u8>) {
         let path = peers::path(peers::ADDR_A, peers::ADDR_B);
-        let mut stage = Self::new(seed, peers::site_a(), path, Puppet::responder(seed), config);
+        let mut stage = Self::new(seed, peer, path, Puppet::responder(seed), config);
         let command = Command::Initiate { peer: Arc::from("b"), path };
         let sent = stage.command(command);
         (stage, sent.into_iter().next().unwrap_or_default())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Stage;
+use super::{Stage, eap};
 use crate::ike::Command;
 use crate::wire::ike::numbers::{ExchangeType, NotifyType, ProtocolId};
 use crate::wire::ike::payload::{Delete, Notify, Payload};
@@ -18,6 +18,10 @@ pub enum State {
     InitSent,
     /// It has sent IKE_AUTH.
     AuthSent,
+    /// It has sent its EAP identity.
+    EapAsking,
+    /// It has asked for an EAP password.
+    EapServing,
     /// It has answered IKE_AUTH.
     EstablishedResponder,
     /// It has got its answer to IKE_AUTH.
@@ -32,11 +36,13 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Idle,
         Self::HalfOpen,
         Self::InitSent,
         Self::AuthSent,
+        Self::EapAsking,
+        Self::EapServing,
         Self::EstablishedResponder,
         Self::EstablishedInitiator,
         Self::ChildRekeySent,
@@ -98,6 +104,8 @@ impl State {
                 corpus.extend(auth);
                 Some((stage, corpus))
             }
+            Self::EapAsking => eap::asking(seed),
+            Self::EapServing => eap::serving(seed),
             Self::EstablishedResponder => with_requests(Stage::established_responder(seed)?),
             Self::EstablishedInitiator => with_requests(Stage::established_initiator(seed)?),
             Self::ChildRekeySent => busy(seed, |peer| Command::RekeyChildren { peer }),

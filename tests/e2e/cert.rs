@@ -78,12 +78,12 @@ impl Case {
     }
 }
 
-fn pki(name: &str) -> Vec<u8> {
+pub(crate) fn pki(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki").join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn write(path: &Path, contents: &[u8]) {
+pub(crate) fn write(path: &Path, contents: &[u8]) {
     fs::create_dir_all(path.parent().expect("a directory")).expect("directory is made");
     fs::write(path, contents).expect("file is written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("mode is set");

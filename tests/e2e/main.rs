@@ -11,6 +11,7 @@ mod lab;
 
 mod cert;
 mod children;
+mod eap;
 mod errors;
 mod examples;
 mod flood;

@@ -12,6 +12,7 @@ mod cookie;
 mod delete;
 mod demands;
 mod door;
+mod eap;
 mod establish;
 mod fragments;
 mod harness;

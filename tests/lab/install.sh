@@ -13,6 +13,7 @@ PACKAGES=(
   python3-scapy python3-cryptography # the second reader
   openssl                     # a reader of certificate requests
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
+  libcharon-extauth-plugins   # its EAP-MSCHAPv2
   libreswan libnss3-tools libevent-core-2.1-7 libevent-pthreads-2.1-7 libldns3 libunbound8 libcurl3-nss # another peer
 )
 (($#)) && PACKAGES=("$@")

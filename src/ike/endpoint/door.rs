@@ -139,7 +139,9 @@ impl Endpoint {
             self.answer_unprotected(now, path, header, datagram.len(), syntax, &[]);
             return;
         };
-        if let Err(violation) = rules::check(ExchangeType::IKE_SA_INIT, false, &message.payloads) {
+        if let Err(violation) =
+            rules::check(ExchangeType::IKE_SA_INIT, false, &message.payloads, &[])
+        {
             debug!(?violation, remote = %path.remote, "IKE_SA_INIT refused");
             let (notify, data) = if let rules::Violation::Critical(payload_type) = violation {
                 (NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![payload_type.0])

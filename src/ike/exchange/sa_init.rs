@@ -98,6 +98,7 @@ impl IkeSa {
             last_hint: None,
             put_off: None,
             peer_identity: None,
+            eap_identity: None,
         }
     }
 
@@ -114,6 +115,7 @@ impl IkeSa {
             Self::blank(initiator, spi_i, spi_r, self.path, State::Established, self.how, ctx);
         sa.peer.clone_from(&self.peer);
         sa.peer_identity.clone_from(&self.peer_identity);
+        sa.eap_identity.clone_from(&self.eap_identity);
         sa.nat = self.nat;
         sa.encap = self.encap;
         sa.fragmentation = self.fragmentation.successor();
@@ -212,7 +214,7 @@ impl IkeSa {
         {
             return;
         }
-        if rules::check(ExchangeType::IKE_SA_INIT, true, &message.payloads).is_err() {
+        if rules::check(ExchangeType::IKE_SA_INIT, true, &message.payloads, &[]).is_err() {
             return;
         }
         let Some(peer) = self.peer.clone() else { return };
@@ -477,7 +479,7 @@ impl IkeSa {
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(signs, &parts),
         };
-        let awaited = auth::Awaited { init: done, candidates: accepting };
+        let awaited = auth::Awaited { init: done, candidates: accepting, serving: None };
         let mut sa = Self::blank(
             false,
             spi_i,
