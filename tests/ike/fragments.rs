@@ -323,10 +323,11 @@ fn what_waits_of_all_ike_sas_together_is_bounded() {
     stage.command(Command::AddPeer(Arc::new(anybody)));
     let mut waiting = Vec::new();
     for n in 0..u64::from(PUPPETS) * 2 {
-        let last = u8::try_from(n % 200).unwrap();
-        let third = u8::try_from(n / 200).unwrap();
-        let path = peers::path(peers::ADDR_B, Ipv4Addr::new(198, 51, third, last).into());
-        stage.pass_time(Duration::from_millis(1));
+        // Each from a network of its own, and no more at once than strangers may begin.
+        let second = u8::try_from(n % 200).unwrap();
+        let first = 50 + u8::try_from(n / 200).unwrap();
+        let path = peers::path(peers::ADDR_B, Ipv4Addr::new(first, second, 1, 1).into());
+        stage.pass_time(Duration::from_millis(2));
         let mut puppet = Puppet::initiator(n);
         let payloads = puppet.init_payloads();
         let request = puppet.init_request(payloads);
