@@ -323,11 +323,10 @@ fn what_waits_of_all_ike_sas_together_is_bounded() {
     stage.command(Command::AddPeer(Arc::new(anybody)));
     let mut waiting = Vec::new();
     for n in 0..u64::from(PUPPETS) * 2 {
-        // Each from a network of its own, and no more at once than strangers may begin.
-        let second = u8::try_from(n % 200).unwrap();
-        let first = 50 + u8::try_from(n / 200).unwrap();
-        let path = peers::path(peers::ADDR_B, Ipv4Addr::new(first, second, 1, 1).into());
-        stage.pass_time(Duration::from_millis(2));
+        // Each from a prefix of its own: of one, only so many are half-open.
+        let [.., high, low] = n.to_be_bytes();
+        let path = peers::path(peers::ADDR_B, Ipv4Addr::new(198, 18 + high, low, 1).into());
+        stage.pass_time(Duration::from_millis(1));
         let mut puppet = Puppet::initiator(n);
         let payloads = puppet.init_payloads();
         let request = puppet.init_request(payloads);
