@@ -33,6 +33,13 @@ pub(super) const REASSEMBLY_TIME: Duration = Duration::from_secs(120);
 pub(super) const REFRAGMENT_AFTER: u32 = 3;
 /// Attempts at finding additional key exchanges of which none is there twice, in one proposal (RFC 9370 §2.2.1).
 pub(super) const MAX_ADDKE_STEPS: u32 = 1000;
+/// Series of IKE_FOLLOWUP_KE of the peer that one IKE SA remembers; the oldest goes first. With a window of one there is one, and
+/// perhaps one that the peer has given up.
+pub(super) const MAX_PENDING: usize = 4;
+/// A series is forgotten when its next request does not come in this time (RFC 9370 §2.2.4: 5 to 20 s).
+pub(super) const PENDING_TIME: Duration = Duration::from_secs(20);
+/// Series one after another that the peer has forgotten (STATE_NOT_FOUND); after the next, the IKE SA is deleted (RFC 9370 §2.2.4).
+pub(super) const MAX_SERIES_FAILURES: u32 = 3;
 /// Longest IKE_SA_INIT request taken, in bytes: it cannot be fragmented by IKE, and the longest key exchange has 1,568.
 pub(super) const MAX_INIT_REQUEST: usize = 4096;
 /// Payloads that are looked through for Ni where a COOKIE is asked for.

@@ -35,7 +35,8 @@ impl IkeSa {
             }
             State::IntermediateSent(_) | State::AuthSent(_) | State::Deleting => {}
         }
-        if self.requests.is_idle() {
+        all.extend(self.pending.iter().map(|pending| (Some(pending.until), TimerKind::HalfOpen)));
+        if self.requests.is_idle() && self.pending.is_empty() {
             all.extend(self.tasks.iter().map(|waiting| (waiting.not_before, TimerKind::Retry)));
         }
         for child in &self.children {
@@ -56,7 +57,8 @@ impl IkeSa {
     fn liveness_at(&self) -> Option<Instant> {
         let delay = self.peer.as_ref()?.ike.dpd_delay?;
         // A request under way is a liveness check itself (RFC 7296 §2.4).
-        self.requests.is_idle().then(|| self.last_heard + delay)
+        let idle = self.requests.is_idle() && self.pending.is_empty();
+        idle.then(|| self.last_heard + delay)
     }
 
     pub(super) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
@@ -85,6 +87,7 @@ impl IkeSa {
             return;
         }
         self.work_on_puzzle(ctx);
+        self.expire_pending(ctx);
         self.tend_children(ctx);
         if self.is_established() {
             if self.expire_at.is_some_and(|at| at <= now) {

@@ -89,6 +89,8 @@ impl IkeSa {
             wanted: Vec::new(),
             active: None,
             children: Vec::new(),
+            pending: Vec::new(),
+            series_failures: 0,
             created: ctx.now,
             established: None,
             rekey_at: None,
