@@ -69,6 +69,20 @@ pub(super) const KEY_WORK_OF_NETWORK: Rate = Rate { per_second: 125_000, burst: 
 pub(super) const WIDE_PREFIX_V4: u32 = 16;
 /// The same of IPv6.
 pub(super) const WIDE_PREFIX_V6: u32 = 48;
+/// From this many half-open IKE SAs on, a puzzle goes with each COOKIE (RFC 8019 §7.1.1); the more there are the harder it is.
+pub(super) const PUZZLE_THRESHOLD: usize = 512;
+/// Zero bits of the easiest and of the hardest puzzle given. RFC 8019 §4.4 has 18 as a reasonable choice, of some seconds.
+pub(super) const PUZZLE_BITS: [u8; 2] = [10, 18];
+/// Zero bits of the hardest puzzle that is solved: as RFC 8019 §4.4 has it, acceptable.
+pub(super) const MAX_PUZZLE_DIFFICULTY: u8 = 20;
+/// Zero bits that are found for a puzzle which leaves their number to us (RFC 8019 §7.1.1.1).
+pub(super) const FREE_PUZZLE_BITS: u8 = 14;
+/// Bytes of one key of a solution.
+pub(super) const MAX_PUZZLE_KEY: usize = 64;
+/// Keys that are tried before anything else gets its turn: about a millisecond.
+pub(super) const PUZZLE_SLICE: u32 = 1024;
+/// The rest between two slices.
+pub(super) const PUZZLE_REST: Duration = Duration::from_millis(1);
 /// Buckets of what is limited by prefix; prefixes that fall together share one.
 pub(super) const PREFIX_BUCKETS: usize = 4096;
 /// IKE SAs in all.

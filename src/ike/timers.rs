@@ -30,10 +30,10 @@ impl IkeSa {
                 all.push((self.keepalive_at, TimerKind::Keepalive));
             }
             State::Replaced => all.push((self.expire_at, TimerKind::Expire)),
-            State::InitSent(_)
-            | State::IntermediateSent(_)
-            | State::AuthSent(_)
-            | State::Deleting => {}
+            State::InitSent(ref init) => {
+                all.push((init.puzzle.as_ref().map(|(_, due)| *due), TimerKind::Puzzle));
+            }
+            State::IntermediateSent(_) | State::AuthSent(_) | State::Deleting => {}
         }
         all.extend(self.pending.iter().map(|pending| (Some(pending.until), TimerKind::HalfOpen)));
         if self.requests.is_idle() && self.pending.is_empty() {
@@ -86,6 +86,7 @@ impl IkeSa {
             self.state = State::Closed(now);
             return;
         }
+        self.work_on_puzzle(ctx);
         self.expire_pending(ctx);
         self.tend_children(ctx);
         if self.is_established() {
