@@ -10,9 +10,10 @@ use super::value::Wrong;
 use crate::ipsec::suite::{ADDKES, AhSuite, ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
 use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
-/// The IKE proposals unless the configuration says otherwise: the strongest first, and all that strongSwan's own
-/// default has in common with us.
+/// The IKE proposals unless the configuration says otherwise: the strongest first, which no quantum computer is known to break, and
+/// then, for peers without additional key exchanges, all that strongSwan's own default has in common with us.
 pub const DEFAULT_IKE: &[&str] = &[
+    "aes256gcm16-aes128gcm16-prfsha384-prfsha512-prfsha256-x25519-ecp384-ecp256-ke1_mlkem768",
     "aes256gcm16-aes128gcm16-prfsha384-prfsha512-prfsha256-x25519-ecp384-ecp256-modp4096-modp3072-modp2048",
     "aes256-aes192-aes128-sha384-sha512-sha256-prfsha384-prfsha512-prfsha256-x25519-ecp384-ecp256-modp4096-modp3072-modp2048",
 ];
@@ -466,12 +467,6 @@ fn addke_fault(text: &str, section: Section, parts: &Parts) -> Option<Fault> {
     let fault = |message: String, help: String| {
         Some(Fault { at: start..end, wrong: Wrong::new(message, help) })
     };
-    if section == Section::Esp {
-        return fault(
-            format!("`{word}` is not supported in [esp]"),
-            format!("it belongs in [ike] proposals: leave out `-{word}`"),
-        );
-    }
     if section == Section::Manual {
         return fault("manual keys have no key exchange".to_owned(), format!("leave `{word}` out"));
     }

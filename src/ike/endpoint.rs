@@ -307,10 +307,14 @@ impl Endpoint {
         for sa in self.sas.values_mut().filter(|sa| sa.peer_name() == *name) {
             match &mut sa.state {
                 State::InitSent(_) | State::IntermediateSent(_) => connecting = true,
-                State::AuthSent(sent) => {
+                // One of a peer that was removed ends by itself: it has the selectors and keys of that time.
+                State::AuthSent(sent)
+                    if sa.peer.as_ref().is_some_and(|of_then| Arc::ptr_eq(of_then, &peer)) =>
+                {
                     sent.unwanted = false;
                     connecting = true;
                 }
+                State::AuthSent(_) => {}
                 State::InitAnswered(_)
                 | State::Established
                 | State::Replaced

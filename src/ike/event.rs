@@ -300,6 +300,8 @@ pub enum TimerKind {
     Reassembly,
     /// The cookie secret changes.
     CookieSecret,
+    /// A puzzle is solved a little further (RFC 8019 §7.1.2).
+    Puzzle,
 }
 
 /// An IKE SA, for status.

@@ -12,6 +12,8 @@ pub(super) struct Glance<'a> {
     pub(super) nonce: &'a [u8],
     /// Of the first payload, where a COOKIE is to be.
     pub(super) cookie: Option<&'a [u8]>,
+    /// The body of a Puzzle Solution payload (RFC 8019 §8.2).
+    pub(super) solution: Option<&'a [u8]>,
 }
 
 impl<'a> Glance<'a> {
@@ -19,7 +21,7 @@ impl<'a> Glance<'a> {
     pub(super) fn at(datagram: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new("IKE message", datagram);
         let mut next = Header::parse(&mut reader).ok()?.next_payload;
-        let (mut nonce, mut cookie) = (None, None);
+        let (mut nonce, mut cookie, mut solution) = (None, None, None);
         for place in 0..limits::MAX_INIT_PAYLOADS {
             if next == PayloadType::NONE {
                 break;
@@ -29,12 +31,14 @@ impl<'a> Glance<'a> {
             let body = reader.take(len).ok()?;
             if next == PayloadType::NONCE {
                 nonce = Some(body);
+            } else if next == PayloadType::PS {
+                solution = Some(body);
             } else if next == PayloadType::NOTIFY && place == 0 {
                 cookie = cookie_in(body);
             }
             next = PayloadType(following);
         }
-        Some(Self { nonce: nonce?, cookie })
+        Some(Self { nonce: nonce?, cookie, solution })
     }
 }
 
@@ -74,12 +78,13 @@ mod tests {
 
     #[test]
     fn sees_the_nonce_and_a_cookie_that_comes_first() {
+        let seen = |cookie| Glance { nonce: &[7; 32], cookie, solution: None };
         let without = message(rest().into());
-        assert_eq!(Glance::at(&without), Some(Glance { nonce: &[7; 32], cookie: None }));
+        assert_eq!(Glance::at(&without), Some(seen(None)));
         let with = message([cookie()].into_iter().chain(rest()).collect());
-        assert_eq!(Glance::at(&with), Some(Glance { nonce: &[7; 32], cookie: Some(&[9; 17]) }));
+        assert_eq!(Glance::at(&with), Some(seen(Some(&[9; 17]))));
         let late = message(rest().into_iter().chain([cookie()]).collect());
-        assert_eq!(Glance::at(&late), Some(Glance { nonce: &[7; 32], cookie: None }));
+        assert_eq!(Glance::at(&late), Some(seen(None)));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{
-    auth, create_child, eap, informational::is_delete_of_ike, intermediate, rekey, sa_init,
+    auth, create_child, eap, followup, informational::is_delete_of_ike, intermediate, rekey,
+    sa_init,
 };
 use super::frag::{Fragmentation, Whole};
 use super::keymat::IkeKeys;
@@ -215,6 +216,10 @@ pub(super) struct IkeSa {
     pub(super) wanted: Vec<Wanted>,
     pub(super) active: Option<Active>,
     pub(super) children: Vec<ChildSa>,
+    /// What the peer has agreed on with us and goes on with in IKE_FOLLOWUP_KE. While there is any, nothing of ours begins.
+    pub(super) pending: Vec<followup::Pending>,
+    /// Series of ours that the peer forgot, one after another.
+    pub(super) series_failures: u32,
     pub(super) created: Instant,
     pub(super) established: Option<Instant>,
     pub(super) rekey_at: Option<Instant>,
@@ -520,7 +525,9 @@ impl IkeSa {
         let in_place = match header.exchange {
             ExchangeType::IKE_INTERMEDIATE => additional == Some(true),
             ExchangeType::IKE_AUTH => additional == Some(false),
-            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => additional.is_none(),
+            ExchangeType::CREATE_CHILD_SA
+            | ExchangeType::IKE_FOLLOWUP_KE
+            | ExchangeType::INFORMATIONAL => additional.is_none(),
             _ => false,
         };
         if !in_place {
@@ -552,6 +559,7 @@ impl IkeSa {
             ExchangeType::CREATE_CHILD_SA => {
                 self.handle_create_child_request(ctx, header, payloads);
             }
+            ExchangeType::IKE_FOLLOWUP_KE => self.handle_followup_request(ctx, header, payloads),
             _ => self.handle_informational_request(ctx, header, payloads),
         }
     }
@@ -620,10 +628,8 @@ impl IkeSa {
             return;
         }
         match self.active.take() {
-            Some(Active::Child(request)) => {
-                self.handle_create_child_response(ctx, *request, payloads)
-            }
-            Some(Active::Ike(request)) => self.handle_rekey_ike_response(ctx, *request, payloads),
+            Some(Active::Child(request)) => self.handle_child_answer(ctx, *request, payloads),
+            Some(Active::Ike(request)) => self.handle_ike_answer(ctx, *request, payloads),
             Some(Active::DeleteChildren(spis)) => self.handle_delete_children_response(ctx, &spis),
             Some(Active::DeleteIke) => self.closed(ctx),
             Some(Active::Disown(spi)) => {
@@ -709,6 +715,7 @@ impl IkeSa {
     pub(super) fn next_task(&mut self, ctx: &mut Ctx<'_>) {
         self.mind_message_ids(ctx);
         while matches!(self.state, State::Established | State::Replaced)
+            && self.pending.is_empty()
             && self.requests.next_id().is_some()
         {
             let due = |waiting: &Waiting| waiting.not_before.is_none_or(|at| at <= ctx.now);
@@ -806,6 +813,7 @@ impl IkeSa {
 
     /// Takes every CHILD_SA out of the SAD.
     pub(super) fn drop_children(&mut self, ctx: &mut Ctx<'_>) {
+        self.drop_pending(ctx);
         for mut child in core::mem::take(&mut self.children) {
             if let Some(update) = child.remove_outbound() {
                 ctx.sad(update);

@@ -334,7 +334,7 @@ mod tests {
         assert!(derive(suite(GCM, IntegId::AUTH_HMAC_SHA2_256_128)).is_none());
         assert!(derive(suite(CBC, IntegId::NONE)).is_none());
         let mut unknown = suite(GCM, IntegId::NONE);
-        unknown.prf = PrfId::PRF_AES128_XCBC;
+        unknown.prf = PrfId::PRF_HMAC_MD5;
         assert!(derive(unknown).is_none());
     }
 

@@ -33,6 +33,13 @@ pub(super) const REASSEMBLY_TIME: Duration = Duration::from_secs(120);
 pub(super) const REFRAGMENT_AFTER: u32 = 3;
 /// Attempts at finding additional key exchanges of which none is there twice, in one proposal (RFC 9370 §2.2.1).
 pub(super) const MAX_ADDKE_STEPS: u32 = 1000;
+/// Series of IKE_FOLLOWUP_KE of the peer that one IKE SA remembers; the oldest goes first. With a window of one there is one, and
+/// perhaps one that the peer has given up.
+pub(super) const MAX_PENDING: usize = 4;
+/// A series is forgotten when its next request does not come in this time (RFC 9370 §2.2.4: 5 to 20 s).
+pub(super) const PENDING_TIME: Duration = Duration::from_secs(20);
+/// Series one after another that the peer has forgotten (STATE_NOT_FOUND); after the next, the IKE SA is deleted (RFC 9370 §2.2.4).
+pub(super) const MAX_SERIES_FAILURES: u32 = 3;
 /// Longest IKE_SA_INIT request taken, in bytes: it cannot be fragmented by IKE, and the longest key exchange has 1,568.
 pub(super) const MAX_INIT_REQUEST: usize = 4096;
 /// Payloads that are looked through for Ni where a COOKIE is asked for.
@@ -62,6 +69,20 @@ pub(super) const KEY_WORK_OF_NETWORK: Rate = Rate { per_second: 125_000, burst: 
 pub(super) const WIDE_PREFIX_V4: u32 = 16;
 /// The same of IPv6.
 pub(super) const WIDE_PREFIX_V6: u32 = 48;
+/// From this many half-open IKE SAs on, a puzzle goes with each COOKIE (RFC 8019 §7.1.1); the more there are the harder it is.
+pub(super) const PUZZLE_THRESHOLD: usize = 512;
+/// Zero bits of the easiest and of the hardest puzzle given. RFC 8019 §4.4 has 18 as a reasonable choice, of some seconds.
+pub(super) const PUZZLE_BITS: [u8; 2] = [10, 18];
+/// Zero bits of the hardest puzzle that is solved: as RFC 8019 §4.4 has it, acceptable.
+pub(super) const MAX_PUZZLE_DIFFICULTY: u8 = 20;
+/// Zero bits that are found for a puzzle which leaves their number to us (RFC 8019 §7.1.1.1).
+pub(super) const FREE_PUZZLE_BITS: u8 = 14;
+/// Bytes of one key of a solution.
+pub(super) const MAX_PUZZLE_KEY: usize = 64;
+/// Keys that are tried before anything else gets its turn: about a millisecond.
+pub(super) const PUZZLE_SLICE: u32 = 1024;
+/// The rest between two slices.
+pub(super) const PUZZLE_REST: Duration = Duration::from_millis(1);
 /// Buckets of what is limited by prefix; prefixes that fall together share one.
 pub(super) const PREFIX_BUCKETS: usize = 4096;
 /// IKE SAs in all.

@@ -21,6 +21,7 @@ mod natd;
 mod peers;
 pub mod proposal;
 pub mod protect;
+mod puzzle;
 mod rate;
 mod rules;
 mod timers;

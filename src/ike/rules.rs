@@ -54,6 +54,8 @@ const RULES: &[Rule] = &[
         response: true,
         required: &[PayloadType::SA, PayloadType::NONCE],
     },
+    Rule { exchange: ExchangeType::IKE_FOLLOWUP_KE, response: false, required: &[PayloadType::KE] },
+    Rule { exchange: ExchangeType::IKE_FOLLOWUP_KE, response: true, required: &[PayloadType::KE] },
     Rule { exchange: ExchangeType::INFORMATIONAL, response: false, required: &[] },
     Rule { exchange: ExchangeType::INFORMATIONAL, response: true, required: &[] },
 ];

@@ -30,12 +30,13 @@ impl IkeSa {
                 all.push((self.keepalive_at, TimerKind::Keepalive));
             }
             State::Replaced => all.push((self.expire_at, TimerKind::Expire)),
-            State::InitSent(_)
-            | State::IntermediateSent(_)
-            | State::AuthSent(_)
-            | State::Deleting => {}
+            State::InitSent(ref init) => {
+                all.push((init.puzzle.as_ref().map(|(_, due)| *due), TimerKind::Puzzle));
+            }
+            State::IntermediateSent(_) | State::AuthSent(_) | State::Deleting => {}
         }
-        if self.requests.is_idle() {
+        all.extend(self.pending.iter().map(|pending| (Some(pending.until), TimerKind::HalfOpen)));
+        if self.requests.is_idle() && self.pending.is_empty() {
             all.extend(self.tasks.iter().map(|waiting| (waiting.not_before, TimerKind::Retry)));
         }
         for child in &self.children {
@@ -56,7 +57,8 @@ impl IkeSa {
     fn liveness_at(&self) -> Option<Instant> {
         let delay = self.peer.as_ref()?.ike.dpd_delay?;
         // A request under way is a liveness check itself (RFC 7296 §2.4).
-        self.requests.is_idle().then(|| self.last_heard + delay)
+        let idle = self.requests.is_idle() && self.pending.is_empty();
+        idle.then(|| self.last_heard + delay)
     }
 
     pub(super) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
@@ -84,6 +86,8 @@ impl IkeSa {
             self.state = State::Closed(now);
             return;
         }
+        self.work_on_puzzle(ctx);
+        self.expire_pending(ctx);
         self.tend_children(ctx);
         if self.is_established() {
             if self.expire_at.is_some_and(|at| at <= now) {

@@ -62,7 +62,8 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
             retransmit_timeout: Duration::from_secs(1),
             retransmit_base_percent: 180,
             retransmit_tries: 5,
-            fragmentation: FragmentPolicy::default(),
+            // So large that each message is one datagram; tests of fragments say otherwise.
+            fragmentation: FragmentPolicy { size: u16::MAX, ..FragmentPolicy::default() },
         },
         children: vec![child("lan", 1, &[subnet(here)], &[subnet(there)])],
     }

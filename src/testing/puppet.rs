@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{FixedRandom, MessageInfo, ModelSad, Violation, VirtualClock, peers};
 use crate::crypto::aead::Aead;
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{KeyPair, respond};
 use crate::crypto::sign::{PrivateKey, Scheme, Signer};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
@@ -175,6 +175,31 @@ impl Puppet {
         let mut payloads = vec![Payload::IdR(self.id.clone()), Payload::Auth(self.auth()?)];
         payloads.extend(self.child_answer(request)?);
         Some(payloads)
+    }
+
+    /// What takes an offered CHILD_SA, with its key exchanges, as CREATE_CHILD_SA has it: SA, Nr, KEr, TSi, TSr, and a link for
+    /// IKE_FOLLOWUP_KE. Of each transform type the offer is to have one.
+    #[must_use]
+    pub fn additional_answer(&mut self, request: &[Payload]) -> Option<Vec<Payload>> {
+        let mut answer = Vec::new();
+        for payload in request {
+            if let Payload::Sa(sa) = payload {
+                let mut sa = sa.clone();
+                sa.proposals.truncate(1);
+                sa.proposals.first_mut()?.spi = fresh_spi(&mut self.random).to_be_bytes().to_vec();
+                answer.push(Payload::Sa(sa));
+            } else if let Payload::Ke(ke) = payload {
+                let response = respond(ke.group, &ke.data, &mut self.random)?.ok()?;
+                answer.push(Payload::Ke(Ke { group: ke.group, data: response.public }));
+            } else if matches!(payload, Payload::Nonce(_)) {
+                answer.push(self.fresh_nonce());
+            } else if matches!(payload, Payload::TsI(_) | Payload::TsR(_)) {
+                answer.push(payload.clone());
+            }
+        }
+        let link = Notify::new(NotifyType::ADDITIONAL_KEY_EXCHANGE, [1, 2, 3, 4]);
+        answer.push(Payload::Notify(link));
+        Some(answer)
     }
 
     /// What takes an offered CHILD_SA as site B would: SA, TSi, TSr.

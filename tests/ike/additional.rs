@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use ipsecd::ike::{Event, Phase};
-use ipsecd::ipsec::pad::Peer;
-use ipsecd::testing::Stage;
+use ipsecd::ike::{Command, Event, Phase};
+use ipsecd::ipsec::pad::{Fragments, Peer};
+use ipsecd::testing::{MessageInfo, Stage};
 use ipsecd::wire::ike::message::Message;
 use ipsecd::wire::ike::numbers::{KeId, NotifyType};
 use ipsecd::wire::ike::payload::{Ke, Notify, Payload};
@@ -15,12 +15,13 @@ const KEM512: KeId = KeId::ML_KEM_512;
 const KEM768: KeId = KeId::ML_KEM_768;
 const KEM1024: KeId = KeId::ML_KEM_1024;
 
-/// The sites, with these additional key exchanges, one method for each.
+/// The sites, with these additional key exchanges, one method for each. Each message is one datagram, so that tests can say which.
 fn sites(addke: &[KeId]) -> (Peer, Peer) {
     let with = |mut peer: Peer| {
         for (ours, method) in peer.ike.proposals[0].addke.iter_mut().zip(addke) {
             *ours = vec![*method];
         }
+        peer.ike.fragmentation.fragments = Fragments::No;
         peer
     };
     (with(peers::site_a()), with(peers::site_b()))
@@ -278,4 +279,213 @@ fn unprotected_intermediate_is_ignored() {
     pair.exchange(A, IKE_AUTH);
     pair.deliver_packets();
     assert_ok(&pair, pair.check_established(1));
+}
+
+/// The same for CHILD_SAs, beside a first key exchange.
+fn sites_with_pfs(addke: &[KeId]) -> (Peer, Peer) {
+    let (mut a, mut b) = sites(addke);
+    for peer in [&mut a, &mut b] {
+        peer.children[0].proposals[0].ke = vec![KeId::CURVE25519];
+        peer.children[0].proposals[0].addke = peer.ike.proposals[0].addke.clone();
+    }
+    (a, b)
+}
+
+#[test]
+fn ike_followup_ke_carries_them_when_an_ike_sa_is_rekeyed() {
+    let (a, b) = sites(&[KEM768, KEM512]);
+    for side in [A, B] {
+        let mut pair = established_of(4, a.clone(), b.clone());
+        let before = pair.ike_sas(A);
+        pair.hold = true;
+        pair.rekey_ike(side).unwrap();
+        // CREATE_CHILD_SA { SA, Ni, KEi } -->  <-- { SA, Nr, KEr, N(ADDITIONAL_KEY_EXCHANGE)(link1) }
+        pair.exchange(side, CREATE_CHILD_SA);
+        assert_eq!((pair.ike_sas(A), pair.ike_sas(B)), (before.clone(), before.clone()));
+        // IKE_FOLLOWUP_KE { KEi(1), N(ADDITIONAL_KEY_EXCHANGE)(link1) } -->  <-- { KEr(1), N(..)(link2) }
+        pair.exchange(side, IKE_FOLLOWUP_KE);
+        assert_eq!((pair.ike_sas(A), pair.ike_sas(B)), (before.clone(), before.clone()));
+        // IKE_FOLLOWUP_KE { KEi(2), N(ADDITIONAL_KEY_EXCHANGE)(link2) } -->  <-- { KEr(2) }
+        pair.exchange(side, IKE_FOLLOWUP_KE);
+        // INFORMATIONAL { D } -->  <-- { }
+        pair.exchange(side, INFORMATIONAL);
+        pair.hold = false;
+        settle(&mut pair);
+        assert_ok(&pair, pair.check_established(1));
+        assert!(pair.ike_sas(A).is_disjoint(&before));
+        assert_ok(&pair, pair.check_no_packet_missed());
+        assert_eq!(addke(&pair, side), [KEM768, KEM512]);
+    }
+}
+
+#[test]
+fn ike_followup_ke_carries_them_when_a_child_sa_is_rekeyed() {
+    let (a, b) = sites_with_pfs(&[KEM768, KEM1024]);
+    for side in [A, B] {
+        let mut pair = established_of(4, a.clone(), b.clone());
+        let before = only_child(&pair, A).spi_inbound;
+        pair.hold = true;
+        pair.rekey_children(side).unwrap();
+        pair.exchange(side, CREATE_CHILD_SA);
+        for _ in 0..2 {
+            assert_eq!(only_child(&pair, A).spi_inbound, before, "nothing is made before the end");
+            pair.exchange(side, IKE_FOLLOWUP_KE);
+        }
+        pair.hold = false;
+        settle(&mut pair);
+        assert_ok(&pair, pair.check_established(1));
+        assert_ok(&pair, pair.check_no_packet_missed());
+        assert_ne!(only_child(&pair, A).spi_inbound, before);
+    }
+}
+
+#[test]
+fn forgotten_series_gets_state_not_found_and_is_begun_again() {
+    for ike in [false, true] {
+        let (a, b) = sites_with_pfs(&[KEM768]);
+        let mut pair = established_of(4, a, b);
+        let (before, child) = (pair.ike_sas(A), only_child(&pair, A).spi_inbound);
+        pair.hold = true;
+        if ike {
+            pair.rekey_ike(A).unwrap();
+        } else {
+            pair.rekey_children(A).unwrap();
+        }
+        pair.exchange(A, CREATE_CHILD_SA);
+        let late = pair.expect(A, IKE_FOLLOWUP_KE, REQUEST);
+        let start = pair.clock.elapsed();
+        while pair.clock.elapsed() < start + Duration::from_secs(21) {
+            pair.fire_next_timer().unwrap();
+            while pair.take(A, 0).is_some() {}
+        }
+        // B wants the rekey that did not come to an end.
+        while pair.take(B, 0).is_some() {}
+        pair.deliver(late);
+        // <-- IKE_FOLLOWUP_KE { N(STATE_NOT_FOUND) }
+        pair.pass(B, IKE_FOLLOWUP_KE, RESPONSE);
+        pair.hold = false;
+        settle(&mut pair);
+        assert_ok(&pair, pair.check_established(1));
+        assert_ok(&pair, pair.check_no_packet_missed());
+        assert_eq!(pair.ike_sas(A) != before, ike, "{}", pair.trace);
+        assert!(ike || only_child(&pair, A).spi_inbound != child);
+    }
+}
+
+#[test]
+fn initiator_that_loses_a_collision_begins_no_ike_followup_ke() {
+    let mut lost = [0, 0];
+    for seed in 0..8 {
+        let (a, b) = sites_with_pfs(&[KEM512]);
+        let mut pair = established_of(seed, a, b);
+        pair.hold = true;
+        if seed % 2 == 0 {
+            pair.rekey_ike(A).unwrap();
+            pair.rekey_ike(B).unwrap();
+        } else {
+            pair.rekey_children(A).unwrap();
+            pair.rekey_children(B).unwrap();
+        }
+        pair.pass(A, CREATE_CHILD_SA, REQUEST);
+        pair.pass(B, CREATE_CHILD_SA, REQUEST);
+        pair.pass(A, CREATE_CHILD_SA, RESPONSE);
+        pair.pass(B, CREATE_CHILD_SA, RESPONSE);
+        // RFC 9370 §2.2.4: one of them goes on.
+        let going = [A, B].map(|side| pair.in_flight(side).len());
+        assert_eq!(going.iter().sum::<usize>(), 1, "{}", pair.trace);
+        lost[going[0]] += 1;
+        pair.hold = false;
+        settle(&mut pair);
+        assert_ok(&pair, pair.check_established(1));
+        assert_ok(&pair, pair.check_no_packet_missed());
+    }
+    assert!(lost[0] > 0 && lost[1] > 0, "the nonces of 8 seeds let only one side win");
+}
+
+#[test]
+fn rekey_amid_additional_key_exchanges_is_put_off() {
+    let (a, b) = sites_with_pfs(&[KEM512]);
+    let mut pair = established_of(6, a, b);
+    pair.hold = true;
+    pair.rekey_children(A).unwrap();
+    pair.rekey_children(B).unwrap();
+    let late = pair.expect(B, CREATE_CHILD_SA, REQUEST);
+    pair.pass(A, CREATE_CHILD_SA, REQUEST);
+    pair.pass(B, CREATE_CHILD_SA, RESPONSE);
+    let series = pair.expect(A, IKE_FOLLOWUP_KE, REQUEST);
+    // CREATE_CHILD_SA of B, which A gets when it has begun IKE_FOLLOWUP_KE -->  <-- { N(TEMPORARY_FAILURE) }
+    let before = only_child(&pair, A).spi_inbound;
+    pair.deliver(late);
+    pair.pass(A, CREATE_CHILD_SA, RESPONSE);
+    assert_eq!(only_child(&pair, A).spi_inbound, before);
+    pair.deliver(series);
+    pair.pass(B, IKE_FOLLOWUP_KE, RESPONSE);
+    pair.hold = false;
+    settle(&mut pair);
+    assert_ok(&pair, pair.check_established(1));
+    assert_ok(&pair, pair.check_no_packet_missed());
+}
+
+#[test]
+fn stray_ike_followup_ke_gets_state_not_found() {
+    let mut stage = Stage::established_responder(5).unwrap();
+    for link in [None, Some(vec![]), Some(vec![7; 8]), Some(vec![7; 300])] {
+        let mut payloads = vec![Payload::Ke(Ke { group: KEM768, data: vec![0; 1184] })];
+        payloads.extend(
+            link.map(|link| {
+                Payload::Notify(Notify::new(NotifyType::ADDITIONAL_KEY_EXCHANGE, link))
+            }),
+        );
+        let request = stage.puppet.request(IKE_FOLLOWUP_KE, &payloads).unwrap();
+        let answer = stage.give(&request);
+        let inside = stage.puppet.open(&answer[0]).unwrap();
+        let not_found = Payload::Notify(Notify::new(NotifyType::STATE_NOT_FOUND, []));
+        assert_eq!(inside, [not_found]);
+    }
+}
+
+#[test]
+fn peer_that_forgets_every_series_is_given_up() {
+    let (_, mut b) = sites_with_pfs(&[]);
+    b.children[0].proposals[0].addke[0] = vec![KEM768];
+    let mut stage = Stage::responder_with(5, b);
+    let payloads = stage.puppet.init_payloads();
+    let request = stage.puppet.init_request(payloads);
+    let response = stage.give(&request);
+    stage.puppet.read_init_response(&response[0]).unwrap();
+    let payloads = stage.puppet.auth_payloads().unwrap();
+    let auth = stage.puppet.request(IKE_AUTH, &payloads).unwrap();
+    let _ = stage.give(&auth);
+    assert!(!stage.sad.is_empty());
+    // It agrees to every rekey, and knows nothing of it a moment later.
+    let mut sent = stage.command(Command::RekeyChildren { peer: "a".into() });
+    let mut forgotten = 0;
+    for _ in 0..20 {
+        if sent.is_empty() {
+            sent = stage.pass_time(Duration::from_secs(5));
+        }
+        let Some(request) = sent.pop() else { continue };
+        sent.clear();
+        let info = MessageInfo::of(&request).unwrap();
+        if info.response {
+            continue;
+        }
+        let inside = stage.puppet.open(&request).unwrap();
+        if info.exchange == INFORMATIONAL {
+            if inside.iter().any(|payload| matches!(payload, Payload::Delete(_))) {
+                break;
+            }
+            sent = stage.answer(&request, &[]);
+            continue;
+        }
+        let answer = if info.exchange == CREATE_CHILD_SA {
+            stage.puppet.additional_answer(&inside).unwrap()
+        } else {
+            forgotten += 1;
+            vec![Payload::Notify(Notify::new(NotifyType::STATE_NOT_FOUND, []))]
+        };
+        sent = stage.answer(&request, &answer);
+    }
+    assert_eq!(forgotten, 4);
+    assert!(stage.sad.is_empty());
 }

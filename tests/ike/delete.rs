@@ -104,3 +104,19 @@ fn removed_peer_is_forgotten_once_its_sas_are_gone() {
     assert_ok(&pair, pair.check_gone());
     assert_eq!(pair.closed(B).len(), 2, "{}", pair.trace);
 }
+
+#[test]
+fn attempt_of_a_removed_peer_is_not_taken_up_by_the_next() {
+    let mut pair = pair_of(peers::site_a(), peers::site_b());
+    pair.hold = true;
+    pair.initiate(A);
+    pair.exchange(A, IKE_SA_INIT);
+    let first = pair.status(A)[0].spi_i.0;
+    pair.command(A, Command::RemovePeer { peer: A.peer_name() }).unwrap();
+    pair.command(A, Command::AddPeer(Arc::new(peers::site_a()))).unwrap();
+    pair.initiate(A);
+    pair.hold = false;
+    settle(&mut pair);
+    assert_ok(&pair, pair.check_established(1));
+    assert!(pair.ike_sas(A).iter().all(|(spi_i, _)| *spi_i != first), "{}", pair.trace);
+}

@@ -323,9 +323,9 @@ fn what_waits_of_all_ike_sas_together_is_bounded() {
     stage.command(Command::AddPeer(Arc::new(anybody)));
     let mut waiting = Vec::new();
     for n in 0..u64::from(PUPPETS) * 2 {
-        let last = u8::try_from(n % 200).unwrap();
-        let third = u8::try_from(n / 200).unwrap();
-        let path = peers::path(peers::ADDR_B, Ipv4Addr::new(198, 51, third, last).into());
+        // Each from a prefix of its own: of one, only so many are half-open.
+        let [.., high, low] = n.to_be_bytes();
+        let path = peers::path(peers::ADDR_B, Ipv4Addr::new(198, 18 + high, low, 1).into());
         stage.pass_time(Duration::from_millis(1));
         let mut puppet = Puppet::initiator(n);
         let payloads = puppet.init_payloads();

@@ -61,8 +61,9 @@ impl Far for Libreswan {
     }
 
     fn rekey(&self, guest: &Guest<'_>, ike: bool) {
-        let what = if ike { "--rekey-ike --name net" } else { "--rekey-ipsec --name net" };
-        whack(guest, what).expect("whack rekeys");
+        // The caller sees when it is done; whack may wait for more than that.
+        let what = if ike { "--rekey-ike" } else { "--rekey-ipsec" };
+        whack(guest, &format!("--asynchronous {what} --name net")).expect("whack rekeys");
     }
 
     fn delete(&self, guest: &Guest<'_>, ike: bool) {

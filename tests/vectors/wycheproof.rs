@@ -350,7 +350,9 @@ fn ml_kem_case(method: KeId, test: &mlkem::Test) -> Result<(), String> {
         Some(secret) => same(shared, secret),
         None => Ok(()),
     };
+    let has = |bytes: &[u8], len| if bytes.len() == len { Ok(()) } else { Err("length") };
     if let Some(seed) = &test.seed {
+        has(seed, 64)?;
         let pair = pair(method, seed)?;
         if let Some(key) = &test.encaps_key {
             same(pair.public(), key)?;
@@ -361,6 +363,7 @@ fn ml_kem_case(method: KeId, test: &mlkem::Test) -> Result<(), String> {
         }
     }
     if let (Some(key), Some(m)) = (&test.encaps_key, &test.msg) {
+        has(m, 32)?;
         let response = encapsulate(method, key, m)?;
         if let Some(ciphertext) = &test.ct {
             same(&response.public, ciphertext)?;

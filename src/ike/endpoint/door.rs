@@ -18,13 +18,14 @@ use crate::ike::exchange::Parts;
 use crate::ike::glance::Glance;
 use crate::ike::half_open::{HalfOpen, Prefix};
 use crate::ike::ike_sa::{IkeSa, SaId, State};
+use crate::ike::puzzle::{self, Puzzle};
 use crate::ike::rate::{Bucket, Buckets, Rate};
 use crate::ike::{limits, rules};
 use crate::ipsec::pad::{Peer, PeerAddress};
 use crate::ipsec::{Path, Spi};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, PayloadType};
+use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, PayloadType, PrfId};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// What the door knows.
@@ -38,7 +39,7 @@ pub(super) struct Door {
     hints: Share,
     strays: Share,
     beginnings: Buckets,
-    /// Work with keys for strangers, and for configured addresses.
+    /// Work with keys for strangers, and for configured addresses and those who solved a puzzle.
     work: [Bucket; 2],
     /// The same for strangers, by wide prefix.
     work_by_network: Buckets,
@@ -124,11 +125,12 @@ impl Endpoint {
             return;
         }
         let glance = Glance::at(datagram);
-        let validated = glance.is_some_and(|glance| self.is_validated(now, path, header, glance));
+        let given = glance.and_then(|glance| self.puzzle_given(now, path, header, glance));
+        let validated = given.is_some();
         let pressed = self.is_pressed(now, from);
         if pressed && !validated {
             if let Some(glance) = glance {
-                self.ask_for_cookie(now, path, header, glance, datagram.len());
+                self.ask_for_cookie(now, path, header, glance, datagram);
             }
             return;
         }
@@ -149,7 +151,13 @@ impl Endpoint {
             self.answer_unprotected(now, path, header, datagram.len(), notify, &data);
             return;
         }
-        if !self.may_begin(now, path, &message, pressed, validated) {
+        let has_solved = is_solved(&message, glance, given);
+        let favoured = has_solved || validated && self.door.knows(from);
+        if !self.may_begin(now, path, &message, pressed, favoured) {
+            // RFC 8019 §7.1.5: who got no puzzle with its COOKIE gets one; who did not solve it is refused.
+            if let Some(glance) = glance.filter(|_| given == Some(0) && self.difficulty() > 0) {
+                self.ask_for_cookie(now, path, header, glance, datagram);
+            }
             return;
         }
         let mut touched = Vec::new();
@@ -157,7 +165,7 @@ impl Endpoint {
         match IkeSa::answer_init(&mut ctx, path, &message, datagram) {
             Ok((_, response)) if response.len() > datagram.len() && !validated => {
                 if let Some(glance) = glance {
-                    self.ask_for_cookie(now, path, header, glance, datagram.len());
+                    self.ask_for_cookie(now, path, header, glance, datagram);
                 }
             }
             Ok((sa, response)) => {
@@ -191,11 +199,10 @@ impl Endpoint {
         path: Path,
         message: &Message,
         pressed: bool,
-        validated: bool,
+        favoured: bool,
     ) -> bool {
         let from = path.remote.ip();
         let group = Parts::of(&message.payloads).ke.map(|ke| ke.group);
-        let favoured = validated && self.door.knows(from);
         let cost = group.map_or(0, cost_of).min(limits::KEY_WORK_OF_NETWORK.burst);
         let Door { half_open, beginnings, work: [strangers, known], work_by_network, .. } =
             &mut self.door;
@@ -232,17 +239,28 @@ impl Endpoint {
         self.door.half_open.remove(id);
     }
 
-    /// Whether the request brings a COOKIE of ours.
-    fn is_validated(
+    /// How hard a puzzle is to go with a COOKIE, by how many are half-open; 0 for none.
+    fn difficulty(&self) -> u8 {
+        let [least, most] = limits::PUZZLE_BITS;
+        let Some(above) = self.door.half_open.len().checked_sub(limits::PUZZLE_THRESHOLD) else {
+            return 0;
+        };
+        let range = limits::MAX_HALF_OPEN - limits::PUZZLE_THRESHOLD;
+        let more = usize::from(most - least) * above / range;
+        least.saturating_add(u8::try_from(more).unwrap_or(u8::MAX)).min(most)
+    }
+
+    /// If the request brings a COOKIE of ours, the difficulty of the puzzle that went with it.
+    fn puzzle_given(
         &mut self,
         now: Instant,
         path: Path,
         header: &Header,
         glance: Glance<'_>,
-    ) -> bool {
-        let (Some(jar), Some(cookie)) = (&mut self.door.jar, glance.cookie) else { return false };
+    ) -> Option<u8> {
+        let (jar, cookie) = (self.door.jar.as_mut()?, glance.cookie?);
         jar.rotate(now, &mut *self.rng);
-        jar.is_ours(cookie, glance.nonce, path.remote, header.spi_i)
+        jar.recognise(cookie, glance.nonce, path.remote, header.spi_i)
     }
 
     fn ask_for_cookie(
@@ -251,11 +269,18 @@ impl Endpoint {
         path: Path,
         header: &Header,
         glance: Glance<'_>,
-        received: usize,
+        datagram: &[u8],
     ) {
+        // The function has to be one that the initiator offers, so that here the request is parsed.
+        let puzzle =
+            Some(self.difficulty()).filter(|difficulty| *difficulty > 0).and_then(|difficulty| {
+                let message = Message::parse(datagram).ok()?;
+                Some(Puzzle { prf: prf_of(&message)?, difficulty })
+            });
+        let difficulty = puzzle.map_or(0, |puzzle| puzzle.difficulty);
         let jar = self.door.jar.get_or_insert_with(|| CookieJar::new(now, &mut *self.rng));
         jar.rotate(now, &mut *self.rng);
-        let cookie = jar.bake(glance.nonce, path.remote, header.spi_i);
+        let cookie = jar.bake(difficulty, glance.nonce, path.remote, header.spi_i);
         let header = Header::new(
             header.spi_i,
             IkeSpi(0),
@@ -263,9 +288,10 @@ impl Endpoint {
             Flags::new(false, true),
             0,
         );
-        let notify = Payload::Notify(Notify::new(NotifyType::COOKIE, cookie));
-        let answer = Message { header, payloads: vec![notify] }.emit();
-        if answer.len() <= received {
+        let mut payloads = vec![Payload::Notify(Notify::new(NotifyType::COOKIE, cookie))];
+        payloads.extend(puzzle.map(Puzzle::notify));
+        let answer = Message { header, payloads }.emit();
+        if answer.len() <= datagram.len() {
             self.send(path, answer);
         }
     }
@@ -353,6 +379,19 @@ impl Endpoint {
         );
         self.send(path, Message { header, payloads: vec![notify] }.emit());
     }
+}
+
+/// Whether the request has solved the puzzle that it was given.
+fn is_solved(message: &Message, glance: Option<Glance<'_>>, given: Option<u8>) -> bool {
+    let Some(difficulty) = given.filter(|difficulty| *difficulty > 0) else { return false };
+    let Some(Glance { cookie: Some(cookie), solution: Some(solution), .. }) = glance else {
+        return false;
+    };
+    prf_of(message).is_some_and(|prf| Puzzle { prf, difficulty }.is_solved_by(cookie, solution))
+}
+
+fn prf_of(message: &Message) -> Option<PrfId> {
+    Parts::of(&message.payloads).sa.and_then(puzzle::prf_for)
 }
 
 /// The SPI in an INVALID_SPI notify.

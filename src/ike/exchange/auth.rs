@@ -475,7 +475,6 @@ impl IkeSa {
             match self.answer_child(
                 ctx,
                 parts,
-                None,
                 &create_child::Nonces { i: &init.nonce_i, r: &init.nonce_r },
             ) {
                 Ok(child) => answer.extend(self.install_answered(ctx, child, false)),

@@ -4,6 +4,7 @@ pub(super) mod auth;
 pub(super) mod create_child;
 pub(super) mod delete;
 pub(super) mod eap;
+pub(super) mod followup;
 pub(super) mod informational;
 pub(super) mod intermediate;
 mod offer;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::debug;
 
@@ -15,6 +16,7 @@ use crate::ike::keymat::{IkeKeys, IntAuth};
 use crate::ike::limits;
 use crate::ike::natd::{self, Nat, PORT_NATT};
 use crate::ike::proposal::{self, Made};
+use crate::ike::puzzle::{Puzzle, Solver};
 use crate::ike::rules;
 use crate::ike::window::{Requests, Responses, Retransmission};
 use crate::ipsec::pad::{EncapPolicy, Fragments, Peer};
@@ -30,6 +32,10 @@ pub(in crate::ike) struct InitSent {
     key: KeyPair,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
+    /// The puzzle that is being solved, and when it goes on.
+    pub(in crate::ike) puzzle: Option<(Solver, Instant)>,
+    /// The solution that goes with the COOKIE.
+    solution: Option<Payload>,
     retries: u32,
     groups_tried: Vec<KeId>,
     /// What an unprotected error said (RFC 7296 §2.21.1), and after how many transmissions.
@@ -83,6 +89,8 @@ impl IkeSa {
             wanted: Vec::new(),
             active: None,
             children: Vec::new(),
+            pending: Vec::new(),
+            series_failures: 0,
             created: ctx.now,
             established: None,
             rekey_at: None,
@@ -139,6 +147,8 @@ impl IkeSa {
             key,
             nonce,
             cookie: None,
+            puzzle: None,
+            solution: None,
             retries: 0,
             groups_tried: vec![group],
             hint: None,
@@ -161,6 +171,7 @@ impl IkeSa {
         let mut payloads = Vec::new();
         // RFC 7296 §2.6: the COOKIE first, all else unchanged.
         payloads.extend(init.cookie.as_ref().map(|cookie| notify(NotifyType::COOKIE, cookie)));
+        payloads.extend(init.solution.clone());
         payloads.push(Payload::Sa(proposal::ike_offer(&peer.ike.proposals, None)));
         payloads
             .push(Payload::Ke(Ke { group: init.key.group(), data: init.key.public().to_vec() }));
@@ -211,9 +222,18 @@ impl IkeSa {
         let Some(peer) = self.peer.clone() else { return };
         let times_sent = self.requests.times_sent();
         let State::InitSent(init) = &mut self.state else { return };
+        // Whatever else comes meanwhile is no answer: there is no request under way.
+        if init.puzzle.is_some() {
+            return;
+        }
         let parts = Parts::of(&message.payloads);
 
         if parts.sa.is_none() {
+            let puzzle = parts.notify(NotifyType::PUZZLE);
+            if puzzle.is_some() && parts.notify(NotifyType::COOKIE).is_none() {
+                // RFC 8019 §7.1.2: nothing to solve it with, so the message is ignored.
+                return;
+            }
             if let Some(cookie) = parts.notify(NotifyType::COOKIE) {
                 let valid = (1..=limits::MAX_COOKIE).contains(&cookie.data.len());
                 if valid
@@ -222,11 +242,21 @@ impl IkeSa {
                 {
                     init.retries += 1;
                     init.cookie = Some(cookie.data.clone());
+                    init.solution = None;
+                    init.puzzle = puzzle
+                        .and_then(Puzzle::parse)
+                        .and_then(|puzzle| Solver::new(puzzle, &cookie.data))
+                        .map(|solver| (solver, ctx.now));
                     ctx.events.push_back(Event::Progress {
                         peer: Arc::clone(&peer.name),
                         phase: Phase::Cookie,
                     });
-                    self.send_init(ctx);
+                    if init.puzzle.is_some() {
+                        // The request is answered; the next one waits for the solution.
+                        self.requests.withdraw();
+                    } else {
+                        self.send_init(ctx);
+                    }
                 }
                 return;
             }
@@ -328,6 +358,22 @@ impl IkeSa {
             terms: cert::Terms::agreed(peer.auth.has_signature(), &parts),
         };
         self.after_init(ctx, done);
+    }
+
+    /// Initiator: goes on solving the puzzle, a slice at a time, so that nothing else waits for it (RFC 8019 §7.1.2).
+    pub(in crate::ike) fn work_on_puzzle(&mut self, ctx: &mut Ctx<'_>) {
+        let State::InitSent(init) = &mut self.state else { return };
+        let Some((solver, due)) = init.puzzle.as_mut().filter(|(_, due)| *due <= ctx.now) else {
+            return;
+        };
+        *due = ctx.now + limits::PUZZLE_REST;
+        let solution = solver.work(limits::PUZZLE_SLICE);
+        if solution.is_some() || solver.is_hopeless() {
+            // Without a solution the COOKIE alone goes back, and the responder decides.
+            init.puzzle = None;
+            init.solution = solution;
+            self.send_init(ctx);
+        }
     }
 
     /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer

@@ -408,9 +408,10 @@ fn hybrid(addke: &[&[KeId]]) -> IkeProposal {
 }
 
 fn addke_of(ours: &IkeProposal, theirs: &IkeProposal, made: Made) -> Option<[KeId; ADDKES]> {
-    let offer = ike_offer(core::slice::from_ref(theirs), None);
+    let spi = (made == Made::Rekeyed).then_some(IkeSpi(9));
+    let offer = ike_offer(core::slice::from_ref(theirs), spi);
     let chosen = choose_ike(core::slice::from_ref(ours), &offer, made, None)?;
-    let answer = answer_ike(&chosen, None);
+    let answer = answer_ike(&chosen, spi);
     let accepted = accept_ike(core::slice::from_ref(theirs), &answer, made).unwrap();
     assert_eq!(accepted.suite, chosen.suite);
     Some(chosen.suite.addke.0)
