@@ -14,7 +14,7 @@ use crate::ipsec::pad::{
 };
 use crate::wire::ike::eap::{Eap, EapCode};
 use crate::wire::ike::numbers::ExchangeType;
-use crate::wire::ike::payload::Payload;
+use crate::wire::ike::payload::{Payload, Vendor};
 
 const NAME: &str = "joe";
 const PASSWORD: &[u8] = b"correct horse";
@@ -59,7 +59,9 @@ pub fn client() -> Option<Peer> {
 /// The server has asked for the password; the last datagram is the right answer.
 pub(super) fn serving(seed: u64) -> Option<(Stage, Vec<Vec<u8>>)> {
     let mut stage = Stage::responder_with(seed, server()?);
-    let payloads = stage.puppet.init_payloads();
+    let mut payloads = stage.puppet.init_payloads();
+    // Longer than the answer: no more than came goes to an address that is not validated.
+    payloads.push(Payload::Vendor(Vendor { data: vec![7; 128] }));
     let mut corpus = vec![stage.puppet.init_request(payloads)];
     let response = stage.give(corpus.first()?);
     stage.puppet.read_init_response(response.first()?)?;

@@ -14,7 +14,7 @@ use ipsecd::ipsec::pad::{
 use ipsecd::testing::Stage;
 use ipsecd::wire::ike::eap::{Eap, EapCode};
 use ipsecd::wire::ike::numbers::{ExchangeType, NotifyType};
-use ipsecd::wire::ike::payload::Payload;
+use ipsecd::wire::ike::payload::{Payload, Vendor};
 
 use crate::support::*;
 
@@ -184,7 +184,9 @@ fn each_message_lost_once_changes_nothing() {
 fn serving() -> (Stage, Vec<Payload>) {
     let (_, b) = sites(&MSCHAPV2, &MSCHAPV2);
     let mut stage = Stage::responder_with(7, b);
-    let payloads = stage.puppet.init_payloads();
+    let mut payloads = stage.puppet.init_payloads();
+    // Longer than the answer: no more than came goes to an address that is not validated.
+    payloads.push(Payload::Vendor(Vendor { data: vec![7; 128] }));
     let request = stage.puppet.init_request(payloads);
     let response = stage.give(&request);
     stage.puppet.read_init_response(&response[0]).unwrap();
