@@ -5,17 +5,11 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use super::diagnostic::Report;
-use super::raw::{List, Raw, Side, Text};
+use super::raw::{Raw, Text};
 use super::secret::SecretSource;
-use super::subnet::Subnet;
 use super::value::{self, Wrong};
-use super::{Config, Keying, auth, identity, keys, manual, policy};
-use crate::ipsec::pad::{ChildPolicy, Identity, Peer, PeerAddress};
-use crate::ipsec::{Mode, PolicyId};
-
-/// The most subnets of one side. The count in a TS payload is one byte (RFC 7296 §3.13), and each selector of one
-/// side meets each of the other in the SPD.
-const MAX_SUBNETS: usize = 32;
+use super::{Config, Keying, auth, child, identity, keys, manual, policy};
+use crate::ipsec::pad::{Identity, Peer, PeerAddress};
 
 /// Checks everything; what is wrong goes to the report. `None` only if something did.
 pub(super) fn config(
@@ -63,45 +57,22 @@ pub(super) fn config(
     let peer_id = peer_id(raw, address.as_ref(), report);
     same_identity(raw, local_id.as_ref(), peer_id.as_ref(), report);
 
-    let local = subnets(raw, "local", &raw.local, local_ip, report);
-    let peer = subnets(raw, "peer", &raw.peer, peer_ip, report);
-    if let (Some(local), Some(peer)) = (&local, &peer) {
-        across(local, peer, report);
-    }
-    let v6_inside = [&local, &peer].into_iter().flatten().flatten().any(|s| s.subnet.is_ipv6());
-
     let auth = auth::auth(raw, mode, secrets, local_id.as_ref(), report);
     let any = matches!(address, Some(Some(PeerAddress::Any)));
     let esp = policy::esp(&raw.esp, any, report);
     let ike = policy::ike(&raw.ike, esp.as_ref().map(|esp| esp.encap), report);
+    let children =
+        child::children(raw, name.as_ref(), [local_ip, peer_ip], esp.as_ref(), any, report);
+    let v6_inside = children.as_ref().is_some_and(|children| {
+        children.iter().any(|child| {
+            let all = child.ts_local.iter().chain(&child.ts_peer);
+            all.into_iter().any(|ts| ts.start_addr.is_ipv6())
+        })
+    });
     let interface = policy::interface(&raw.interface, v6_inside, report);
 
-    if esp.as_ref().is_some_and(|esp| esp.mode == Mode::Transport) {
-        let mode_at = raw.esp.mode.as_ref().map_or(0..0, Text::span);
-        for (section, address, side, placed) in
-            [("local", local_ip, &raw.local, &local), ("peer", peer_ip, &raw.peer, &peer)]
-        {
-            transport_side(section, address, side, placed.as_deref(), &mode_at, report);
-        }
-    }
-
-    let (name, esp) = (name?, esp?);
-    let child = ChildPolicy {
-        name: Arc::clone(&name),
-        policy: PolicyId(0),
-        proposals: esp.proposals,
-        mode: esp.mode,
-        or_tunnel: esp.or_tunnel,
-        start: esp.start,
-        ts_local: local?.iter().map(|s| s.subnet.selector()).collect(),
-        ts_peer: peer?.iter().map(|s| s.subnet.selector()).collect(),
-        lifetime: esp.lifetime,
-        replay_window: esp.replay_window,
-        df: esp.df,
-        dscp: esp.dscp,
-    };
     let peer = Peer {
-        name,
+        name: name?,
         // An address that was written but is wrong is none.
         local_addr: match local_addr {
             Some(address) => Some(address?),
@@ -112,7 +83,7 @@ pub(super) fn config(
         peer_id: peer_id?,
         auth: auth?,
         ike: ike?,
-        children: vec![child],
+        children: children?,
     };
     Some(Config {
         file: report.file().to_owned(),
@@ -276,6 +247,10 @@ fn peer_id(
 ) -> Option<Option<Identity>> {
     if let Some(text) = &raw.peer.id {
         if matches!(*text.get_ref(), "any" | "%any") {
+            // Whom EAP takes is written down.
+            if raw.auth.peer.as_ref().is_some_and(|word| *word.get_ref() == "eap") {
+                return Some(None);
+            }
             report
                 .warning(
                     text.span(),
@@ -351,153 +326,5 @@ const fn identity_of(address: IpAddr) -> Identity {
     match address {
         IpAddr::V4(v4) => Identity::Ipv4(v4),
         IpAddr::V6(v6) => Identity::Ipv6(v6),
-    }
-}
-
-/// A subnet with its place.
-struct Placed {
-    subnet: Subnet,
-    span: Range<usize>,
-}
-
-fn subnets(
-    raw: &Raw<'_>,
-    section: &str,
-    side: &Side<'_>,
-    address: Option<IpAddr>,
-    report: &mut Report,
-) -> Option<Vec<Placed>> {
-    let Some(list) = &side.subnets else {
-        // The type of what is there was wrong already, or the whole side was.
-        if raw.excused(section, "subnets") {
-            return None;
-        }
-        if let (Some(address), Some(text)) = (address, &side.address) {
-            return Some(vec![Placed { subnet: Subnet::host(address), span: text.span() }]);
-        }
-        if side.address.as_ref().is_none_or(|text| !value::looks_like_address(text.get_ref())) {
-            let why = "; it can be left out only where `address` is an address";
-            require(raw, section, side.span.as_ref(), "subnets", why, report);
-        }
-        return None;
-    };
-    let placed = read_subnets(section, list, report)?;
-    for (i, later) in placed.iter().enumerate() {
-        let earlier = placed[..i].iter().find(|earlier| earlier.subnet.overlaps(later.subnet));
-        if let Some(earlier) = earlier {
-            let message =
-                format!("[{section}] subnets: {} overlaps {}", later.subnet, earlier.subnet);
-            report.error(later.span.clone(), message).related(earlier.span.clone(), "overlaps this").help(
-                if earlier.subnet == later.subnet {
-                    "leave one of them out"
-                } else {
-                    "leave the smaller out, it is part of the larger; or write ranges that do not meet"
-                },
-            );
-        }
-    }
-    // An error is in the report; the other side can be looked at all the same.
-    Some(placed)
-}
-
-fn read_subnets(section: &str, list: &List<'_>, report: &mut Report) -> Option<Vec<Placed>> {
-    let mut placed = Vec::new();
-    let mut fine = true;
-    for item in &list.items {
-        match Subnet::parse(item.get_ref()) {
-            Ok(subnets) => {
-                placed
-                    .extend(subnets.into_iter().map(|subnet| Placed { subnet, span: item.span() }));
-            }
-            Err(wrong) => {
-                fine = false;
-                report_wrong(item.span(), &format!("[{section}] subnets"), wrong, report);
-            }
-        }
-    }
-    if list.items.is_empty() {
-        fine = false;
-        report
-            .error(list.span.clone(), format!("[{section}] subnets: the list is empty"))
-            .help("name a subnet, or leave the line out where `address` is an address: that host is meant then");
-    }
-    if placed.len() > MAX_SUBNETS {
-        fine = false;
-        report
-            .error(list.span.clone(), format!("[{section}] subnets: {} are too many", placed.len()))
-            .help(format!("at most {MAX_SUBNETS}: join neighbours to shorter prefixes"));
-    }
-    fine.then_some(placed)
-}
-
-/// Transport mode is between two hosts, whose addresses the packets themselves have.
-fn transport_side(
-    section: &str,
-    address: Option<IpAddr>,
-    side: &Side<'_>,
-    subnets: Option<&[Placed]>,
-    mode_at: &Range<usize>,
-    report: &mut Report,
-) {
-    let Some(address) = address else {
-        // What is no address though it looks like one is an error already.
-        if side.address.as_ref().is_none_or(|text| !value::looks_like_address(text.get_ref())) {
-            let at = side.address.as_ref().map_or_else(|| mode_at.clone(), Text::span);
-            report
-                .error(at, format!("transport mode needs an address in [{section}]"))
-                .help("the packets themselves have it, so that a name, or what routing chooses, cannot stand for it");
-        }
-        return;
-    };
-    for placed in subnets.unwrap_or_default() {
-        if placed.subnet != Subnet::host(address) {
-            report
-                .error(placed.span.clone(), format!("[{section}] subnets: {} in transport mode", placed.subnet))
-                .related(mode_at.clone(), "transport mode")
-                .help(format!("transport mode is between the two hosts alone: \"{address}\", or leave the line out"));
-        }
-    }
-}
-
-/// What one side's subnets have to do with the other's.
-fn across(local: &[Placed], peer: &[Placed], report: &mut Report) {
-    for theirs in peer {
-        let ours = local.iter().find(|ours| {
-            // Everything beside something is a default route: the longer prefix wins, as in any routing table.
-            ours.subnet.overlaps(theirs.subnet) && ours.subnet.is_all() == theirs.subnet.is_all()
-        });
-        if let Some(ours) = ours {
-            let message = format!(
-                "subnets of both sides overlap: {} in [local], {} in [peer]",
-                ours.subnet, theirs.subnet
-            );
-            report
-                .error(theirs.span.clone(), message)
-                .label("the peer's")
-                .related(ours.span.clone(), "ours")
-                .help("an address can be on one side only: give each side its own subnets");
-        }
-    }
-    for (side, these, those) in [("local", local, peer), ("peer", peer, local)] {
-        for lonely in these {
-            let alone =
-                !those.iter().any(|other| other.subnet.is_ipv6() == lonely.subnet.is_ipv6());
-            // `any` is both versions, of which the other side may have one.
-            if alone && !lonely.subnet.is_all() {
-                let version = if lonely.subnet.is_ipv6() { 6 } else { 4 };
-                let other = if side == "local" { "peer" } else { "local" };
-                report
-                    .error(
-                        lonely.span.clone(),
-                        format!(
-                            "[{side}] subnets: {} has no IPv{version} subnet opposite",
-                            lonely.subnet
-                        ),
-                    )
-                    .help(format!(
-                        "add an IPv{version} subnet to [{other}], or leave this one out"
-                    ));
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::manual::{Clash, spi_clashes};
+use super::selector::show;
 use super::{Config, Keying, PolicyRef, identity};
 use crate::ipsec::TrafficSelector;
 use crate::ipsec::manual::ManualPeer;
@@ -72,7 +73,8 @@ fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
 fn identities(a: &Peer, b: &Peer, other: &str, add: &mut dyn FnMut(Severity, String, String)) {
     let psks = match (&a.auth.peer, &b.auth.peer) {
         (PeerAuth::Psk(a), PeerAuth::Psk(b)) => Some((a, b)),
-        (PeerAuth::Signature(_), _) | (_, PeerAuth::Signature(_)) => None,
+        (PeerAuth::Eap(_) | PeerAuth::Signature(_), _)
+        | (_, PeerAuth::Eap(_) | PeerAuth::Signature(_)) => None,
     };
     if a.peer_id == b.peer_id && a.local_id == b.local_id && psks.is_some_and(|(a, b)| a != b) {
         // The responder learns who asks by the identity alone (RFC 7296 §2.15).
@@ -132,17 +134,6 @@ fn overlap(a: &Config, b: &Config) -> Option<(String, String, bool)> {
         }
     }
     partial
-}
-
-/// As it would be written.
-fn show(ts: &TrafficSelector) -> String {
-    let addresses = super::subnet::show(ts.start_addr, ts.end_addr);
-    if ts.protocol == 0 {
-        return addresses;
-    }
-    let shown = ts.to_string();
-    let narrowed = shown.split_once('[').map_or("", |(_, narrowed)| narrowed);
-    format!("{addresses}[{narrowed}")
 }
 
 impl Config {

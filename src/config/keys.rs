@@ -27,7 +27,7 @@ const AH: &str = r#"ah = { proposal = "sha256", spi-in = "0x1002", spi-out = "0x
 
 /// The tables of a configuration file, in the order in which they are documented.
 pub const SECTIONS: &[&str] =
-    &["local", "peer", "auth", "ike", "esp", "manual", "interface", "log"];
+    &["local", "peer", "auth", "ike", "esp", "child", "manual", "interface", "log"];
 
 /// Every key, in the order in which it is documented. `psk.file`, `psk.credential` and `ah.…` are those of a table.
 pub const KEYS: &[Key] = &[
@@ -66,6 +66,14 @@ pub const KEYS: &[Key] = &[
     key("auth", "ca", "a string or a list of strings", r#"ca = ["ca.pem"]"#),
     key("auth", "crl", "a string or a list of strings", r#"crl = ["ca.crl"]"#),
     key("auth", "public-key", "a string or a list of strings", r#"public-key = "b.pub""#),
+    key("auth", "eap-methods", "a string or a list of strings", r#"eap-methods = ["mschapv2"]"#),
+    key("auth", "eap-identity", "a string", r#"eap-identity = "joe""#),
+    key("auth", "eap-password", KEY, r#"eap-password = { file = "joe.pass" }"#),
+    key("auth", "eap-password.file", "a string", r#"eap-password = { file = "joe.pass" }"#),
+    key("auth", "eap-password.credential", "a string", r#"eap-password = { credential = "joe" }"#),
+    key("auth", "eap-user", "a list of tables", "[[auth.eap-user]]"),
+    key("auth", "eap-user.name", "a string", r#"name = "joe""#),
+    key("auth", "eap-user.password", KEY, r#"password = { file = "joe.pass" }"#),
     key("auth", "local", "a string", r#"local = "cert""#),
     key("auth", "peer", "a string", r#"peer = "cert""#),
     key("auth", "extended-key-usage", "a string", r#"extended-key-usage = "authentication""#),
@@ -83,6 +91,8 @@ pub const KEYS: &[Key] = &[
     key("ike", "retransmit-timeout", "a string", r#"retransmit-timeout = "1s""#),
     key("ike", "retransmit-base", "a number", "retransmit-base = 1.8"),
     key("ike", "retransmit-tries", "a whole number", "retransmit-tries = 7"),
+    key("ike", "fragmentation", "a string", r#"fragmentation = "yes""#),
+    key("ike", "fragment-size", "a whole number", "fragment-size = 1280"),
     key("esp", "protocol", "a string", r#"protocol = "esp""#),
     key("esp", "proposals", "a string or a list of strings", r#"proposals = ["aes256gcm16"]"#),
     key("esp", "allow-legacy", "true or false", "allow-legacy = false"),
@@ -98,6 +108,13 @@ pub const KEYS: &[Key] = &[
     key("esp", "life-packets", "a string or a whole number", r#"life-packets = "11M""#),
     key("esp", "dscp", "\"copy\" or a whole number", r#"dscp = "copy""#),
     key("esp", "df", "a string", r#"df = "copy""#),
+    key("child", "name", "a string", r#"name = "web""#),
+    key("child", "local", "a list of strings", r#"local = ["10.1.0.7[tcp/443]"]"#),
+    key("child", "peer", "a list of strings", r#"peer = ["10.2.0.0/16"]"#),
+    key("child", "protocol", "a string", r#"protocol = "esp""#),
+    key("child", "proposals", "a string or a list of strings", r#"proposals = ["aes256gcm16"]"#),
+    key("child", "mode", "a string", r#"mode = "tunnel""#),
+    key("child", "start", "a string", r#"start = "now""#),
     key("manual", "name", "a string", r#"name = "net""#),
     key("manual", "protocol", "a string", r#"protocol = "esp""#),
     key("manual", "mode", "a string", r#"mode = "tunnel""#),
@@ -142,7 +159,10 @@ pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
 
 /// How a table begins in a file.
 pub(super) fn heading(section: &str) -> String {
-    if section == "manual" { "[[manual]]".to_owned() } else { format!("[{section}]") }
+    match section {
+        "child" | "manual" => format!("[[{section}]]"),
+        _ => format!("[{section}]"),
+    }
 }
 
 /// The word among `candidates` that `word` was probably meant to be.
@@ -183,6 +203,7 @@ const FOREIGN: &[(&str, &str, &str)] = &[
     ("credential", "auth", "psk"),
     ("dpd-delay", "ike", "dpd"),
     ("endpoint", "peer", "address"),
+    ("eap-id", "auth", "eap-identity"),
     ("esp-proposals", "esp", "proposals"),
     ("file", "auth", "psk"),
     ("ike-proposals", "ike", "proposals"),

@@ -9,6 +9,8 @@ mod auth;
 #[cfg(feature = "daemon")]
 mod check;
 #[cfg(feature = "daemon")]
+mod child;
+#[cfg(feature = "daemon")]
 mod conflict;
 #[cfg(feature = "daemon")]
 mod diagnostic;

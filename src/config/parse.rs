@@ -116,6 +116,8 @@ fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
             "ca",
             "cert",
             "crl",
+            "eap-identity",
+            "eap-methods",
             "extended-key-usage",
             "local",
             "peer",
@@ -140,6 +142,9 @@ fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
                 for item in items {
                     match item.get_ref().as_table() {
+                        Some(inner) if name == "child" && path.is_empty() => {
+                            mask_table(inner, "", bytes);
+                        }
                         // No other list of tables is known, so that this may be meant to be one.
                         Some(inner) => mask_table(inner, "manual", bytes),
                         None => mask(bytes, inside_quotes(item.span(), bytes)),

@@ -11,7 +11,7 @@ use super::proposal::{self, DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, Fault, MAX_PRO
 use super::raw::{self, List, Scalar, Text};
 use super::value::{self, Wrong};
 use super::{Interface, subnet};
-use crate::ipsec::pad::{EncapPolicy, IkePolicy, StartPolicy};
+use crate::ipsec::pad::{EncapPolicy, FragmentPolicy, Fragments, IkePolicy, StartPolicy};
 use crate::ipsec::suite::{ChildProposal, Protocol};
 use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode};
 use crate::wire::ike::numbers::EsnId;
@@ -24,15 +24,22 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// `[esp]`, understood.
 pub(super) struct Esp {
-    pub(super) proposals: Vec<ChildProposal>,
-    pub(super) mode: Mode,
-    pub(super) or_tunnel: bool,
+    pub(super) kind: Kind,
     pub(super) encap: EncapPolicy,
-    pub(super) start: StartPolicy,
     pub(super) lifetime: Lifetime,
     pub(super) replay_window: u32,
     pub(super) df: DfPolicy,
     pub(super) dscp: DscpPolicy,
+}
+
+/// What may differ from one CHILD_SA to another.
+#[derive(Clone)]
+pub(super) struct Kind {
+    pub(super) protocol: Protocol,
+    pub(super) proposals: Vec<ChildProposal>,
+    pub(super) mode: Mode,
+    pub(super) or_tunnel: bool,
+    pub(super) start: StartPolicy,
 }
 
 /// `[ike]`; `encap` is `None` if it was wrong.
@@ -68,6 +75,7 @@ pub(super) fn ike(
         Some(number) => integer(number, 1, 20, "[ike] retransmit-tries", report),
         None => Some(7),
     };
+    let fragmentation = fragmentation(raw, report);
     let (retransmit_timeout, base, tries) = (retransmit_timeout?, base?, tries?);
     patience(raw, retransmit_timeout, base, tries, report)?;
     Some(IkePolicy {
@@ -79,7 +87,31 @@ pub(super) fn ike(
         retransmit_timeout,
         retransmit_base_percent: base,
         retransmit_tries: tries,
+        fragmentation: fragmentation?,
     })
+}
+
+/// `"force"` is a word of IKEv1, where it asks for fragments from the first message on; strongSwan takes it for `"yes"`, too.
+fn fragmentation(raw: &raw::Ike<'_>, report: &mut Report) -> Option<FragmentPolicy> {
+    let default = FragmentPolicy::default();
+    let fragments = match &raw.fragmentation {
+        Some(text) => {
+            let choices = &[
+                ("yes", Fragments::Yes),
+                ("accept", Fragments::Accept),
+                ("no", Fragments::No),
+                ("force", Fragments::Yes),
+            ];
+            choice(text, "[ike] fragmentation", choices, report)
+        }
+        None => Some(default.fragments),
+    };
+    let size = match &raw.fragment_size {
+        Some(number) => integer(number, 256, 65_535, "[ike] fragment-size", report)
+            .and_then(|size| u16::try_from(size).ok()),
+        None => Some(default.size),
+    };
+    Some(FragmentPolicy { fragments: fragments?, size: size? })
 }
 
 /// Hundredths.
@@ -139,36 +171,8 @@ fn patience(
 
 /// `[esp]`; `any` if the peer may be anywhere, so that only it can begin.
 pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<Esp> {
-    let key = "[esp] proposals";
     let legacy = raw.allow_legacy == Some(true);
-    let protocol = match &raw.protocol {
-        Some(text) => {
-            let choices = &[("esp", Protocol::Esp), ("ah", Protocol::Ah)];
-            choice(text, "[esp] protocol", choices, report)
-        }
-        None => Some(Protocol::Esp),
-    };
-    let list = raw.proposals.as_ref();
-    let proposals = match protocol {
-        Some(Protocol::Ah) => {
-            proposals(list, DEFAULT_AH, key, |text| proposal::ah(text, legacy), report)
-        }
-        Some(Protocol::Esp) => {
-            proposals(list, DEFAULT_ESP, key, |text| proposal::esp(text, legacy), report)
-        }
-        None => None,
-    };
-    let mode = match &raw.mode {
-        Some(text) => {
-            let choices = &[
-                ("tunnel", (Mode::Tunnel, false)),
-                ("transport", (Mode::Transport, false)),
-                ("transport-or-tunnel", (Mode::Transport, true)),
-            ];
-            choice(text, "[esp] mode", choices, report)
-        }
-        None => Some((Mode::Tunnel, false)),
-    };
+    let kind = kind(&raw.kind, "[esp]", legacy, any, None, report);
     let encap = match &raw.encap {
         Some(text) => {
             let choices = &[
@@ -180,20 +184,12 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
         }
         None => Some(EncapPolicy::Auto),
     };
-    if let (Some(Protocol::Ah), Some(EncapPolicy::Udp), Some(at)) = (protocol, encap, &raw.encap) {
-        report
-            .error(at.span(), "[esp] encap: AH cannot go in UDP (RFC 3948 §1)")
-            .help("protocol = \"esp\", or leave `encap` out");
-        return None;
-    }
-    let (mode, or_tunnel) = mode.unzip();
-    let start = start(raw.start.as_ref(), any, report);
     let replay_window = match &raw.replay_window {
         Some(number) => replay_window(number, "[esp] replay-window", report),
         None => Some(1024),
     };
-    if let (Some(proposals), Some(0), Some(at)) = (&proposals, replay_window, &raw.replay_window) {
-        if proposals.iter().any(|proposal| proposal.esn.contains(&EsnId::ESN)) {
+    if let (Some(kind), Some(0), Some(at)) = (&kind, replay_window, &raw.replay_window) {
+        if kind.proposals.iter().any(|proposal| proposal.esn.contains(&EsnId::ESN)) {
             // RFC 4303 §3.3.3: ESN needs the window to tell the high half of the sequence number.
             report
                 .error(
@@ -220,11 +216,8 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
         None => Some(DfPolicy::Copy),
     };
     Some(Esp {
-        proposals: proposals?,
-        mode: mode?,
-        or_tunnel: or_tunnel?,
+        kind: kind?,
         encap: encap?,
-        start: start?,
         lifetime: lifetime?,
         replay_window: replay_window?,
         df: df?,
@@ -232,20 +225,69 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
     })
 }
 
-fn start(text: Option<&Text<'_>>, any: bool, report: &mut Report) -> Option<StartPolicy> {
-    let Some(text) = text else {
-        return Some(if any { StartPolicy::Respond } else { StartPolicy::Now });
+/// What `section` says of CHILD_SAs, and where it is silent, `default`, which is that of `[esp]`.
+pub(super) fn kind(
+    raw: &raw::Kind<'_>,
+    section: &str,
+    legacy: bool,
+    any: bool,
+    default: Option<&Kind>,
+    report: &mut Report,
+) -> Option<Kind> {
+    let protocol = match &raw.protocol {
+        Some(text) => {
+            let choices = &[("esp", Protocol::Esp), ("ah", Protocol::Ah)];
+            choice(text, &format!("{section} protocol"), choices, report)
+        }
+        None => Some(default.map_or(Protocol::Esp, |default| default.protocol)),
     };
+    let (list, key) = (raw.proposals.as_ref(), format!("{section} proposals"));
+    let proposals = match (protocol, default) {
+        (Some(protocol), Some(default)) if list.is_none() && protocol == default.protocol => {
+            Some(default.proposals.clone())
+        }
+        (Some(Protocol::Ah), _) => {
+            proposals(list, DEFAULT_AH, &key, |text| proposal::ah(text, legacy), report)
+        }
+        (Some(Protocol::Esp), _) => {
+            proposals(list, DEFAULT_ESP, &key, |text| proposal::esp(text, legacy), report)
+        }
+        (None, _) => None,
+    };
+    let mode = match &raw.mode {
+        Some(text) => {
+            let choices = &[
+                ("tunnel", (Mode::Tunnel, false)),
+                ("transport", (Mode::Transport, false)),
+                ("transport-or-tunnel", (Mode::Transport, true)),
+            ];
+            choice(text, &format!("{section} mode"), choices, report)
+        }
+        None => Some(default.map_or((Mode::Tunnel, false), |it| (it.mode, it.or_tunnel))),
+    };
+    let start = match &raw.start {
+        Some(text) => start(text, section, any, report),
+        None if any => Some(StartPolicy::Respond),
+        None => Some(default.map_or(StartPolicy::Now, |default| default.start)),
+    };
+    let (mode, or_tunnel) = mode?;
+    Some(Kind { protocol: protocol?, proposals: proposals?, mode, or_tunnel, start: start? })
+}
+
+fn start(text: &Text<'_>, section: &str, any: bool, report: &mut Report) -> Option<StartPolicy> {
     let choices = &[
         ("now", StartPolicy::Now),
         ("on-traffic", StartPolicy::OnTraffic),
         ("respond", StartPolicy::Respond),
     ];
-    let start = choice(text, "[esp] start", choices, report)?;
+    let start = choice(text, &format!("{section} start"), choices, report)?;
     if any && start != StartPolicy::Respond {
         let shown = text.get_ref();
         report
-            .error(text.span(), format!("[esp] start: \"{shown}\" needs to know where the peer is"))
+            .error(
+                text.span(),
+                format!("{section} start: \"{shown}\" needs to know where the peer is"),
+            )
             .help("with [peer] address = \"any\" only the peer can begin: start = \"respond\"");
         return None;
     }

@@ -7,12 +7,13 @@ use core::fmt::Display;
 
 use super::keys::nearest;
 use super::value::Wrong;
-use crate::ipsec::suite::{AhSuite, ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
+use crate::ipsec::suite::{ADDKES, AhSuite, ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
 use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
-/// The IKE proposals unless the configuration says otherwise: the strongest first, and all that strongSwan's own
-/// default has in common with us.
+/// The IKE proposals unless the configuration says otherwise: the strongest first, which no quantum computer is known to break, and
+/// then, for peers without additional key exchanges, all that strongSwan's own default has in common with us.
 pub const DEFAULT_IKE: &[&str] = &[
+    "aes256gcm16-aes128gcm16-prfsha384-prfsha512-prfsha256-x25519-ecp384-ecp256-ke1_mlkem768",
     "aes256gcm16-aes128gcm16-prfsha384-prfsha512-prfsha256-x25519-ecp384-ecp256-modp4096-modp3072-modp2048",
     "aes256-aes192-aes128-sha384-sha512-sha256-prfsha384-prfsha512-prfsha256-x25519-ecp384-ecp256-modp4096-modp3072-modp2048",
 ];
@@ -34,6 +35,38 @@ enum Transform {
     Integ(IntegId, Option<PrfId>),
     Ke(KeId),
     Prf(PrfId),
+}
+
+/// A keyword as it stands in a proposal.
+#[derive(Clone, Copy)]
+enum Word {
+    /// `ke1_mlkem768`: the index of the additional key exchange, which counts from 0, and its method or [`KeId::NONE`].
+    AddKe(usize, KeId),
+    Plain(Transform),
+}
+
+impl Word {
+    fn of(word: &str) -> Option<Self> {
+        let plain = |word: &str| {
+            let known = KEYWORDS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
+            known.map(|(_, transform)| *transform)
+        };
+        if let Some(transform) = plain(word) {
+            return Some(Self::Plain(transform));
+        }
+        let (number, method) = word.split_once('_')?;
+        let number: usize = number.to_ascii_lowercase().strip_prefix("ke")?.parse().ok()?;
+        let index = number.checked_sub(1).filter(|index| *index < ADDKES)?;
+        if method.eq_ignore_ascii_case("none") {
+            return Some(Self::AddKe(index, KeId::NONE));
+        }
+        match plain(method)? {
+            Transform::Ke(method) => Some(Self::AddKe(index, method)),
+            Transform::Encr(_) | Transform::Esn(_) | Transform::Integ(..) | Transform::Prf(_) => {
+                None
+            }
+        }
+    }
 }
 
 const fn aes(id: EncrId, bits: u16) -> Transform {
@@ -131,9 +164,15 @@ const KEYWORDS: &[(&str, Transform)] = &[
     ("curve25519", Transform::Ke(KeId::CURVE25519)),
     ("ecp256", Transform::Ke(KeId::ECP_256)),
     ("ecp384", Transform::Ke(KeId::ECP_384)),
+    ("ecp521", Transform::Ke(KeId::ECP_521)),
+    ("mlkem512", Transform::Ke(KeId::ML_KEM_512)),
+    ("mlkem768", Transform::Ke(KeId::ML_KEM_768)),
+    ("mlkem1024", Transform::Ke(KeId::ML_KEM_1024)),
     ("modp2048", Transform::Ke(KeId::MODP_2048)),
     ("modp3072", Transform::Ke(KeId::MODP_3072)),
     ("modp4096", Transform::Ke(KeId::MODP_4096)),
+    ("modp6144", Transform::Ke(KeId::MODP_6144)),
+    ("modp8192", Transform::Ke(KeId::MODP_8192)),
     ("esn", Transform::Esn(EsnId::ESN)),
     ("noesn", Transform::Esn(EsnId::NO_ESN)),
 ];
@@ -168,12 +207,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("camellia192", "aes192"),
     ("camellia256", "aes256"),
     ("curve448", "x25519"),
-    ("ecp521", "ecp384"),
     ("md5", "sha256"),
     ("modp1024", "modp2048"),
     ("modp1536", "modp2048"),
-    ("modp6144", "modp4096"),
-    ("modp8192", "modp4096"),
     ("prfaescmac", "prfsha256"),
     ("prfaesxcbc", "prfsha256"),
     ("prfmd5", "prfsha256"),
@@ -197,6 +233,9 @@ struct Parts {
     implied: Vec<PrfId>,
     prf: Vec<PrfId>,
     ke: Vec<KeId>,
+    addke: [Vec<KeId>; ADDKES],
+    /// Where the first keyword of an additional key exchange stands.
+    first_addke: Option<(usize, usize)>,
     esn: Vec<EsnId>,
     /// Where the first keyword of a kind stands.
     first_integ: Option<(usize, usize)>,
@@ -243,7 +282,7 @@ pub(super) fn ike(text: &str, legacy: bool) -> Result<IkeProposal, Vec<Fault>> {
     }
     let prf = if parts.prf.is_empty() { parts.implied } else { parts.prf };
     let integ = if aead { Vec::new() } else { parts.integ };
-    Ok(IkeProposal { encr: parts.encr, integ, prf, ke: parts.ke })
+    Ok(IkeProposal { encr: parts.encr, integ, prf, ke: parts.ke, addke: parts.addke })
 }
 
 /// Reads one ESP proposal, in which `legacy` algorithms are allowed or not.
@@ -269,9 +308,9 @@ fn esp_of(text: &str, section: Section, legacy: bool) -> Result<ChildProposal, V
     if !faults.is_empty() {
         return Err(faults);
     }
+    let Parts { encr, integ, ke, addke, .. } = parts;
     let esn = if parts.esn.is_empty() { vec![EsnId::NO_ESN] } else { parts.esn };
-    let Parts { encr, integ, ke, .. } = parts;
-    Ok(ChildProposal { protocol: Protocol::Esp, encr, integ, ke, esn })
+    Ok(ChildProposal { protocol: Protocol::Esp, encr, integ, ke, addke, esn })
 }
 
 /// Reads one AH proposal, in which `legacy` algorithms are allowed or not.
@@ -302,8 +341,8 @@ fn ah_of(text: &str, section: Section, legacy: bool) -> Result<ChildProposal, Ve
         return Err(vec![missing_part_before(text, "integrity", "sha256")]);
     }
     let esn = if parts.esn.is_empty() { vec![EsnId::NO_ESN] } else { parts.esn };
-    let Parts { encr, integ, ke, .. } = parts;
-    Ok(ChildProposal { protocol: Protocol::Ah, encr, integ, ke, esn })
+    let Parts { encr, integ, ke, addke, .. } = parts;
+    Ok(ChildProposal { protocol: Protocol::Ah, encr, integ, ke, addke, esn })
 }
 
 /// Reads the one ESP suite of an SA with manual keys, in which `legacy` algorithms are allowed or not.
@@ -362,12 +401,21 @@ fn parts(text: &str, section: Section, legacy: bool) -> (Parts, Vec<Fault>) {
     for word in text.split('-') {
         let at = start..start + word.len();
         start = at.end + 1;
-        let known = KEYWORDS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
-        let Some((_, transform)) = known else {
-            faults.push(Fault { at, wrong: unknown(word) });
-            continue;
+        let transform = match Word::of(word) {
+            Some(Word::Plain(transform)) => transform,
+            Some(Word::AddKe(index, method)) => {
+                parts.first_addke.get_or_insert((at.start, at.end));
+                if let Some(methods) = parts.addke.get_mut(index) {
+                    push(methods, method);
+                }
+                continue;
+            }
+            None => {
+                faults.push(Fault { at, wrong: unknown(word) });
+                continue;
+            }
         };
-        match *transform {
+        match transform {
             Transform::Encr(encr) if ike && !is_of_ike(encr.id) => {
                 let wrong = Wrong::new(
                     format!("`{word}` is for ESP only"),
@@ -406,7 +454,44 @@ fn parts(text: &str, section: Section, legacy: bool) -> (Parts, Vec<Fault>) {
             }
         }
     }
+    if faults.is_empty() {
+        faults.extend(addke_fault(text, section, &parts));
+    }
     (parts, faults)
+}
+
+/// RFC 9370 §2.2.1: additional key exchanges come after a first, and none is made twice.
+fn addke_fault(text: &str, section: Section, parts: &Parts) -> Option<Fault> {
+    let (start, end) = parts.first_addke?;
+    let word = text.get(start..end).unwrap_or_default();
+    let fault = |message: String, help: String| {
+        Some(Fault { at: start..end, wrong: Wrong::new(message, help) })
+    };
+    if section == Section::Manual {
+        return fault("manual keys have no key exchange".to_owned(), format!("leave `{word}` out"));
+    }
+    if parts.ke.iter().all(|method| *method == KeId::NONE) {
+        return fault(
+            format!("`{word}` is an additional key exchange, and there is no first"),
+            format!("add one before it, for example \"x25519-{word}\""),
+        );
+    }
+    let only = |methods: &[KeId]| match methods {
+        [method] if *method != KeId::NONE => Some(*method),
+        _ => None,
+    };
+    let mut seen = Vec::new();
+    for method in core::iter::once(&parts.ke).chain(&parts.addke).filter_map(|list| only(list)) {
+        if seen.contains(&method) {
+            let name = join(core::iter::once(Transform::Ke(method)));
+            return fault(
+                format!("the key exchange `{name}` would be made twice"),
+                "take another method for each: \"x25519-ke1_mlkem768\"".to_owned(),
+            );
+        }
+        seen.push(method);
+    }
+    None
 }
 
 /// RFC 5282, RFC 7634 and RFC 3602. GMAC and NULL encrypt nothing (RFC 4543 §5.1, RFC 8247 §2.1), an IKE message has no
@@ -451,13 +536,11 @@ fn check_encr(text: &str, parts: &Parts, faults: &mut Vec<Fault>) -> bool {
         // RFC 7296 §3.3: a proposal with an AEAD has no integrity transform, one without must have it.
         let of = |want: bool| -> String {
             let words = text.split('-').filter(|word| {
-                KEYWORDS.iter().any(|(name, transform)| {
-                    let right = match transform {
-                        Transform::Encr(encr) => is_aead(encr) == want,
-                        Transform::Integ(..) => !want,
-                        Transform::Esn(_) | Transform::Ke(_) | Transform::Prf(_) => true,
-                    };
-                    word.eq_ignore_ascii_case(name) && right
+                Word::of(word).is_some_and(|word| match word {
+                    Word::Plain(Transform::Encr(encr)) => is_aead(&encr) == want,
+                    Word::Plain(Transform::Integ(..)) => !want,
+                    Word::Plain(Transform::Esn(_) | Transform::Ke(_) | Transform::Prf(_))
+                    | Word::AddKe(..) => true,
                 })
             });
             words.collect::<Vec<_>>().join("-")
@@ -533,7 +616,7 @@ fn unknown(word: &str) -> Wrong {
         None => Wrong::new(
             message,
             "known are, among others: aes128, aes192, aes256, aes128gcm16, aes256gcm16, chacha20poly1305, sha256, sha384, \
-             sha512, prfsha256, prfsha384, prfsha512, x25519, ecp256, ecp384, modp2048, modp3072, modp4096, esn, noesn",
+             sha512, prfsha256, prfsha384, prfsha512, x25519, ecp256, ecp384, modp2048, modp3072, modp4096, ke1_mlkem768, esn, noesn",
         ),
     }
 }
@@ -551,7 +634,7 @@ pub fn render_ike(proposal: &IkeProposal) -> String {
     let encr = proposal.encr.iter().map(|encr| Transform::Encr(*encr));
     let prf = proposal.prf.iter().map(|prf| Transform::Prf(*prf));
     let ke = proposal.ke.iter().map(|ke| Transform::Ke(*ke));
-    join(encr.chain(integ(&proposal.integ)).chain(prf).chain(ke))
+    join(encr.chain(integ(&proposal.integ)).chain(prf).chain(ke)) + &render_addke(&proposal.addke)
 }
 
 /// The proposal in keywords, as `proposals` takes it.
@@ -560,8 +643,24 @@ pub fn render_child(proposal: &ChildProposal) -> String {
     let encr = proposal.encr.iter().map(|encr| Transform::Encr(*encr));
     let ke = proposal.ke.iter().map(|ke| Transform::Ke(*ke));
     let esn = proposal.esn.iter().filter(|_| proposal.esn != [EsnId::NO_ESN]);
-    let esn = esn.map(|esn| Transform::Esn(*esn));
-    join(encr.chain(integ(&proposal.integ)).chain(ke).chain(esn))
+    let esn = join(esn.map(|esn| Transform::Esn(*esn)));
+    let esn = if esn.is_empty() { esn } else { format!("-{esn}") };
+    join(encr.chain(integ(&proposal.integ)).chain(ke)) + &render_addke(&proposal.addke) + &esn
+}
+
+/// `-ke1_mlkem768-ke1_none`; nothing for none.
+fn render_addke(addke: &[Vec<KeId>; ADDKES]) -> String {
+    let mut out = String::new();
+    for (number, methods) in (1..).zip(addke) {
+        for method in methods {
+            let name = match *method {
+                KeId::NONE => "none".to_owned(),
+                method => join(core::iter::once(Transform::Ke(method))),
+            };
+            out += &format!("-ke{number}_{name}");
+        }
+    }
+    out
 }
 
 fn integ(list: &[IntegId]) -> impl Iterator<Item = Transform> {
@@ -609,6 +708,7 @@ mod tests {
                 integ: vec![],
                 prf: vec![PrfId::PRF_HMAC_SHA2_384, PrfId::PRF_HMAC_SHA2_256],
                 ke: vec![KeId::CURVE25519, KeId::ECP_384],
+                addke: Default::default(),
             }
         );
     }
@@ -820,6 +920,36 @@ mod tests {
         assert_eq!(ah_suite("aes256gmac", false).unwrap().integ, IntegId::AUTH_AES_256_GMAC);
         assert!(help_of(ah_suite("aes128gmac-sha256", false)).contains("one algorithm of each"));
         assert!(help_of(ah_suite("aes128gcm16", false)).contains("AH encrypts nothing"));
+    }
+
+    #[test]
+    fn additional_key_exchanges_are_written_as_strongswan_writes_them() {
+        let text = "aes256gcm16-prfsha384-x25519-ke1_mlkem768-ke1_none-ke3_ecp384";
+        let proposal = ike(text, false).unwrap();
+        assert_eq!(proposal.addke[0], [KeId::ML_KEM_768, KeId::NONE]);
+        assert!(proposal.addke[1].is_empty());
+        assert_eq!(proposal.addke[2], [KeId::ECP_384]);
+        assert_eq!(render_ike(&proposal), text);
+        let upper = ike("AES256GCM16-PRFSHA384-X25519-KE1_MLKEM768", false).unwrap();
+        assert_eq!(upper.addke[0], [KeId::ML_KEM_768]);
+        assert_eq!(ike("aes256gcm16-prfsha384-mlkem1024", false).unwrap().ke, [KeId::ML_KEM_1024]);
+    }
+
+    #[test]
+    fn additional_key_exchanges_that_cannot_be_are_refused() {
+        for (text, expected) in [
+            ("aes256gcm16-prfsha384-ke1_mlkem768", "and there is no first; add one before it"),
+            ("aes256gcm16-prfsha384-x25519-ke1_x25519", "`x25519` would be made twice"),
+            ("aes256gcm16-prfsha384-x25519-ke1_mlkem768-ke2_mlkem768", "`mlkem768` would be"),
+            ("aes256gcm16-prfsha384-x25519-ke8_mlkem768", "unknown keyword `ke8_mlkem768`"),
+            ("aes256gcm16-prfsha384-x25519-ke0_mlkem768", "unknown keyword `ke0_mlkem768`"),
+            ("aes256gcm16-prfsha384-x25519-ke1_aes256", "unknown keyword `ke1_aes256`"),
+        ] {
+            let help = help_of(ike(text, false));
+            assert!(help.contains(expected), "{help}");
+        }
+        let help = help_of(esp_suite("aes256gcm16-x25519-ke1_mlkem768", false));
+        assert!(help.contains("manual keys have no key exchange"), "{help}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Finds unknown keys and wrong types.
 
+mod child;
 mod manual;
 
 use core::ops::Range;
@@ -12,10 +13,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Report;
 use super::keys::{self, KEYS, Meant, SECTIONS, heading};
+pub(super) use child::{Child, Kind};
 pub(super) use manual::{Manual, ManualAh, ManualKeys, Names};
 
 /// The longest text of a key, in bytes; a psk may be longer.
 const MAX_TEXT: usize = 1024;
+
+/// The most tables `[[auth.eap-user]]`.
+const MAX_USERS: usize = 10_000;
 
 /// The most items of a list, whatever is in it.
 const MAX_ITEMS: usize = 64;
@@ -59,10 +64,23 @@ pub(super) struct Auth<'a> {
     pub(super) crl: Option<List<'a>>,
     /// Files with the peer's public keys.
     pub(super) public_key: Option<List<'a>>,
+    pub(super) eap_methods: Option<List<'a>>,
+    pub(super) eap_identity: Option<Text<'a>>,
+    pub(super) eap_password: Option<WrittenKey<'a>>,
+    /// Each `[[auth.eap-user]]`.
+    pub(super) eap_users: Vec<EapUser<'a>>,
     pub(super) local: Option<Text<'a>>,
     pub(super) peer: Option<Text<'a>>,
     pub(super) extended_key_usage: Option<Text<'a>>,
     pub(super) allow_sha_1: Option<Spanned<bool>>,
+}
+
+/// `[[auth.eap-user]]` as written. Not to be printed.
+pub(super) struct EapUser<'a> {
+    /// Place of its table.
+    pub(super) span: Range<usize>,
+    pub(super) name: Option<Text<'a>>,
+    pub(super) password: Option<WrittenKey<'a>>,
 }
 
 impl WrittenKey<'_> {
@@ -96,6 +114,8 @@ pub(super) struct Ike<'a> {
     pub(super) retransmit_timeout: Option<Text<'a>>,
     pub(super) retransmit_base: Option<Spanned<Scalar<'a>>>,
     pub(super) retransmit_tries: Option<Spanned<Scalar<'a>>>,
+    pub(super) fragmentation: Option<Text<'a>>,
+    pub(super) fragment_size: Option<Spanned<Scalar<'a>>>,
 }
 
 /// `[esp]`.
@@ -103,12 +123,9 @@ pub(super) struct Ike<'a> {
 pub(super) struct Esp<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
-    pub(super) protocol: Option<Text<'a>>,
-    pub(super) proposals: Option<List<'a>>,
+    pub(super) kind: Kind<'a>,
     pub(super) allow_legacy: Option<bool>,
-    pub(super) mode: Option<Text<'a>>,
     pub(super) encap: Option<Text<'a>>,
-    pub(super) start: Option<Text<'a>>,
     pub(super) replay_window: Option<Spanned<Scalar<'a>>>,
     pub(super) rekey_time: Option<Text<'a>>,
     pub(super) life_time: Option<Text<'a>>,
@@ -138,6 +155,8 @@ pub(super) struct Raw<'a> {
     pub(super) auth: Auth<'a>,
     pub(super) ike: Ike<'a>,
     pub(super) esp: Esp<'a>,
+    /// Each `[[child]]`.
+    pub(super) children: Vec<Child<'a>>,
     /// Each `[[manual]]`.
     pub(super) manual: Vec<Manual<'a>>,
     pub(super) interface: Interface<'a>,
@@ -159,12 +178,13 @@ impl<'a> Raw<'a> {
         let auth = walk.auth(root);
         let ike = walk.ike(root);
         let esp = walk.esp(root);
+        let children = walk.children(root);
         let manual = walk.manual(root);
         let interface = walk.interface(root);
         let log = walk.section(root, "log");
         let log_level = walk.text(&log, "level");
         let misspelt = walk.misspelt;
-        Self { name, local, peer, auth, ike, esp, manual, interface, log_level, misspelt }
+        Self { name, local, peer, auth, ike, esp, children, manual, interface, log_level, misspelt }
     }
 
     /// Whether its keys are, or were meant to be, set by hand.
@@ -217,6 +237,43 @@ impl Walk<'_> {
         };
         self.unknown(name, table, &[]);
         Section { name, prefix: "", table: Some(table), span: Some(value.span()) }
+    }
+
+    /// The tables of a list of them, `[[name]]`, each with its place.
+    fn tables<'a>(
+        &mut self,
+        root: &'a DeTable<'a>,
+        name: &'static str,
+        help: &str,
+    ) -> Vec<(&'a DeTable<'a>, Range<usize>)> {
+        let Some(value) = root.get(name) else { return Vec::new() };
+        let wrong = |walk: &mut Self, span, found: &str| {
+            walk.report
+                .error(span, format!("`{name}` must be a list of tables, not {found}"))
+                .help(help);
+            walk.misspelt.insert(name.to_owned());
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            wrong(self, value.span(), kind(value.get_ref()));
+            return Vec::new();
+        };
+        if array.len() > MAX_ITEMS {
+            self.misspelt.insert(name.to_owned());
+            let message = format!("{} {} are too many for one file", array.len(), heading(name));
+            self.report.error(value.span(), message).help(format!("at most {MAX_ITEMS}"));
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for item in array {
+            match item.get_ref().as_table() {
+                Some(table) => found.push((table, item.span())),
+                None => {
+                    let here = kind(item.get_ref());
+                    wrong(self, item.span(), &format!("a list with {here} in it"));
+                }
+            }
+        }
+        found
     }
 
     /// Reports the keys of a table that are neither its own nor among `also`.
@@ -444,6 +501,10 @@ impl Walk<'_> {
             ca: self.list(&section, "ca"),
             crl: self.list(&section, "crl"),
             public_key: self.list(&section, "public-key"),
+            eap_methods: self.list(&section, "eap-methods"),
+            eap_identity: self.text(&section, "eap-identity"),
+            eap_password: self.key(&section, "eap-password"),
+            eap_users: self.eap_users(&section),
             local: self.text(&section, "local"),
             peer: self.text(&section, "peer"),
             extended_key_usage: self.text(&section, "extended-key-usage"),
@@ -453,6 +514,43 @@ impl Walk<'_> {
             }),
             span: section.span,
         }
+    }
+
+    /// Each `[[auth.eap-user]]`.
+    fn eap_users<'a>(&mut self, section: &Section<'a>) -> Vec<EapUser<'a>> {
+        let Some(value) = self.get(section, "eap-user") else { return Vec::new() };
+        let tables = value.get_ref().as_array().map(|items| items.iter());
+        let tables: Option<Vec<_>> = tables.and_then(|items| {
+            items.map(|item| Some((item.get_ref().as_table()?, item.span()))).collect()
+        });
+        let Some(tables) = tables else {
+            self.wrong_type("auth", "eap-user", value.span(), kind(value.get_ref()));
+            return Vec::new();
+        };
+        if tables.len() > MAX_USERS {
+            self.misspelt.insert("auth.eap-user".to_owned());
+            let message = format!("[auth] has {} tables `eap-user`", tables.len());
+            self.report.error(value.span(), message).help(format!("at most {MAX_USERS}"));
+            return Vec::new();
+        }
+        let mut users = Vec::new();
+        for (table, span) in tables {
+            for (key, _) in table {
+                let word: &str = key.get_ref();
+                if word != "name" && word != "password" {
+                    self.misspelt.insert("auth.eap-user.name".to_owned());
+                    self.unknown_in("eap-user", key.span(), word, &["name", "password"]);
+                }
+            }
+            let user =
+                Section { name: "auth", prefix: "eap-user.", table: Some(table), span: None };
+            users.push(EapUser {
+                span,
+                name: self.text(&user, "eap-user.name"),
+                password: self.key(&user, "eap-user.password"),
+            });
+        }
+        users
     }
 
     /// Secrets: one, or a list of them.
@@ -517,7 +615,7 @@ impl Walk<'_> {
     ) -> Option<WrittenKey<'a>> {
         let example = match name {
             "psk" => "b.psk",
-            "passphrase" => "a.pass",
+            "passphrase" | "eap-password" | "eap-user.password" => "a.pass",
             _ => "b.key",
         };
         let mut found = Vec::new();
@@ -588,6 +686,8 @@ impl Walk<'_> {
             retransmit_timeout: self.text(&section, "retransmit-timeout"),
             retransmit_base: self.scalar(&section, "retransmit-base", false, true),
             retransmit_tries: self.scalar(&section, "retransmit-tries", false, false),
+            fragmentation: self.text(&section, "fragmentation"),
+            fragment_size: self.scalar(&section, "fragment-size", false, false),
         }
     }
 
@@ -595,12 +695,9 @@ impl Walk<'_> {
         let section = self.section(root, "esp");
         Esp {
             span: section.span.clone(),
-            protocol: self.text(&section, "protocol"),
-            proposals: self.list(&section, "proposals"),
+            kind: self.kind(&section),
             allow_legacy: self.boolean(&section, "allow-legacy"),
-            mode: self.text(&section, "mode"),
             encap: self.text(&section, "encap"),
-            start: self.text(&section, "start"),
             replay_window: self.scalar(&section, "replay-window", false, false),
             rekey_time: self.text(&section, "rekey-time"),
             life_time: self.text(&section, "life-time"),

@@ -1,6 +1,6 @@
-//! Selectors as written in `[[manual]]`: a subnet, and after it what it is narrowed to: `10.1.0.0/16[tcp/443]`.
+//! Selectors as written: a subnet, and after it what it is narrowed to: `10.1.0.0/16[tcp/443]`.
 
-use super::subnet::Subnet;
+use super::subnet::{self, Subnet};
 use super::value::Wrong;
 use crate::ipsec::TrafficSelector;
 use crate::wire::ip::NextHeader;
@@ -22,7 +22,7 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("udplite", 136),
 ];
 
-const HELP: &str = "a subnet, and in brackets a protocol and ports: \"10.1.0.0/16\", \"10.1.0.7[tcp/443]\", \"10.1.0.7[udp/1000-2000]\", \"192.0.2.1[gre]\"";
+const HELP: &str = "a subnet, and in brackets a protocol and ports: \"10.1.0.0/16\", \"10.1.0.7[tcp/443]\", \"10.1.0.7[udp/1000-2000]\", \"10.1.0.7[icmp/8]\", \"192.0.2.1[gre]\"";
 
 /// Reads one item of a list; `any` is both versions of IP.
 pub(super) fn parse(text: &str) -> Result<Vec<TrafficSelector>, Wrong> {
@@ -57,6 +57,18 @@ pub(super) fn parse(text: &str) -> Result<Vec<TrafficSelector>, Wrong> {
             return Err(wrong(format!("protocol {number} has no ports")));
         }
         Some("opaque") => (u16::MAX, 0),
+        // As one number that is too large for a type, it is both (RFC 7296 §3.13.1).
+        Some(kinds) if is_icmp(number) && !kinds.split('-').any(is_above_255) => {
+            match icmp(kinds) {
+                Some(range) => range,
+                None => {
+                    let kinds = kinds.escape_debug();
+                    return Err(wrong(format!(
+                        "`{kinds}` is neither a type of ICMP nor a type and code"
+                    )));
+                }
+            }
+        }
         Some(ports) => {
             let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
             let port = |text: &str| whole(text.trim()).and_then(|n| u16::try_from(n).ok());
@@ -78,9 +90,41 @@ pub(super) fn parse(text: &str) -> Result<Vec<TrafficSelector>, Wrong> {
     Ok(narrowed.collect())
 }
 
+/// A selector as it would be written.
+pub(super) fn show(ts: &TrafficSelector) -> String {
+    let addresses = subnet::show(ts.start_addr, ts.end_addr);
+    if ts.protocol == 0 {
+        return addresses;
+    }
+    let shown = ts.to_string();
+    let narrowed = shown.split_once('[').map_or("", |(_, narrowed)| narrowed);
+    format!("{addresses}[{narrowed}")
+}
+
 /// A number without sign.
 fn whole(text: &str) -> Option<u32> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+const fn is_icmp(protocol: u8) -> bool {
+    matches!(NextHeader(protocol), NextHeader::ICMP | NextHeader::ICMPV6)
+}
+
+fn is_above_255(text: &str) -> bool {
+    whole(text.trim()).is_some_and(|n| n > 255)
+}
+
+/// RFC 7296 §3.13.1: the type in the high byte, the code in the low one: `8` is every code of a type, `3.4` one of them,
+/// `3-4` a range of types.
+fn icmp(text: &str) -> Option<(u16, u16)> {
+    let byte = |text: &str| whole(text.trim()).and_then(|n| u8::try_from(n).ok()).map(u16::from);
+    if let Some((kind, code)) = text.split_once('.') {
+        let at = byte(kind)? << 8 | byte(code)?;
+        return Some((at, at));
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (byte(first)?, byte(last)?);
+    (first <= last).then_some((first << 8, last << 8 | 0xff))
 }
 
 const fn has_ports(protocol: u8) -> bool {
@@ -114,12 +158,22 @@ mod tests {
             "192.0.2.1/32[47]",
             "10.0.0.1-10.0.0.9[sctp/5]",
             "10.0.0.1/32[udp/opaque]",
+            "10.0.0.1/32[icmp/8]",
+            "10.0.0.1/32[icmp/3.4]",
+            "fd01::/64[icmpv6/1-4]",
+            "10.0.0.1/32[icmp/opaque]",
+            "10.0.0.1/32[icmp/2049-2060]",
         ] {
             let read = parse(text).unwrap();
             assert_eq!(read.len(), 1);
             assert_eq!(read[0].to_string(), text);
             assert!(read[0].is_valid());
         }
+        let icmp =
+            |text: &str| (parse(text).unwrap()[0].start_port, parse(text).unwrap()[0].end_port);
+        assert_eq!(icmp("10.0.0.1[icmp/8]"), (0x0800, 0x08ff), "RFC 7296 §3.13.1");
+        assert_eq!(icmp("10.0.0.1[icmp/3.4]"), (0x0304, 0x0304));
+        assert_eq!(icmp("10.0.0.1[icmp/772]"), (0x0304, 0x0304));
         assert_eq!(parse("10.1.0.7[gre]"), parse("10.1.0.7/32[47]"));
         assert_eq!(parse("10.1.0.7[tcp/any]"), parse("10.1.0.7[TCP]"));
         assert_eq!(parse("any[udp/53]").unwrap().len(), 2);

@@ -74,7 +74,7 @@ fn count_lost(lost: &Lost, packets: usize) {
 }
 
 /// The TUN that a packet comes out of: the only one, or the one for its source address.
-fn tun_for<'a>(tuns: &'a [Arc<TunPort>], packet: &[u8]) -> Option<&'a Arc<TunPort>> {
+pub(super) fn tun_for<'a>(tuns: &'a [Arc<TunPort>], packet: &[u8]) -> Option<&'a Arc<TunPort>> {
     if let [only] = tuns {
         return Some(only);
     }

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::capture::KeyRing;
     use crate::crypto::{Encr, Secret};
-    use crate::ipsec::suite::EspSuite;
+    use crate::ipsec::suite::{AddKe, EspSuite};
     use crate::ipsec::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, PolicyId, Spi};
     use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
@@ -242,6 +242,7 @@ mod tests {
         integ: IntegId::NONE,
         prf: PrfId::PRF_HMAC_SHA2_256,
         ke: KeId::CURVE25519,
+        addke: AddKe::NONE,
     };
 
     #[test]

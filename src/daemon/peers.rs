@@ -14,8 +14,8 @@ use crate::config::{Config, Keying};
 use crate::control::protocol::{Failure, PeerState, UpPhase};
 use crate::crypto::SecureRandom;
 use crate::ike::{CloseReason, Phase, SaStatus};
-use crate::ipsec::PolicyId;
 use crate::ipsec::pad::{ChildPolicy, PeerAddress, StartPolicy};
+use crate::ipsec::{Flow, PolicyId};
 
 /// A peer.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Entry {
     pub attempts: usize,
     /// Set once it is being taken down: when to stop waiting for the answer to DELETE.
     pub removal: Option<Instant>,
+    /// The packet for which the attempt that is being prepared is made.
+    pub acquire: Option<(PolicyId, Flow)>,
     /// The SAs of a peer with manual keys, once they are in the SAD.
     pub installed: Option<Installed>,
     backoff: Backoff,
@@ -57,6 +59,7 @@ impl Entry {
             resolving: false,
             attempts: 0,
             removal: None,
+            acquire: None,
             installed: None,
             backoff: Backoff::default(),
         }
@@ -133,6 +136,10 @@ impl Entry {
             Phase::IkeSaInit => enter(self, UpPhase::IkeSaInit, "asking"),
             Phase::Cookie => enter(self, UpPhase::IkeSaInit, "again, with the peer's cookie"),
             Phase::InvalidKe => enter(self, UpPhase::IkeSaInit, "again, with the peer's group"),
+            Phase::IkeIntermediate(method) => {
+                let detail = format!("further key exchange, {method}");
+                enter(self, UpPhase::IkeSaInit, &detail)
+            }
             Phase::IkeAuth => enter(self, UpPhase::IkeAuth, "asking"),
             Phase::Authenticated => enter(self, UpPhase::IkeAuth, "the peer is authenticated"),
             Phase::CreateChildSa => enter(self, UpPhase::ChildSa, "asking"),
@@ -209,10 +216,16 @@ fn is_attempt(sa: &SaStatus) -> bool {
     sa.state == "CONNECTING" && sa.initiator
 }
 
+/// Whether CHILD_SAs can be made under it.
+#[must_use]
+pub fn is_established(sa: &SaStatus) -> bool {
+    sa.state == "ESTABLISHED" || sa.state == "REKEYING"
+}
+
 /// Whether it is there, or an attempt of ours goes on, so that the end of another of the same peer is no failure.
 #[must_use]
 pub fn goes_on(sa: &SaStatus) -> bool {
-    is_attempt(sa) || sa.state == "ESTABLISHED" || sa.state == "REKEYING"
+    is_attempt(sa) || is_established(sa)
 }
 
 /// The failure behind a [`CloseReason`], and whether waiting on is in vain; `None` for a peer that has no IKE any more.
@@ -269,6 +282,7 @@ mod tests {
             spi_r: IkeSpi(2),
             local_id: Identity::Fqdn("a".into()),
             peer_id: None,
+            eap_identity: None,
             path,
             nat_local: false,
             nat_peer: false,

@@ -5,7 +5,8 @@ use core::time::Duration;
 use crate::config::{Config, Interface, Keying};
 use crate::crypto::Secret;
 use crate::ipsec::pad::{
-    Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
+    Auth, ChildPolicy, EncapPolicy, FragmentPolicy, Identity, IkePolicy, Peer, PeerAddress,
+    StartPolicy,
 };
 use crate::ipsec::suite::{ChildProposal, Encr, IkeProposal, Protocol};
 use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode, PolicyId, TrafficSelector};
@@ -38,6 +39,7 @@ pub(super) fn site_b() -> Peer {
                 integ: vec![],
                 prf: vec![PrfId::PRF_HMAC_SHA2_384],
                 ke: vec![KeId::CURVE25519],
+                addke: Default::default(),
             }],
             encap: EncapPolicy::Auto,
             rekey_time: None,
@@ -46,6 +48,7 @@ pub(super) fn site_b() -> Peer {
             retransmit_timeout: Duration::from_secs(2),
             retransmit_base_percent: 180,
             retransmit_tries: 5,
+            fragmentation: FragmentPolicy::default(),
         },
         children: vec![ChildPolicy {
             name: "lan".into(),
@@ -55,6 +58,7 @@ pub(super) fn site_b() -> Peer {
                 encr: vec![gcm],
                 integ: vec![],
                 ke: vec![],
+                addke: Default::default(),
                 esn: vec![EsnId::NO_ESN],
             }],
             mode: Mode::Tunnel,

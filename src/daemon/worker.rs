@@ -6,10 +6,12 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,13 +21,13 @@ use super::deliver;
 use super::send::send_sealed;
 use super::sockets::{NATT_PORT, Sockets, path_of};
 use crate::datapath::coalesce::Coalescer;
-use crate::datapath::{Datapath, InboundBatch, OutboundBatch, Received};
+use crate::datapath::{Datapath, Hold, InboundBatch, OutboundBatch, Received};
 use crate::io::clock;
 use crate::io::raw::{self, Chain};
 use crate::io::sys::{self, BATCH};
 use crate::io::tun::TunDevice;
 use crate::io::udp::Socket;
-use crate::ipsec::{Encap, Notice, PacketBuf, Path, TrafficSelector};
+use crate::ipsec::{Encap, Notice, PacketBuf, Path, PolicyId, TrafficSelector};
 use crate::wire::ip::NextHeader;
 use crate::wire::vnet::VnetHeader;
 
@@ -33,6 +35,8 @@ use crate::wire::vnet::VnetHeader;
 const MAX_PACKET: usize = 65_535;
 /// Packets of a queue from a worker to the driver.
 const QUEUE: usize = 512;
+/// How often it is looked whether packets that wait for an SA have grown too old, in milliseconds.
+const HOLD_CHECK: u16 = 1000;
 
 /// A TUN, and whose traffic it carries.
 pub struct TunPort {
@@ -50,6 +54,8 @@ pub struct Shared {
     pub tuns: ArcSwap<Vec<Arc<TunPort>>>,
     /// The sockets.
     pub sockets: Arc<Sockets>,
+    /// Policies for which an SA could not be made, and when: packets that wait since before then are dropped.
+    pub failed: ArcSwap<BTreeMap<PolicyId, Instant>>,
     /// What workers dropped that the datapath does not count.
     pub lost: Lost,
     stop: AtomicBool,
@@ -109,6 +115,7 @@ impl Shared {
             datapath: ArcSwap::from_pointee(datapath),
             tuns: ArcSwap::from_pointee(Vec::new()),
             sockets,
+            failed: ArcSwap::from_pointee(BTreeMap::new()),
             lost: Lost::default(),
             stop: AtomicBool::new(false),
         }
@@ -232,6 +239,7 @@ struct OutboundWorker {
     packets: Vec<PacketBuf>,
     headers: Vec<VnetHeader>,
     batch: OutboundBatch,
+    hold: Hold,
 }
 
 impl OutboundWorker {
@@ -242,6 +250,7 @@ impl OutboundWorker {
             packets: (0..BATCH).map(|_| PacketBuf::new(MAX_PACKET)).collect(),
             headers: Vec::with_capacity(BATCH),
             batch: OutboundBatch::new(MAX_PACKET),
+            hold: Hold::default(),
         }
     }
 
@@ -250,10 +259,14 @@ impl OutboundWorker {
         loop {
             let tuns = self.shared.tuns.load_full();
             let fds: Vec<_> = tuns.iter().map(|tun| tun.device.as_fd()).collect();
-            wait(wake, &fds, &mut ready)?;
+            // Packets that wait grow old.
+            let patience = if self.hold.is_empty() { PollTimeout::NONE } else { HOLD_CHECK.into() };
+            wait(wake, &fds, patience, &mut ready)?;
             if self.shared.stop.load(Ordering::Acquire) {
                 return Ok(());
             }
+            // First, so that they leave in the order in which they came.
+            self.release(&tuns);
             for (tun, ready) in tuns.iter().zip(&ready) {
                 if *ready {
                     self.pass(tun)?;
@@ -277,15 +290,49 @@ impl OutboundWorker {
             }
         }
         let packets = &mut self.packets[..self.headers.len()];
-        let datapath = self.shared.datapath.load();
-        datapath.outbound_batch_with(clock::now(), packets, &self.headers, &mut self.batch);
+        let datapath = self.shared.datapath.load_full();
+        let now = clock::now();
+        datapath.outbound_batch_with(now, packets, &self.headers, &mut self.batch);
+        self.send(now, &datapath, |_| Some(tun));
+        Ok(())
+    }
+
+    /// Sends what was sealed, and keeps what has to wait. `tun_of` says where an ICMP message goes.
+    fn send<'a>(
+        &mut self,
+        now: Instant,
+        datapath: &Datapath,
+        tun_of: impl Fn(&[u8]) -> Option<&'a TunPort>,
+    ) {
         send_sealed(&self.shared, &self.queue, &self.batch.sealed);
         for reply in &self.batch.replies {
-            let parts = [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(reply)];
-            deliver::write(&self.shared.lost, tun, &parts);
+            if let Some(tun) = tun_of(reply) {
+                let parts = [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(reply)];
+                deliver::write(&self.shared.lost, tun, &parts);
+            }
+        }
+        for waiting in &self.batch.waiting {
+            self.hold.put(now, datapath, waiting.policy, &waiting.buf);
         }
         self.queue.send_notices(&self.shared.lost, &mut self.batch.notices);
-        Ok(())
+    }
+
+    /// Sends what waited for an SA that is there, drops what waited in vain.
+    fn release(&mut self, tuns: &[Arc<TunPort>]) {
+        while !self.hold.is_empty() {
+            let datapath = self.shared.datapath.load_full();
+            for (policy, failed_at) in &**self.shared.failed.load() {
+                self.hold.abandon(&datapath, *policy, *failed_at);
+            }
+            self.hold.expire(clock::now(), &datapath);
+            let count = self.hold.take_ready(&datapath, &mut self.packets);
+            if count == 0 {
+                return;
+            }
+            let now = clock::now();
+            datapath.outbound_batch(now, &mut self.packets[..count], &mut self.batch);
+            self.send(now, &datapath, |reply| deliver::tun_for(tuns, reply).map(|tun| &**tun));
+        }
     }
 
     fn is_listed(&self, tun: &TunPort) -> bool {
@@ -341,7 +388,7 @@ impl InboundWorker {
         let fds: Vec<_> = sources.iter().map(|source| source.socket.as_fd()).collect();
         let mut ready = Vec::new();
         loop {
-            wait(wake, &fds, &mut ready)?;
+            wait(wake, &fds, PollTimeout::NONE, &mut ready)?;
             if self.shared.stop.load(Ordering::Acquire) {
                 return Ok(());
             }
@@ -399,14 +446,19 @@ impl InboundWorker {
     }
 }
 
-/// Waits until one of `fds` can be read, or `wake` was written to. `ready` gets an entry for each of `fds`.
-fn wait(wake: &PipeReader, fds: &[BorrowedFd<'_>], ready: &mut Vec<bool>) -> io::Result<()> {
+/// Waits until one of `fds` can be read, `wake` was written to, or `patience` is over. `ready` gets an entry for each of `fds`.
+fn wait(
+    wake: &PipeReader,
+    fds: &[BorrowedFd<'_>],
+    patience: PollTimeout,
+    ready: &mut Vec<bool>,
+) -> io::Result<()> {
     let mut polled: Vec<_> = core::iter::once(wake.as_fd())
         .chain(fds.iter().copied())
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
         .collect();
     ready.clear();
-    match poll(&mut polled, PollTimeout::NONE) {
+    match poll(&mut polled, patience) {
         Ok(_) => {}
         Err(nix::Error::EINTR) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -450,7 +502,7 @@ mod tests {
         let (idle, _open) = io::pipe().unwrap();
         let mut ready = Vec::new();
         (&waker).write_all(&[0]).unwrap();
-        wait(&wake, &[idle.as_fd()], &mut ready).unwrap();
+        wait(&wake, &[idle.as_fd()], PollTimeout::NONE, &mut ready).unwrap();
         assert_eq!(ready, [false]);
     }
 }

@@ -6,7 +6,7 @@
 use core::num::NonZeroU16;
 use core::ops::{Index, Range};
 
-use crate::ipsec::{Notice, PacketBuf, Path};
+use crate::ipsec::{Notice, PacketBuf, Path, PolicyId};
 
 /// A sealed packet, or a run of them.
 #[derive(Debug)]
@@ -42,6 +42,15 @@ pub enum Form {
     },
 }
 
+/// A packet whose policy has no outbound SA yet.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The policy.
+    pub policy: PolicyId,
+    /// The packet.
+    pub buf: PacketBuf,
+}
+
 /// What became of a batch of packets from the TUN.
 #[derive(Debug)]
 pub struct OutboundBatch {
@@ -51,6 +60,8 @@ pub struct OutboundBatch {
     pub replies: Vec<PacketBuf>,
     /// Packets that the SPD lets pass unprotected.
     pub bypass: Vec<PacketBuf>,
+    /// What has to wait for an SA: for [`Hold`](super::Hold).
+    pub waiting: Vec<Waiting>,
     /// For IKE.
     pub notices: Vec<Notice>,
     pub(super) pool: Pool,
@@ -169,6 +180,7 @@ impl OutboundBatch {
             sealed: Vec::new(),
             replies: Vec::new(),
             bypass: Vec::new(),
+            waiting: Vec::new(),
             notices: Vec::new(),
             pool: Pool::new(max_len),
         }
@@ -176,10 +188,11 @@ impl OutboundBatch {
 
     /// Forgets the results and takes their buffers back. `outbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { sealed, replies, bypass, notices, pool } = self;
+        let Self { sealed, replies, bypass, waiting, notices, pool } = self;
         sealed.drain(..).for_each(|sealed| pool.put(sealed.buf));
         replies.drain(..).for_each(|buf| pool.put(buf));
         bypass.drain(..).for_each(|buf| pool.put(buf));
+        waiting.drain(..).for_each(|waiting| pool.put(waiting.buf));
         notices.clear();
     }
 }

@@ -10,6 +10,7 @@ mod batch;
 pub mod coalesce;
 pub mod ecn;
 mod fragment;
+pub mod hold;
 mod inbound;
 mod mss;
 mod outbound;
@@ -25,8 +26,11 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use batch::{Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed};
+pub use batch::{
+    Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, Waiting,
+};
 pub use ecn::Ecn;
+pub use hold::Hold;
 pub use outbound::{MAX_RUN, MAX_RUN_LEN};
 pub use stats::{DatapathStats, PolicyStats, SaStats};
 
@@ -46,6 +50,8 @@ const ACQUIRE_BUDGET: u32 = 50;
 const NO_SA_INTERVAL: u32 = 1000;
 /// For all senders together, which may be forged, so many in a second.
 const NO_SA_BUDGET: u32 = 10;
+/// Bytes of the INVALID_SPI message that may follow it, with its UDP header (RFC 7296 §3.1, §3.10): 8, 28, and 12.
+const INVALID_SPI_LEN: usize = 48;
 /// [`Notice::PeerMoved`](crate::ipsec::Notice::PeerMoved) is repeated after this many milliseconds.
 const MOVED_INTERVAL: u64 = 250;
 /// ICMP messages in a second: enough for each of many connections to learn its MTU.
@@ -195,6 +201,11 @@ impl Datapath {
             keepalives: self.shared.keepalives.load(Ordering::Relaxed),
             bypassed: self.shared.bypassed.load(Ordering::Relaxed),
         }
+    }
+
+    /// Counts a packet that its holder drops.
+    fn count_drop(&self, reason: DropReason) {
+        self.shared.drops.count(reason);
     }
 
     fn millis(&self, now: Instant) -> u64 {

@@ -18,7 +18,7 @@ use crate::ipsec::{
     PolicyId, Protocol, SaParams,
 };
 
-use super::batch::{Form, OutboundBatch, Sealed};
+use super::batch::{Form, OutboundBatch, Sealed, Waiting};
 use super::fragment::Fragments;
 use super::outer::Outer;
 use super::{Datapath, ecn, mss, pmtu, segment};
@@ -118,18 +118,26 @@ impl Datapath {
                     Mode::Tunnel => self.tunnel(now, entry, inner, packet, out),
                     Mode::Transport => self.transport(now, entry, inner, packet, out),
                 },
-                None => self.without_sa(now, policy, inner.flow, out),
+                None => self.without_sa(now, policy, inner.flow, packet, out),
             },
         }
     }
 
     /// RFC 4301 §5.1, step 3b: an SA is asked for. If there is one, but the peer has narrowed it to exclude this packet,
     /// asking again would not help.
-    fn without_sa(&self, now: u64, policy: PolicyId, flow: Flow, out: &mut OutboundBatch) {
+    fn without_sa(
+        &self,
+        now: u64,
+        policy: PolicyId,
+        flow: Flow,
+        packet: &mut PacketBuf,
+        out: &mut OutboundBatch,
+    ) {
         if !self.sad.outbound(policy).is_empty() {
             return self.shared.drops.count(DropReason::OutboundSelectorMismatch);
         }
-        self.shared.drops.count(DropReason::NoOutboundSa);
+        let buf = out.pool.exchange(packet);
+        out.waiting.push(Waiting { policy, buf });
         if self.shared.may_acquire(now, policy, &flow) {
             out.notices.push(Notice::Acquire { policy, flow });
         }

@@ -12,7 +12,8 @@ use crate::wire::ike::numbers::IntegId;
 const SECRET_LEN: usize = 32;
 const COOKIE_LEN: usize = 16;
 
-/// The secrets behind our COOKIEs: `<version> | MAC(secret, Ni | IPi | port | SPIi)`.
+/// The secrets behind our COOKIEs: `<version> | <difficulty> | MAC(secret, difficulty | SPIi | IPi | port | Ni)`. The difficulty is that of
+/// the puzzle that went with it (RFC 8019 §7.1.1.3), 0 if there was none.
 pub(super) struct CookieJar {
     current: Secret,
     previous: Option<Secret>,
@@ -39,21 +40,27 @@ impl CookieJar {
     }
 
     /// The COOKIE for an initiator.
-    pub(super) fn bake(&self, nonce: &[u8], from: SocketAddr, spi_i: IkeSpi) -> Vec<u8> {
-        let mut cookie = vec![self.version];
-        cookie.extend_from_slice(&mac(&self.current, nonce, from, spi_i));
+    pub(super) fn bake(
+        &self,
+        difficulty: u8,
+        nonce: &[u8],
+        from: SocketAddr,
+        spi_i: IkeSpi,
+    ) -> Vec<u8> {
+        let mut cookie = vec![self.version, difficulty];
+        cookie.extend_from_slice(&mac(&self.current, difficulty, nonce, from, spi_i));
         cookie
     }
 
-    /// Whether we gave this COOKIE to this initiator, lately.
-    pub(super) fn is_ours(
+    /// The difficulty of the puzzle that went with this COOKIE, if we gave it to this initiator, lately.
+    pub(super) fn recognise(
         &self,
         cookie: &[u8],
         nonce: &[u8],
         from: SocketAddr,
         spi_i: IkeSpi,
-    ) -> bool {
-        let Some((&version, theirs)) = cookie.split_first() else { return false };
+    ) -> Option<u8> {
+        let (&[version, difficulty], theirs) = cookie.split_first_chunk()?;
         let secret = if version == self.version {
             Some(&self.current)
         } else if version.wrapping_add(1) == self.version {
@@ -61,9 +68,8 @@ impl CookieJar {
         } else {
             None
         };
-        secret.is_some_and(|secret| {
-            Secret::copy_of(theirs) == Secret::copy_of(&mac(secret, nonce, from, spi_i))
-        })
+        let ours = mac(secret?, difficulty, nonce, from, spi_i);
+        (Secret::copy_of(theirs) == Secret::copy_of(&ours)).then_some(difficulty)
     }
 }
 
@@ -73,7 +79,13 @@ fn fresh(rng: &mut dyn SecureRandom) -> Secret {
     Secret::new(secret)
 }
 
-fn mac(secret: &Secret, nonce: &[u8], from: SocketAddr, spi_i: IkeSpi) -> [u8; COOKIE_LEN] {
+fn mac(
+    secret: &Secret,
+    difficulty: u8,
+    nonce: &[u8],
+    from: SocketAddr,
+    spi_i: IkeSpi,
+) -> [u8; COOKIE_LEN] {
     let mut cookie = [0; COOKIE_LEN];
     let integ = Integ::new(IntegId::AUTH_HMAC_SHA2_256_128, secret.expose())
         .expect("HMAC-SHA2-256 takes a key of 32 bytes");
@@ -83,7 +95,7 @@ fn mac(secret: &Secret, nonce: &[u8], from: SocketAddr, spi_i: IkeSpi) -> [u8; C
     };
     // The fixed-length parts come first, so that no two inputs run together.
     integ.sign(
-        &[&spi_i.0.to_be_bytes(), &ip.octets(), &from.port().to_be_bytes(), nonce],
+        &[&[difficulty], &spi_i.0.to_be_bytes(), &ip.octets(), &from.port().to_be_bytes(), nonce],
         &mut cookie,
     );
     cookie
@@ -109,21 +121,26 @@ mod tests {
         let mut rng = Counting(0);
         let mut jar = CookieJar::new(start, &mut rng);
         let from = "192.0.2.1:500".parse().unwrap();
-        let cookie = jar.bake(&[7; 32], from, IkeSpi(1));
-        assert!(jar.is_ours(&cookie, &[7; 32], from, IkeSpi(1)));
-        assert!(!jar.is_ours(&cookie, &[8; 32], from, IkeSpi(1)), "another nonce");
-        assert!(!jar.is_ours(&cookie, &[7; 32], "192.0.2.1:501".parse().unwrap(), IkeSpi(1)));
-        assert!(!jar.is_ours(&cookie, &[7; 32], from, IkeSpi(2)));
-        assert!(!jar.is_ours(&[], &[7; 32], from, IkeSpi(1)));
-        assert!(
-            !jar.is_ours(&[&cookie[..], &[0]].concat(), &[7; 32], from, IkeSpi(1)),
-            "trailing byte"
-        );
+        let cookie = jar.bake(9, &[7; 32], from, IkeSpi(1));
+        let good = |jar: &CookieJar| jar.recognise(&cookie, &[7; 32], from, IkeSpi(1));
+        assert_eq!(good(&jar), Some(9));
+        assert_eq!(jar.recognise(&cookie, &[8; 32], from, IkeSpi(1)), None, "another nonce");
+        let elsewhere = "192.0.2.1:501".parse().unwrap();
+        assert_eq!(jar.recognise(&cookie, &[7; 32], elsewhere, IkeSpi(1)), None);
+        assert_eq!(jar.recognise(&cookie, &[7; 32], from, IkeSpi(2)), None);
+        for len in 0..cookie.len() {
+            assert_eq!(jar.recognise(&cookie[..len], &[7; 32], from, IkeSpi(1)), None);
+        }
+        let longer = [&cookie[..], &[0]].concat();
+        assert_eq!(jar.recognise(&longer, &[7; 32], from, IkeSpi(1)), None, "trailing byte");
+        let mut easier = cookie.clone();
+        easier[1] = 8;
+        assert_eq!(jar.recognise(&easier, &[7; 32], from, IkeSpi(1)), None, "another difficulty");
         jar.rotate(start, &mut rng);
         assert_eq!(jar.version, 0, "not due yet");
         jar.rotate(jar.changes_at, &mut rng);
-        assert!(jar.is_ours(&cookie, &[7; 32], from, IkeSpi(1)));
+        assert_eq!(good(&jar), Some(9));
         jar.rotate(jar.changes_at, &mut rng);
-        assert!(!jar.is_ours(&cookie, &[7; 32], from, IkeSpi(1)));
+        assert_eq!(good(&jar), None);
     }
 }

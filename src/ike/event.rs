@@ -7,12 +7,13 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::cert::CertFault;
+use super::eap::{EapFault, UserName};
 use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
 use crate::ipsec::suite::{IkeSuite, Suite};
-use crate::ipsec::{Mode, Path, SadUpdate, Spi, TrafficSelector};
+use crate::ipsec::{Flow, Mode, Path, PolicyId, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::IkeSpi;
-use crate::wire::ike::numbers::{AuthMethod, NotifyType};
+use crate::wire::ike::numbers::{AuthMethod, KeId, NotifyType};
 
 /// A datagram to send: the IKE message alone; the non-ESP marker is added where the path says UDP encapsulation.
 #[must_use]
@@ -43,6 +44,15 @@ pub enum Command {
         /// From where to where IKE_SA_INIT goes.
         path: Path,
     },
+    /// Makes the CHILD_SA that a packet asked for, under an IKE SA with its peer that is there or begun for it.
+    Acquire {
+        /// The SPD entry.
+        policy: PolicyId,
+        /// The packet.
+        flow: Flow,
+        /// From where to where IKE_SA_INIT goes.
+        path: Path,
+    },
     /// Replaces the IKE SA (RFC 7296 §1.3.2).
     RekeyIke {
         /// The peer's name.
@@ -65,6 +75,9 @@ pub enum Command {
 /// Why a command was not taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CommandError {
+    /// No peer has this SPD entry.
+    #[error("no peer has SPD entry {}", .0.0)]
+    NoSuchPolicy(PolicyId),
     /// No peer of that name.
     #[error("no peer named {0}")]
     NoSuchPeer(Arc<str>),
@@ -101,6 +114,11 @@ pub enum Event {
         peer: Arc<str>,
         /// Why.
         reason: CloseReason,
+    },
+    /// The DELETE of an IKE SA was answered, or nobody did: [`Endpoint::status`](super::Endpoint::status) has it no more.
+    IkeSaDeleted {
+        /// The peer's name.
+        peer: Arc<str>,
     },
     /// A CHILD_SA is installed in both directions (also by rekey: `rekeyed`).
     ChildSaEstablished {
@@ -154,6 +172,8 @@ pub enum Phase {
     Cookie,
     /// The peer wants another key exchange group; IKE_SA_INIT is repeated.
     InvalidKe,
+    /// IKE_INTERMEDIATE sent, with an additional key exchange by this method.
+    IkeIntermediate(KeId),
     /// IKE_AUTH sent.
     IkeAuth,
     /// IKE_AUTH done: the peer is who it says.
@@ -184,6 +204,9 @@ pub enum CloseReason {
         /// What was wanted: `"a certificate"`, `"a public key"` or `"the pre-shared key"`.
         expected: &'static str,
     },
+    /// EAP came to nothing.
+    #[error("EAP failed: {0}")]
+    Eap(EapFault),
     /// We cannot prove who we are to this peer.
     #[error("we cannot sign for this peer: {0}")]
     CannotSign(&'static str),
@@ -273,8 +296,12 @@ pub enum TimerKind {
     Retry,
     /// What a rekeyed or deleted SA leaves behind is dropped.
     Linger,
+    /// Fragments whose message does not get complete are dropped (RFC 7383 §2.6).
+    Reassembly,
     /// The cookie secret changes.
     CookieSecret,
+    /// A puzzle is solved a little further (RFC 8019 §7.1.2).
+    Puzzle,
 }
 
 /// An IKE SA, for status.
@@ -292,8 +319,10 @@ pub struct SaStatus {
     pub spi_r: IkeSpi,
     /// Our identity.
     pub local_id: Identity,
-    /// The peer's identity, once authenticated.
+    /// The peer's identity, once authenticated. With EAP it is what the peer says of itself.
     pub peer_id: Option<Identity>,
+    /// Whom EAP has authenticated, if that is how the peer has proved who it is.
+    pub eap_identity: Option<UserName>,
     /// Where it is.
     pub path: Path,
     /// Whether a NAT is in front of us.

@@ -11,20 +11,25 @@ use tracing::{debug, info};
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
-use super::exchange::{auth, create_child, informational::is_delete_of_ike, rekey, sa_init};
+use super::exchange::{
+    auth, create_child, eap, followup, informational::is_delete_of_ike, intermediate, rekey,
+    sa_init,
+};
+use super::frag::{Fragmentation, Whole};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
-use super::protect::{OpenError, Protector};
+use super::protect::{Content, OpenError, Protector};
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
-use crate::ipsec::{Encap, Path, Protocol, SadUpdate, Spi};
+use crate::ipsec::{Encap, Flow, Path, Protocol, SadUpdate, Spi};
+use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// An IKE SA's number in this endpoint: the SPI that we chose.
@@ -112,6 +117,8 @@ pub(super) struct Session {
     pub(super) sk_d: Secret,
     pub(super) outbound: Protector,
     pub(super) inbound: Protector,
+    /// What the peer sealed its last request with, where the keys have changed since (RFC 9370 §2.2.2): it may come again.
+    pub(super) previous: Option<Protector>,
 }
 
 impl Session {
@@ -119,7 +126,7 @@ impl Session {
         let i = Protector::new(suite, &keys.sk_ei, &keys.sk_ai)?;
         let r = Protector::new(suite, &keys.sk_er, &keys.sk_ar)?;
         let (outbound, inbound) = if initiator { (i, r) } else { (r, i) };
-        Some(Self { suite, sk_d: keys.sk_d.clone(), outbound, inbound })
+        Some(Self { suite, sk_d: keys.sk_d.clone(), outbound, inbound, previous: None })
     }
 }
 
@@ -127,7 +134,9 @@ impl Session {
 pub(super) enum State {
     /// Initiator: IKE_SA_INIT sent.
     InitSent(Box<sa_init::InitSent>),
-    /// Responder: IKE_SA_INIT answered.
+    /// Initiator: IKE_INTERMEDIATE sent.
+    IntermediateSent(Box<intermediate::IntermediateSent>),
+    /// Responder: IKE_SA_INIT answered, and perhaps IKE_INTERMEDIATE.
     InitAnswered(Box<auth::Awaited>),
     /// Initiator: IKE_AUTH sent.
     AuthSent(Box<auth::AuthSent>),
@@ -158,6 +167,15 @@ pub(super) enum Task {
     DeleteIke,
     /// Asks whether the peer lives.
     Liveness,
+}
+
+/// The CHILD_SA that a packet asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Name of its policy.
+    pub(super) child: Arc<str>,
+    /// The packet.
+    pub(super) flow: Flow,
 }
 
 pub(super) struct Waiting {
@@ -192,9 +210,16 @@ pub(super) struct IkeSa {
     pub(super) requests: Requests,
     pub(super) responses: Responses,
     pub(super) how: Retransmission,
+    pub(super) fragmentation: Fragmentation,
     pub(super) tasks: VecDeque<Waiting>,
+    /// What packets asked for and is not asked of the peer yet: one a policy at most.
+    pub(super) wanted: Vec<Wanted>,
     pub(super) active: Option<Active>,
     pub(super) children: Vec<ChildSa>,
+    /// What the peer has agreed on with us and goes on with in IKE_FOLLOWUP_KE. While there is any, nothing of ours begins.
+    pub(super) pending: Vec<followup::Pending>,
+    /// Series of ours that the peer forgot, one after another.
+    pub(super) series_failures: u32,
     pub(super) created: Instant,
     pub(super) established: Option<Instant>,
     pub(super) rekey_at: Option<Instant>,
@@ -205,6 +230,8 @@ pub(super) struct IkeSa {
     /// When TEMPORARY_FAILURE came for the first and the last time without anything else in between.
     pub(super) put_off: Option<(Instant, Instant)>,
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
+    /// Whom EAP has authenticated, where the peer is not who it says in IDi by anything else.
+    pub(super) eap_identity: Option<super::eap::UserName>,
 }
 
 impl IkeSa {
@@ -224,10 +251,6 @@ impl IkeSa {
         self.path.on_port_4500()
     }
 
-    pub(super) fn is_half_open(&self) -> bool {
-        matches!(self.state, State::InitAnswered(_))
-    }
-
     /// Responder: the answer to the IKE_SA_INIT request, if this is it once more.
     pub(super) fn init_response_to(&self, datagram: &[u8]) -> Option<Vec<u8>> {
         let State::InitAnswered(awaited) = &self.state else { return None };
@@ -236,7 +259,7 @@ impl IkeSa {
 
     // Sending.
 
-    fn header(&self, exchange: ExchangeType, response: bool, id: u32) -> Header {
+    pub(super) fn header(&self, exchange: ExchangeType, response: bool, id: u32) -> Header {
         Header::new(self.spi_i, self.spi_r, exchange, Flags::new(self.initiator, response), id)
     }
 
@@ -245,6 +268,12 @@ impl IkeSa {
             self.keepalive_at = Some(ctx.now + limits::KEEPALIVE);
         }
         ctx.transmits.push_back(Transmit { path: self.path, payload, keepalive: false });
+    }
+
+    pub(super) fn transmit_all(&mut self, ctx: &mut Ctx<'_>, datagrams: Vec<Vec<u8>>) {
+        for datagram in datagrams {
+            self.transmit(ctx, datagram);
+        }
     }
 
     /// Sends a protected request, and notes it for retransmission.
@@ -258,9 +287,13 @@ impl IkeSa {
             debug!("a request is under way");
             return;
         };
-        let datagram = session.outbound.seal(self.header(exchange, false, id), payloads, ctx.rng);
-        self.requests.sent(ctx.now, datagram.clone(), self.how);
-        self.transmit(ctx, datagram);
+        let (header, content) = (self.header(exchange, false, id), Content::of(payloads));
+        let policy = self.fragment_policy();
+        let max_len = self.fragmentation.max_len(policy, self.path, false);
+        let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        self.fragmentation.sent(policy, header, content);
+        self.requests.sent(ctx.now, datagrams.clone(), self.how);
+        self.transmit_all(ctx, datagrams);
     }
 
     /// Sends a protected response, and keeps it for retransmission.
@@ -272,9 +305,11 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         let Some(session) = self.session.as_ref() else { return };
-        let datagram = session.outbound.seal(self.header(exchange, true, id), payloads, ctx.rng);
-        self.responses.answered(datagram.clone());
-        self.transmit(ctx, datagram);
+        let max_len = self.fragmentation.max_len(self.fragment_policy(), self.path, true);
+        let (header, content) = (self.header(exchange, true, id), Content::of(payloads));
+        let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        self.responses.answered(datagrams.clone());
+        self.transmit_all(ctx, datagrams);
     }
 
     // Receiving.
@@ -295,50 +330,107 @@ impl IkeSa {
             return;
         }
         let Some(session) = self.session.as_ref() else { return };
-        let opened = session.inbound.open(datagram);
-        let payloads = match opened {
-            Ok(payloads) => payloads,
-            Err(OpenError::BadIcv) => return,
+        let part = match session.inbound.open_part(datagram) {
+            Ok(part) => part,
+            Err(OpenError::BadIcv) => {
+                self.repeated_before_new_keys(ctx, path, header, datagram);
+                return;
+            }
             Err(OpenError::NotProtected) => {
                 self.hint(ctx, datagram);
                 return;
             }
             Err(OpenError::Parse(error)) => {
-                // Authenticated, and malformed all the same (RFC 7296 §2.21.2, §2.21.3).
-                debug!(%error, "malformed message");
-                if !header.flags.response
-                    && self.responses.classify(header.message_id) == Incoming::New
-                {
-                    self.heard(ctx, path);
-                    self.refuse_for_good(ctx, header);
-                } else if header.flags.response && self.requests.awaits(header.message_id) {
-                    self.heard(ctx, path);
-                    self.refuse_response(ctx);
-                }
+                self.handle_malformed(ctx, path, header, error);
                 return;
             }
         };
-        if header.flags.response {
-            if self.requests.awaits(header.message_id) {
-                self.heard(ctx, path);
-                self.handle_response(ctx, header, &payloads);
-            }
+        let fragment = part.fragment;
+        let is_expected = if header.flags.response {
+            self.requests.awaits(header.message_id)
         } else {
             match self.responses.classify(header.message_id) {
-                Incoming::New => {
-                    self.heard(ctx, path);
-                    self.handle_request(ctx, header, &payloads);
-                }
+                Incoming::New => true,
                 Incoming::Again(response) => {
-                    // RFC 7296 §2.11: to where the request came from.
-                    ctx.transmits.push_back(Transmit { path, payload: response, keepalive: false });
+                    if part.asks_for_the_answer_again() {
+                        send_again(ctx, path, response);
+                    }
+                    false
                 }
                 Incoming::OutOfWindow => {
-                    debug!(id = header.message_id, "request outside the window")
+                    debug!(id = header.message_id, "request outside the window");
+                    false
                 }
             }
+        };
+        if !is_expected {
+            self.next_task(ctx);
+            return;
+        }
+        let (content, critical) = if fragment.is_none() {
+            (part.content, part.critical)
+        } else {
+            // RFC 7383 §2.4: not unless both sides said so.
+            if !self.fragmentation.agreed {
+                return;
+            }
+            match self.fragmentation.take(ctx.now, header, part, datagram.len()) {
+                Some(Whole { content, critical }) => (content, critical),
+                None => return,
+            }
+        };
+        let payloads = match content.payloads() {
+            Ok(inner) => [critical, inner].concat(),
+            Err(error) => {
+                self.handle_malformed(ctx, path, header, error);
+                return;
+            }
+        };
+        self.heard(ctx, path);
+        if header.flags.response {
+            self.fragmentation.answered();
+            self.handle_response(ctx, header, &content, &payloads);
+        } else {
+            self.fragmentation.asked(fragment.is_some());
+            self.handle_request(ctx, header, &content, &payloads);
         }
         self.next_task(ctx);
+    }
+
+    /// Authenticated, and malformed all the same (RFC 7296 §2.21.2, §2.21.3).
+    fn handle_malformed(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        header: &Header,
+        error: ParseError,
+    ) {
+        debug!(%error, "malformed message");
+        if !header.flags.response && self.responses.classify(header.message_id) == Incoming::New {
+            self.heard(ctx, path);
+            self.refuse_for_good(ctx, header);
+        } else if header.flags.response && self.requests.awaits(header.message_id) {
+            self.heard(ctx, path);
+            self.refuse_response(ctx);
+        }
+    }
+
+    /// The request that changed the keys may come again, for its answer was lost: it is sealed with those from before.
+    fn repeated_before_new_keys(
+        &self,
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        let previous = self.session.as_ref().and_then(|session| session.previous.as_ref());
+        if let (Some(previous), false) = (previous, header.flags.response)
+            && let Incoming::Again(response) = self.responses.classify(header.message_id)
+            && let Ok(part) = previous.open_part(datagram)
+            && part.asks_for_the_answer_again()
+        {
+            send_again(ctx, path, response);
+        }
     }
 
     /// An authentic message that is not a repetition has come along `path`.
@@ -396,8 +488,19 @@ impl IkeSa {
         self.close(ctx, CloseReason::PeerMisbehaved("it sent a malformed message"));
     }
 
-    fn handle_request(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
-        match self.state {
+    /// What a message has to have because of where we are: IKE_AUTH may have several rounds.
+    fn needs(&self, exchange: ExchangeType, payloads: &[Payload]) -> &'static [PayloadType] {
+        if exchange == ExchangeType::IKE_AUTH { eap::needs(&self.state, payloads) } else { &[] }
+    }
+
+    fn handle_request(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        content: &Content,
+        payloads: &[Payload],
+    ) {
+        match &self.state {
             // RFC 7296 §2.25.2: a DELETE that crossed ours is answered as usual. Whatever else would be told that we live.
             State::Closed(_) => {
                 if payloads.iter().any(is_delete_of_ike) {
@@ -410,13 +513,21 @@ impl IkeSa {
                 return;
             }
             // It overtook the answer to our IKE_AUTH; it will come again.
-            State::AuthSent(_) | State::InitSent(_) => return,
+            State::AuthSent(_) | State::IntermediateSent(_) | State::InitSent(_) => return,
             State::InitAnswered(_) | State::Established | State::Replaced | State::Deleting => {}
         }
-        let authenticating = matches!(self.state, State::InitAnswered(_));
+        // RFC 9242 §3.2: every IKE_INTERMEDIATE before IKE_AUTH, and as many as were agreed on.
+        let additional = if let State::InitAnswered(awaited) = &self.state {
+            Some(!awaited.init.additional.is_empty())
+        } else {
+            None
+        };
         let in_place = match header.exchange {
-            ExchangeType::IKE_AUTH => authenticating,
-            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => !authenticating,
+            ExchangeType::IKE_INTERMEDIATE => additional == Some(true),
+            ExchangeType::IKE_AUTH => additional == Some(false),
+            ExchangeType::CREATE_CHILD_SA
+            | ExchangeType::IKE_FOLLOWUP_KE
+            | ExchangeType::INFORMATIONAL => additional.is_none(),
             _ => false,
         };
         if !in_place {
@@ -426,7 +537,8 @@ impl IkeSa {
         }
         // RFC 7296 §2.3: with a window of one, a new request says that our last answer has arrived.
         self.activate(ctx, |_| true);
-        match rules::check(header.exchange, false, payloads) {
+        let needs = self.needs(header.exchange, payloads);
+        match rules::check(header.exchange, false, payloads, needs) {
             Ok(()) => {}
             Err(Violation::Critical(payload_type)) => {
                 let data = vec![payload_type.0];
@@ -440,10 +552,14 @@ impl IkeSa {
             }
         }
         match header.exchange {
+            ExchangeType::IKE_INTERMEDIATE => {
+                self.handle_intermediate_request(ctx, header, content, payloads);
+            }
             ExchangeType::IKE_AUTH => self.handle_auth_request(ctx, header, payloads),
             ExchangeType::CREATE_CHILD_SA => {
                 self.handle_create_child_request(ctx, header, payloads);
             }
+            ExchangeType::IKE_FOLLOWUP_KE => self.handle_followup_request(ctx, header, payloads),
             _ => self.handle_informational_request(ctx, header, payloads),
         }
     }
@@ -457,14 +573,25 @@ impl IkeSa {
                 self.abandon_active(ctx, &[]);
                 self.terminate(ctx, reason);
             }
-            State::InitSent(_) | State::InitAnswered(_) | State::Deleting | State::Closed(_) => {
+            State::InitSent(_)
+            | State::IntermediateSent(_)
+            | State::InitAnswered(_)
+            | State::Deleting
+            | State::Closed(_) => {
                 self.close(ctx, reason);
             }
         }
     }
 
-    fn handle_response(&mut self, ctx: &mut Ctx<'_>, header: &Header, payloads: &[Payload]) {
-        if let Err(violation) = rules::check(header.exchange, true, payloads) {
+    fn handle_response(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        content: &Content,
+        payloads: &[Payload],
+    ) {
+        let needs = self.needs(header.exchange, payloads);
+        if let Err(violation) = rules::check(header.exchange, true, payloads, needs) {
             debug!(?violation, exchange = %header.exchange, "response refused");
             self.refuse_response(ctx);
             return;
@@ -485,6 +612,13 @@ impl IkeSa {
             }
             return;
         }
+        if matches!(self.state, State::IntermediateSent(_)) {
+            if header.exchange == ExchangeType::IKE_INTERMEDIATE {
+                self.requests.answered();
+                self.handle_intermediate_response(ctx, header, content, payloads);
+            }
+            return;
+        }
         self.requests.answered();
         if matches!(self.state, State::Deleting) && !matches!(self.active, Some(Active::DeleteIke))
         {
@@ -494,10 +628,8 @@ impl IkeSa {
             return;
         }
         match self.active.take() {
-            Some(Active::Child(request)) => {
-                self.handle_create_child_response(ctx, *request, payloads)
-            }
-            Some(Active::Ike(request)) => self.handle_rekey_ike_response(ctx, *request, payloads),
+            Some(Active::Child(request)) => self.handle_child_answer(ctx, *request, payloads),
+            Some(Active::Ike(request)) => self.handle_ike_answer(ctx, *request, payloads),
             Some(Active::DeleteChildren(spis)) => self.handle_delete_children_response(ctx, &spis),
             Some(Active::DeleteIke) => self.closed(ctx),
             Some(Active::Disown(spi)) => {
@@ -513,6 +645,20 @@ impl IkeSa {
     }
 
     // Tasks.
+
+    /// A packet wants a CHILD_SA.
+    pub(super) fn acquire(&mut self, wanted: Wanted) {
+        self.queue(Task::CreateChild(Arc::clone(&wanted.child)));
+        if self.wanted.iter().all(|other| other.child != wanted.child) {
+            self.wanted.push(wanted);
+        }
+    }
+
+    /// The packet that asked for a CHILD_SA by this policy, if one did.
+    pub(super) fn take_wanted(&mut self, child: &str) -> Option<Flow> {
+        let at = self.wanted.iter().position(|wanted| *wanted.child == *child)?;
+        Some(self.wanted.remove(at).flow)
+    }
 
     pub(super) fn queue(&mut self, task: Task) {
         if self.tasks.len() < limits::MAX_TASKS
@@ -569,6 +715,7 @@ impl IkeSa {
     pub(super) fn next_task(&mut self, ctx: &mut Ctx<'_>) {
         self.mind_message_ids(ctx);
         while matches!(self.state, State::Established | State::Replaced)
+            && self.pending.is_empty()
             && self.requests.next_id().is_some()
         {
             let due = |waiting: &Waiting| waiting.not_before.is_none_or(|at| at <= ctx.now);
@@ -623,6 +770,9 @@ impl IkeSa {
         }
         self.forget_active(ctx);
         self.forget_tasks(ctx);
+        if let (State::Deleting | State::Replaced, Some(peer)) = (&self.state, &self.peer) {
+            ctx.events.push_back(Event::IkeSaDeleted { peer: Arc::clone(&peer.name) });
+        }
         let linger =
             if self.session.is_some() { limits::CLOSED_LINGER } else { core::time::Duration::ZERO };
         self.state = State::Closed(ctx.now + linger);
@@ -663,6 +813,7 @@ impl IkeSa {
 
     /// Takes every CHILD_SA out of the SAD.
     pub(super) fn drop_children(&mut self, ctx: &mut Ctx<'_>) {
+        self.drop_pending(ctx);
         for mut child in core::mem::take(&mut self.children) {
             if let Some(update) = child.remove_outbound() {
                 ctx.sad(update);
@@ -711,7 +862,10 @@ impl IkeSa {
         let peer = self.peer.as_ref()?;
         let state = match &self.state {
             State::AuthSent(sent) if sent.unwanted => "DELETING",
-            State::InitSent(_) | State::InitAnswered(_) | State::AuthSent(_) => "CONNECTING",
+            State::InitSent(_)
+            | State::IntermediateSent(_)
+            | State::InitAnswered(_)
+            | State::AuthSent(_) => "CONNECTING",
             State::Established if matches!(self.active, Some(Active::Ike(_))) => "REKEYING",
             State::Established => "ESTABLISHED",
             State::Replaced | State::Deleting => "DELETING",
@@ -729,6 +883,7 @@ impl IkeSa {
             spi_r: self.spi_r,
             local_id: peer.local_id.clone(),
             peer_id: self.peer_identity.clone(),
+            eap_identity: self.eap_identity.clone(),
             path: self.path,
             nat_local: self.nat.local,
             nat_peer: self.nat.peer,
@@ -742,5 +897,12 @@ impl IkeSa {
                 .map(|child| child.status(now, rekeyed == Some(child.spi_inbound)))
                 .collect(),
         })
+    }
+}
+
+/// RFC 7296 §2.11: to where the request came from.
+fn send_again(ctx: &mut Ctx<'_>, path: Path, response: Vec<Vec<u8>>) {
+    for payload in response {
+        ctx.transmits.push_back(Transmit { path, payload, keepalive: false });
     }
 }

@@ -1,12 +1,14 @@
 //! Keying material: SKEYSEED and the keys of an IKE SA (RFC 7296 §2.14, §2.18), KEYMAT of CHILD_SAs
-//! (§2.17), and what a pre-shared key signs (§2.15).
+//! (§2.17), and what a pre-shared key signs (§2.15); with additional key exchanges (RFC 9370 §2.2) and the authentication of
+//! IKE_INTERMEDIATE (RFC 9242 §3.3.2).
 
 use crate::crypto::integ::Integ;
 use crate::crypto::prf::Prf;
 use crate::crypto::{Encr, Secret};
+use crate::ike::protect::Content;
 use crate::ipsec::suite::{IkeSuite, Suite};
-use crate::wire::ike::header::IkeSpi;
-use crate::wire::ike::numbers::{IntegId, PrfId};
+use crate::wire::ike::header::{Header, IkeSpi};
+use crate::wire::ike::numbers::{IntegId, PayloadType, PrfId};
 
 /// The keys of an IKE SA (RFC 7296 §2.14). `_i` and `_r` are its original initiator and responder.
 #[derive(Clone, Debug)]
@@ -41,13 +43,31 @@ impl IkeKeys {
     ) -> Option<Self> {
         // SKEYSEED = prf(Ni | Nr, g^ir). Nonces are public, so the key may lie about in a plain
         // vector.
-        let key = [nonce_i, nonce_r].concat();
-        let skeyseed = Prf::new(suite.prf)?.compute(&key, &[shared.expose()]);
+        let prf = Prf::new(suite.prf)?;
+        let skeyseed = prf.compute(&prf.nonce_key(nonce_i, nonce_r), &[shared.expose()]);
         Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
     }
 
+    /// The keys that follow these after another key exchange in IKE_INTERMEDIATE (RFC 9370 §2.2.2); nonces and SPIs are those of
+    /// IKE_SA_INIT. `None` if an algorithm of the suite is not ours.
+    #[must_use]
+    pub fn next(
+        &self,
+        suite: IkeSuite,
+        nonce_i: &[u8],
+        nonce_r: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+        shared: &Secret,
+    ) -> Option<Self> {
+        // SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni | Nr): the same as of a rekeyed IKE SA.
+        let (prf, old) = (suite.prf, &self.sk_d);
+        Self::derive_rekeyed(suite, prf, old, shared, &[], nonce_i, nonce_r, spi_i, spi_r)
+    }
+
     /// The keys of an IKE SA made by rekeying another in CREATE_CHILD_SA (RFC 7296 §2.18). Nonces
-    /// and SPIs are those of that exchange. `None` if an algorithm of the suite is not ours.
+    /// and SPIs are those of that exchange, `additional` the shared secrets of the IKE_FOLLOWUP_KE exchanges after it (RFC 9370
+    /// §2.2.4). `None` if an algorithm of the suite is not ours.
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "the inputs that RFC 7296 §2.18 names")]
     pub fn derive_rekeyed(
@@ -55,15 +75,17 @@ impl IkeKeys {
         old_prf: PrfId,
         old_sk_d: &Secret,
         shared: &Secret,
+        additional: &[Secret],
         nonce_i: &[u8],
         nonce_r: &[u8],
         spi_i: IkeSpi,
         spi_r: IkeSpi,
     ) -> Option<Self> {
         // RFC 7296 §2.18: SKEYSEED comes from the old IKE SA's PRF, what follows from the new
-        // one's.
-        let skeyseed =
-            Prf::new(old_prf)?.compute(old_sk_d.expose(), &[shared.expose(), nonce_i, nonce_r]);
+        // one's. RFC 9370 §2.2.4: SKEYSEED = prf(SK_d, SK(0) | Ni | Nr | SK(1) | ... SK(n)).
+        let mut seed = vec![shared.expose(), nonce_i, nonce_r];
+        seed.extend(additional.iter().map(Secret::expose));
+        let skeyseed = Prf::new(old_prf)?.compute(old_sk_d.expose(), &seed);
         Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
     }
 
@@ -112,14 +134,15 @@ pub struct ChildKeys {
 }
 
 /// KEYMAT of a CHILD_SA (RFC 7296 §2.17). `shared` is the shared secret of the CREATE_CHILD_SA that
-/// made it, if that had a key exchange; the nonces are that exchange's, or those of IKE_SA_INIT for
-/// the CHILD_SA of IKE_AUTH. `None` if an algorithm is not ours.
+/// made it, if that had a key exchange, `additional` those of the IKE_FOLLOWUP_KE exchanges after it (RFC 9370 §2.2.4); the nonces
+/// are that exchange's, or those of IKE_SA_INIT for the CHILD_SA of IKE_AUTH. `None` if an algorithm is not ours.
 #[must_use]
 pub fn child_keys(
     prf: PrfId,
     sk_d: &Secret,
     suite: Suite,
     shared: Option<&Secret>,
+    additional: &[Secret],
     nonce_i: &[u8],
     nonce_r: &[u8],
 ) -> Option<ChildKeys> {
@@ -127,12 +150,9 @@ pub fn child_keys(
         Suite::Ah(suite) => KeyLens { encr: 0, integ: Integ::key_len(suite.integ)? },
         Suite::Esp(suite) => KeyLens::of(suite.encr, suite.integ)?,
     };
-    let shared = shared.map_or(&[][..], Secret::expose);
-    let keymat = Prf::new(prf)?.plus(
-        sk_d.expose(),
-        &[shared, nonce_i, nonce_r],
-        2 * (lens.encr + lens.integ),
-    );
+    let mut seed = vec![shared.map_or(&[][..], Secret::expose), nonce_i, nonce_r];
+    seed.extend(additional.iter().map(Secret::expose));
+    let keymat = Prf::new(prf)?.plus(sk_d.expose(), &seed, 2 * (lens.encr + lens.integ));
     // RFC 7296 §2.17: initiator to responder first, and of one SA the encryption key first.
     let mut keys = Keys(keymat.expose());
     Some(ChildKeys {
@@ -148,8 +168,8 @@ pub fn child_keys(
 ///
 /// `message` is the signer's IKE_SA_INIT message as sent last, without non-ESP marker; `peer_nonce`
 /// the nonce of the other side; `sk_p` the signer's SK_pi or SK_pr; `id_payload_body` the signer's
-/// ID payload after its generic header (ID Type, RESERVED, data). Two of these compare in constant
-/// time. `None` if the PRF is not ours.
+/// ID payload after its generic header (ID Type, RESERVED, data); `int_auth` what [`IntAuth::octets`] has. Two of these compare
+/// in constant time. `None` if the PRF is not ours.
 #[must_use]
 pub fn psk_auth(
     prf: PrfId,
@@ -158,11 +178,12 @@ pub fn psk_auth(
     peer_nonce: &[u8],
     sk_p: &Secret,
     id_payload_body: &[u8],
+    int_auth: &[u8],
 ) -> Option<Secret> {
     let prf = Prf::new(prf)?;
     let key = prf.compute(psk.expose(), &[KEY_PAD]);
     let maced_id = prf.compute(sk_p.expose(), &[id_payload_body]);
-    Some(prf.compute(key.expose(), &[message, peer_nonce, maced_id.expose()]))
+    Some(prf.compute(key.expose(), &[message, peer_nonce, maced_id.expose(), int_auth]))
 }
 
 /// What a signature in an AUTH payload is made over (RFC 7296 §2.15): InitiatorSignedOctets or
@@ -174,10 +195,61 @@ pub fn signed_octets(
     peer_nonce: &[u8],
     sk_p: &Secret,
     id_payload_body: &[u8],
+    int_auth: &[u8],
 ) -> Option<Vec<u8>> {
     let maced_id = Prf::new(prf)?.compute(sk_p.expose(), &[id_payload_body]);
-    Some([message, peer_nonce, maced_id.expose()].concat())
+    Some([message, peer_nonce, maced_id.expose(), int_auth].concat())
 }
+
+/// What IKE_AUTH authenticates of IKE_INTERMEDIATE (RFC 9242 §3.3.2): IntAuth_i and IntAuth_r, as far as the exchanges have come.
+#[derive(Clone, Debug, Default)]
+pub struct IntAuth {
+    i: Vec<u8>,
+    r: Vec<u8>,
+    exchanges: u32,
+}
+
+impl IntAuth {
+    /// Takes the next message of these exchanges in, whole, however it travelled: its header and what is in its Encrypted payload.
+    /// `sk_p` is SK_pi or SK_pr of who sent it, of the keys that protect it. `None`, and nothing done, if the PRF is not ours.
+    ///
+    /// Payloads before the Encrypted payload, which no exchange has, are taken to be none.
+    pub fn add(
+        &mut self,
+        prf: PrfId,
+        sk_p: &Secret,
+        header: &Header,
+        content: &Content,
+    ) -> Option<()> {
+        let prf = Prf::new(prf)?;
+        // Length and Payload Length without IV, padding, Pad Length and ICV.
+        let payload_len = GENERIC_HEADER_LEN + content.plain.len();
+        let length = u32::try_from(Header::LEN + payload_len).ok()?;
+        let mut a = Vec::with_capacity(Header::LEN + GENERIC_HEADER_LEN);
+        Header { next_payload: PayloadType::SK, length, ..*header }.emit(&mut a);
+        a.extend_from_slice(&[content.first.0, 0]);
+        a.extend_from_slice(&u16::try_from(payload_len).ok()?.to_be_bytes());
+        let before = if header.flags.initiator { &mut self.i } else { &mut self.r };
+        *before = prf.compute(sk_p.expose(), &[before, &a, &content.plain]).expose().to_vec();
+        if header.flags.response {
+            self.exchanges += 1;
+        }
+        Some(())
+    }
+
+    /// What is appended to the octets that are signed; nothing if there was no such exchange.
+    #[must_use]
+    pub fn octets(&self) -> Vec<u8> {
+        if self.exchanges == 0 {
+            return Vec::new();
+        }
+        // RFC 9242 §3.2: the Message ID of IKE_AUTH is one more than that of the last such exchange, which began with 1.
+        let auth_mid = self.exchanges.saturating_add(1).to_be_bytes();
+        [self.i.as_slice(), &self.r, &auth_mid].concat()
+    }
+}
+
+const GENERIC_HEADER_LEN: usize = 4;
 
 /// RFC 7296 §2.15: 17 characters, no terminator.
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
@@ -216,14 +288,20 @@ impl Keys<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipsec::suite::{AhSuite, EspSuite};
+    use crate::ipsec::suite::{AddKe, AhSuite, EspSuite};
     use crate::wire::ike::numbers::{EncrId, EsnId, KeId};
 
     const GCM: Encr = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
     const CBC: Encr = Encr { id: EncrId::ENCR_AES_CBC, key_bits: Some(128) };
 
     const fn suite(encr: Encr, integ: IntegId) -> IkeSuite {
-        IkeSuite { encr, integ, prf: PrfId::PRF_HMAC_SHA2_384, ke: KeId::CURVE25519 }
+        IkeSuite {
+            encr,
+            integ,
+            prf: PrfId::PRF_HMAC_SHA2_384,
+            ke: KeId::CURVE25519,
+            addke: AddKe::NONE,
+        }
     }
 
     fn derive(suite: IkeSuite) -> Option<IkeKeys> {
@@ -256,7 +334,7 @@ mod tests {
         assert!(derive(suite(GCM, IntegId::AUTH_HMAC_SHA2_256_128)).is_none());
         assert!(derive(suite(CBC, IntegId::NONE)).is_none());
         let mut unknown = suite(GCM, IntegId::NONE);
-        unknown.prf = PrfId::PRF_AES128_XCBC;
+        unknown.prf = PrfId::PRF_HMAC_MD5;
         assert!(derive(unknown).is_none());
     }
 
@@ -280,7 +358,7 @@ mod tests {
             let suite = Suite::from(EspSuite { encr, integ, esn: EsnId::NO_ESN });
             let prf = PrfId::PRF_HMAC_SHA2_256;
             let sk_d = Secret::copy_of(&[7; 32]);
-            let keys = child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).unwrap();
+            let keys = child_keys(prf, &sk_d, suite, None, &[], &[1; 16], &[2; 16]).unwrap();
             assert_eq!((keys.encr_i.len(), keys.integ_i.len()), lens, "{suite}");
             assert_eq!((keys.encr_r.len(), keys.integ_r.len()), lens, "{suite}");
         }
@@ -288,7 +366,7 @@ mod tests {
         let suite = EspSuite { encr: chacha, integ: none, esn: EsnId::NO_ESN }.into();
         let sk_d = Secret::copy_of(&[7; 32]);
         let prf = PrfId::PRF_HMAC_SHA2_256;
-        assert!(child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).is_none());
+        assert!(child_keys(prf, &sk_d, suite, None, &[], &[1; 16], &[2; 16]).is_none());
     }
 
     #[test]
@@ -300,6 +378,7 @@ mod tests {
             PrfId::PRF_HMAC_SHA2_256,
             &old_sk_d,
             &shared,
+            &[Secret::copy_of(&[8; 32])],
             &[1; 32],
             &[2; 32],
             IkeSpi(3),
@@ -307,10 +386,56 @@ mod tests {
         )
         .unwrap();
         let old = Prf::new(PrfId::PRF_HMAC_SHA2_256).unwrap();
-        let skeyseed = old.compute(&[6; 32], &[&[5; 32], &[1; 32], &[2; 32]]);
+        let skeyseed = old.compute(&[6; 32], &[&[5; 32], &[1; 32], &[2; 32], &[8; 32]]);
         let seed = [&[1; 32][..], &[2; 32], &3u64.to_be_bytes(), &4u64.to_be_bytes()];
         let stream = Prf::new(new.prf).unwrap().plus(skeyseed.expose(), &seed, 48);
         assert_eq!(keys.sk_d, stream);
+    }
+
+    #[test]
+    fn int_auth_covers_header_and_content_of_every_message() {
+        use crate::wire::ike::header::Flags;
+        use crate::wire::ike::numbers::ExchangeType;
+
+        let prf = PrfId::PRF_HMAC_SHA2_256;
+        let header = |response: bool, id| {
+            let flags = Flags::new(!response, response);
+            Header::new(IkeSpi(3), IkeSpi(4), ExchangeType::IKE_INTERMEDIATE, flags, id)
+        };
+        let content = |byte| Content {
+            first: PayloadType::KE,
+            plain: zeroize::Zeroizing::new(vec![0, 0, 0, 5, byte]),
+        };
+        let (sk_pi, sk_pr) = (Secret::copy_of(&[1; 32]), Secret::copy_of(&[2; 32]));
+        let of = |messages: &[(bool, u32, u8)]| {
+            let mut int_auth = IntAuth::default();
+            for (response, id, byte) in messages {
+                let sk_p = if *response { &sk_pr } else { &sk_pi };
+                int_auth.add(prf, sk_p, &header(*response, *id), &content(*byte)).unwrap();
+            }
+            int_auth.octets()
+        };
+        assert!(of(&[]).is_empty(), "no exchange, nothing to add");
+        let one = of(&[(false, 1, 7), (true, 1, 8)]);
+        // RFC 9242 §3.3.2: prf(SK_pi1, A | P), with lengths that count neither IV nor padding nor ICV.
+        let mut a = vec![0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4];
+        a.extend_from_slice(&[46, 0x20, 43, 0x08, 0, 0, 0, 1, 0, 0, 0, 37, 34, 0, 0, 9]);
+        let prf = Prf::new(prf).unwrap();
+        let i1 = prf.compute(sk_pi.expose(), &[&a, &[0, 0, 0, 5, 7]]);
+        assert_eq!(one[..32], *i1.expose());
+        assert_eq!(one[64..], [0, 0, 0, 2], "Message ID of IKE_AUTH");
+        let two = of(&[(false, 1, 7), (true, 1, 8), (false, 2, 9), (true, 2, 10)]);
+        a[23] = 2;
+        let i2 = prf.compute(sk_pi.expose(), &[i1.expose(), &a, &[0, 0, 0, 5, 9]]);
+        assert_eq!(two[..32], *i2.expose());
+        assert_eq!(two[64..], [0, 0, 0, 3]);
+        for other in [
+            of(&[(false, 1, 6), (true, 1, 8)]),
+            of(&[(false, 1, 7), (true, 1, 9)]),
+            of(&[(false, 2, 7), (true, 1, 8)]),
+        ] {
+            assert_ne!(other, one);
+        }
     }
 
     #[test]
@@ -323,7 +448,7 @@ mod tests {
         ] {
             let suite = AhSuite { integ, esn: EsnId::ESN }.into();
             let prf = PrfId::PRF_HMAC_SHA2_256;
-            let keys = child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).unwrap();
+            let keys = child_keys(prf, &sk_d, suite, None, &[], &[1; 16], &[2; 16]).unwrap();
             assert!(keys.encr_i.is_empty() && keys.encr_r.is_empty());
             let keymat = Prf::new(prf).unwrap().plus(&[7; 32], &[&[1; 16], &[2; 16]], 2 * len);
             let both = [keys.integ_i.expose(), keys.integ_r.expose()].concat();
@@ -331,7 +456,7 @@ mod tests {
         }
         let suite = AhSuite { integ: IntegId::NONE, esn: EsnId::NO_ESN }.into();
         let prf = PrfId::PRF_HMAC_SHA2_256;
-        assert!(child_keys(prf, &sk_d, suite, None, &[1; 16], &[2; 16]).is_none());
+        assert!(child_keys(prf, &sk_d, suite, None, &[], &[1; 16], &[2; 16]).is_none());
     }
 
     #[test]
@@ -342,7 +467,7 @@ mod tests {
         let sk_d = Secret::copy_of(&[7; 32]);
         let keys = |shared: Option<&Secret>| {
             let prf = PrfId::PRF_HMAC_SHA2_256;
-            child_keys(prf, &sk_d, suite, shared, &[1; 16], &[2; 16]).unwrap()
+            child_keys(prf, &sk_d, suite, shared, &[], &[1; 16], &[2; 16]).unwrap()
         };
         let (a, b) = (keys(None), keys(Some(&Secret::copy_of(&[9; 32]))));
         assert_eq!(a.encr_i.len(), 16);

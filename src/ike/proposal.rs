@@ -1,12 +1,13 @@
 //! Negotiation of algorithms: SA payloads made from configured proposals, and the choice among a
-//! peer's (RFC 7296 §2.7, §3.3).
+//! peer's (RFC 7296 §2.7, §3.3); with additional key exchanges (RFC 9370 §2.2.1).
 //!
 //! An offer is read leniently where RFC 7296 §3.3.6 says so (a transform or a proposal that we do
 //! not understand is passed over); an answer to our own offer is read strictly.
 
+use crate::ike::limits;
 use crate::ipsec::Spi;
 use crate::ipsec::suite::{
-    AhSuite, ChildProposal, Encr, EspSuite, IkeProposal, IkeSuite, Protocol, Suite,
+    ADDKES, AddKe, AhSuite, ChildProposal, Encr, EspSuite, IkeProposal, IkeSuite, Protocol, Suite,
 };
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{EsnId, IntegId, KeId, PrfId, ProtocolId, TransformType};
@@ -25,6 +26,8 @@ pub struct Chosen<S> {
     /// Group of the key exchange: for an IKE SA always there, for a CHILD_SA with perfect forward
     /// secrecy.
     pub ke: Option<KeId>,
+    /// The key exchanges after that one.
+    pub addke: AddKe,
     /// The peer listed NONE as an integrity algorithm, or as a group, and that is what was chosen:
     /// the answer has exactly one transform of each type in the offer (RFC 7296 §2.7), so it lists
     /// NONE too.
@@ -38,6 +41,21 @@ pub struct ListedNone {
     pub integ: bool,
     /// Key exchange.
     pub ke: bool,
+    /// ADDKE1 to ADDKE7.
+    pub addke: [bool; ADDKES],
+}
+
+/// What the offer of an IKE SA is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// IKE_SA_INIT, whose peers both have IKE_INTERMEDIATE (RFC 9242 §3.1), or do not. Without it there are no additional key
+    /// exchanges (RFC 9370 §2.2.1).
+    First {
+        /// Whether both have it.
+        intermediate: bool,
+    },
+    /// CREATE_CHILD_SA, which replaces another IKE SA.
+    Rekeyed,
 }
 
 /// Our offer for an IKE SA. `spi` is ours when an IKE SA is rekeyed; the first has none in it (RFC
@@ -50,12 +68,13 @@ pub fn ike_offer(ours: &[IkeProposal], spi: Option<IkeSpi>) -> Sa {
         transforms.extend(ours.integ.iter().copied().map(integ));
         transforms.extend(ours.prf.iter().copied().map(prf));
         transforms.extend(ours.ke.iter().copied().map(ke));
+        transforms.extend(addke_offer(&ours.addke));
         Proposal { number, protocol: ProtocolId::IKE, spi: spi.clone(), transforms }
     });
     Sa { proposals: proposals.collect() }
 }
 
-/// Our offer for a CHILD_SA that will receive on `spi`. Without `with_ke` there are no groups in it,
+/// Our offer for a CHILD_SA that will receive on `spi`. Without `with_ke` there are no key exchanges in it,
 /// as in IKE_AUTH (RFC 7296 §1.2).
 #[must_use]
 pub fn child_offer(ours: &[ChildProposal], spi: Spi, with_ke: bool) -> Sa {
@@ -64,6 +83,7 @@ pub fn child_offer(ours: &[ChildProposal], spi: Spi, with_ke: bool) -> Sa {
         transforms.extend(ours.integ.iter().copied().map(integ));
         if with_ke {
             transforms.extend(ours.ke.iter().copied().map(ke));
+            transforms.extend(addke_offer(&ours.addke));
         }
         transforms.extend(ours.esn.iter().copied().map(esn));
         let protocol = ours.protocol.id();
@@ -74,17 +94,16 @@ pub fn child_offer(ours: &[ChildProposal], spi: Spi, with_ke: bool) -> Sa {
 
 /// The responder's choice for an IKE SA: the first of our proposals that one of the peer's meets,
 /// and in it the first of our algorithms that is offered. Only the group of the peer's KE payload,
-/// `peer_ke`, goes before our first one, because it saves a round trip. `rekey` says that this is
-/// CREATE_CHILD_SA.
+/// `peer_ke`, goes before our first one, because it saves a round trip.
 #[must_use]
 pub fn choose_ike(
     ours: &[IkeProposal],
     offer: &Sa,
-    rekey: bool,
+    made: Made,
     peer_ke: Option<KeId>,
 ) -> Option<Chosen<IkeSuite>> {
     ours.iter().find_map(|ours| {
-        offer.proposals.iter().find_map(|theirs| match_ike(ours, theirs, rekey, peer_ke))
+        offer.proposals.iter().find_map(|theirs| match_ike(ours, theirs, made, peer_ke))
     })
 }
 
@@ -111,6 +130,7 @@ pub fn answer_ike(chosen: &Chosen<IkeSuite>, spi: Option<IkeSpi>) -> Sa {
         transforms.push(integ(suite.integ));
     }
     transforms.extend([prf(suite.prf), ke(suite.ke)]);
+    transforms.extend(addke_answer(suite.addke, chosen.listed_none.addke));
     let spi = ike_spi_field(spi);
     Sa {
         proposals: vec![Proposal {
@@ -144,6 +164,7 @@ pub fn answer_child(chosen: &Chosen<Suite>, spi: Spi) -> Sa {
     } else if chosen.listed_none.ke {
         transforms.push(ke(KeId::NONE));
     }
+    transforms.extend(addke_answer(chosen.addke, chosen.listed_none.addke));
     transforms.push(esn(esn_id));
     Sa {
         proposals: vec![Proposal {
@@ -159,9 +180,9 @@ pub fn answer_child(chosen: &Chosen<Suite>, spi: Spi) -> Sa {
 /// type, all of them among those of our proposal with that number (RFC 7296 §3.3.6). `None` ends
 /// the exchange.
 #[must_use]
-pub fn accept_ike(ours: &[IkeProposal], answer: &Sa, rekey: bool) -> Option<Chosen<IkeSuite>> {
+pub fn accept_ike(ours: &[IkeProposal], answer: &Sa, made: Made) -> Option<Chosen<IkeSuite>> {
     let theirs = only_proposal(answer)?;
-    match_ike(numbered(ours, theirs.number)?, theirs, rekey, None)
+    match_ike(numbered(ours, theirs.number)?, theirs, made, None)
 }
 
 /// The initiator's check of the answer to [`child_offer`]; `with_ke` as there.
@@ -177,9 +198,10 @@ pub fn accept_child(ours: &[ChildProposal], answer: &Sa, with_ke: bool) -> Optio
 fn match_ike(
     ours: &IkeProposal,
     theirs: &Proposal,
-    rekey: bool,
+    made: Made,
     peer_ke: Option<KeId>,
 ) -> Option<Chosen<IkeSuite>> {
+    let rekey = made == Made::Rekeyed;
     let spi_fits = match <[u8; 8]>::try_from(theirs.spi.as_slice()) {
         Ok(spi) => rekey && spi != [0; 8],
         Err(_) => !rekey && theirs.spi.is_empty(),
@@ -198,14 +220,18 @@ fn match_ike(
     let group = peer_ke
         .filter(|id| ours.ke.contains(id) && usable(*id))
         .or_else(|| first(&ours.ke, usable))?;
+    let allowed = made != Made::First { intermediate: false };
+    let addke = offer.addke(&ours.addke, group, allowed)?;
     Some(Chosen {
         number: theirs.number,
-        suite: IkeSuite { encr, integ, prf, ke: group },
+        suite: IkeSuite { encr, integ, prf, ke: group, addke },
         peer_spi: theirs.spi.clone(),
         ke: Some(group),
+        addke,
         listed_none: ListedNone {
             integ: integ == IntegId::NONE && offer.has_type(TransformType::INTEG),
             ke: false,
+            addke: offer.listed_none(addke),
         },
     })
 }
@@ -244,14 +270,19 @@ fn match_child(
     // RFC 7296 §1.2 allows no group but NONE in IKE_AUTH. We pass over what a peer lists there all
     // the same: no key exchange can come of it, and the answer has none.
     let group = if with_ke { offer.child_ke(&ours.ke, peer_ke)? } else { KeId::NONE };
+    // Additional ones follow the first (RFC 9370 §2.2.4): without that there are none.
+    let addke =
+        if with_ke { offer.addke(&ours.addke, group, group != KeId::NONE)? } else { AddKe::NONE };
     Some(Chosen {
         number: theirs.number,
         suite,
         peer_spi: theirs.spi.clone(),
         ke: (group != KeId::NONE).then_some(group),
+        addke,
         listed_none: ListedNone {
             integ: integ == IntegId::NONE && offer.has_type(TransformType::INTEG),
             ke: group == KeId::NONE && offer.has(ke(KeId::NONE)),
+            addke: if with_ke { offer.listed_none(addke) } else { [false; ADDKES] },
         },
     })
 }
@@ -264,7 +295,10 @@ impl<'a> Offer<'a> {
     /// unacceptable then, and a type that does not belong to the protocol (§3.3.3) is no better
     /// than an unknown one.
     fn of(proposal: &'a Proposal, types: &[TransformType]) -> Option<Self> {
-        let known = |transform: &Transform| types.contains(&transform.transform_type);
+        let known = |transform: &Transform| {
+            types.contains(&transform.transform_type)
+                || ADDKE_TYPES.contains(&transform.transform_type)
+        };
         proposal.transforms.iter().all(known).then_some(Self(&proposal.transforms))
     }
 
@@ -310,6 +344,93 @@ impl<'a> Offer<'a> {
         }
         peer_ke.filter(|id| ours.contains(id) && usable(*id)).or_else(|| first(ours, usable))
     }
+
+    /// The additional key exchanges beside `ke`; unless they are `allowed`, only their absence fits. `None` if nothing does.
+    fn addke(&self, ours: &[Vec<KeId>; ADDKES], ke: KeId, allowed: bool) -> Option<AddKe> {
+        let mut chosen = AddKe::NONE;
+        let mut steps = limits::MAX_ADDKE_STEPS;
+        self.addke_from(0, ours, ke, allowed, &mut chosen, &mut steps).then_some(chosen)
+    }
+
+    /// Chooses from the method with index `at` on. RFC 9370 §2.2.1: none twice, but for NONE.
+    fn addke_from(
+        &self,
+        at: usize,
+        ours: &[Vec<KeId>; ADDKES],
+        ke: KeId,
+        allowed: bool,
+        chosen: &mut AddKe,
+        steps: &mut u32,
+    ) -> bool {
+        let (Some(ours_here), Some(kind)) = (ours.get(at), ADDKE_TYPES.get(at)) else {
+            return true;
+        };
+        let none_is_offered =
+            !self.has_type(*kind) || self.has(Transform::new(*kind, KeId::NONE.0));
+        let none = [KeId::NONE];
+        let candidates = if ours_here.is_empty() { &none[..] } else { ours_here };
+        for id in candidates {
+            let Some(left) = steps.checked_sub(1) else { return false };
+            *steps = left;
+            let fits = if *id == KeId::NONE {
+                none_is_offered
+            } else {
+                allowed
+                    && *id != ke
+                    && !chosen.0.iter().take(at).any(|before| before == id)
+                    && self.has(Transform::new(*kind, id.0))
+            };
+            if !fits {
+                continue;
+            }
+            if let Some(here) = chosen.0.get_mut(at) {
+                *here = *id;
+            }
+            if self.addke_from(at + 1, ours, ke, allowed, chosen, steps) {
+                return true;
+            }
+        }
+        if let Some(here) = chosen.0.get_mut(at) {
+            *here = KeId::NONE;
+        }
+        false
+    }
+
+    /// For which of ADDKE1 to ADDKE7 NONE was chosen from an offer that lists it.
+    fn listed_none(&self, chosen: AddKe) -> [bool; ADDKES] {
+        let mut listed = [false; ADDKES];
+        for ((listed, kind), method) in listed.iter_mut().zip(ADDKE_TYPES).zip(chosen.0) {
+            *listed = method == KeId::NONE && self.has(Transform::new(kind, KeId::NONE.0));
+        }
+        listed
+    }
+}
+
+/// Transform types of the additional key exchanges, in their order.
+const ADDKE_TYPES: [TransformType; ADDKES] = [
+    TransformType::ADDKE1,
+    TransformType::ADDKE2,
+    TransformType::ADDKE3,
+    TransformType::ADDKE4,
+    TransformType::ADDKE5,
+    TransformType::ADDKE6,
+    TransformType::ADDKE7,
+];
+
+fn addke_offer(ours: &[Vec<KeId>; ADDKES]) -> impl Iterator<Item = Transform> {
+    ADDKE_TYPES
+        .into_iter()
+        .zip(ours)
+        .flat_map(|(kind, methods)| methods.iter().map(move |id| Transform::new(kind, id.0)))
+}
+
+fn addke_answer(chosen: AddKe, listed_none: [bool; ADDKES]) -> impl Iterator<Item = Transform> {
+    ADDKE_TYPES
+        .into_iter()
+        .zip(chosen.0)
+        .zip(listed_none)
+        .filter(|((_, id), listed)| *id != KeId::NONE || *listed)
+        .map(|((kind, id), _)| Transform::new(kind, id.0))
 }
 
 /// The proposal of an answer: the only one, with no transform type twice (RFC 7296 §2.7).

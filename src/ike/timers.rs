@@ -14,8 +14,10 @@ use crate::ipsec::{SadUpdate, Spi};
 impl IkeSa {
     /// The earliest thing that this IKE SA waits for.
     pub(super) fn deadline(&self) -> Option<(Instant, TimerKind)> {
-        let mut all: Vec<(Option<Instant>, TimerKind)> =
-            vec![(self.requests.deadline(), TimerKind::Retransmit)];
+        let mut all: Vec<(Option<Instant>, TimerKind)> = vec![
+            (self.requests.deadline(), TimerKind::Retransmit),
+            (self.fragmentation.deadline(), TimerKind::Reassembly),
+        ];
         match self.state {
             State::Closed(until) => return Some((until, TimerKind::Linger)),
             State::InitAnswered(_) => {
@@ -28,9 +30,13 @@ impl IkeSa {
                 all.push((self.keepalive_at, TimerKind::Keepalive));
             }
             State::Replaced => all.push((self.expire_at, TimerKind::Expire)),
-            State::InitSent(_) | State::AuthSent(_) | State::Deleting => {}
+            State::InitSent(ref init) => {
+                all.push((init.puzzle.as_ref().map(|(_, due)| *due), TimerKind::Puzzle));
+            }
+            State::IntermediateSent(_) | State::AuthSent(_) | State::Deleting => {}
         }
-        if self.requests.is_idle() {
+        all.extend(self.pending.iter().map(|pending| (Some(pending.until), TimerKind::HalfOpen)));
+        if self.requests.is_idle() && self.pending.is_empty() {
             all.extend(self.tasks.iter().map(|waiting| (waiting.not_before, TimerKind::Retry)));
         }
         for child in &self.children {
@@ -51,25 +57,27 @@ impl IkeSa {
     fn liveness_at(&self) -> Option<Instant> {
         let delay = self.peer.as_ref()?.ike.dpd_delay?;
         // A request under way is a liveness check itself (RFC 7296 §2.4).
-        self.requests.is_idle().then(|| self.last_heard + delay)
+        let idle = self.requests.is_idle() && self.pending.is_empty();
+        idle.then(|| self.last_heard + delay)
     }
 
     pub(super) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
+        self.fragmentation.expire(now);
         match self.requests.again(now, self.how) {
             Again::Wait => {}
             Again::GiveUp(tries) => {
                 self.give_up(ctx, tries);
                 return;
             }
-            Again::Send(datagram, tries) => {
+            Again::Send(datagrams, tries) => {
                 if self.hint_is_due(tries) {
                     self.give_up(ctx, tries);
                     return;
                 }
                 let peer = self.peer_name();
                 ctx.events.push_back(Event::Progress { peer, phase: Phase::Retransmit { tries } });
-                self.transmit(ctx, datagram);
+                self.request_again(ctx, datagrams, tries);
             }
         }
         if matches!(self.state, State::InitAnswered(_))
@@ -78,6 +86,8 @@ impl IkeSa {
             self.state = State::Closed(now);
             return;
         }
+        self.work_on_puzzle(ctx);
+        self.expire_pending(ctx);
         self.tend_children(ctx);
         if self.is_established() {
             if self.expire_at.is_some_and(|at| at <= now) {
@@ -193,6 +203,8 @@ impl IkeSa {
         } else {
             let exchange = if matches!(self.state, State::AuthSent(_)) {
                 "IKE_AUTH"
+            } else if matches!(self.state, State::IntermediateSent(_)) {
+                "IKE_INTERMEDIATE"
             } else if matches!(self.active, Some(Active::Child(_) | Active::Ike(_))) {
                 "CREATE_CHILD_SA"
             } else {

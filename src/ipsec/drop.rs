@@ -45,8 +45,12 @@ drop_reasons! {
     NoPolicy = "no-policy", "no policy matches";
     /// The SPD says DISCARD.
     PolicyDiscard = "policy-discard", "the policy says DISCARD";
-    /// The policy has no outbound SA (yet); IKE is asked for one.
-    NoOutboundSa = "no-outbound-sa", "no outbound SA for the policy yet";
+    /// The policy has no outbound SA yet, for which IKE is asked, and there is no room for more packets that wait.
+    NoOutboundSa = "no-outbound-sa", "no outbound SA for the policy yet, and no room to wait for one";
+    /// It waited for an outbound SA, and none could be made.
+    AcquireFailed = "acquire-failed", "waited for an outbound SA that could not be made";
+    /// It waited too long for an outbound SA.
+    AcquireLate = "acquire-late", "waited too long for an outbound SA";
     /// The policy matches, but the peer narrowed the selectors of its SAs, and none of them takes the packet.
     OutboundSelectorMismatch = "outbound-selector-mismatch", "outside the selectors that the peer agreed to";
     /// Larger than what fits into the tunnel, and not to be fragmented; answered with ICMP where allowed.

@@ -39,6 +39,37 @@ impl TrafficSelector {
         Self { protocol: 0, start_port: 0, end_port: u16::MAX, start_addr: addr, end_addr: addr }
     }
 
+    /// The selectors of one packet: its source, its destination (RFC 7296 §2.9). A packet without ports has OPAQUE ones if its
+    /// protocol has any.
+    #[must_use]
+    pub fn of(flow: &Flow) -> (Self, Self) {
+        let has_ports = matches!(
+            NextHeader(flow.protocol),
+            NextHeader::TCP | NextHeader::UDP | NextHeader::SCTP
+        );
+        let ports = |port: Option<u16>| match port {
+            Some(port) => (port, port),
+            None if has_ports => (u16::MAX, 0),
+            None => (0, u16::MAX),
+        };
+        let side = |addr, (start_port, end_port)| Self {
+            protocol: flow.protocol,
+            start_port,
+            end_port,
+            start_addr: addr,
+            end_addr: addr,
+        };
+        let (src, dst) = match NextHeader(flow.protocol) {
+            // RFC 7296 §3.13.1: type and code; both ends have them, since an answer has others.
+            NextHeader::ICMP | NextHeader::ICMPV6 | NextHeader::MOBILITY => {
+                let kind = flow.ports.map(|(kind, code)| (kind & 0xff) << 8 | (code & 0xff));
+                (ports(kind), (0, u16::MAX))
+            }
+            _ => (ports(flow.ports.map(|(src, _)| src)), ports(flow.ports.map(|(_, dst)| dst))),
+        };
+        (side(flow.src, src), side(flow.dst, dst))
+    }
+
     /// Whether the port is ANY, which includes OPAQUE (RFC 4301 §4.4.1).
     #[must_use]
     pub const fn is_any_port(&self) -> bool {
@@ -93,6 +124,20 @@ impl TrafficSelector {
                 }
                 _ => self.contains_port(flow.ports.map(|(_, dst)| dst)),
             }
+    }
+
+    /// The types of ICMP, if that is what it has: every code of a range of types, or one code of one.
+    const fn icmp_kinds(&self) -> Option<(u16, u16)> {
+        if !matches!(NextHeader(self.protocol), NextHeader::ICMP | NextHeader::ICMPV6)
+            || self.is_any_port()
+        {
+            return None;
+        }
+        let whole = self.start_port & 0xff == 0 && self.end_port & 0xff == 0xff;
+        if whole || self.start_port == self.end_port {
+            return Some((self.start_port >> 8, self.end_port >> 8));
+        }
+        None
     }
 
     const fn contains_protocol(&self, protocol: u8) -> bool {
@@ -208,7 +253,8 @@ fn cover(start: u128, end: u128, width: u8) -> Vec<(u128, u8)> {
     prefixes
 }
 
-/// `10.1.0.0/16`, `10.1.0.0/16[udp/53]`, `10.0.0.1-10.0.0.9[tcp/1000-2000]`, `fd01::/64[icmpv6]`.
+/// `10.1.0.0/16`, `10.1.0.0/16[udp/53]`, `10.0.0.1-10.0.0.9[tcp/1000-2000]`, `fd01::/64[icmpv6]`, `10.1.0.0/16[icmp/8]`,
+/// `10.1.0.0/16[icmp/3.4]`.
 impl fmt::Display for TrafficSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.prefixes().as_slice() {
@@ -228,6 +274,12 @@ impl fmt::Display for TrafficSelector {
         }
         if self.is_opaque_port() {
             f.write_str("/opaque")?;
+        } else if let Some((first, last)) = self.icmp_kinds() {
+            match (first == last, self.start_port == self.end_port) {
+                (_, true) => write!(f, "/{first}.{}", self.start_port & 0xff)?,
+                (true, false) => write!(f, "/{first}")?,
+                (false, false) => write!(f, "/{first}-{last}")?,
+            }
         } else if self.start_port == self.end_port {
             write!(f, "/{}", self.start_port)?;
         } else if !self.is_any_port() {

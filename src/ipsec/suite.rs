@@ -54,6 +54,31 @@ pub struct IkeSuite {
     pub prf: PrfId,
     /// Key exchange.
     pub ke: KeId,
+    /// Key exchanges after that one.
+    pub addke: AddKe,
+}
+
+/// How many additional key exchanges an SA can have (RFC 9370 §2.2.1).
+pub const ADDKES: usize = 7;
+
+/// Additional key exchanges of an SA (RFC 9370): the methods of ADDKE1 to ADDKE7, [`KeId::NONE`] where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddKe(pub [KeId; ADDKES]);
+
+impl AddKe {
+    /// None at all.
+    pub const NONE: Self = Self([KeId::NONE; ADDKES]);
+
+    /// The methods, in the order in which they are carried out.
+    pub fn methods(self) -> impl Iterator<Item = KeId> {
+        self.0.into_iter().filter(|method| *method != KeId::NONE)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
 }
 
 /// One proposal for an IKE SA, as configured: for each transform type what is acceptable, in order of preference.
@@ -67,6 +92,9 @@ pub struct IkeProposal {
     pub prf: Vec<PrfId>,
     /// Key exchange, never empty.
     pub ke: Vec<KeId>,
+    /// Additional key exchanges: for each of ADDKE1 to ADDKE7 what is acceptable, [`KeId::NONE`] if it may be left out; empty for
+    /// none.
+    pub addke: [Vec<KeId>; ADDKES],
 }
 
 /// One proposal for a CHILD_SA, as configured: for each transform type what is acceptable, in order of preference.
@@ -80,6 +108,8 @@ pub struct ChildProposal {
     pub integ: Vec<IntegId>,
     /// Key exchange on rekey (PFS); empty for none. Left out in IKE_AUTH (RFC 7296 §1.2).
     pub ke: Vec<KeId>,
+    /// Additional key exchanges beside that one, as with IKE.
+    pub addke: [Vec<KeId>; ADDKES],
     /// Extended sequence numbers, never empty.
     pub esn: Vec<EsnId>,
 }
@@ -185,6 +215,17 @@ impl fmt::Display for IkeSuite {
         if self.integ != IntegId::NONE {
             write!(f, "/{}", self.integ)?;
         }
-        write!(f, "/{}/{}", self.prf, self.ke)
+        write!(f, "/{}/{}", self.prf, self.ke)?;
+        fmt::Display::fmt(&self.addke, f)
+    }
+}
+
+/// `/KE1_ML_KEM_768`, in strongSwan's words; nothing for none.
+impl fmt::Display for AddKe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, method) in (1..).zip(self.0).filter(|(_, method)| *method != KeId::NONE) {
+            write!(f, "/KE{number}_{method}")?;
+        }
+        Ok(())
     }
 }

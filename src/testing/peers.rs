@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::crypto::Secret;
 use crate::ike::WallClock;
 use crate::ipsec::pad::{
-    Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
+    Auth, ChildPolicy, EncapPolicy, FragmentPolicy, Identity, IkePolicy, Peer, PeerAddress,
+    StartPolicy,
 };
 use crate::ipsec::suite::{ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
 use crate::ipsec::{
@@ -61,6 +62,8 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
             retransmit_timeout: Duration::from_secs(1),
             retransmit_base_percent: 180,
             retransmit_tries: 5,
+            // So large that each message is one datagram; tests of fragments say otherwise.
+            fragmentation: FragmentPolicy { size: u16::MAX, ..FragmentPolicy::default() },
         },
         children: vec![child("lan", 1, &[subnet(here)], &[subnet(there)])],
     }
@@ -116,6 +119,7 @@ pub fn ike_proposal() -> IkeProposal {
         integ: Vec::new(),
         prf: vec![PrfId::PRF_HMAC_SHA2_256],
         ke: vec![KeId::CURVE25519],
+        addke: Default::default(),
     }
 }
 
@@ -127,6 +131,7 @@ pub fn esp_proposal() -> ChildProposal {
         encr: vec![AES_GCM_256],
         integ: Vec::new(),
         ke: Vec::new(),
+        addke: Default::default(),
         esn: vec![EsnId::NO_ESN],
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ipsecd::config::keys::{KEYS, SECTIONS};
-use ipsecd::config::{DEFAULT_ESP, DEFAULT_IKE};
+use ipsecd::config::{DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE};
 
 fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -54,12 +54,22 @@ fn the_example_of_all_options_of_manual_keys_sets_each_of_them() {
 }
 
 #[test]
+fn the_example_of_several_child_sas_sets_every_key_of_theirs() {
+    let table: toml::Table = file("conf/children.conf").parse().unwrap();
+    let children = table["child"].as_array().unwrap();
+    for key in KEYS.iter().filter(|key| key.section == "child") {
+        assert!(children.iter().any(|child| child.get(key.name).is_some()), "{key:?}");
+    }
+}
+
+#[test]
 fn the_example_of_all_options_sets_every_key() {
     let text = file("conf/all-options.conf");
     let table: toml::Table = text.parse().unwrap();
     // A psk and certificates do not go together: these have an example of their own.
     let certificate = file("conf/certificate.conf");
-    for key in KEYS.iter().filter(|key| key.section != "manual") {
+    let eap = [file("conf/eap-server.conf"), file("conf/eap-client.conf")].concat();
+    for key in KEYS.iter().filter(|key| !["child", "manual"].contains(&key.section)) {
         let of_certificates = [
             "cert",
             "key",
@@ -80,6 +90,13 @@ fn the_example_of_all_options_sets_every_key() {
                     || line.contains(&format!("{{ {word} = "))
             };
             assert!(certificate.lines().any(set), "{key:?} is not in certificate.conf");
+            continue;
+        }
+        if key.section == "auth" && first.starts_with("eap-") {
+            let word = key.name.rsplit('.').next().unwrap();
+            let heading = format!("[[auth.{word}]]");
+            let set = |line: &str| line.trim_start_matches(['#', ' ']).contains(word);
+            assert!(eap.contains(&heading) || eap.lines().any(set), "{key:?} has no example");
             continue;
         }
         let holder = match key.section {
@@ -112,6 +129,10 @@ fn the_examples_in_the_list_of_keys_are_right() {
         }
         let holder = match key.section {
             "" => &mut table,
+            "child" => {
+                table.insert("child".to_owned(), vec![toml::Table::new()].into());
+                table["child"][0].as_table_mut().unwrap()
+            }
             "manual" => table["manual"][0].as_table_mut().unwrap(),
             section => table
                 .entry(section)
@@ -142,7 +163,7 @@ fn the_examples_in_the_list_of_keys_are_right() {
 #[test]
 fn the_reference_names_the_default_proposals() {
     let text = file("docs/configuration.md");
-    for proposal in DEFAULT_IKE.iter().chain(DEFAULT_ESP) {
+    for proposal in DEFAULT_IKE.iter().chain(DEFAULT_ESP).chain(DEFAULT_AH) {
         assert!(text.contains(proposal), "{proposal}");
     }
 }

@@ -11,6 +11,7 @@ mod captures;
 mod esp_flips;
 mod esp_scapy;
 mod fragments;
+mod hold;
 mod inbound;
 mod kinds;
 mod mtu;

@@ -54,11 +54,12 @@ fn transport_mode_and_ah_are_negotiated_and_carry_traffic() {
         };
         let wire = Capture::start(&lab.router, &lab.a.wire(), &lab.dir().join("wire.pcap"));
         let a = Ipsecd::start(&lab.a, &peer(&lab.a, &lab.b));
-        let b = Ipsecd::start(&lab.b, &peer(&lab.b, &lab.a));
-        std::thread::scope(|scope| {
-            scope.spawn(|| b.must_up());
-            a.must_up();
-        });
+        let mut there = peer(&lab.b, &lab.a);
+        there.esp += "\nstart = \"respond\"";
+        let b = Ipsecd::start(&lab.b, &there);
+        b.must_up();
+        a.must_up();
+        b.up_within(Duration::from_secs(2));
         for round in 0..2 {
             if transport {
                 hosts_exchange_traffic(&lab, v6);

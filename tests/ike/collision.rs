@@ -38,7 +38,18 @@ struct Explore {
     acts: Vec<(Side, Act)>,
     order: Order,
     losses: usize,
-    pfs: bool,
+    keys: Keys,
+}
+
+/// The key exchanges of what is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    /// None for CHILD_SAs.
+    Plain,
+    /// One for each.
+    Pfs,
+    /// Two for each (RFC 9370).
+    Additional,
 }
 
 /// What can happen next.
@@ -78,9 +89,9 @@ impl Explore {
     /// Runs one path: the choices of `path`, then the first of each. Returns each choice with how many there were.
     fn walk(&self, seed: u64, path: &[usize], traced: bool) -> (Pair, Vec<(usize, usize, Step)>) {
         let mut pair = if self.acts.iter().any(|(_, act)| *act == Act::CreateChild) {
-            start_without_child(seed, self.pfs, traced)
+            start_without_child(seed, self.keys, traced)
         } else {
-            start(seed, self.pfs, traced)
+            start(seed, self.keys, traced)
         };
         let mut pending: Vec<usize> = (1..self.acts.len()).collect();
         let mut losses = self.losses;
@@ -141,16 +152,20 @@ impl Explore {
     }
 }
 
-fn start(seed: u64, pfs: bool, traced: bool) -> Pair {
-    start_with(seed, pfs, traced, StartPolicy::Now)
+fn start(seed: u64, keys: Keys, traced: bool) -> Pair {
+    start_with(seed, keys, traced, StartPolicy::Now)
 }
 
-fn start_with(seed: u64, pfs: bool, traced: bool, policy: StartPolicy) -> Pair {
+fn start_with(seed: u64, keys: Keys, traced: bool, policy: StartPolicy) -> Pair {
     let (mut a, mut b) = (peers::site_a(), peers::site_b());
     for peer in [&mut a, &mut b] {
         peer.children[0].start = policy;
-        if pfs {
+        if keys != Keys::Plain {
             peer.children[0].proposals[0].ke = vec![KeId::CURVE25519];
+        }
+        if keys == Keys::Additional {
+            peer.children[0].proposals[0].addke[0] = vec![KeId::ML_KEM_512];
+            peer.ike.proposals[0].addke[0] = vec![KeId::ML_KEM_512];
         }
     }
     let mut pair = Pair::with(seed, LinkConfig::PERFECT, a, b);
@@ -165,8 +180,8 @@ fn start_with(seed: u64, pfs: bool, traced: bool, policy: StartPolicy) -> Pair {
 }
 
 /// The CHILD_SA is deleted, and does not come back by itself.
-fn start_without_child(seed: u64, pfs: bool, traced: bool) -> Pair {
-    let mut pair = start_with(seed, pfs, traced, StartPolicy::OnTraffic);
+fn start_without_child(seed: u64, keys: Keys, traced: bool) -> Pair {
+    let mut pair = start_with(seed, keys, traced, StartPolicy::OnTraffic);
     let spi = only_child(&pair, A).spi_inbound;
     pair.hold = false;
     pair.notice(A, Notice::Expire { spi, hard: true });
@@ -219,11 +234,11 @@ fn agreed(pair: &Pair) -> Result<(), Violation> {
     pair.check_established(children)
 }
 
-fn in_every_order(acts: [Act; 2], pfs: bool, check: fn(&Pair) -> Result<(), Violation>) {
+fn in_every_order(acts: [Act; 2], keys: Keys, check: fn(&Pair) -> Result<(), Violation>) {
     let [first, second] = acts;
     // Either side may be the first to begin; the nonces, and so who wins, follow from the seed.
     for acts in [[(A, first), (B, second)], [(B, first), (A, second)]] {
-        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, pfs };
+        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, keys };
         let mut paths = 0;
         for seed in 0..4 {
             paths += base.run(seed, check);
@@ -235,41 +250,56 @@ fn in_every_order(acts: [Act; 2], pfs: bool, check: fn(&Pair) -> Result<(), Viol
     }
 }
 
+/// With additional key exchanges there are too many orders to lose a message in each, or to let any be the next.
+fn with_additional(acts: [Act; 2], check: fn(&Pair) -> Result<(), Violation>) {
+    let [first, second] = acts;
+    for (seed, acts) in
+        [[(A, first), (B, second)], [(B, first), (A, second)]].into_iter().enumerate()
+    {
+        let seed = 2 * seed as u64;
+        let keys = Keys::Additional;
+        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, keys };
+        let paths = base.run(seed, check) + base.run(seed + 1, check);
+        assert!(paths > 20, "{acts:?}: only {paths} paths");
+    }
+}
+
 /// Two acts of one side, the second waiting for the window or not, against one of the other.
 fn two_against_one(two: [Act; 2], one: Act, check: fn(&Pair) -> Result<(), Violation>) {
     for (side, seed) in [(A, 0), (B, 1)] {
         let acts = vec![(side, two[0]), (side, two[1]), (side.other(), one)];
-        let paths = Explore { acts, order: Order::Kept, losses: 0, pfs: false }.run(seed, check);
+        let paths =
+            Explore { acts, order: Order::Kept, losses: 0, keys: Keys::Plain }.run(seed, check);
         assert!(paths > 20, "{two:?} against {one:?}: only {paths} paths");
     }
 }
 
 #[test]
 fn child_create_meets_child_create() {
-    in_every_order([Act::CreateChild, Act::CreateChild], false, one_child);
+    in_every_order([Act::CreateChild, Act::CreateChild], Keys::Plain, one_child);
 }
 
 #[test]
 fn child_create_meets_child_create_with_pfs() {
-    in_every_order([Act::CreateChild, Act::CreateChild], true, one_child);
+    in_every_order([Act::CreateChild, Act::CreateChild], Keys::Pfs, one_child);
 }
 
 #[test]
 fn child_create_meets_ike_rekey() {
-    in_every_order([Act::CreateChild, Act::RekeyIke], false, one_child);
-    in_every_order([Act::RekeyIke, Act::CreateChild], false, one_child);
+    in_every_order([Act::CreateChild, Act::RekeyIke], Keys::Plain, one_child);
+    in_every_order([Act::RekeyIke, Act::CreateChild], Keys::Plain, one_child);
 }
 
 #[test]
 fn child_create_meets_child_rekey_or_delete() {
     // What there is to rekey or delete is what the other side has just made.
-    in_every_order([Act::CreateChild, Act::RekeyChild], false, one_child);
-    in_every_order([Act::CreateChild, Act::DeleteChild], false, agreed);
+    in_every_order([Act::CreateChild, Act::RekeyChild], Keys::Plain, one_child);
+    in_every_order([Act::CreateChild, Act::DeleteChild], Keys::Plain, agreed);
 }
 
 #[test]
 fn ike_delete_meets_child_create() {
-    in_every_order([Act::DeleteIke, Act::CreateChild], false, Pair::check_gone);
+    in_every_order([Act::DeleteIke, Act::CreateChild], Keys::Plain, Pair::check_gone);
 }
 
 #[test]
@@ -295,77 +325,77 @@ fn two_acts_with_a_delete_meet_one() {
 
 #[test]
 fn child_rekey_meets_child_rekey() {
-    in_every_order([Act::RekeyChild, Act::RekeyChild], false, both_rekeyed);
+    in_every_order([Act::RekeyChild, Act::RekeyChild], Keys::Plain, both_rekeyed);
 }
 
 #[test]
 fn child_rekey_meets_child_rekey_with_pfs() {
-    in_every_order([Act::RekeyChild, Act::RekeyChild], true, both_rekeyed);
+    in_every_order([Act::RekeyChild, Act::RekeyChild], Keys::Pfs, both_rekeyed);
 }
 
 #[test]
 fn ike_rekey_meets_ike_rekey() {
-    in_every_order([Act::RekeyIke, Act::RekeyIke], false, both_rekeyed);
+    in_every_order([Act::RekeyIke, Act::RekeyIke], Keys::Plain, both_rekeyed);
 }
 
 #[test]
 fn ike_rekey_meets_child_rekey() {
-    in_every_order([Act::RekeyIke, Act::RekeyChild], false, both_rekeyed);
+    in_every_order([Act::RekeyIke, Act::RekeyChild], Keys::Plain, both_rekeyed);
 }
 
 #[test]
 fn child_rekey_meets_ike_rekey() {
-    in_every_order([Act::RekeyChild, Act::RekeyIke], false, both_rekeyed);
+    in_every_order([Act::RekeyChild, Act::RekeyIke], Keys::Plain, both_rekeyed);
 }
 
 #[test]
 fn child_rekey_meets_child_delete() {
-    in_every_order([Act::RekeyChild, Act::DeleteChild], false, agreed);
+    in_every_order([Act::RekeyChild, Act::DeleteChild], Keys::Plain, agreed);
 }
 
 #[test]
 fn child_delete_meets_child_rekey() {
-    in_every_order([Act::DeleteChild, Act::RekeyChild], false, agreed);
+    in_every_order([Act::DeleteChild, Act::RekeyChild], Keys::Plain, agreed);
 }
 
 #[test]
 fn child_delete_meets_child_delete() {
-    in_every_order([Act::DeleteChild, Act::DeleteChild], false, agreed);
+    in_every_order([Act::DeleteChild, Act::DeleteChild], Keys::Plain, agreed);
 }
 
 #[test]
 fn child_delete_meets_ike_rekey() {
-    in_every_order([Act::DeleteChild, Act::RekeyIke], false, agreed);
-    in_every_order([Act::RekeyIke, Act::DeleteChild], false, agreed);
+    in_every_order([Act::DeleteChild, Act::RekeyIke], Keys::Plain, agreed);
+    in_every_order([Act::RekeyIke, Act::DeleteChild], Keys::Plain, agreed);
 }
 
 #[test]
 fn ike_delete_meets_ike_rekey() {
-    in_every_order([Act::DeleteIke, Act::RekeyIke], false, Pair::check_gone);
-    in_every_order([Act::RekeyIke, Act::DeleteIke], false, Pair::check_gone);
+    in_every_order([Act::DeleteIke, Act::RekeyIke], Keys::Plain, Pair::check_gone);
+    in_every_order([Act::RekeyIke, Act::DeleteIke], Keys::Plain, Pair::check_gone);
 }
 
 #[test]
 fn ike_delete_meets_child_rekey() {
-    in_every_order([Act::DeleteIke, Act::RekeyChild], false, Pair::check_gone);
-    in_every_order([Act::RekeyChild, Act::DeleteIke], false, Pair::check_gone);
+    in_every_order([Act::DeleteIke, Act::RekeyChild], Keys::Plain, Pair::check_gone);
+    in_every_order([Act::RekeyChild, Act::DeleteIke], Keys::Plain, Pair::check_gone);
 }
 
 #[test]
 fn ike_delete_meets_ike_delete() {
-    in_every_order([Act::DeleteIke, Act::DeleteIke], false, Pair::check_gone);
+    in_every_order([Act::DeleteIke, Act::DeleteIke], Keys::Plain, Pair::check_gone);
 }
 
 #[test]
 fn ike_delete_meets_child_delete() {
-    in_every_order([Act::DeleteIke, Act::DeleteChild], false, Pair::check_gone);
+    in_every_order([Act::DeleteIke, Act::DeleteChild], Keys::Plain, Pair::check_gone);
 }
 
 #[test]
 fn lowest_nonce_decides_and_either_side_may_win() {
     let mut winners = BTreeSet::new();
     for seed in 0..16 {
-        let mut pair = start(seed, false, true);
+        let mut pair = start(seed, Keys::Plain, true);
         pair.rekey_ike(A).unwrap();
         pair.rekey_ike(B).unwrap();
         // Both requests, then both responses.
@@ -384,7 +414,7 @@ fn lowest_nonce_decides_and_either_side_may_win() {
 #[test]
 fn request_to_rekey_a_child_sa_that_is_gone_gets_child_sa_not_found_and_costs_nothing() {
     // RFC 7296 §2.8.1, the second picture: A's request is lost, B finishes its own rekey, A's comes again.
-    let mut pair = start(1, false, true);
+    let mut pair = start(1, Keys::Plain, true);
     pair.rekey_children(A).unwrap();
     pair.rekey_children(B).unwrap();
     let _lost = pair.expect(A, CREATE_CHILD_SA, REQUEST);
@@ -402,4 +432,42 @@ fn request_to_rekey_a_child_sa_that_is_gone_gets_child_sa_not_found_and_costs_no
     settle(&mut pair);
     assert_ok(&pair, both_rekeyed(&pair));
     assert_eq!(only_child(&pair, B).spi_inbound, child);
+}
+
+#[test]
+fn child_rekey_meets_child_rekey_with_additional_key_exchanges() {
+    with_additional([Act::RekeyChild, Act::RekeyChild], both_rekeyed);
+}
+
+#[test]
+fn ike_rekey_meets_ike_rekey_with_additional_key_exchanges() {
+    with_additional([Act::RekeyIke, Act::RekeyIke], both_rekeyed);
+}
+
+#[test]
+fn child_create_meets_child_create_with_additional_key_exchanges() {
+    with_additional([Act::CreateChild, Act::CreateChild], one_child);
+}
+
+#[test]
+fn rekeys_of_both_kinds_meet_with_additional_key_exchanges() {
+    with_additional([Act::RekeyIke, Act::RekeyChild], both_rekeyed);
+}
+
+#[test]
+fn deletes_meet_additional_key_exchanges() {
+    with_additional([Act::RekeyChild, Act::DeleteChild], agreed);
+    with_additional([Act::RekeyIke, Act::DeleteChild], agreed);
+    with_additional([Act::RekeyIke, Act::DeleteIke], Pair::check_gone);
+    with_additional([Act::RekeyChild, Act::DeleteIke], Pair::check_gone);
+}
+
+#[test]
+fn each_message_of_additional_key_exchanges_may_be_lost_once() {
+    for act in [Act::RekeyChild, Act::RekeyIke, Act::CreateChild] {
+        let acts = vec![(A, act)];
+        let paths = Explore { acts, order: Order::Kept, losses: 1, keys: Keys::Additional }
+            .run(7, one_child);
+        assert!(paths > 4, "{act:?}: only {paths} paths");
+    }
 }

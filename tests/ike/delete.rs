@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use ipsecd::ike::{CloseReason, Command};
+use ipsecd::ike::{CloseReason, Command, Event};
 use ipsecd::ipsec::Notice;
 
 use crate::support::*;
@@ -24,6 +24,10 @@ fn deleting_the_ike_sa_deletes_everything_on_both_sides() {
         assert_ok(&pair, pair.check_gone());
         assert_eq!(pair.closed(side), [CloseReason::Operator]);
         assert_eq!(pair.closed(side.other()), [CloseReason::DeletedByPeer]);
+        let events = &pair.node(side).events;
+        let answered =
+            events.iter().filter(|(_, event)| matches!(event, Event::IkeSaDeleted { .. }));
+        assert_eq!(answered.count(), 1, "{}", pair.trace);
     }
 }
 
@@ -99,4 +103,20 @@ fn removed_peer_is_forgotten_once_its_sas_are_gone() {
     settle(&mut pair);
     assert_ok(&pair, pair.check_gone());
     assert_eq!(pair.closed(B).len(), 2, "{}", pair.trace);
+}
+
+#[test]
+fn attempt_of_a_removed_peer_is_not_taken_up_by_the_next() {
+    let mut pair = pair_of(peers::site_a(), peers::site_b());
+    pair.hold = true;
+    pair.initiate(A);
+    pair.exchange(A, IKE_SA_INIT);
+    let first = pair.status(A)[0].spi_i.0;
+    pair.command(A, Command::RemovePeer { peer: A.peer_name() }).unwrap();
+    pair.command(A, Command::AddPeer(Arc::new(peers::site_a()))).unwrap();
+    pair.initiate(A);
+    pair.hold = false;
+    settle(&mut pair);
+    assert_ok(&pair, pair.check_established(1));
+    assert!(pair.ike_sas(A).iter().all(|(spi_i, _)| *spi_i != first), "{}", pair.trace);
 }

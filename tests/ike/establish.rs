@@ -122,12 +122,19 @@ fn every_ike_and_esp_algorithm_establishes_and_rekeys() {
     ] {
         let integ = if integ == IntegId::NONE { vec![] } else { vec![integ] };
         suites.push((
-            IkeProposal { encr: vec![encr], integ: integ.clone(), prf: vec![prf], ke: vec![ke] },
+            IkeProposal {
+                encr: vec![encr],
+                integ: integ.clone(),
+                prf: vec![prf],
+                ke: vec![ke],
+                addke: Default::default(),
+            },
             ChildProposal {
                 protocol: Protocol::Esp,
                 encr: vec![encr],
                 integ,
                 ke: vec![ke],
+                addke: Default::default(),
                 esn: vec![EsnId::NO_ESN],
             },
         ));

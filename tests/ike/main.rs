@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
 
+mod acquire;
+mod additional;
 mod auth_failure;
 mod cert;
 mod child;
@@ -9,18 +11,23 @@ mod collision;
 mod cookie;
 mod delete;
 mod demands;
+mod door;
+mod eap;
 mod establish;
+mod fragments;
 mod harness;
 mod liveness;
 mod lost;
 mod modes;
 mod mutate;
 mod nat;
+mod puzzle;
 mod refused;
 mod rekey;
 mod review;
 mod secrets;
 mod seeds;
+mod strict;
 mod support;
 mod unprotected;
 mod window;

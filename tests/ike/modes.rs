@@ -38,6 +38,7 @@ fn ah(esn: &[EsnId]) -> ChildProposal {
         encr: vec![],
         integ: vec![IntegId::AUTH_HMAC_SHA2_256_128],
         ke: vec![],
+        addke: Default::default(),
         esn: esn.to_vec(),
     }
 }

@@ -42,10 +42,22 @@ impl Run {
         let mut random = FixedRandom::new(seed, 1);
         let (mut a, mut b) = (peers::site_a(), peers::site_b());
         let pfs = random.chance(30);
+        let additional = random.chance(30);
+        // With the smallest, IKE_AUTH and CREATE_CHILD_SA go in fragments.
+        let fragment_size = [1280, 1280, 250][random.below(3)];
         for peer in [&mut a, &mut b] {
             peer.ike.dpd_delay = Some(Duration::from_secs(10));
+            peer.ike.fragmentation.size = fragment_size;
             if pfs {
                 peer.children[0].proposals[0].ke = vec![KeId::CURVE25519];
+            }
+            if additional {
+                // RFC 9370, also of CHILD_SAs where those have a first key exchange.
+                peer.ike.proposals[0].addke[0] = vec![KeId::ML_KEM_768];
+                if pfs {
+                    peer.children[0].proposals[0].addke[0] = vec![KeId::ML_KEM_512];
+                    peer.children[0].proposals[0].addke[1] = vec![KeId::ECP_256];
+                }
             }
         }
         let mut pair = Pair::with(seed, LinkConfig::BAD, a, b);

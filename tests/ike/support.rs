@@ -8,8 +8,10 @@ pub(crate) use ipsecd::testing::{A, B, LinkConfig, Pair, Side, Violation, peers}
 pub(crate) use ipsecd::wire::ike::numbers::ExchangeType;
 
 pub(crate) const IKE_SA_INIT: ExchangeType = ExchangeType::IKE_SA_INIT;
+pub(crate) const IKE_INTERMEDIATE: ExchangeType = ExchangeType::IKE_INTERMEDIATE;
 pub(crate) const IKE_AUTH: ExchangeType = ExchangeType::IKE_AUTH;
 pub(crate) const CREATE_CHILD_SA: ExchangeType = ExchangeType::CREATE_CHILD_SA;
+pub(crate) const IKE_FOLLOWUP_KE: ExchangeType = ExchangeType::IKE_FOLLOWUP_KE;
 pub(crate) const INFORMATIONAL: ExchangeType = ExchangeType::INFORMATIONAL;
 pub(crate) const REQUEST: bool = false;
 pub(crate) const RESPONSE: bool = true;

@@ -2,7 +2,7 @@
 
 use ipsecd::crypto::aead::Aead;
 use ipsecd::crypto::cipher::{Cbc, Ctr};
-use ipsecd::crypto::dh::{BadPublicValue, KeyPair};
+use ipsecd::crypto::dh::{BadPublicValue, KeyPair, Response, respond};
 use ipsecd::crypto::integ::Integ;
 use ipsecd::crypto::prf::Prf;
 use ipsecd::crypto::{Encr, SecureRandom};
@@ -161,6 +161,29 @@ pub(crate) fn dh(case: &Case) -> Result<(), String> {
 
 /// `group` and its `prime`. A peer's value is refused from p - 1 upwards and not below (RFC 6989
 /// §2.1), which tells the prime in use to the last digit.
+/// `method`, `ek`; with `d` (of FIPS 203; z does not matter) the key that this is of, with `m` what is encapsulated for it:
+/// `ciphertext` and `shared`.
+pub(crate) fn kem(case: &Case) -> Result<(), String> {
+    let method = named(case, "method", KeId::KNOWN, KeId::name)?;
+    let ek = case.hex("ek")?;
+    if let Some(d) = case.hex_or_none("d")? {
+        let ours = pair(method, &[d, vec![0; 32]].concat())?;
+        return same("encapsulation key", ours.public(), &ek);
+    }
+    let response = encapsulate(method, &ek, &case.hex("m")?)?;
+    same("ciphertext", &response.public, &case.hex("ciphertext")?)?;
+    same("shared secret", response.shared.expose(), &case.hex("shared")?)
+}
+
+/// The responder's half with this randomness.
+pub(crate) fn encapsulate(method: KeId, ek: &[u8], m: &[u8]) -> Result<Response, String> {
+    let mut bytes = m.iter().copied();
+    let response = respond(method, ek, &mut Fixed(&mut bytes))
+        .ok_or("method refused")?
+        .map_err(|error| error.to_string())?;
+    if bytes.next().is_some() { Err("randomness too long".to_owned()) } else { Ok(response) }
+}
+
 pub(crate) fn modp_group(case: &Case) -> Result<(), String> {
     let group = named(case, "group", KeId::KNOWN, KeId::name)?;
     let prime = case.hex("prime")?;

@@ -8,7 +8,7 @@ use ipsecd::crypto::x509::{Certificate, Trust};
 use ipsecd::crypto::{Encr, Secret};
 use ipsecd::ike::keymat::{self, IkeKeys};
 use ipsecd::ike::protect::Protector;
-use ipsecd::ipsec::suite::{EspSuite, IkeSuite};
+use ipsecd::ipsec::suite::{AddKe, EspSuite, IkeSuite};
 use ipsecd::wire::ike::header::IkeSpi;
 use ipsecd::wire::ike::message::{emit_chain, parse_chain};
 use ipsecd::wire::ike::numbers::{AuthMethod, EncrId, EsnId, IntegId, KeId, PayloadType, PrfId};
@@ -52,6 +52,7 @@ pub(crate) fn ike_keys(case: &Case) -> Result<(), String> {
         integ: integ(case)?,
         prf: prf(case, "prf")?,
         ke: KeId::NONE, // Not an input.
+        addke: AddKe::NONE,
     };
     let shared = secret(case, "shared")?;
     let (nonce_i, nonce_r) = (case.hex("nonce_i")?, case.hex("nonce_r")?);
@@ -59,7 +60,15 @@ pub(crate) fn ike_keys(case: &Case) -> Result<(), String> {
     let (keys, skeyseed) = if case.get("old_prf").is_some() {
         let (old_prf, old) = (prf(case, "old_prf")?, secret(case, "old_sk_d")?);
         let keys = IkeKeys::derive_rekeyed(
-            suite, old_prf, &old, &shared, &nonce_i, &nonce_r, spi_i, spi_r,
+            suite,
+            old_prf,
+            &old,
+            &shared,
+            &[],
+            &nonce_i,
+            &nonce_r,
+            spi_i,
+            spi_r,
         );
         let prf = Prf::new(old_prf).ok_or(UNSUPPORTED)?;
         (keys, prf.compute(old.expose(), &[shared.expose(), &nonce_i, &nonce_r]))
@@ -94,6 +103,7 @@ pub(crate) fn child_keys(case: &Case) -> Result<(), String> {
         &secret(case, "sk_d")?,
         suite.into(),
         shared.as_ref(),
+        &[],
         &case.hex("nonce_i")?,
         &case.hex("nonce_r")?,
     )
@@ -111,6 +121,7 @@ pub(crate) fn psk_auth(case: &Case) -> Result<(), String> {
         &case.hex("peer_nonce")?,
         &secret(case, "sk_p")?,
         &case.hex("id")?,
+        &[],
     )
     .ok_or(UNSUPPORTED)?;
     same("auth", auth.expose(), &case.hex("auth")?)
@@ -123,7 +134,7 @@ pub(crate) fn signature_auth(case: &Case) -> Result<(), String> {
     let prf = prf(case, "prf")?;
     let (message, nonce) = (case.hex("message")?, case.hex("peer_nonce")?);
     let octets =
-        keymat::signed_octets(prf, &message, &nonce, &secret(case, "sk_p")?, &case.hex("id")?)
+        keymat::signed_octets(prf, &message, &nonce, &secret(case, "sk_p")?, &case.hex("id")?, &[])
             .ok_or(UNSUPPORTED)?;
     same("signed_octets", &octets, &case.hex("signed_octets")?)?;
 
@@ -175,6 +186,7 @@ pub(crate) fn sk_payload(case: &Case) -> Result<(), String> {
         integ: integ(case)?,
         prf: PrfId::PRF_HMAC_SHA2_256, // Not an input, as the group.
         ke: KeId::NONE,
+        addke: AddKe::NONE,
     };
     let protector =
         Protector::new(suite, &secret(case, "sk_e")?, &secret(case, "sk_a")?).ok_or(UNSUPPORTED)?;

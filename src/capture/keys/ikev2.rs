@@ -5,7 +5,7 @@
 
 use super::{HIDDEN, IkeKey, bare_name, encr_of, hex, uat, unhex};
 use crate::crypto::{Encr, Secret};
-use crate::ipsec::suite::IkeSuite;
+use crate::ipsec::suite::{AddKe, IkeSuite};
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{EncrId, IntegId, KeId, PrfId};
 
@@ -133,7 +133,7 @@ fn suite(
 
 /// A suite of which only what protects messages is known.
 pub(super) const fn of_ids(encr: Encr, integ: IntegId) -> IkeSuite {
-    IkeSuite { encr, integ, prf: PrfId(0), ke: KeId::NONE }
+    IkeSuite { encr, integ, prf: PrfId(0), ke: KeId::NONE, addke: AddKe::NONE }
 }
 
 /// The keys of an IKE SA, in the order of a row.

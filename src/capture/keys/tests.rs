@@ -1,4 +1,5 @@
 use super::*;
+use crate::ipsec::suite::AddKe;
 use crate::wire::ike::numbers::{KeId, PrfId};
 
 fn ring(text: &str) -> KeyRing {
@@ -136,7 +137,8 @@ fn every_ike_sa_that_is_written_is_read_back() {
                     sk_ar: &ar,
                 });
                 let read = ring(&row).ike;
-                let suite = IkeSuite { encr, integ, prf: PrfId(0), ke: KeId::NONE };
+                let suite =
+                    IkeSuite { encr, integ, prf: PrfId(0), ke: KeId::NONE, addke: AddKe::NONE };
                 assert_eq!(read.len(), 2, "{row}");
                 for (read, initiator, e, a) in [(&read[0], true, ei, ai), (&read[1], false, er, ar)]
                 {

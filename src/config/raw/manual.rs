@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::super::keys;
-use super::{List, MAX_ITEMS, Scalar, Section, Text, Walk, WrittenKey, kind};
+use super::{List, Scalar, Section, Text, Walk, WrittenKey, kind};
 
 /// One `[[manual]]`. Not to be printed: keys may be in it.
 pub(in super::super) struct Manual<'a> {
@@ -79,33 +79,8 @@ impl Names {
 
 impl Walk<'_> {
     pub(super) fn manual<'a>(&mut self, root: &'a DeTable<'a>) -> Vec<Manual<'a>> {
-        let Some(value) = root.get("manual") else { return Vec::new() };
-        let wrong = |walk: &mut Self, span, found: &str| {
-            walk.report
-                .error(span, format!("`manual` must be a list of tables, not {found}"))
-                .help("begin each pair of SAs with a line [[manual]]");
-            walk.misspelt.insert("manual".to_owned());
-        };
-        let Some(array) = value.get_ref().as_array() else {
-            wrong(self, value.span(), kind(value.get_ref()));
-            return Vec::new();
-        };
-        if array.len() > MAX_ITEMS {
-            self.misspelt.insert("manual".to_owned());
-            let message = format!("{} [[manual]] are too many for one file", array.len());
-            self.report.error(value.span(), message).help(format!("at most {MAX_ITEMS}"));
-            return Vec::new();
-        }
-        let mut found = Vec::new();
-        for item in array {
-            let Some(table) = item.get_ref().as_table() else {
-                let here = kind(item.get_ref());
-                wrong(self, item.span(), &format!("a list with {here} in it"));
-                continue;
-            };
-            found.push(self.one_manual(table, item.span()));
-        }
-        found
+        let tables = self.tables(root, "manual", "begin each pair of SAs with a line [[manual]]");
+        tables.into_iter().map(|(table, span)| self.one_manual(table, span)).collect()
     }
 
     fn one_manual<'a>(&mut self, table: &'a DeTable<'a>, span: Range<usize>) -> Manual<'a> {

@@ -1,9 +1,13 @@
-//! Key exchange (RFC 7296 §3.3.2, transform type 4): x25519 (RFC 8031), P-256 and P-384 (RFC 5903),
-//! MODP (RFC 3526).
+//! Key exchange (RFC 7296 §3.3.2, transform type 4): x25519 (RFC 8031), P-256, P-384 and P-521 (RFC 5903), MODP (RFC 3526),
+//! ML-KEM (draft-ietf-ipsecme-ikev2-mlkem).
+//!
+//! The initiator makes a [`KeyPair`] and sends its public value; the responder answers that one with [`respond`]; the initiator
+//! agrees with the answer. With Diffie-Hellman both do the same, with a KEM they do not, so who is who matters.
 //!
 //! Owns the encodings and the checks of the peer's public value that RFC 6989 and RFC 7748 ask for.
 //! Shared secrets have a constant length, leading zeros kept (RFC 7296 §2.14).
 
+mod mlkem;
 mod modp;
 
 use core::fmt;
@@ -31,6 +35,9 @@ pub enum BadPublicValue {
     /// Not a point on the curve (RFC 6989 §2.3).
     #[error("public value is not a point on the curve")]
     NotOnCurve,
+    /// Not the encoding of integers modulo q (FIPS 203 §7.2).
+    #[error("encapsulation key has coefficients that are out of range")]
+    NotReduced,
     /// Not between 1 and p - 1, exclusive (RFC 6989 §2.1).
     #[error("public value is out of range")]
     OutOfRange,
@@ -39,7 +46,32 @@ pub enum BadPublicValue {
     SmallOrder,
 }
 
-/// Our private and public value in one group.
+/// What [`respond`] made of the initiator's public value.
+pub struct Response {
+    /// Our public value, as the KE payload carries it; of a KEM, the ciphertext.
+    pub public: Vec<u8>,
+    /// The shared secret.
+    pub shared: Secret,
+}
+
+/// The responder's half of a key exchange. `None` for a method that we do not have.
+///
+/// # Errors
+/// [`BadPublicValue`] when the initiator's value fails the checks of RFC 6989, RFC 7748 or FIPS 203 §7.2.
+#[must_use]
+pub fn respond(
+    method: KeId,
+    peer_public: &[u8],
+    rng: &mut dyn SecureRandom,
+) -> Option<Result<Response, BadPublicValue>> {
+    if let Some(result) = mlkem::encapsulate(method, peer_public, rng) {
+        return Some(result.map(|(public, shared)| Response { public, shared }));
+    }
+    let pair = KeyPair::generate(method, rng)?;
+    Some(pair.agree(peer_public).map(|shared| Response { public: pair.public, shared }))
+}
+
+/// The initiator's private and public value of one key exchange; with Diffie-Hellman anybody's.
 pub struct KeyPair {
     group: KeId,
     private: Private,
@@ -49,9 +81,13 @@ pub struct KeyPair {
 enum Private {
     Ecp256(Box<p256::ecdh::EphemeralSecret>),
     Ecp384(Box<p384::ecdh::EphemeralSecret>),
+    Ecp521(Box<p521::ecdh::EphemeralSecret>),
+    MlKem(mlkem::Private),
     Modp2048(modp::Exponent<{ modp::MODP_2048_EXPONENT_LIMBS }>),
     Modp3072(modp::Exponent<{ modp::MODP_3072_EXPONENT_LIMBS }>),
     Modp4096(modp::Exponent<{ modp::MODP_4096_EXPONENT_LIMBS }>),
+    Modp6144(modp::Exponent<{ modp::MODP_6144_EXPONENT_LIMBS }>),
+    Modp8192(modp::Exponent<{ modp::MODP_8192_EXPONENT_LIMBS }>),
     X25519(StaticSecret),
 }
 
@@ -79,6 +115,18 @@ impl KeyPair {
                     without_point_form(private.public_key().to_sec1_point(false).as_bytes());
                 (Private::Ecp384(Box::new(private)), public)
             }
+            KeId::ECP_521 => {
+                let mut rng = Bits521(rng);
+                let mut rng = RandCore(&mut rng);
+                let private = p521::ecdh::EphemeralSecret::generate_from_rng(&mut rng);
+                let public =
+                    without_point_form(private.public_key().to_sec1_point(false).as_bytes());
+                (Private::Ecp521(Box::new(private)), public)
+            }
+            KeId::ML_KEM_512 | KeId::ML_KEM_768 | KeId::ML_KEM_1024 => {
+                let (private, public) = mlkem::Private::generate(group, rng)?;
+                (Private::MlKem(private), public)
+            }
             KeId::MODP_2048 => {
                 let private = modp::Exponent::generate(rng);
                 let public = modp::MODP_2048.public(&private);
@@ -93,6 +141,16 @@ impl KeyPair {
                 let private = modp::Exponent::generate(rng);
                 let public = modp::MODP_4096.public(&private);
                 (Private::Modp4096(private), public)
+            }
+            KeId::MODP_6144 => {
+                let private = modp::Exponent::generate(rng);
+                let public = modp::MODP_6144.public(&private);
+                (Private::Modp6144(private), public)
+            }
+            KeId::MODP_8192 => {
+                let private = modp::Exponent::generate(rng);
+                let public = modp::MODP_8192.public(&private);
+                (Private::Modp8192(private), public)
             }
             _ => return None,
         };
@@ -111,12 +169,14 @@ impl KeyPair {
         &self.public
     }
 
-    /// The shared secret, g^ir.
+    /// The shared secret: g^ir, or what a KEM's ciphertext holds.
     ///
     /// # Errors
     /// [`BadPublicValue`] when the peer's value fails the checks of RFC 6989 or RFC 7748.
     pub fn agree(&self, peer_public: &[u8]) -> Result<Secret, BadPublicValue> {
-        if peer_public.len() != self.public.len() {
+        // A KEM's ciphertext has a length of its own.
+        let is_kem = matches!(self.private, Private::MlKem(_));
+        if !is_kem && peer_public.len() != self.public.len() {
             return Err(BadPublicValue::Length {
                 expected: self.public.len(),
                 got: peer_public.len(),
@@ -135,9 +195,17 @@ impl KeyPair {
                     .map_err(|_| BadPublicValue::NotOnCurve)?;
                 Ok(Secret::copy_of(private.diffie_hellman(&point).raw_secret_bytes()))
             }
+            Private::Ecp521(private) => {
+                let point = p521::PublicKey::from_sec1_bytes(&with_point_form(peer_public))
+                    .map_err(|_| BadPublicValue::NotOnCurve)?;
+                Ok(Secret::copy_of(private.diffie_hellman(&point).raw_secret_bytes()))
+            }
+            Private::MlKem(private) => private.decapsulate(peer_public),
             Private::Modp2048(private) => modp::MODP_2048.agree(private, peer_public),
             Private::Modp3072(private) => modp::MODP_3072.agree(private, peer_public),
             Private::Modp4096(private) => modp::MODP_4096.agree(private, peer_public),
+            Private::Modp6144(private) => modp::MODP_6144.agree(private, peer_public),
+            Private::Modp8192(private) => modp::MODP_8192.agree(private, peer_public),
         }
     }
 }
@@ -155,14 +223,32 @@ pub fn supported(group: KeId) -> bool {
 }
 
 /// The groups that we have.
-pub const SUPPORTED: [KeId; 6] = [
+pub const SUPPORTED: [KeId; 12] = [
     KeId::CURVE25519,
     KeId::ECP_256,
     KeId::ECP_384,
+    KeId::ECP_521,
+    KeId::ML_KEM_512,
+    KeId::ML_KEM_768,
+    KeId::ML_KEM_1024,
     KeId::MODP_2048,
     KeId::MODP_3072,
     KeId::MODP_4096,
+    KeId::MODP_6144,
+    KeId::MODP_8192,
 ];
+
+/// Random numbers of 521 bits in 66 bytes, where the library would draw 528 and throw 127 of 128 away.
+struct Bits521<'a>(&'a mut dyn SecureRandom);
+
+impl SecureRandom for Bits521<'_> {
+    fn fill(&mut self, buf: &mut [u8]) {
+        self.0.fill(buf);
+        if let Some(first) = buf.first_mut() {
+            *first &= 1;
+        }
+    }
+}
 
 const X25519_LEN: usize = 32;
 

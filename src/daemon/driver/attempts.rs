@@ -1,6 +1,8 @@
 //! Peers coming and going: loading, trying to bring them up, trying again, taking them down.
 
 use super::*;
+use crate::daemon::peers::is_established;
+use crate::ipsec::{Flow, PolicyId};
 
 impl Driver {
     /// Makes a peer known, or takes a changed configuration for one that is: everything in the host's network first,
@@ -119,7 +121,11 @@ impl Driver {
                 let detail = format!("{} -> {}", path.local.ip(), path.remote.ip());
                 self.show(name, UpPhase::Resolve, &detail);
                 if is_ike {
-                    self.command(Command::Initiate { peer: Arc::clone(name), path });
+                    let acquire = self.peers.get_mut(name).and_then(|entry| entry.acquire.take());
+                    self.command(match acquire {
+                        Some((policy, flow)) => Command::Acquire { policy, flow, path },
+                        None => Command::Initiate { peer: Arc::clone(name), path },
+                    });
                 } else {
                     self.install_manual(name, path.local.ip(), path.remote.ip()).await;
                 }
@@ -127,8 +133,43 @@ impl Driver {
             Err(failure) => {
                 tracing::warn!(peer = %name, %failure, "attempt failed");
                 entry.failed(now, failure, &mut OsRandom);
+                self.abandon(name, None);
             }
         }
+    }
+
+    /// A packet asks for an SA.
+    pub(super) fn acquire(&mut self, policy: PolicyId, flow: Flow) {
+        let Some(entry) = self.peers.values().find(|entry| entry.on_traffic(policy)) else {
+            return;
+        };
+        let name = Arc::clone(entry.name());
+        let sas = self.sas_of(&name);
+        if sas.iter().any(is_established) {
+            // Under the IKE SA there is, unless it is being made already.
+            let notice = Notice::Acquire { policy, flow };
+            self.endpoint.handle_notice(clock::now(), notice);
+        } else if !entry.is_busy(&sas) {
+            tracing::info!(peer = %name, src = %flow.src, dst = %flow.dst, "traffic asks for an SA");
+            if let Some(entry) = self.peers.get_mut(&name) {
+                entry.acquire = Some((policy, flow));
+            }
+            self.begin_attempt(&name);
+        }
+    }
+
+    /// No SA came of it: packets that wait for those of a peer (or for one of them) are dropped.
+    pub(super) fn abandon(&self, name: &Arc<str>, only: Option<&str>) {
+        let Some(entry) = self.peers.get(name) else { return };
+        let now = clock::now();
+        let mut failed = (**self.shared.failed.load()).clone();
+        for policy in entry.config.policies() {
+            if only.is_none_or(|only| **policy.name == *only) {
+                failed.insert(policy.id, now);
+            }
+        }
+        self.shared.failed.store(Arc::new(failed));
+        self.workers.wake();
     }
 
     fn command(&mut self, command: Command) {
@@ -170,6 +211,9 @@ impl Driver {
         }
         self.shared.datapath.store(Arc::new(datapath));
         self.publish_policies();
+        let mut failed = (**self.shared.failed.load()).clone();
+        failed.retain(|policy, _| !policies.contains(policy));
+        self.shared.failed.store(Arc::new(failed));
         tracing::info!(peer = %name, "peer removed");
     }
 

@@ -153,7 +153,7 @@ impl Driver {
             }
             Err(cause) => {
                 let code = match cause {
-                    CommandError::NoSuchPeer(_) => Code::NotFound,
+                    CommandError::NoSuchPeer(_) | CommandError::NoSuchPolicy(_) => Code::NotFound,
                     CommandError::NotEstablished(_) => Code::NotEstablished,
                     CommandError::Limit(_) => Code::System,
                 };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tracing::{debug, info};
 
+use super::followup::{Series, What};
 use super::offer::{Found, Offer};
 use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
 use crate::crypto::Secret;
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{self, KeyPair};
 use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, Task};
@@ -19,7 +20,7 @@ use crate::ike::narrow::within;
 use crate::ike::proposal::{self, Chosen};
 use crate::ipsec::pad::ChildPolicy;
 use crate::ipsec::suite::{Protocol, Suite};
-use crate::ipsec::{Mode, SaParams, SadUpdate, Spi};
+use crate::ipsec::{Flow, Mode, SaParams, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
 use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Sa, Ts};
@@ -32,6 +33,8 @@ pub(in crate::ike) struct ChildRequest {
     pub(in crate::ike) nonce: Vec<u8>,
     pub(in crate::ike) key: Option<KeyPair>,
     groups_tried: Vec<KeId>,
+    /// The additional key exchanges, once they have begun.
+    pub(super) series: Option<Box<Series>>,
     /// The peer rekeyed the same CHILD_SA meanwhile.
     pub(in crate::ike) collision: Option<Collision>,
     /// SPIs of which a DELETE came before any CHILD_SA was known to have them: the answer to this request may be under way.
@@ -40,7 +43,8 @@ pub(in crate::ike) struct ChildRequest {
 
 /// The other half of a simultaneous rekey: the CHILD_SA that the peer's request made, and the lower nonce of that exchange.
 pub(in crate::ike) struct Collision {
-    pub(in crate::ike) spi: Spi,
+    /// `None` while additional key exchanges are to come.
+    pub(in crate::ike) spi: Option<Spi>,
     pub(in crate::ike) lowest_nonce: Vec<u8>,
 }
 
@@ -54,6 +58,31 @@ impl ChildRequest {
 pub(in crate::ike) struct Nonces<'a> {
     pub(in crate::ike) i: &'a [u8],
     pub(in crate::ike) r: &'a [u8],
+}
+
+/// What we agreed to as responder, to be made into a CHILD_SA at once or after additional key exchanges.
+pub(in crate::ike) struct AgreedChild {
+    /// The CHILD_SA to be replaced.
+    pub(super) replaces: Option<Spi>,
+    pub(super) spi_inbound: Spi,
+    spi_outbound: Spi,
+    policy: Arc<ChildPolicy>,
+    chosen: Chosen<Suite>,
+    mode: Mode,
+    ts_local: Vec<TrafficSelector>,
+    ts_peer: Vec<TrafficSelector>,
+    origin: Origin,
+    shared: Option<Secret>,
+    nonce_i: Vec<u8>,
+    nonce_r: Vec<u8>,
+    payloads: Vec<Payload>,
+}
+
+impl AgreedChild {
+    /// The lower nonce of its exchange.
+    pub(super) fn lowest_nonce(&self) -> Vec<u8> {
+        lower(&self.nonce_i, &self.nonce_r).to_vec()
+    }
 }
 
 /// A CHILD_SA that we agreed to as responder, not yet installed.
@@ -129,26 +158,31 @@ impl IkeSa {
     // Initiator.
 
     pub(in crate::ike) fn begin_create_child(&mut self, ctx: &mut Ctx<'_>, name: &str) {
+        let flow = self.take_wanted(name);
         if self.has_child(name) {
             return;
         }
         let Some(policy) = self.policy(name) else { return };
-        self.send_create_child(ctx, policy, None, None);
+        self.send_create_child(ctx, policy, flow, None, None);
     }
 
     pub(in crate::ike) fn begin_rekey_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
+        if self.is_pending(spi) {
+            return;
+        }
         let Some(child) = self.child(spi).filter(|child| child.state == ChildState::Installed)
         else {
             return;
         };
         let policy = Arc::clone(&child.policy);
-        self.send_create_child(ctx, policy, Some(spi), None);
+        self.send_create_child(ctx, policy, None, Some(spi), None);
     }
 
     fn send_create_child(
         &mut self,
         ctx: &mut Ctx<'_>,
         policy: Arc<ChildPolicy>,
+        flow: Option<Flow>,
         replaces: Option<Spi>,
         again: Option<(KeId, Vec<KeId>)>,
     ) {
@@ -165,7 +199,7 @@ impl IkeSa {
         let key = group.and_then(|group| KeyPair::generate(group, ctx.rng));
         let nonce = ctx.random_bytes(limits::NONCE_LEN);
         let name = Arc::clone(&policy.name);
-        let offer = match Offer::new(ctx, self, policy) {
+        let offer = match Offer::new(ctx, self, policy, flow) {
             Ok(offer) => offer,
             Err(reason) => {
                 self.child_failed(ctx, &name, reason);
@@ -199,16 +233,19 @@ impl IkeSa {
             nonce,
             key,
             groups_tried,
+            series: None,
             collision: None,
             deleted_early: Vec::new(),
         })));
     }
 
-    pub(in crate::ike) fn handle_create_child_response(
+    /// The answer to CREATE_CHILD_SA, and the shared secrets of what followed it.
+    pub(super) fn handle_create_child_response(
         &mut self,
         ctx: &mut Ctx<'_>,
         request: ChildRequest,
         payloads: &[Payload],
+        additional: &[Secret],
     ) {
         let parts = Parts::of(payloads);
         let (Some(sa), Some(nonce)) = (parts.sa, parts.nonce) else {
@@ -218,6 +255,11 @@ impl IkeSa {
         self.put_off = None;
         let ChildRequest { offer, replaces, nonce: nonce_i, key, collision, deleted_early, .. } =
             request;
+        if collision.as_ref().is_some_and(|collision| collision.spi.is_none()) {
+            // Ours is there, theirs is not, and will not be.
+            self.drop_pending_of(ctx, replaces);
+        }
+        let collision = collision.filter(|collision| collision.spi.is_some());
         let with_ke = key.is_some();
         let chosen = proposal::accept_child(&offer.proposals, sa, with_ke);
         let shared = match (&key, parts.ke, chosen.as_ref().and_then(|chosen| chosen.ke)) {
@@ -230,7 +272,8 @@ impl IkeSa {
         let nonces = Nonces { i: &nonce_i, r: &nonce.data };
         let agreed = match (chosen, shared) {
             (Some(chosen), Some(shared)) => {
-                self.agreed_as_initiator(&offer, &chosen, shared.as_ref(), &nonces, &parts)
+                let secrets = (shared.as_ref(), additional);
+                self.agreed_as_initiator(&offer, &chosen, secrets, &nonces, &parts)
             }
             _ => Err(CHOSE_OTHER),
         };
@@ -278,7 +321,7 @@ impl IkeSa {
 
     /// The peer took our offer in a way that we cannot use. It has its half of a CHILD_SA, though, and takes the one that this
     /// was to replace for replaced: both are deleted.
-    fn disown(
+    pub(super) fn disown(
         &mut self,
         ctx: &mut Ctx<'_>,
         offer: &Offer,
@@ -297,7 +340,7 @@ impl IkeSa {
         &self,
         offer: &Offer,
         chosen: &Chosen<Suite>,
-        shared: Option<&Secret>,
+        (shared, additional): (Option<&Secret>, &[Secret]),
         nonces: &Nonces<'_>,
         parts: &Parts<'_>,
     ) -> Result<Agreed, CloseReason> {
@@ -323,9 +366,16 @@ impl IkeSa {
         if !within(&ts_local, &offer.ts_local) || !within(&ts_peer, &offer.ts_peer) {
             return Err(CHOSE_OTHER);
         }
-        let keys =
-            child_keys(session.suite.prf, &session.sk_d, chosen.suite, shared, nonces.i, nonces.r)
-                .ok_or(CHOSE_OTHER)?;
+        let keys = child_keys(
+            session.suite.prf,
+            &session.sk_d,
+            chosen.suite,
+            shared,
+            additional,
+            nonces.i,
+            nonces.r,
+        )
+        .ok_or(CHOSE_OTHER)?;
         Ok(Agreed {
             policy: Arc::clone(&offer.policy),
             spi_inbound: offer.spi,
@@ -354,7 +404,9 @@ impl IkeSa {
             .sa
             .and_then(|sa| proposal::accept_child(&offer.proposals, sa, false))
             .ok_or(CHOSE_OTHER)
-            .and_then(|chosen| self.agreed_as_initiator(&offer, &chosen, None, &nonces, parts));
+            .and_then(|chosen| {
+                self.agreed_as_initiator(&offer, &chosen, (None, &[]), &nonces, parts)
+            });
         let agreed = match agreed {
             Ok(agreed) => agreed,
             Err(reason) => {
@@ -401,8 +453,10 @@ impl IkeSa {
             Task::RekeyChild,
         );
         if let Some(collision) = &request.collision {
-            // The peer's own rekey of the same CHILD_SA went through: nothing is left to do but what that asks for.
-            self.survives(ctx, request.replaces, collision.spi);
+            // The peer's own rekey of the same CHILD_SA went through, or goes on: nothing is left to do but what that asks for.
+            if collision.spi.is_some() {
+                self.survives(request.replaces);
+            }
             return;
         }
         if error.notify_type != NotifyType::TEMPORARY_FAILURE {
@@ -426,6 +480,7 @@ impl IkeSa {
                     self.send_create_child(
                         ctx,
                         request.offer.policy,
+                        request.offer.flow,
                         request.replaces,
                         Some((group, tried)),
                     );
@@ -521,8 +576,8 @@ impl IkeSa {
         let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
         let nonce_i = parts.nonce.map(|nonce| nonce.data.as_slice()).unwrap_or_default();
         let nonces = Nonces { i: nonce_i, r: &nonce_r };
-        let answered = match self.answer_child(ctx, parts, rekeyed, &nonces) {
-            Ok(answered) => answered,
+        let agreed = match self.agree_child(ctx, parts, rekeyed, &nonces) {
+            Ok(agreed) => agreed,
             Err(refusal) => {
                 if rekeyed.is_none() && refusal.notify != NotifyType::INVALID_KE_PAYLOAD {
                     self.announce_child_failed(ctx, parts, refusal.notify);
@@ -530,29 +585,57 @@ impl IkeSa {
                 return Err(refusal);
             }
         };
+        if rekeyed.is_some() {
+            // Whoever begins once more has given up what it began before.
+            self.drop_pending_of(ctx, rekeyed);
+        }
+        let lowest_nonce = agreed.lowest_nonce();
+        if !agreed.chosen.addke.is_none() {
+            let mut payloads = agreed.payloads.clone();
+            payloads.insert(1, Payload::Nonce(Nonce { data: nonce_r }));
+            if let Some(old) = rekeyed {
+                self.note_peer_rekeyed(old, None, lowest_nonce);
+            }
+            let (addke, what) = (agreed.chosen.addke, What::Child(Box::new(agreed)));
+            payloads.push(self.note_pending(ctx, addke, what));
+            return Ok(payloads);
+        }
+        let answered = self
+            .make_child(ctx, agreed, &[])
+            .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let spi = answered.child.spi_inbound;
         let mut payloads = self.install_answered(ctx, answered, rekeyed.is_some());
-        payloads.insert(1, Payload::Nonce(Nonce { data: nonce_r.clone() }));
+        payloads.insert(1, Payload::Nonce(Nonce { data: nonce_r }));
         if let Some(old) = rekeyed {
-            self.note_peer_rekeyed(old, spi, lower(nonce_i, &nonce_r).to_vec());
+            self.note_peer_rekeyed(old, Some(spi), lowest_nonce);
         }
         Ok(payloads)
     }
 
-    /// Responder: agrees to the peer's offer, or says why not. `replaces` names the CHILD_SA that it rekeys.
+    /// Responder of IKE_AUTH: its CHILD_SA, or why there is none.
     pub(super) fn answer_child(
+        &self,
+        ctx: &mut Ctx<'_>,
+        parts: &Parts<'_>,
+        nonces: &Nonces<'_>,
+    ) -> Result<Answered, Refusal> {
+        let agreed = self.agree_child(ctx, parts, None, nonces)?;
+        self.make_child(ctx, agreed, &[]).ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))
+    }
+
+    /// Responder: agrees to the peer's offer, or says why not. `replaces` names the CHILD_SA that it rekeys.
+    fn agree_child(
         &self,
         ctx: &mut Ctx<'_>,
         parts: &Parts<'_>,
         replaces: Option<Spi>,
         nonces: &Nonces<'_>,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<AgreedChild, Refusal> {
         let peer = self.peer.clone().ok_or(Refusal::new(NotifyType::NO_ADDITIONAL_SAS))?;
         let old =
             replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
-        let is_auth = matches!(self.responses.classify(1), crate::ike::window::Incoming::New)
-            && self.children.is_empty()
-            && parts.auth.is_some();
+        // CREATE_CHILD_SA has a nonce of its own, IKE_AUTH has not.
+        let is_auth = parts.auth.is_some() && parts.nonce.is_none();
         let Found { policy, chosen, mode, ts_local, ts_peer } =
             self.find_policy(&peer, parts, old, !is_auth).map_err(Refusal::new)?;
         let mut key = None;
@@ -562,52 +645,74 @@ impl IkeSa {
                 .ke
                 .filter(|ke| ke.group == group)
                 .ok_or_else(|| Refusal::invalid_ke(group))?;
-            let ours = KeyPair::generate(group, ctx.rng)
-                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
-            shared = Some(
-                ours.agree(&theirs.data).map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?,
-            );
-            key = Some(ours);
+            let ours = dh::respond(group, &theirs.data, ctx.rng)
+                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?
+                .map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
+            shared = Some(ours.shared);
+            key = Some(Ke { group, data: ours.public });
         }
         let spi_outbound = spi_of(&chosen.peer_spi)
             .filter(|spi| self.is_fresh_at_peer(chosen.suite.protocol(), *spi))
             .ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
-        let session = self.session.as_ref().ok_or(Refusal::new(NotifyType::TEMPORARY_FAILURE))?;
-        let keys = child_keys(
-            session.suite.prf,
-            &session.sk_d,
-            chosen.suite,
-            shared.as_ref(),
-            nonces.i,
-            nonces.r,
-        )
-        .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let spi_inbound = ctx.fresh_spi(self.id);
         let mut payloads = vec![Payload::Sa(proposal::answer_child(&chosen, spi_inbound))];
         if mode == Mode::Transport {
             payloads.push(notify(NotifyType::USE_TRANSPORT_MODE, &[]));
         }
-        payloads.extend(
-            key.map(|key| Payload::Ke(Ke { group: key.group(), data: key.public().to_vec() })),
-        );
+        payloads.extend(key.map(Payload::Ke));
         payloads.push(Payload::TsI(Ts { selectors: ts_peer.clone() }));
         payloads.push(Payload::TsR(Ts { selectors: ts_local.clone() }));
+        Ok(AgreedChild {
+            replaces,
+            spi_inbound,
+            spi_outbound,
+            policy,
+            chosen,
+            mode,
+            ts_local,
+            ts_peer,
+            origin: self.origin(replaces, false, nonces),
+            shared,
+            nonce_i: nonces.i.to_vec(),
+            nonce_r: nonces.r.to_vec(),
+            payloads,
+        })
+    }
+
+    /// Makes the CHILD_SA, `additional` being the shared secrets of the key exchanges that followed.
+    pub(super) fn make_child(
+        &self,
+        ctx: &mut Ctx<'_>,
+        agreed: AgreedChild,
+        additional: &[Secret],
+    ) -> Option<Answered> {
+        let AgreedChild { spi_inbound, spi_outbound, policy, chosen, mode, .. } = agreed;
+        let (nonce_i, nonce_r) = (&agreed.nonce_i, &agreed.nonce_r);
+        let keys = self.session.as_ref().and_then(|session| {
+            let (prf, sk_d) = (session.suite.prf, &session.sk_d);
+            let shared = agreed.shared.as_ref();
+            child_keys(prf, sk_d, chosen.suite, shared, additional, nonce_i, nonce_r)
+        });
+        let (Some(peer), Some(keys)) = (self.peer.clone(), keys) else {
+            ctx.spis.remove(&spi_inbound);
+            return None;
+        };
         let jitter = ctx.random_u32();
-        let agreed = Agreed {
+        let made = Agreed {
             policy,
             spi_inbound,
             spi_outbound,
             suite: chosen.suite,
             mode,
-            ts_local,
-            ts_peer,
+            ts_local: agreed.ts_local,
+            ts_peer: agreed.ts_peer,
             path: self.esp_path(),
             initiator: false,
-            origin: self.origin(replaces, false, nonces),
+            origin: agreed.origin,
             keys,
         };
-        let (child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
-        Ok(Answered { child, inbound, outbound, payloads })
+        let (child, inbound, outbound) = ChildSa::new(&peer, made, ctx.now, jitter);
+        Some(Answered { child, inbound, outbound, payloads: agreed.payloads })
     }
 
     /// Installs what [`Self::answer_child`] agreed to. One that replaces another is not sent on until the peer has it (RFC 7296 §2.8).

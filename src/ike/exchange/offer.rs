@@ -8,11 +8,12 @@ use super::{Parts, notify};
 use crate::ike::child_sa::ChildSa;
 use crate::ike::event::CloseReason;
 use crate::ike::ike_sa::{Ctx, IkeSa};
-use crate::ike::narrow::narrow;
+use crate::ike::narrow::{narrow, within};
 use crate::ike::proposal::{self, Chosen};
 use crate::ipsec::pad::{ChildPolicy, Peer};
+use crate::ipsec::selector::matches_pair;
 use crate::ipsec::suite::{ChildProposal, Protocol, Suite};
-use crate::ipsec::{Mode, Spi, TrafficSelector};
+use crate::ipsec::{Flow, Mode, Spi, TrafficSelector};
 use crate::wire::ike::numbers::{NotifyType, ProtocolId};
 use crate::wire::ike::payload::{Payload, Sa, Ts};
 
@@ -23,6 +24,8 @@ pub(in crate::ike) struct Offer {
     /// Those of the policy that can be on the path there is.
     pub(super) proposals: Vec<ChildProposal>,
     pub(super) mode: Mode,
+    /// The packet that asked for it.
+    pub(super) flow: Option<Flow>,
     pub(super) ts_local: Vec<TrafficSelector>,
     pub(super) ts_peer: Vec<TrafficSelector>,
 }
@@ -34,12 +37,13 @@ impl Offer {
         ctx: &mut Ctx<'_>,
         sa: &IkeSa,
         policy: Arc<ChildPolicy>,
+        flow: Option<Flow>,
     ) -> Result<Self, CloseReason> {
         let proposals = sa.usable_proposals(&policy);
         if proposals.is_empty() {
             return Err(CloseReason::AhInUdp);
         }
-        let (ts_local, ts_peer) = (policy.ts_local.clone(), policy.ts_peer.clone());
+        let (mut ts_local, mut ts_peer) = (policy.ts_local.clone(), policy.ts_peer.clone());
         // RFC 7296 §2.23.1: one address each, those of the IKE SA.
         let (local, remote) = (sa.path.local.ip(), sa.path.remote.ip());
         let can_transport = are_of(&ts_local, local) && are_of(&ts_peer, remote);
@@ -47,7 +51,13 @@ impl Offer {
             return Err(CloseReason::TransportElsewhere { local, remote });
         }
         let mode = if can_transport { policy.mode } else { Mode::Tunnel };
-        Ok(Self { spi: ctx.fresh_spi(sa.id), proposals, mode, ts_local, ts_peer, policy })
+        // RFC 7296 §2.9: the packet's own selectors come first, so that a responder that narrows knows what is needed.
+        if let Some(flow) = flow.filter(|flow| matches_pair(&ts_local, &ts_peer, flow)) {
+            let (src, dst) = TrafficSelector::of(&flow);
+            ts_local.insert(0, src);
+            ts_peer.insert(0, dst);
+        }
+        Ok(Self { spi: ctx.fresh_spi(sa.id), proposals, mode, flow, ts_local, ts_peer, policy })
     }
 
     /// What goes into IKE_AUTH: without key exchange (RFC 7296 §1.2).
@@ -128,6 +138,33 @@ impl IkeSa {
         }
     }
 
+    /// How well a policy suits the selectors of a request; less is better. RFC 7296 §2.9: what narrowing leaves has to contain the
+    /// first selectors, if any policy does.
+    fn rank(
+        &self,
+        policy: &ChildPolicy,
+        theirs: &[TrafficSelector],
+        ours: &[TrafficSelector],
+    ) -> (u8, bool) {
+        let takes = |all: &[TrafficSelector], by: &[TrafficSelector]| within(all, by);
+        let first = |all: &[TrafficSelector], by: &[TrafficSelector]| {
+            all.first().is_some_and(|first| takes(&[*first], by))
+        };
+        let whole = takes(theirs, &policy.ts_peer) && takes(ours, &policy.ts_local);
+        let exact = whole && takes(&policy.ts_peer, theirs) && takes(&policy.ts_local, ours);
+        let rank = if exact {
+            0
+        } else if whole {
+            1
+        } else if first(theirs, &policy.ts_peer) && first(ours, &policy.ts_local) {
+            2
+        } else {
+            3
+        };
+        // A peer that asks for everything each time gets one after the other.
+        (rank, self.has_child(&policy.name))
+    }
+
     /// Responder: the policy for the selectors of a request, what they are narrowed to, and the mode. `only`: the policy of the
     /// CHILD_SA that is rekeyed.
     pub(super) fn find_policy(
@@ -154,7 +191,10 @@ impl IkeSa {
                 Mode::Transport => (&seen_peer, &seen_local),
                 Mode::Tunnel => (&ts_i.selectors, &ts_r.selectors),
             };
-            for policy in &peer.children {
+            let mut candidates: Vec<_> = peer.children.iter().collect();
+            // The order of the configuration decides among equals.
+            candidates.sort_by_key(|policy| self.rank(policy, theirs, ours));
+            for policy in candidates {
                 if only.is_some_and(|old| old.policy.name != policy.name)
                     || mode == Mode::Transport && policy.mode != Mode::Transport
                 {

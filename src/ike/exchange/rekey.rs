@@ -1,14 +1,16 @@
 //! Rekeying: of the IKE SA (RFC 7296 §1.3.2, §2.18), and who wins when both sides rekey at once (§2.8.1, §2.8.2, §2.25).
 
 use super::create_child::{Collision, Refusal, lower};
+use super::followup::{Series, Step, What};
 use super::{Parts, wanted_group};
-use crate::crypto::dh::KeyPair;
+use crate::crypto::Secret;
+use crate::crypto::dh::{self, KeyPair};
 use crate::ike::child_sa::ChildState;
 use crate::ike::event::CloseReason;
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, Session, State, Task};
 use crate::ike::keymat::IkeKeys;
 use crate::ike::limits;
-use crate::ike::proposal;
+use crate::ike::proposal::{self, Made};
 use crate::ipsec::Spi;
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
@@ -19,11 +21,37 @@ use crate::wire::ike::payload::{Ke, Nonce, Notify, Payload, Sa};
 /// A CREATE_CHILD_SA request of ours for a new IKE SA.
 pub(in crate::ike) struct IkeRequest {
     key: KeyPair,
-    nonce: Vec<u8>,
+    pub(super) nonce: Vec<u8>,
     spi: IkeSpi,
     groups_tried: Vec<KeId>,
-    /// The peer rekeyed meanwhile: the IKE SA of its exchange, and the lower nonce of that.
-    collision: Option<(SaId, Vec<u8>)>,
+    /// The additional key exchanges, once they have begun.
+    pub(super) series: Option<Box<Series>>,
+    /// The peer rekeyed meanwhile.
+    pub(super) collision: Option<IkeCollision>,
+}
+
+/// The other half of a simultaneous rekey: the IKE SA of the peer's exchange, and the lower nonce of that.
+pub(in crate::ike) struct IkeCollision {
+    /// `None` while additional key exchanges are to come.
+    pub(super) id: Option<SaId>,
+    pub(super) lowest_nonce: Vec<u8>,
+}
+
+impl IkeRequest {
+    /// The IKE SA that the peer made meanwhile, taken out of where it waits.
+    pub(super) fn winner(&self, ctx: &mut Ctx<'_>) -> Option<IkeSa> {
+        self.collision.as_ref()?.id.and_then(|id| ctx.others.remove(&id))
+    }
+}
+
+/// What we agreed to as responder, to be made into an IKE SA at once or after additional key exchanges.
+pub(in crate::ike) struct AgreedIke {
+    suite: IkeSuite,
+    shared: Secret,
+    nonce_i: Vec<u8>,
+    nonce_r: Vec<u8>,
+    spi_i: IkeSpi,
+    spi_r: IkeSpi,
 }
 
 impl IkeSa {
@@ -52,20 +80,24 @@ impl IkeSa {
         }
     }
 
-    /// Whether both sides are rekeying this CHILD_SA already.
+    /// Whether both sides are rekeying this CHILD_SA already, or we are amid additional key exchanges for it, which the peer would
+    /// have begun by now if it had won (RFC 9370 §2.2.4).
     fn has_collided(&self, spi: Spi) -> bool {
-        matches!(&self.active, Some(Active::Child(request)) if request.replaces == Some(spi) && request.collision.is_some())
+        matches!(&self.active, Some(Active::Child(request))
+            if request.replaces == Some(spi)
+                && (request.collision.is_some() || request.series.is_some()))
     }
 
     /// Responder: the peer has replaced `old` by `new`. If we are at it ourselves, that is a collision.
-    pub(super) fn note_peer_rekeyed(&mut self, old: Spi, new: Spi, lowest_nonce: Vec<u8>) {
+    /// `new` is none while additional key exchanges are to come.
+    pub(super) fn note_peer_rekeyed(&mut self, old: Spi, new: Option<Spi>, lowest_nonce: Vec<u8>) {
         if let Some(Active::Child(request)) = &mut self.active
             && request.replaces == Some(old)
         {
             request.collision = Some(Collision { spi: new, lowest_nonce });
             return;
         }
-        if let Some(child) = self.child(old) {
+        if let (Some(_), Some(child)) = (new, self.child(old)) {
             child.state = ChildState::Replaced;
         }
     }
@@ -82,11 +114,13 @@ impl IkeSa {
     ) {
         let Some(old) = replaces else { return };
         if loses {
-            self.survives(ctx, Some(old), collision.map_or(new, |collision| collision.spi));
+            self.survives(Some(old));
             self.queue(Task::DeleteChildren(vec![new]));
             return;
         }
-        if let Some(theirs) = collision.and_then(|collision| self.child(collision.spi)) {
+        if let Some(theirs) =
+            collision.and_then(|collision| collision.spi).and_then(|spi| self.child(spi))
+        {
             theirs.unconfirmed = None;
             if theirs.state == ChildState::Installed {
                 theirs.state = ChildState::Replaced;
@@ -105,7 +139,7 @@ impl IkeSa {
     }
 
     /// The peer's replacement of `old` is the one that stays; the peer deletes the old one.
-    pub(super) fn survives(&mut self, _ctx: &mut Ctx<'_>, old: Option<Spi>, _theirs: Spi) {
+    pub(super) fn survives(&mut self, old: Option<Spi>) {
         if let Some(child) = old.and_then(|old| self.child(old))
             && child.state == ChildState::Installed
         {
@@ -148,15 +182,18 @@ impl IkeSa {
             nonce,
             spi,
             groups_tried,
+            series: None,
             collision: None,
         })));
     }
 
-    pub(in crate::ike) fn handle_rekey_ike_response(
+    /// The answer to CREATE_CHILD_SA, and the shared secrets of what followed it.
+    pub(super) fn handle_rekey_ike_response(
         &mut self,
         ctx: &mut Ctx<'_>,
         request: IkeRequest,
         payloads: &[Payload],
+        additional: &[Secret],
     ) {
         let parts = Parts::of(payloads);
         let Some(peer) = self.peer.clone() else { return };
@@ -164,24 +201,21 @@ impl IkeSa {
             self.rekey_ike_refused(ctx, request, &parts, &peer);
             return;
         };
-        let next = self.rekeyed_to(ctx, &request, &peer, sa, nonce, ke);
-        let IkeRequest { nonce: nonce_i, collision, .. } = request;
+        let next = self.rekeyed_to(ctx, &request, additional, &peer, sa, nonce, ke);
         let Some(mut next) = next else {
             // The peer has a successor that we cannot use, and has moved everything to it: there is nothing to go on with.
-            if let Some(mut rival) = collision.and_then(|(id, _)| ctx.others.remove(&id)) {
-                rival.begin_delete_ike(ctx);
-                ctx.put(rival);
-            }
+            self.drop_rival(ctx, &request);
             let reason = "it chose what was not offered for the rekeyed IKE_SA";
             self.terminate(ctx, CloseReason::PeerMisbehaved(reason));
             return;
         };
-        let lowest = lower(&nonce_i, &nonce.data);
-        let theirs =
-            collision.and_then(|(id, theirs)| ctx.others.remove(&id).map(|sa| (sa, theirs)));
+        // Should theirs not be there yet, it will not be.
+        self.drop_pending_ike(ctx);
+        let lowest = lower(&request.nonce, &nonce.data);
+        let theirs = request.winner(ctx).zip(request.collision);
         match theirs {
             // RFC 7296 §2.8.2: ours has the lowest nonce, so we delete it, and the peer's inherits.
-            Some((winner, their_lowest)) if lowest < their_lowest.as_slice() => {
+            Some((winner, collision)) if *lowest < *collision.lowest_nonce => {
                 self.hand_over(ctx, winner);
                 next.begin_delete_ike(ctx);
                 ctx.put(next);
@@ -199,24 +233,39 @@ impl IkeSa {
         }
     }
 
+    /// The IKE SA that the peer made meanwhile goes, too.
+    pub(super) fn drop_rival(&self, ctx: &mut Ctx<'_>, request: &IkeRequest) {
+        if let Some(mut rival) = request.winner(ctx) {
+            rival.begin_delete_ike(ctx);
+            ctx.put(rival);
+        }
+    }
+
     /// The IKE SA that the peer's answer describes.
+    #[expect(clippy::too_many_arguments, reason = "the parts of an answer")]
     fn rekeyed_to(
         &self,
         ctx: &mut Ctx<'_>,
         request: &IkeRequest,
+        additional: &[Secret],
         peer: &Peer,
         sa: &Sa,
         nonce: &Nonce,
         ke: &Ke,
     ) -> Option<Self> {
         let IkeRequest { key, nonce: nonce_i, spi, .. } = request;
-        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, true)
-            .filter(|chosen| chosen.suite.ke == key.group() && ke.group == key.group())?;
-        let spi_r = ike_spi(&chosen.peer_spi)?;
-        let shared = key.agree(&ke.data).ok()?;
-        let session =
-            self.next_session(ctx, chosen.suite, &shared, nonce_i, &nonce.data, *spi, spi_r, true)?;
-        Some(self.successor(ctx, true, *spi, spi_r, session))
+        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, Made::Rekeyed)
+            .filter(|chosen| chosen.suite.ke == key.group() && ke.group == key.group())
+            .filter(|chosen| chosen.addke.methods().count() == additional.len())?;
+        let agreed = AgreedIke {
+            suite: chosen.suite,
+            shared: key.agree(&ke.data).ok()?,
+            nonce_i: nonce_i.clone(),
+            nonce_r: nonce.data.clone(),
+            spi_i: *spi,
+            spi_r: ike_spi(&chosen.peer_spi)?,
+        };
+        self.next_ike_sa(ctx, &agreed, additional, true)
     }
 
     /// The answer came when this IKE SA was to be deleted: the peer has moved everything to the new one, so that goes,
@@ -224,17 +273,26 @@ impl IkeSa {
     pub(in crate::ike) fn delete_rekeyed(
         &self,
         ctx: &mut Ctx<'_>,
-        request: IkeRequest,
+        mut request: IkeRequest,
         payloads: &[Payload],
     ) {
+        let mut series = request.series.take();
+        // With additional key exchanges, there is something after the last of them alone.
+        let (payloads, additional) = match &mut series {
+            None => (payloads, &[][..]),
+            Some(series) => match series.take(ctx, &Parts::of(payloads)) {
+                Step::Done => (&series.response[..], &series.secrets[..]),
+                Step::Next(_) | Step::Failed(_) => (&[][..], &[][..]),
+            },
+        };
         let parts = Parts::of(payloads);
         let made = match (&self.peer, parts.sa, parts.nonce, parts.ke) {
             (Some(peer), Some(sa), Some(nonce), Some(ke)) => {
-                self.rekeyed_to(ctx, &request, peer, sa, nonce, ke)
+                self.rekeyed_to(ctx, &request, additional, peer, sa, nonce, ke)
             }
             _ => None,
         };
-        let rival = request.collision.and_then(|(id, _)| ctx.others.remove(&id));
+        let rival = request.winner(ctx);
         for mut next in made.into_iter().chain(rival) {
             next.begin_delete_ike(ctx);
             ctx.put(next);
@@ -248,7 +306,7 @@ impl IkeSa {
         parts: &Parts<'_>,
         peer: &Peer,
     ) {
-        if let Some(winner) = request.collision.and_then(|(id, _)| ctx.others.remove(&id)) {
+        if let Some(winner) = request.winner(ctx) {
             self.hand_over(ctx, winner);
             return;
         }
@@ -297,52 +355,81 @@ impl IkeSa {
         {
             return Err(Refusal::new(NotifyType::TEMPORARY_FAILURE));
         }
-        // One collision is an accident, two are not.
-        if matches!(&self.active, Some(Active::Ike(request)) if request.collision.is_some()) {
+        // One collision is an accident, two are not; and who is amid additional key exchanges has won (RFC 9370 §2.2.4).
+        let busy = |request: &IkeRequest| request.collision.is_some() || request.series.is_some();
+        if matches!(&self.active, Some(Active::Ike(request)) if busy(request)) {
             return Err(Refusal::new(NotifyType::TEMPORARY_FAILURE));
         }
         let peer = self.peer.clone().ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let (Some(sa), Some(nonce)) = (parts.sa, parts.nonce) else {
             return Err(Refusal::new(NotifyType::INVALID_SYNTAX));
         };
-        let chosen =
-            proposal::choose_ike(&peer.ike.proposals, sa, true, parts.ke.map(|ke| ke.group))
-                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
+        let chosen = proposal::choose_ike(
+            &peer.ike.proposals,
+            sa,
+            Made::Rekeyed,
+            parts.ke.map(|ke| ke.group),
+        )
+        .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let group = chosen.suite.ke;
         let ke =
             parts.ke.filter(|ke| ke.group == group).ok_or_else(|| Refusal::invalid_ke(group))?;
         let spi_i = ike_spi(&chosen.peer_spi).ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
-        let key = KeyPair::generate(group, ctx.rng)
-            .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
-        let shared = key.agree(&ke.data).map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
+        let dh::Response { public, shared } = dh::respond(group, &ke.data, ctx.rng)
+            .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?
+            .map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
         let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
         let spi_r = ctx.fresh_ike_spi();
-        let session = self
-            .next_session(ctx, chosen.suite, &shared, &nonce.data, &nonce_r, spi_i, spi_r, false)
-            .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
-        let next = self.successor(ctx, false, spi_i, spi_r, session);
-        let answer = vec![
+        let mut answer = vec![
             Payload::Sa(proposal::answer_ike(&chosen, Some(spi_r))),
             Payload::Nonce(Nonce { data: nonce_r.clone() }),
-            Payload::Ke(Ke { group, data: key.public().to_vec() }),
+            Payload::Ke(Ke { group, data: public }),
         ];
+        let nonce_i = nonce.data.clone();
+        let agreed = AgreedIke { suite: chosen.suite, shared, nonce_i, nonce_r, spi_i, spi_r };
+        // Whoever begins once more has given up what it began before.
+        self.drop_pending_ike(ctx);
+        if chosen.addke.is_none() {
+            self.make_pending_ike(ctx, agreed, &[])
+                .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
+            return Ok(answer);
+        }
+        if let Some(Active::Ike(request)) = &mut self.active {
+            let lowest_nonce = lower(&agreed.nonce_i, &agreed.nonce_r).to_vec();
+            request.collision = Some(IkeCollision { id: None, lowest_nonce });
+        }
+        answer.push(self.note_pending(ctx, chosen.addke, What::Ike(Box::new(agreed))));
+        Ok(answer)
+    }
+
+    /// Responder: the IKE SA that was agreed on takes the place of this one, unless we are rekeying, too.
+    pub(super) fn make_pending_ike(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        agreed: AgreedIke,
+        additional: &[Secret],
+    ) -> Option<()> {
+        let next = self.next_ike_sa(ctx, &agreed, additional, false)?;
         if let Some(Active::Ike(request)) = &mut self.active {
             // Who wins is known when our own answer comes.
-            request.collision = Some((next.id, lower(&nonce.data, &nonce_r).to_vec()));
+            let lowest_nonce = lower(&agreed.nonce_i, &agreed.nonce_r).to_vec();
+            request.collision = Some(IkeCollision { id: Some(next.id), lowest_nonce });
             ctx.put(next);
         } else {
             self.hand_over(ctx, next);
         }
-        Ok(answer)
+        Some(())
     }
 
     /// Everything that this IKE SA has goes to the one that replaces it (RFC 7296 §2.8).
     pub(in crate::ike) fn hand_over(&mut self, ctx: &mut Ctx<'_>, mut next: Self) {
+        self.drop_pending(ctx);
         next.children = core::mem::take(&mut self.children);
         for child in &next.children {
             ctx.spis.insert(child.spi_inbound, next.id);
         }
         next.tasks = core::mem::take(&mut self.tasks);
+        next.wanted = core::mem::take(&mut self.wanted);
         next.tasks.retain(|waiting| !matches!(waiting.task, Task::RekeyIke | Task::Liveness));
         next.path = self.path;
         next.last_heard = self.last_heard;
@@ -357,9 +444,7 @@ impl IkeSa {
     /// The IKE SA of a rekey by the peer that collided with ours, if the peer ends this one first.
     pub(in crate::ike) fn take_collided(&mut self, ctx: &mut Ctx<'_>) -> Option<Self> {
         match self.active.take() {
-            Some(Active::Ike(request)) => {
-                request.collision.and_then(|(id, _)| ctx.others.remove(&id))
-            }
+            Some(Active::Ike(request)) => request.winner(ctx),
             other => {
                 self.active = other;
                 None
@@ -367,24 +452,23 @@ impl IkeSa {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the inputs that RFC 7296 §2.18 names")]
-    fn next_session(
+    /// The IKE SA that was agreed on, `additional` being the shared secrets of the key exchanges that followed.
+    fn next_ike_sa(
         &self,
         ctx: &mut Ctx<'_>,
-        suite: IkeSuite,
-        shared: &crate::crypto::Secret,
-        nonce_i: &[u8],
-        nonce_r: &[u8],
-        spi_i: IkeSpi,
-        spi_r: IkeSpi,
+        agreed: &AgreedIke,
+        additional: &[Secret],
         initiator: bool,
-    ) -> Option<Session> {
+    ) -> Option<Self> {
+        let AgreedIke { suite, shared, nonce_i, nonce_r, spi_i, spi_r } = agreed;
+        let (suite, spi_i, spi_r) = (*suite, *spi_i, *spi_r);
         let old = self.session.as_ref()?;
         let keys = IkeKeys::derive_rekeyed(
             suite,
             old.suite.prf,
             &old.sk_d,
             shared,
+            additional,
             nonce_i,
             nonce_r,
             spi_i,
@@ -392,7 +476,7 @@ impl IkeSa {
         )?;
         let session = Session::new(suite, &keys, initiator)?;
         ctx.export(spi_i, spi_r, suite, &keys);
-        Some(session)
+        Some(self.successor(ctx, initiator, spi_i, spi_r, session))
     }
 }
 

@@ -2,21 +2,25 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::debug;
 
 use super::{Parts, auth, notify, wanted_group};
-use crate::crypto::dh::KeyPair;
+use crate::crypto::dh::{self, KeyPair};
 use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
-use crate::ike::ike_sa::{Ctx, IkeSa, Session, State};
-use crate::ike::keymat::IkeKeys;
+use crate::ike::frag::{self, Fragmentation};
+use crate::ike::ike_sa::{Ctx, IkeSa, Session, State, Wanted};
+use crate::ike::keymat::{IkeKeys, IntAuth};
 use crate::ike::limits;
 use crate::ike::natd::{self, Nat, PORT_NATT};
-use crate::ike::proposal;
+use crate::ike::proposal::{self, Made};
+use crate::ike::puzzle::{Puzzle, Solver};
 use crate::ike::rules;
 use crate::ike::window::{Requests, Responses, Retransmission};
-use crate::ipsec::pad::{EncapPolicy, Peer};
+use crate::ipsec::pad::{EncapPolicy, Fragments, Peer};
+use crate::ipsec::suite::IkeProposal;
 use crate::ipsec::{Encap, Path};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
@@ -28,6 +32,10 @@ pub(in crate::ike) struct InitSent {
     key: KeyPair,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
+    /// The puzzle that is being solved, and when it goes on.
+    pub(in crate::ike) puzzle: Option<(Solver, Instant)>,
+    /// The solution that goes with the COOKIE.
+    solution: Option<Payload>,
     retries: u32,
     groups_tried: Vec<KeId>,
     /// What an unprotected error said (RFC 7296 §2.21.1), and after how many transmissions.
@@ -43,7 +51,12 @@ pub(in crate::ike) struct InitDone {
     pub(in crate::ike) response: Vec<u8>,
     pub(in crate::ike) nonce_i: Vec<u8>,
     pub(in crate::ike) nonce_r: Vec<u8>,
+    /// The keys, after as many additional key exchanges as have been made.
     pub(in crate::ike) keys: IkeKeys,
+    /// The additional key exchanges that are still to be made.
+    pub(in crate::ike) additional: VecDeque<KeId>,
+    /// What those that have been made add to AUTH.
+    pub(in crate::ike) int_auth: IntAuth,
     pub(in crate::ike) terms: cert::Terms,
 }
 
@@ -71,9 +84,13 @@ impl IkeSa {
             requests: Requests::up_to(ctx.last_message_id),
             responses: Responses::new(),
             how,
+            fragmentation: Fragmentation::default(),
             tasks: VecDeque::new(),
+            wanted: Vec::new(),
             active: None,
             children: Vec::new(),
+            pending: Vec::new(),
+            series_failures: 0,
             created: ctx.now,
             established: None,
             rekey_at: None,
@@ -83,6 +100,7 @@ impl IkeSa {
             last_hint: None,
             put_off: None,
             peer_identity: None,
+            eap_identity: None,
         }
     }
 
@@ -99,22 +117,29 @@ impl IkeSa {
             Self::blank(initiator, spi_i, spi_r, self.path, State::Established, self.how, ctx);
         sa.peer.clone_from(&self.peer);
         sa.peer_identity.clone_from(&self.peer_identity);
+        sa.eap_identity.clone_from(&self.eap_identity);
         sa.nat = self.nat;
         sa.encap = self.encap;
+        sa.fragmentation = self.fragmentation.successor();
         sa.session = Some(session);
         sa.keepalive_at = self.keepalive_at;
         sa
     }
 
     /// Begins an IKE SA with a peer. `None` if none of its groups is ours.
-    pub(in crate::ike) fn initiate(ctx: &mut Ctx<'_>, peer: Arc<Peer>, path: Path) -> Option<Self> {
+    pub(in crate::ike) fn initiate(
+        ctx: &mut Ctx<'_>,
+        peer: Arc<Peer>,
+        path: Path,
+        wanted: Option<Wanted>,
+    ) -> Option<Self> {
         let group = peer
             .ike
             .proposals
             .iter()
             .flat_map(|proposal| &proposal.ke)
             .copied()
-            .find(|group| crate::crypto::dh::supported(*group))?;
+            .find(|group| dh::supported(*group))?;
         let key = KeyPair::generate(group, ctx.rng)?;
         let nonce = ctx.random_bytes(limits::NONCE_LEN);
         let spi_i = ctx.fresh_ike_spi();
@@ -122,6 +147,8 @@ impl IkeSa {
             key,
             nonce,
             cookie: None,
+            puzzle: None,
+            solution: None,
             retries: 0,
             groups_tried: vec![group],
             hint: None,
@@ -133,6 +160,7 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeSaInit });
         sa.peer = Some(peer);
+        sa.wanted.extend(wanted);
         sa.send_init(ctx);
         Some(sa)
     }
@@ -143,14 +171,22 @@ impl IkeSa {
         let mut payloads = Vec::new();
         // RFC 7296 §2.6: the COOKIE first, all else unchanged.
         payloads.extend(init.cookie.as_ref().map(|cookie| notify(NotifyType::COOKIE, cookie)));
+        payloads.extend(init.solution.clone());
         payloads.push(Payload::Sa(proposal::ike_offer(&peer.ike.proposals, None)));
         payloads
             .push(Payload::Ke(Ke { group: init.key.group(), data: init.key.public().to_vec() }));
         payloads.push(Payload::Nonce(Nonce { data: init.nonce.clone() }));
         let pretend = peer.ike.encap == EncapPolicy::Udp;
         payloads.extend(natd::notifies(self.spi_i, IkeSpi(0), self.path, pretend));
+        if peer.ike.fragmentation.fragments != Fragments::No {
+            payloads.push(frag::supported());
+        }
         if peer.auth.has_signature() {
             payloads.push(cert::hash_algorithms());
+        }
+        // RFC 9370 §2.2.1: whoever offers additional key exchanges must have the exchange that carries them.
+        if has_additional(&peer.ike.proposals) {
+            payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
         }
         let header = Header::new(
             self.spi_i,
@@ -161,7 +197,7 @@ impl IkeSa {
         );
         let datagram = Message { header, payloads }.emit();
         self.requests.withdraw();
-        self.requests.sent(ctx.now, datagram.clone(), self.how);
+        self.requests.sent(ctx.now, vec![datagram.clone()], self.how);
         self.transmit(ctx, datagram);
     }
 
@@ -180,15 +216,24 @@ impl IkeSa {
         {
             return;
         }
-        if rules::check(ExchangeType::IKE_SA_INIT, true, &message.payloads).is_err() {
+        if rules::check(ExchangeType::IKE_SA_INIT, true, &message.payloads, &[]).is_err() {
             return;
         }
         let Some(peer) = self.peer.clone() else { return };
         let times_sent = self.requests.times_sent();
         let State::InitSent(init) = &mut self.state else { return };
+        // Whatever else comes meanwhile is no answer: there is no request under way.
+        if init.puzzle.is_some() {
+            return;
+        }
         let parts = Parts::of(&message.payloads);
 
         if parts.sa.is_none() {
+            let puzzle = parts.notify(NotifyType::PUZZLE);
+            if puzzle.is_some() && parts.notify(NotifyType::COOKIE).is_none() {
+                // RFC 8019 §7.1.2: nothing to solve it with, so the message is ignored.
+                return;
+            }
             if let Some(cookie) = parts.notify(NotifyType::COOKIE) {
                 let valid = (1..=limits::MAX_COOKIE).contains(&cookie.data.len());
                 if valid
@@ -197,11 +242,21 @@ impl IkeSa {
                 {
                     init.retries += 1;
                     init.cookie = Some(cookie.data.clone());
+                    init.solution = None;
+                    init.puzzle = puzzle
+                        .and_then(Puzzle::parse)
+                        .and_then(|puzzle| Solver::new(puzzle, &cookie.data))
+                        .map(|solver| (solver, ctx.now));
                     ctx.events.push_back(Event::Progress {
                         peer: Arc::clone(&peer.name),
                         phase: Phase::Cookie,
                     });
-                    self.send_init(ctx);
+                    if init.puzzle.is_some() {
+                        // The request is answered; the next one waits for the solution.
+                        self.requests.withdraw();
+                    } else {
+                        self.send_init(ctx);
+                    }
                 }
                 return;
             }
@@ -242,7 +297,9 @@ impl IkeSa {
 
         let (Some(sa), Some(ke), Some(nonce)) = (parts.sa, parts.ke, parts.nonce) else { return };
         let spi_r = message.header.spi_r;
-        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, false);
+        let intermediate = parts.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_some();
+        let made = Made::First { intermediate };
+        let chosen = proposal::accept_ike(&peer.ike.proposals, sa, made);
         let Some(chosen) = chosen.filter(|chosen| {
             spi_r.0 != 0 && chosen.suite.ke == init.key.group() && ke.group == init.key.group()
         }) else {
@@ -267,6 +324,9 @@ impl IkeSa {
         let Some(session) = Session::new(chosen.suite, &keys, true) else { return };
         ctx.export(self.spi_i, spi_r, chosen.suite, &keys);
 
+        let policy = peer.ike.fragmentation;
+        let agreed = policy.fragments != Fragments::No && frag::is_supported(&parts);
+        self.fragmentation = Fragmentation::new(agreed, policy);
         self.nat = natd::detect(self.spi_i, spi_r, path, parts.notifies.iter().copied());
         let pretend = peer.ike.encap == EncapPolicy::Udp;
         let nat = self.nat.local || self.nat.peer;
@@ -293,18 +353,37 @@ impl IkeSa {
             nonce_i,
             nonce_r: nonce.data.clone(),
             keys,
+            additional: chosen.addke.methods().collect(),
+            int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(peer.auth.has_signature(), &parts),
         };
-        self.send_auth(ctx, done);
+        self.after_init(ctx, done);
     }
 
-    /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer may be an error.
+    /// Initiator: goes on solving the puzzle, a slice at a time, so that nothing else waits for it (RFC 8019 §7.1.2).
+    pub(in crate::ike) fn work_on_puzzle(&mut self, ctx: &mut Ctx<'_>) {
+        let State::InitSent(init) = &mut self.state else { return };
+        let Some((solver, due)) = init.puzzle.as_mut().filter(|(_, due)| *due <= ctx.now) else {
+            return;
+        };
+        *due = ctx.now + limits::PUZZLE_REST;
+        let solution = solver.work(limits::PUZZLE_SLICE);
+        if solution.is_some() || solver.is_hopeless() {
+            // Without a solution the COOKIE alone goes back, and the responder decides.
+            init.puzzle = None;
+            init.solution = solution;
+            self.send_init(ctx);
+        }
+    }
+
+    /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer
+    /// goes with it; it may be an error instead.
     pub(in crate::ike) fn answer_init(
         ctx: &mut Ctx<'_>,
         path: Path,
         message: &Message,
         datagram: &[u8],
-    ) -> Result<Self, Vec<u8>> {
+    ) -> Result<(Self, Vec<u8>), Vec<u8>> {
         let spi_i = message.header.spi_i;
         let refuse = |notify_type, data: &[u8]| {
             let header = Header::new(
@@ -320,13 +399,14 @@ impl IkeSa {
         let (Some(sa), Some(ke), Some(nonce)) = (parts.sa, parts.ke, parts.nonce) else {
             return Err(refuse(NotifyType::INVALID_SYNTAX, &[]));
         };
+        let intermediate = parts.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_some();
+        let made = Made::First { intermediate };
         let candidates = auth::candidates(ctx.peers, path);
         let mut chosen = None;
         // In the order of `candidates`.
         let mut accepting = Vec::new();
         for peer in candidates {
-            if let Some(found) =
-                proposal::choose_ike(&peer.ike.proposals, sa, false, Some(ke.group))
+            if let Some(found) = proposal::choose_ike(&peer.ike.proposals, sa, made, Some(ke.group))
             {
                 let suite = chosen.get_or_insert_with(|| found.clone()).suite;
                 if suite == found.suite {
@@ -341,9 +421,9 @@ impl IkeSa {
         if chosen.suite.ke != ke.group {
             return Err(refuse(NotifyType::INVALID_KE_PAYLOAD, &chosen.suite.ke.0.to_be_bytes()));
         }
-        let key = KeyPair::generate(ke.group, ctx.rng)
-            .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?;
-        let shared = key.agree(&ke.data).map_err(|_| refuse(NotifyType::INVALID_SYNTAX, &[]))?;
+        let dh::Response { public, shared } = dh::respond(ke.group, &ke.data, ctx.rng)
+            .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?
+            .map_err(|_| refuse(NotifyType::INVALID_SYNTAX, &[]))?;
         let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
         let spi_r = ctx.fresh_ike_spi();
         let (keys, session) =
@@ -359,15 +439,28 @@ impl IkeSa {
             accepting.iter().any(|peer| peer.ike.encap == EncapPolicy::Udp) && nat.supported;
         let mut payloads = vec![
             Payload::Sa(proposal::answer_ike(&chosen, None)),
-            Payload::Ke(Ke { group: ke.group, data: key.public().to_vec() }),
+            Payload::Ke(Ke { group: ke.group, data: public }),
             Payload::Nonce(Nonce { data: nonce_r.clone() }),
         ];
         if nat.supported {
             payloads.extend(natd::notifies(spi_i, spi_r, path, pretend));
         }
+        let takes_fragments = |peer: &&Arc<Peer>| peer.ike.fragmentation.fragments != Fragments::No;
+        let fragmentation = accepting
+            .iter()
+            .find(takes_fragments)
+            .filter(|_| frag::is_supported(&parts))
+            .map(|peer| Fragmentation::new(true, peer.ike.fragmentation))
+            .unwrap_or_default();
+        if fragmentation.agreed {
+            payloads.push(frag::supported());
+        }
         let signs = accepting.iter().any(|peer| peer.auth.has_signature());
         if signs {
             payloads.push(cert::hash_algorithms());
+        }
+        if intermediate {
+            payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
         }
         // RFC 7296 §1.2: the responder asks for certificates here, the initiator in IKE_AUTH.
         payloads.extend(cert::request(accepting.iter().map(|peer| &peer.auth.peer)));
@@ -384,9 +477,11 @@ impl IkeSa {
             nonce_i: nonce.data.clone(),
             nonce_r,
             keys,
+            additional: chosen.addke.methods().collect(),
+            int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(signs, &parts),
         };
-        let awaited = auth::Awaited { init: done, candidates: accepting };
+        let awaited = auth::Awaited { init: done, candidates: accepting, serving: None };
         let mut sa = Self::blank(
             false,
             spi_i,
@@ -399,8 +494,14 @@ impl IkeSa {
         sa.nat = nat;
         sa.encap = nat.local || nat.peer || pretend;
         sa.session = Some(session);
-        sa.responses.answered(response.clone());
-        sa.transmit(ctx, response);
-        Ok(sa)
+        sa.fragmentation = fragmentation;
+        sa.responses.answered(vec![response.clone()]);
+        Ok((sa, response))
     }
+}
+
+/// Whether a proposal has any additional key exchange.
+fn has_additional(proposals: &[IkeProposal]) -> bool {
+    let additional = |method: &KeId| *method != KeId::NONE;
+    proposals.iter().flat_map(|proposal| &proposal.addke).flatten().any(additional)
 }

@@ -9,12 +9,19 @@ const fn cbc(bits: u16) -> Encr {
     Encr { id: EncrId::ENCR_AES_CBC, key_bits: Some(bits) }
 }
 
+const FIRST: Made = Made::First { intermediate: true };
+
+const fn made(rekey: bool) -> Made {
+    if rekey { Made::Rekeyed } else { FIRST }
+}
+
 fn ike_gcm() -> IkeProposal {
     IkeProposal {
         encr: vec![gcm(256), gcm(128)],
         integ: vec![],
         prf: vec![PrfId::PRF_HMAC_SHA2_384, PrfId::PRF_HMAC_SHA2_256],
         ke: vec![KeId::CURVE25519, KeId::ECP_256],
+        addke: Default::default(),
     }
 }
 
@@ -24,6 +31,7 @@ fn ike_cbc() -> IkeProposal {
         integ: vec![IntegId::AUTH_HMAC_SHA2_256_128, IntegId::AUTH_HMAC_SHA2_512_256],
         prf: vec![PrfId::PRF_HMAC_SHA2_256],
         ke: vec![KeId::MODP_2048],
+        addke: Default::default(),
     }
 }
 
@@ -33,6 +41,7 @@ fn esp_gcm(ke: &[KeId]) -> ChildProposal {
         encr: vec![gcm(256), gcm(128)],
         integ: vec![],
         ke: ke.to_vec(),
+        addke: Default::default(),
         esn: vec![EsnId::ESN, EsnId::NO_ESN],
     }
 }
@@ -43,6 +52,7 @@ fn esp_cbc() -> ChildProposal {
         encr: vec![cbc(128)],
         integ: vec![IntegId::AUTH_HMAC_SHA2_256_128],
         ke: vec![],
+        addke: Default::default(),
         esn: vec![EsnId::NO_ESN],
     }
 }
@@ -70,7 +80,7 @@ fn gcm_transforms() -> [Transform; 3] {
 }
 
 fn choose(ours: &[IkeProposal], offer: &Sa) -> Option<IkeSuite> {
-    choose_ike(ours, offer, false, None).map(|chosen| chosen.suite)
+    choose_ike(ours, offer, FIRST, None).map(|chosen| chosen.suite)
 }
 
 fn choose_esp(ours: &[ChildProposal], offer: &Sa) -> Option<Chosen<Suite>> {
@@ -101,9 +111,9 @@ fn both_sides_hold_the_same_suite_after_offer_choice_and_answer() {
     for theirs in [vec![ike_gcm()], vec![ike_cbc()], vec![ike_cbc(), ike_gcm()]] {
         for rekey in [None, Some(IkeSpi(7))] {
             let chosen =
-                choose_ike(&ours, &ike_offer(&theirs, rekey), rekey.is_some(), None).unwrap();
+                choose_ike(&ours, &ike_offer(&theirs, rekey), made(rekey.is_some()), None).unwrap();
             let answer = answer_ike(&chosen, rekey.map(|_| IkeSpi(8)));
-            let accepted = accept_ike(&theirs, &answer, rekey.is_some()).unwrap();
+            let accepted = accept_ike(&theirs, &answer, made(rekey.is_some())).unwrap();
             assert_eq!(accepted.suite, chosen.suite);
             assert_eq!(accepted.number, chosen.number);
             assert_eq!(accepted.ke, Some(chosen.suite.ke));
@@ -128,7 +138,7 @@ fn both_sides_hold_the_same_suite_after_offer_choice_and_answer() {
 #[test]
 fn our_order_of_proposals_and_algorithms_decides() {
     let offer = ike_offer(&[ike_cbc(), ike_gcm()], None);
-    let chosen = choose_ike(&[ike_gcm(), ike_cbc()], &offer, false, None).unwrap();
+    let chosen = choose_ike(&[ike_gcm(), ike_cbc()], &offer, FIRST, None).unwrap();
     assert_eq!(chosen.number, 2);
     assert_eq!(chosen.suite.encr, gcm(256));
     assert_eq!(chosen.suite.ke, KeId::CURVE25519);
@@ -137,7 +147,7 @@ fn our_order_of_proposals_and_algorithms_decides() {
 #[test]
 fn group_of_the_peers_ke_goes_first_where_we_accept_it() {
     let offer = ike_offer(&[ike_gcm()], None);
-    let group = |peer_ke| choose_ike(&[ike_gcm()], &offer, false, peer_ke).unwrap().suite.ke;
+    let group = |peer_ke| choose_ike(&[ike_gcm()], &offer, FIRST, peer_ke).unwrap().suite.ke;
     assert_eq!(group(None), KeId::CURVE25519);
     assert_eq!(group(Some(KeId::ECP_256)), KeId::ECP_256);
     assert_eq!(group(Some(KeId::MODP_2048)), KeId::CURVE25519, "not ours");
@@ -146,7 +156,7 @@ fn group_of_the_peers_ke_goes_first_where_we_accept_it() {
 #[test]
 fn group_of_the_peers_ke_must_be_in_its_proposal() {
     let offer = ike(&gcm_transforms());
-    let chosen = choose_ike(&[ike_gcm()], &offer, false, Some(KeId::CURVE25519)).unwrap();
+    let chosen = choose_ike(&[ike_gcm()], &offer, FIRST, Some(KeId::CURVE25519)).unwrap();
     assert_eq!(chosen.suite.ke, KeId::ECP_256, "only this is proposed");
 }
 
@@ -187,7 +197,7 @@ fn unknown_transform_type_spoils_its_proposal_and_no_other() {
         spi: vec![],
         transforms: gcm_transforms().to_vec(),
     });
-    assert_eq!(choose_ike(&[ike_gcm()], &sa, false, None).unwrap().number, 2);
+    assert_eq!(choose_ike(&[ike_gcm()], &sa, FIRST, None).unwrap().number, 2);
 
     for stray in [esn(EsnId::NO_ESN), Transform::new(TransformType::ADDKE1, 36)] {
         let mut transforms = gcm_transforms().to_vec();
@@ -270,7 +280,8 @@ fn mixed_offer_gives_the_cipher_whose_integrity_fits() {
 fn spi_must_be_there_exactly_when_it_belongs_there() {
     let transforms = gcm_transforms();
     let choose = |spi: &[u8], rekey| {
-        choose_ike(&[ike_gcm()], &offer(ProtocolId::IKE, spi, &transforms), rekey, None).is_some()
+        choose_ike(&[ike_gcm()], &offer(ProtocolId::IKE, spi, &transforms), made(rekey), None)
+            .is_some()
     };
     assert!(choose(&[], false));
     assert!(choose(&[1; 8], true));
@@ -331,7 +342,7 @@ fn ike_sa_is_never_made_without_a_key_exchange() {
     let mut transforms = gcm_transforms();
     transforms[2] = ke(KeId::NONE);
     assert_eq!(choose(&[ours.clone()], &ike(&transforms)), None, "RFC 7296 §2.18");
-    assert_eq!(choose_ike(&[ours], &ike(&transforms), false, Some(KeId::NONE)), None);
+    assert_eq!(choose_ike(&[ours], &ike(&transforms), FIRST, Some(KeId::NONE)), None);
 }
 
 #[test]
@@ -346,17 +357,17 @@ fn groups_offered_in_ike_auth_are_passed_over() {
 fn answer_must_be_one_proposal_with_one_transform_a_type() {
     let ours = [ike_gcm(), ike_cbc()];
     let good = ike(&gcm_transforms());
-    assert!(accept_ike(&ours, &good, false).is_some());
+    assert!(accept_ike(&ours, &good, FIRST).is_some());
 
     let mut two = good.clone();
     two.proposals.push(two.proposals[0].clone());
-    assert_eq!(accept_ike(&ours, &two, false), None);
-    assert_eq!(accept_ike(&ours, &Sa { proposals: vec![] }, false), None);
+    assert_eq!(accept_ike(&ours, &two, FIRST), None);
+    assert_eq!(accept_ike(&ours, &Sa { proposals: vec![] }, FIRST), None);
 
     let doubled = [gcm_transforms().as_slice(), &[encr(gcm(256))]].concat();
-    assert_eq!(accept_ike(&ours, &ike(&doubled), false), None);
+    assert_eq!(accept_ike(&ours, &ike(&doubled), FIRST), None);
     let same_twice = [gcm_transforms().as_slice(), &[encr(gcm(128))]].concat();
-    assert_eq!(accept_ike(&ours, &ike(&same_twice), false), None);
+    assert_eq!(accept_ike(&ours, &ike(&same_twice), FIRST), None);
 }
 
 #[test]
@@ -365,13 +376,13 @@ fn answer_must_be_a_subset_of_the_proposal_whose_number_it_has() {
     for (number, accepted) in [(0, false), (1, true), (2, false), (3, false), (255, false)] {
         let mut answer = ike(&gcm_transforms());
         answer.proposals[0].number = number;
-        assert_eq!(accept_ike(&ours, &answer, false).is_some(), accepted, "{number}");
+        assert_eq!(accept_ike(&ours, &answer, FIRST).is_some(), accepted, "{number}");
     }
     let mut not_offered = gcm_transforms();
     not_offered[0] = encr(gcm(192));
-    assert_eq!(accept_ike(&ours, &ike(&not_offered), false), None);
+    assert_eq!(accept_ike(&ours, &ike(&not_offered), FIRST), None);
     let extra = [gcm_transforms().as_slice(), &[integ(IntegId::AUTH_HMAC_SHA2_256_128)]].concat();
-    assert_eq!(accept_ike(&ours, &ike(&extra), false), None);
+    assert_eq!(accept_ike(&ours, &ike(&extra), FIRST), None);
 }
 
 #[test]
@@ -388,12 +399,91 @@ fn answer_in_ike_auth_must_not_choose_a_group() {
     assert_eq!(chosen.ke, Some(KeId::CURVE25519));
 }
 
+fn hybrid(addke: &[&[KeId]]) -> IkeProposal {
+    let mut proposal = ike_gcm();
+    for (ours, methods) in proposal.addke.iter_mut().zip(addke) {
+        *ours = methods.to_vec();
+    }
+    proposal
+}
+
+fn addke_of(ours: &IkeProposal, theirs: &IkeProposal, made: Made) -> Option<[KeId; ADDKES]> {
+    let spi = (made == Made::Rekeyed).then_some(IkeSpi(9));
+    let offer = ike_offer(core::slice::from_ref(theirs), spi);
+    let chosen = choose_ike(core::slice::from_ref(ours), &offer, made, None)?;
+    let answer = answer_ike(&chosen, spi);
+    let accepted = accept_ike(core::slice::from_ref(theirs), &answer, made).unwrap();
+    assert_eq!(accepted.suite, chosen.suite);
+    Some(chosen.suite.addke.0)
+}
+
+const KEM512: KeId = KeId::ML_KEM_512;
+const KEM768: KeId = KeId::ML_KEM_768;
+const KEM1024: KeId = KeId::ML_KEM_1024;
+const NONE: KeId = KeId::NONE;
+
+#[test]
+fn additional_key_exchanges_are_chosen_in_our_order() {
+    let ours = hybrid(&[&[KEM768, KEM512], &[KEM1024, NONE]]);
+    let theirs = hybrid(&[&[KEM512, KEM768], &[NONE, KEM1024]]);
+    let chosen = addke_of(&ours, &theirs, FIRST).unwrap();
+    assert_eq!(chosen[..3], [KEM768, KEM1024, NONE]);
+    assert_eq!(addke_of(&ike_gcm(), &ike_gcm(), FIRST), Some([NONE; ADDKES]));
+}
+
+#[test]
+fn what_only_one_side_wants_must_be_optional() {
+    let (optional, required) = (hybrid(&[&[KEM768, NONE]]), hybrid(&[&[KEM768]]));
+    for made in [FIRST, Made::Rekeyed] {
+        assert_eq!(addke_of(&ike_gcm(), &optional, made), Some([NONE; ADDKES]));
+        assert_eq!(addke_of(&optional, &ike_gcm(), made), Some([NONE; ADDKES]));
+        assert_eq!(addke_of(&ike_gcm(), &required, made), None);
+        assert_eq!(addke_of(&required, &ike_gcm(), made), None);
+        assert_eq!(addke_of(&required, &optional, made).unwrap()[0], KEM768);
+    }
+    // RFC 9370 §2.2.1: without IKE_INTERMEDIATE there is nothing to carry them.
+    let without = Made::First { intermediate: false };
+    assert_eq!(addke_of(&required, &required, without), None);
+    assert_eq!(addke_of(&optional, &optional, without), Some([NONE; ADDKES]));
+}
+
+#[test]
+fn no_method_is_chosen_twice() {
+    let ours = hybrid(&[&[KEM768, KEM512], &[KEM768]]);
+    // The second leaves the first no choice.
+    assert_eq!(addke_of(&ours, &ours, FIRST).unwrap()[..2], [KEM512, KEM768]);
+    let twice = hybrid(&[&[KEM768], &[KEM768]]);
+    assert_eq!(addke_of(&twice, &twice, FIRST), None);
+    let first_again = hybrid(&[&[KeId::CURVE25519]]);
+    assert_eq!(addke_of(&first_again, &first_again, FIRST), None);
+    // Whoever would have to look for long does not find any, and is done soon.
+    let all: Vec<KeId> = (100..108).map(KeId).collect();
+    let last: &[KeId] = &[KeId(999)];
+    let many = hybrid(&[&all, &all, &all, &all, &all, &all, last]);
+    let theirs = hybrid(&[&all, &all, &all, &all, &all, &all, &[KeId(998)]]);
+    assert_eq!(addke_of(&many, &theirs, FIRST), None);
+}
+
+#[test]
+fn none_is_answered_where_it_is_listed() {
+    let offer = ike_offer(&[hybrid(&[&[KEM768, NONE]])], None);
+    let chosen = choose_ike(&[ike_gcm()], &offer, FIRST, None).unwrap();
+    let mut answer = answer_ike(&chosen, None);
+    let none = Transform::new(TransformType::ADDKE1, 0);
+    assert!(answer.proposals[0].transforms.contains(&none));
+    // strongSwan leaves it out.
+    answer.proposals[0].transforms.retain(|transform| *transform != none);
+    assert!(accept_ike(&[hybrid(&[&[KEM768, NONE]])], &answer, FIRST).is_some());
+    assert!(accept_ike(&[hybrid(&[&[KEM768]])], &answer, FIRST).is_none());
+}
+
 fn ah(integs: &[IntegId], esns: &[EsnId]) -> ChildProposal {
     ChildProposal {
         protocol: Protocol::Ah,
         encr: vec![],
         integ: integs.to_vec(),
         ke: vec![],
+        addke: Default::default(),
         esn: esns.to_vec(),
     }
 }
