@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn a_key_of_several_sections_names_them_all() {
         assert_eq!(homes("subnets"), "[local] or [peer]");
-        assert_eq!(homes("proposals"), "[ike] or [esp]");
-        assert_eq!(homes("mode"), "[esp] or [[manual]]");
+        assert_eq!(homes("proposals"), "[ike] or [esp] or [[child]]");
+        assert_eq!(homes("mode"), "[esp] or [[child]] or [[manual]]");
     }
 }

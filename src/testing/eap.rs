@@ -13,8 +13,8 @@ use crate::ipsec::pad::{
     PeerAuth,
 };
 use crate::wire::ike::eap::{Eap, EapCode};
-use crate::wire::ike::numbers::ExchangeType;
-use crate::wire::ike::payload::{Payload, Vendor};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType};
+use crate::wire::ike::payload::{Notify, Payload, Vendor};
 
 const NAME: &str = "joe";
 const PASSWORD: &[u8] = b"correct horse";
@@ -62,6 +62,9 @@ pub(super) fn serving(seed: u64) -> Option<(Stage, Vec<Vec<u8>>)> {
     let mut payloads = stage.puppet.init_payloads();
     // Longer than the answer: no more than came goes to an address that is not validated.
     payloads.push(Payload::Vendor(Vendor { data: vec![7; 128] }));
+    // RFC 8420 §2: "Identity", which Ed25519 goes with.
+    let hashes = Notify::new(NotifyType::SIGNATURE_HASH_ALGORITHMS, [0, 5]);
+    payloads.push(Payload::Notify(hashes));
     let mut corpus = vec![stage.puppet.init_request(payloads)];
     let response = stage.give(corpus.first()?);
     stage.puppet.read_init_response(response.first()?)?;
