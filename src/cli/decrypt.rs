@@ -117,6 +117,10 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
         }
         report.as_expected(expectation.matched());
     }
+    let findings = opener.findings();
+    for finding in &findings {
+        complain(format_args!("SPI {} ({}): {}", finding.spi, finding.key, finding.text));
+    }
     for (name, session) in &sessions {
         match session.check(&records) {
             Ok(checked) => report.as_noted(name, &checked),
@@ -125,10 +129,6 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
                 return Err(CliError::Reported);
             }
         }
-    }
-    let findings = opener.findings();
-    for finding in &findings {
-        complain(format_args!("SPI {} ({}): {}", finding.spi, finding.key, finding.text));
     }
     let opened = ["ok", "unverified"].iter().any(|name| report.counts.contains_key(name));
     if findings.is_empty() || opened { Ok(()) } else { Err(CliError::Reported) }

@@ -126,8 +126,9 @@ fn json_has_an_object_a_packet_and_a_summary() {
     assert!(output.status.success());
     let lines: Vec<Value> =
         stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let (summary, packets) = lines.split_last().unwrap();
+    let [packets @ .., summary, noted] = lines.as_slice() else { panic!("{lines:?}") };
     assert_eq!(packets.len(), case.wire().len());
+    assert_eq!(noted["as_noted"]["packets"], 16);
     assert_eq!(summary["summary"]["ok"], 16);
     assert_eq!(summary["findings"], serde_json::json!([]));
     let inner: Vec<_> = packets.iter().filter_map(|packet| packet["inner"].as_str()).collect();
