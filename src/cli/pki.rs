@@ -46,7 +46,7 @@ pub struct PkiArgs {
     /// Make requests (SITE.csr) for another CA in place of certificates, and no CA
     #[arg(long)]
     pub request: bool,
-    /// Make public keys (SITE.pub) in place of certificates, and no CA: for [auth] public-key of the peers
+    /// Make public keys (SITE.pub) in place of certificates, and no CA: for `[auth]` public-key of the peers
     #[arg(long, conflicts_with = "request")]
     pub raw: bool,
 }

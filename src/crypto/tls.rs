@@ -1,6 +1,6 @@
 //! TLS 1.2 and 1.3 by `rustls`, without sockets: what EAP-TLS needs (RFC 5216, RFC 9190). Both sides show certificates.
 //!
-//! Who is trusted is asked of the caller; signatures are made by a [`Signer`] and verified by [`PublicKey`], so that all that is
+//! Who is trusted is asked of the caller; signatures are made by a [`Signer`] and verified by `PublicKey`, so that all that is
 //! true of keys and certificates in IKE is true here. No session is resumed. The randomness of TLS is the operating system's,
 //! since `rustls` takes no other.
 

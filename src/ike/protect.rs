@@ -2,7 +2,7 @@
 //! 7296 §3.14; RFC 5282 with an AEAD; RFC 7383 §2.5).
 //!
 //! Nothing in a message is believed before its ICV has been verified. Fragments are put together by
-//! [`frag`](super::frag).
+//! `ike::frag`.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};

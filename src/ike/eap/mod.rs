@@ -1,4 +1,4 @@
-//! EAP (RFC 3748) as it goes on in IKE_AUTH (RFC 7296 §2.16): [`Client`] for the initiator, [`Server`] for the responder, and a
+//! EAP (RFC 3748) as it goes on in IKE_AUTH (RFC 7296 §2.16): `Client` for the initiator, `Server` for the responder, and a
 //! file for each method. Both are fed one EAP message and say the next; IKE delivers them in order and once.
 //!
 //! Every method here makes an MSK, with which both sides make their last AUTH payloads. One that makes none is declined.
