@@ -113,6 +113,9 @@ impl Ground {
         self.net.ip(&format!("link add wire1 type veth peer name wire2 netns {}", far.name()));
         self.settle(&self.net, "wire1", 1);
         self.settle(&far, "wire2", 2);
+        // A capture would show a run of UDP datagrams as one.
+        self.net.ip("link set wire1 gso_max_segs 1");
+        far.ip("link set wire2 gso_max_segs 1");
         far
     }
 
