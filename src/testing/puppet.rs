@@ -341,6 +341,12 @@ impl Puppet {
         self.protect_theirs.as_ref()?.open(datagram).ok()
     }
 
+    /// Whether it could have sent this itself, in an SK or SKF payload.
+    #[must_use]
+    pub fn has_sealed(&self, datagram: &[u8]) -> bool {
+        self.protect_ours.as_ref().is_some_and(|ours| ours.open_part(datagram).is_ok())
+    }
+
     /// A header of its IKE SA.
     #[must_use]
     pub const fn header(&self, exchange: ExchangeType, response: bool, message_id: u32) -> Header {
