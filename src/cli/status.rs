@@ -188,7 +188,8 @@ fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
     let user = sa.eap_identity.as_ref().map(|user| format!(" (EAP: {user})")).unwrap_or_default();
     line(text, format_args!("             {} === {peer_id}{user}", sa.local_id));
     line(text, format_args!("             {} -> {}, {nat}", sa.local, sa.remote));
-    line(text, format_args!("             {suite}"));
+    let ppk = if sa.ppk { ", with a PPK" } else { "" };
+    line(text, format_args!("             {suite}{ppk}"));
     if let Some(age) = sa.age_seconds {
         let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
         line(text, format_args!("             age {}, rekey in {rekey}", time(age)));
@@ -284,6 +285,7 @@ mod tests {
             local_id: "a.example.net".into(),
             peer_id: Some("b.example.net".into()),
             eap_identity: None,
+            ppk: false,
             local: "192.0.2.1:4500".into(),
             remote: "192.0.2.2:4500".into(),
             nat_local: true,

@@ -11,9 +11,11 @@ use super::{DfPolicy, DscpPolicy, Lifetime, Mode, TrafficSelector};
 
 mod auth;
 mod eap;
+mod ppk;
 
 pub use auth::{Auth, Authority, Credential, LocalAuth, PeerAuth, Presented};
 pub use eap::{EapClient, EapMethod, EapServer, EapUser};
+pub use ppk::Ppk;
 
 /// Number of an SPD entry, unique in a running daemon. Given by whoever adds a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,6 +95,8 @@ pub struct Peer {
     pub peer_id: Option<Identity>,
     /// How the two prove it.
     pub auth: Auth,
+    /// What is mixed into the keys besides (RFC 8784).
+    pub ppk: Option<Ppk>,
     /// The IKE SA.
     pub ike: IkePolicy,
     /// The CHILD_SAs it may have with us; the first goes with IKE_AUTH. Never empty.

@@ -21,6 +21,7 @@ mod lost;
 mod modes;
 mod mutate;
 mod nat;
+mod ppk;
 mod puzzle;
 mod refused;
 mod rekey;
