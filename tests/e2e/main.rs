@@ -15,6 +15,7 @@ mod errors;
 mod examples;
 mod keylog;
 mod lifecycle;
+mod loss;
 mod manual;
 mod modes;
 mod playground;
