@@ -4,10 +4,10 @@ use core::fmt;
 use std::collections::BTreeMap;
 
 use super::keys::IkeKey;
-use crate::ike::protect::{OpenError, Protector, Recorded};
+use crate::ike::protect::{Content, OpenError, Part, Protector};
 use crate::wire::Reader;
 use crate::wire::ike::header::{Header, IkeSpi};
-use crate::wire::ike::message::{Message, parse_chain};
+use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::PayloadType;
 use crate::wire::ike::payload::Payload;
 
@@ -20,6 +20,12 @@ pub struct IkeMessage {
     pub payloads: Vec<Payload>,
     /// What became of the encrypted one.
     pub inside: Inside,
+    /// The message as it came, without non-ESP marker.
+    pub datagram: Vec<u8>,
+    /// What is in the encrypted payload of this datagram, if it was opened.
+    pub part: Option<Content>,
+    /// What is in that of the message, if all of it was opened.
+    pub whole: Option<Content>,
 }
 
 /// What is in the SK or SKF payload of a message.
@@ -110,19 +116,21 @@ impl IkeReader {
             return Err(format!("IKE version {}.{}", header.major, header.minor));
         }
         let message = Message::parse(datagram).map_err(|error| error.to_string())?;
-        let inside = match message.payloads.last() {
+        let opened = match message.payloads.last() {
             Some(Payload::Sk(_) | Payload::Skf(_)) => self.open(&header, datagram),
-            _ => Inside::Clear,
+            _ => Inside::Clear.into(),
         };
+        let Opened { inside, part, whole } = opened;
         match inside {
             Inside::Opened(_) | Inside::Fragment { .. } => self.opened += 1,
             Inside::BadIcv => self.bad_icv += 1,
             Inside::Clear | Inside::NoKey | Inside::Unsupported(_) | Inside::Malformed(_) => {}
         }
-        Ok(IkeMessage { header, payloads: message.payloads, inside })
+        let datagram = datagram.to_vec();
+        Ok(IkeMessage { header, payloads: message.payloads, inside, datagram, part, whole })
     }
 
-    fn open(&mut self, header: &Header, datagram: &[u8]) -> Inside {
+    fn open(&mut self, header: &Header, datagram: &[u8]) -> Opened {
         let keys = self.keys.iter().filter(|key| {
             (key.spi_i, key.spi_r) == (header.spi_i, header.spi_r)
                 && key.initiator == header.flags.initiator
@@ -131,12 +139,14 @@ impl IkeReader {
         let mut opened = None;
         for key in keys {
             match &key.protector {
-                Ok(protector) => match protector.open_recorded(datagram) {
-                    Ok(recorded) => {
-                        opened = Some(recorded);
+                Ok(protector) => match protector.open_part(datagram) {
+                    Ok(part) => {
+                        opened = Some(part);
                         break;
                     }
-                    Err(OpenError::Parse(error)) => return Inside::Malformed(error.to_string()),
+                    Err(OpenError::Parse(error)) => {
+                        return Inside::Malformed(error.to_string()).into();
+                    }
                     Err(OpenError::BadIcv | OpenError::NotProtected) => verdict = Inside::BadIcv,
                 },
                 Err(what) if verdict == Inside::NoKey => {
@@ -145,23 +155,26 @@ impl IkeReader {
                 Err(_) => {}
             }
         }
-        let Some(Recorded { first, fragment, plain }) = opened else { return verdict };
-        match fragment {
-            None => chain(first, &plain),
-            Some((number, total)) => self.fragment(header, first, number, total, plain.to_vec()),
-        }
+        let Some(Part { fragment, content, .. }) = opened else { return verdict.into() };
+        let (inside, whole) = match fragment {
+            None => (chain(&content), Some(content.clone())),
+            Some(fragment) => match self.fragment(header, fragment, &content) {
+                Ok(whole) => (chain(&whole), Some(whole)),
+                Err(inside) => (inside, None),
+            },
+        };
+        Opened { inside, part: Some(content), whole }
     }
 
+    /// Keeps a fragment. With the last one that was missing, the message.
     fn fragment(
         &mut self,
         header: &Header,
-        first: PayloadType,
-        number: u16,
-        total: u16,
-        plain: Vec<u8>,
-    ) -> Inside {
+        (number, total): (u16, u16),
+        content: &Content,
+    ) -> Result<Content, Inside> {
         if total > Self::MAX_FRAGMENTS {
-            return Inside::Malformed(format!("{total} fragments"));
+            return Err(Inside::Malformed(format!("{total} fragments")));
         }
         let key = MessageKey {
             spis: (header.spi_i, header.spi_r),
@@ -180,24 +193,37 @@ impl IkeReader {
         let waiting = self.fragments.entry(key).or_default();
         waiting.arrival = arrival;
         if number == 1 {
-            waiting.first = Some(first);
+            waiting.first = Some(content.first);
         }
-        waiting.parts.insert(number, plain);
+        waiting.parts.insert(number, content.plain.to_vec());
         if waiting.parts.len() < usize::from(total) {
-            return Inside::Fragment { number, total };
+            return Err(Inside::Fragment { number, total });
         }
         match self.fragments.remove(&key) {
             Some(Fragments { first: Some(first), parts, .. }) => {
                 let parts: Vec<_> = parts.into_values().collect();
-                chain(first, &parts.concat())
+                Ok(Content { first, plain: parts.concat().into() })
             }
-            _ => Inside::Fragment { number, total },
+            _ => Err(Inside::Fragment { number, total }),
         }
     }
 }
 
-fn chain(first: PayloadType, plain: &[u8]) -> Inside {
-    match parse_chain(first, plain) {
+/// What came of an encrypted payload.
+struct Opened {
+    inside: Inside,
+    part: Option<Content>,
+    whole: Option<Content>,
+}
+
+impl From<Inside> for Opened {
+    fn from(inside: Inside) -> Self {
+        Self { inside, part: None, whole: None }
+    }
+}
+
+fn chain(content: &Content) -> Inside {
+    match content.payloads() {
         Ok(payloads) => Inside::Opened(payloads),
         Err(error) => Inside::Malformed(error.to_string()),
     }

@@ -13,6 +13,7 @@ pub mod link;
 pub mod open;
 pub mod reassembly;
 mod sa;
+pub mod session;
 
 pub use expect::{Difference, Expectation};
 pub use file::{CaptureError, CaptureReader, Frame, PcapngWriter};
@@ -20,3 +21,4 @@ pub use ike::{IkeMessage, Inside};
 pub use keys::KeyRing;
 pub use link::LinkType;
 pub use open::{Finding, Layer, Opener, Record, Verdict};
+pub use session::{Checked, Mismatch, Session};

@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::{CliError, complain};
 use crate::capture::{
-    CaptureError, CaptureReader, Difference, Expectation, IkeMessage, Inside, KeyRing, LinkType,
-    Opener, PcapngWriter, Record, Verdict,
+    CaptureError, CaptureReader, Checked, Difference, Expectation, IkeMessage, Inside, KeyRing,
+    LinkType, Opener, PcapngWriter, Record, Session, Verdict,
 };
 use crate::wire::ike::payload::Payload;
 
@@ -26,8 +26,8 @@ Examples:
   tcpdump -w - esp | ipsecd decrypt - --keys /run/keys/esp_sa
 
 Exit codes:
-  0  the capture was read (and is as expected)
-  1  it cannot be read, is not as expected, or no key matches
+  0  the capture was read (and is as expected, and as the JSON says)
+  1  it cannot be read, is not as expected, not as the JSON says, or no key matches
   2  wrong usage, or a key file has errors")]
 pub struct DecryptArgs {
     /// A capture, pcap or pcapng; `-` is standard input
@@ -55,7 +55,8 @@ pub struct DecryptArgs {
 /// # Errors
 /// A file cannot be read or written, the capture is not as expected, or no key matches.
 pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
-    let mut opener = Opener::new(read_keys(&args.keys)?);
+    let (keys, sessions) = read_keys(&args.keys)?;
+    let mut opener = Opener::new(keys);
     if let Some(size) = args.replay_window {
         opener = opener.with_replay_window(size);
     }
@@ -71,6 +72,8 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
         counts: BTreeMap::new(),
     };
 
+    // Of a session that is noted in a key file.
+    let mut records = Vec::new();
     let mut cut = None;
     loop {
         let frame = match frames.next_frame() {
@@ -83,16 +86,21 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
         };
         let record = opener.frame(&frame);
         report.packet(&record);
-        let Some(inner) = &record.inner else { continue };
-        if let Some(output) = &mut written {
-            output.packet(&record, inner)?;
-        }
-        if let Some((path, expectation)) = &mut expectation {
-            let difference = expectation.next_is(inner).map_err(|error| unreadable(path, error))?;
-            if let Some(difference) = difference {
-                report.end(&opener);
-                return Err(differs(&difference, Some(&record)));
+        if let Some(inner) = &record.inner {
+            if let Some(output) = &mut written {
+                output.packet(&record, inner)?;
             }
+            if let Some((path, expectation)) = &mut expectation {
+                let difference =
+                    expectation.next_is(inner).map_err(|error| unreadable(path, error))?;
+                if let Some(difference) = difference {
+                    report.end(&opener);
+                    return Err(differs(&difference, Some(&record)));
+                }
+            }
+        }
+        if !sessions.is_empty() {
+            records.push(record);
         }
     }
     report.end(&opener);
@@ -109,6 +117,15 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
         }
         report.as_expected(expectation.matched());
     }
+    for (name, session) in &sessions {
+        match session.check(&records) {
+            Ok(checked) => report.as_noted(name, &checked),
+            Err(mismatch) => {
+                complain(format_args!("not as {name} has it: {mismatch}"));
+                return Err(CliError::Reported);
+            }
+        }
+    }
     let findings = opener.findings();
     for finding in &findings {
         complain(format_args!("SPI {} ({}): {}", finding.spi, finding.key, finding.text));
@@ -117,9 +134,10 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
     if findings.is_empty() || opened { Ok(()) } else { Err(CliError::Reported) }
 }
 
-/// Reads every key file; all errors of all files are printed.
-fn read_keys(paths: &[PathBuf]) -> Result<KeyRing, CliError> {
+/// Reads every key file, and what those with a session say of it, by the file's name; all errors of all files are printed.
+fn read_keys(paths: &[PathBuf]) -> Result<(KeyRing, Vec<(String, Session)>), CliError> {
     let mut ring = KeyRing::default();
+    let mut sessions = Vec::new();
     let mut good = true;
     for path in paths {
         let name = path.display().to_string();
@@ -133,9 +151,17 @@ fn read_keys(paths: &[PathBuf]) -> Result<KeyRing, CliError> {
                 continue;
             }
         };
-        match read {
-            Ok(other) => ring.append(other),
-            Err(errors) => {
+        match (read, core::str::from_utf8(&bytes).map(Session::read)) {
+            (Ok(_), Ok(Err(error))) => {
+                complain(format_args!("{name}: {error}"));
+                good = false;
+            }
+            (Ok(other), session) => {
+                ring.append(other);
+                let session = session.ok().and_then(Result::ok).flatten();
+                sessions.extend(session.map(|session| (name, session)));
+            }
+            (Err(errors), _) => {
                 good = false;
                 errors.iter().for_each(|error| complain(format_args!("{name}:{error}")));
             }
@@ -148,7 +174,7 @@ fn read_keys(paths: &[PathBuf]) -> Result<KeyRing, CliError> {
         let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         complain(format_args!("{}: no key in it", names.join(", ")));
     }
-    Ok(ring)
+    Ok((ring, sessions))
 }
 
 fn open_capture(path: &Path) -> Result<CaptureReader<'static>, CliError> {
@@ -260,6 +286,27 @@ impl Report {
         }
     }
 
+    fn as_noted(&mut self, name: &str, checked: &Checked) {
+        if self.json {
+            let Checked { messages, opened, not_canonical, ike_sas, child_sas, .. } = checked;
+            let Checked { proofs, proofs_without_key, packets, .. } = checked;
+            self.line(json!({"as_noted": {
+                "file": name,
+                "messages": messages,
+                "encrypted_payloads": opened,
+                "not_canonical": not_canonical,
+                "ike_sas": ike_sas,
+                "child_sas": child_sas,
+                "auth": proofs,
+                "auth_without_key": proofs_without_key,
+                "packets": packets,
+            }}));
+        } else {
+            self.line(format!("as {name} has it: {checked}"));
+        }
+        self.flush();
+    }
+
     fn line(&mut self, line: impl core::fmt::Display) {
         if let Some(out) = &mut self.out
             && writeln!(out, "{line}").is_err()
@@ -317,7 +364,7 @@ fn json_of_ike(message: &IkeMessage) -> Value {
     let names = |payloads: &[Payload]| -> Vec<String> {
         payloads.iter().map(ToString::to_string).collect()
     };
-    let IkeMessage { header, payloads, inside } = message;
+    let IkeMessage { header, payloads, inside, .. } = message;
     let mut value = json!({
         "spi_i": header.spi_i.to_string(),
         "spi_r": header.spi_r.to_string(),

@@ -185,7 +185,8 @@ fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
     let suite = sa.suite.as_deref().unwrap_or("not chosen yet");
     line(text, format_args!("  IKE_SA     {}, {role}, SPIs {} {}", sa.state, sa.spi_i, sa.spi_r));
     let peer_id = sa.peer_id.as_deref().unwrap_or("?");
-    line(text, format_args!("             {} === {peer_id}", sa.local_id));
+    let user = sa.eap_identity.as_ref().map(|user| format!(" (EAP: {user})")).unwrap_or_default();
+    line(text, format_args!("             {} === {peer_id}{user}", sa.local_id));
     line(text, format_args!("             {} -> {}, {nat}", sa.local, sa.remote));
     line(text, format_args!("             {suite}"));
     if let Some(age) = sa.age_seconds {
@@ -282,6 +283,7 @@ mod tests {
             spi_r: "fedcba9876543210".into(),
             local_id: "a.example.net".into(),
             peer_id: Some("b.example.net".into()),
+            eap_identity: None,
             local: "192.0.2.1:4500".into(),
             remote: "192.0.2.2:4500".into(),
             nat_local: true,

@@ -1,12 +1,13 @@
-//! `[auth]`: how both sides prove who they are: by a key that both have, or by signatures, with certificates or without.
+//! `[auth]`: how both sides prove who they are: by a key that both have, by signatures, with certificates or without, or by EAP.
 
+mod eap;
 mod signature;
 
 use core::ops::Range;
 
 use super::check::require;
 use super::diagnostic::Report;
-use super::raw::{Raw, Text};
+use super::raw::{Raw, Text, WrittenKey};
 use super::secret::{self, SecretSource};
 use crate::ipsec::pad::{Auth, Identity, LocalAuth, PeerAuth};
 
@@ -14,13 +15,18 @@ use crate::ipsec::pad::{Auth, Identity, LocalAuth, PeerAuth};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
     Certificate,
+    Eap,
     Psk,
     PublicKey,
 }
 
 /// The words of `local` and `peer`.
-const WORDS: [(&str, How); 3] =
-    [("cert", How::Certificate), ("psk", How::Psk), ("public-key", How::PublicKey)];
+const WORDS: [(&str, How); 4] = [
+    ("cert", How::Certificate),
+    ("eap", How::Eap),
+    ("psk", How::Psk),
+    ("public-key", How::PublicKey),
+];
 
 /// `[auth]`, checked against who we are.
 pub(super) fn auth(
@@ -56,6 +62,8 @@ pub(super) fn auth(
         (How::PublicKey, None, Some(keys)) => signature::raw_keys(raw, keys, mode, secrets, report)
             .map(|found| LocalAuth::Signature(found.into())),
         (How::Certificate | How::PublicKey, _, _) => None,
+        (How::Eap, _, _) => eap::client(raw, mode, secrets, local_id, report)
+            .map(|found| LocalAuth::Eap(found.into())),
         (How::Psk, _, _) => psk.clone().flatten().map(LocalAuth::Psk),
     };
     let peer = match peer {
@@ -64,6 +72,9 @@ pub(super) fn auth(
                 .map(|found| PeerAuth::Signature(found.into()))
         }
         How::Certificate | How::PublicKey => None,
+        How::Eap => {
+            eap::server(raw, mode, secrets, report).map(|found| PeerAuth::Eap(found.into()))
+        }
         How::Psk => psk.flatten().map(PeerAuth::Psk),
     };
     Some(Auth { local: local?, peer: peer? })
@@ -82,7 +93,7 @@ fn word(
         let shown = written.get_ref().escape_debug();
         report
             .error(written.span(), format!("[auth] {key}: unknown word `{shown}`"))
-            .help(format!("\"cert\", \"psk\" or \"public-key\": how {what}"));
+            .help(format!("\"cert\", \"eap\", \"psk\" or \"public-key\": how {what}"));
     }
     found.map(|(_, how)| Some(*how))
 }
@@ -94,9 +105,10 @@ fn belongs_together(raw: &Raw<'_>, local: How, peer: How, report: &mut Report) {
     }
     ours(raw, local, report);
     theirs(raw, peer, local, report);
+    by_eap(raw, local, peer, report);
     let auth = &raw.auth;
     if let Some(psk) = auth.psk.as_ref().filter(|_| local != How::Psk && peer != How::Psk) {
-        let message = "[auth] psk: nobody uses it, as both sides have certificates";
+        let message = "[auth] psk: nobody uses it, as neither side is to prove itself with it";
         report
             .error(psk.span(), message)
             .help("leave it out; or say peer = \"psk\" if the peer proves itself with it");
@@ -142,7 +154,7 @@ fn ours(raw: &Raw<'_>, local: How, report: &mut Report) {
         _ => {}
     }
     if let Some(word) = auth.local.as_ref().filter(|_| key.is_none() && auth.cert.is_none())
-        && local != How::Psk
+        && matches!(local, How::Certificate | How::PublicKey)
         && !raw.excused("auth", "key")
     {
         wrong(
@@ -174,7 +186,7 @@ fn theirs(raw: &Raw<'_>, peer: How, local: How, report: &mut Report) {
             "[auth] peer: the public key is missing that the peer has",
             "add public-key = \"b.pub\"",
         )),
-        How::Certificate | How::PublicKey | How::Psk => None,
+        How::Certificate | How::Eap | How::PublicKey | How::Psk => None,
     };
     if let (Some(word), Some((key, message, help))) = (&auth.peer, missing)
         && !raw.excused("auth", key)
@@ -194,6 +206,10 @@ fn theirs(raw: &Raw<'_>, peer: How, local: How, report: &mut Report) {
         if peer == How::Psk {
             let message = format!("[auth] {key}: the peer proves itself by the psk");
             report.error(span, message).help(by_psk);
+        } else if peer == How::Eap && matches!(key, "public-key" | "allow-sha1") {
+            report
+                .error(span, format!("[auth] {key}: the peer proves itself by EAP"))
+                .help("leave it out");
         } else if auth.ca.is_none() && matches!(key, "crl" | "extended-key-usage") {
             report
                 .error(span, format!("[auth] {key}: the peer proves itself without a certificate"))
@@ -202,15 +218,50 @@ fn theirs(raw: &Raw<'_>, peer: How, local: How, report: &mut Report) {
     }
     let is_silent = auth.peer.is_none() && auth.ca.is_none() && auth.public_key.is_none();
     if is_silent && local != How::Psk && auth.psk.is_none() && !raw.excused("auth", "ca") {
-        let speaks = if local == How::Certificate { auth.cert.is_some() } else { true };
+        let speaks = local != How::Certificate || auth.cert.is_some();
         if speaks {
             let why = ", whose certificates the peer may have; or peer = \"psk\" and a psk";
-            let (key, why) = if local == How::Certificate {
+            let (key, why) = if local != How::PublicKey {
                 ("ca", why)
             } else {
                 ("public-key", ", which the peer has; or ca, or peer = \"psk\" and a psk")
             };
             require(raw, "auth", auth.span.as_ref(), key, why, report);
+        }
+    }
+}
+
+/// RFC 7296 §2.16: EAP is for the initiator, and the other side has a signature; what is there for EAP is used.
+fn by_eap(raw: &Raw<'_>, local: How, peer: How, report: &mut Report) {
+    let auth = &raw.auth;
+    let signs = |how| matches!(how, How::Certificate | How::PublicKey);
+    let help =
+        "with EAP, the responder proves itself by a certificate or a public key (RFC 7296 §2.16)";
+    let span = |word: &Option<Text<'_>>| word.as_ref().or(auth.local.as_ref()).map(Text::span);
+    if local == How::Eap && !signs(peer) && (auth.peer.is_some() || auth.psk.is_some()) {
+        let span = span(&auth.peer).unwrap_or(0..0);
+        report.error(span, "[auth] peer: towards EAP it needs a certificate").help(help);
+    }
+    if peer == How::Eap && !signs(local) && local != How::Eap {
+        let span = span(&auth.peer).unwrap_or(0..0);
+        report.error(span, "[auth] peer: by EAP, if we have a certificate").help(help);
+    }
+    let places = [
+        ("eap-password", auth.eap_password.as_ref().map(WrittenKey::span), local == How::Eap),
+        ("eap-identity", auth.eap_identity.as_ref().map(Text::span), local == How::Eap),
+        ("eap-user", auth.eap_users.first().map(|user| user.span.clone()), peer == How::Eap),
+        (
+            "eap-methods",
+            auth.eap_methods.as_ref().map(|list| list.span.clone()),
+            local == How::Eap || peer == How::Eap,
+        ),
+    ];
+    for (key, span, used) in places {
+        if let Some(span) = span.filter(|_| !used) {
+            let side = if key == "eap-user" { "peer" } else { "local" };
+            report
+                .error(span, format!("[auth] {key}: nobody proves itself by EAP here"))
+                .help(format!("leave it out, or add {side} = \"eap\""));
         }
     }
 }

@@ -247,6 +247,10 @@ fn peer_id(
 ) -> Option<Option<Identity>> {
     if let Some(text) = &raw.peer.id {
         if matches!(*text.get_ref(), "any" | "%any") {
+            // Whom EAP takes is written down.
+            if raw.auth.peer.as_ref().is_some_and(|word| *word.get_ref() == "eap") {
+                return Some(None);
+            }
             report
                 .warning(
                     text.span(),

@@ -73,7 +73,8 @@ fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
 fn identities(a: &Peer, b: &Peer, other: &str, add: &mut dyn FnMut(Severity, String, String)) {
     let psks = match (&a.auth.peer, &b.auth.peer) {
         (PeerAuth::Psk(a), PeerAuth::Psk(b)) => Some((a, b)),
-        (PeerAuth::Signature(_), _) | (_, PeerAuth::Signature(_)) => None,
+        (PeerAuth::Eap(_) | PeerAuth::Signature(_), _)
+        | (_, PeerAuth::Eap(_) | PeerAuth::Signature(_)) => None,
     };
     if a.peer_id == b.peer_id && a.local_id == b.local_id && psks.is_some_and(|(a, b)| a != b) {
         // The responder learns who asks by the identity alone (RFC 7296 §2.15).

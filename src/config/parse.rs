@@ -116,6 +116,8 @@ fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
             "ca",
             "cert",
             "crl",
+            "eap-identity",
+            "eap-methods",
             "extended-key-usage",
             "local",
             "peer",

@@ -11,7 +11,9 @@ use super::proposal::{self, DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, Fault, MAX_PRO
 use super::raw::{self, List, Scalar, Text};
 use super::value::{self, Wrong};
 use super::{Interface, subnet};
-use crate::ipsec::pad::{EncapPolicy, IkePolicy, LossAction, StartPolicy};
+use crate::ipsec::pad::{
+    EncapPolicy, FragmentPolicy, Fragments, IkePolicy, LossAction, StartPolicy,
+};
 use crate::ipsec::suite::{ChildProposal, Protocol};
 use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode};
 use crate::wire::ike::numbers::EsnId;
@@ -77,6 +79,7 @@ pub(super) fn ike(
         Some(number) => integer(number, 1, 20, "[ike] retransmit-tries", report),
         None => Some(7),
     };
+    let fragmentation = fragmentation(raw, report);
     let (retransmit_timeout, base, tries) = (retransmit_timeout?, base?, tries?);
     patience(raw, retransmit_timeout, base, tries, report)?;
     Some(IkePolicy {
@@ -91,6 +94,7 @@ pub(super) fn ike(
         retransmit_timeout,
         retransmit_base_percent: base,
         retransmit_tries: tries,
+        fragmentation: fragmentation?,
     })
 }
 
@@ -110,6 +114,29 @@ fn loss_action(
         ("start", Some(LossAction::Restart)),
     ];
     text.map_or(Some(None), |text| choice(text, key, choices, report))
+}
+
+/// `"force"` is a word of IKEv1, where it asks for fragments from the first message on; strongSwan takes it for `"yes"`, too.
+fn fragmentation(raw: &raw::Ike<'_>, report: &mut Report) -> Option<FragmentPolicy> {
+    let default = FragmentPolicy::default();
+    let fragments = match &raw.fragmentation {
+        Some(text) => {
+            let choices = &[
+                ("yes", Fragments::Yes),
+                ("accept", Fragments::Accept),
+                ("no", Fragments::No),
+                ("force", Fragments::Yes),
+            ];
+            choice(text, "[ike] fragmentation", choices, report)
+        }
+        None => Some(default.fragments),
+    };
+    let size = match &raw.fragment_size {
+        Some(number) => integer(number, 256, 65_535, "[ike] fragment-size", report)
+            .and_then(|size| u16::try_from(size).ok()),
+        None => Some(default.size),
+    };
+    Some(FragmentPolicy { fragments: fragments?, size: size? })
 }
 
 /// Hundredths.

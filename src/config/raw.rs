@@ -19,6 +19,9 @@ pub(super) use manual::{Manual, ManualAh, ManualKeys, Names};
 /// The longest text of a key, in bytes; a psk may be longer.
 const MAX_TEXT: usize = 1024;
 
+/// The most tables `[[auth.eap-user]]`.
+const MAX_USERS: usize = 10_000;
+
 /// The most items of a list, whatever is in it.
 const MAX_ITEMS: usize = 64;
 
@@ -61,10 +64,23 @@ pub(super) struct Auth<'a> {
     pub(super) crl: Option<List<'a>>,
     /// Files with the peer's public keys.
     pub(super) public_key: Option<List<'a>>,
+    pub(super) eap_methods: Option<List<'a>>,
+    pub(super) eap_identity: Option<Text<'a>>,
+    pub(super) eap_password: Option<WrittenKey<'a>>,
+    /// Each `[[auth.eap-user]]`.
+    pub(super) eap_users: Vec<EapUser<'a>>,
     pub(super) local: Option<Text<'a>>,
     pub(super) peer: Option<Text<'a>>,
     pub(super) extended_key_usage: Option<Text<'a>>,
     pub(super) allow_sha_1: Option<Spanned<bool>>,
+}
+
+/// `[[auth.eap-user]]` as written. Not to be printed.
+pub(super) struct EapUser<'a> {
+    /// Place of its table.
+    pub(super) span: Range<usize>,
+    pub(super) name: Option<Text<'a>>,
+    pub(super) password: Option<WrittenKey<'a>>,
 }
 
 impl WrittenKey<'_> {
@@ -101,6 +117,8 @@ pub(super) struct Ike<'a> {
     pub(super) retransmit_timeout: Option<Text<'a>>,
     pub(super) retransmit_base: Option<Spanned<Scalar<'a>>>,
     pub(super) retransmit_tries: Option<Spanned<Scalar<'a>>>,
+    pub(super) fragmentation: Option<Text<'a>>,
+    pub(super) fragment_size: Option<Spanned<Scalar<'a>>>,
 }
 
 /// `[esp]`.
@@ -486,6 +504,10 @@ impl Walk<'_> {
             ca: self.list(&section, "ca"),
             crl: self.list(&section, "crl"),
             public_key: self.list(&section, "public-key"),
+            eap_methods: self.list(&section, "eap-methods"),
+            eap_identity: self.text(&section, "eap-identity"),
+            eap_password: self.key(&section, "eap-password"),
+            eap_users: self.eap_users(&section),
             local: self.text(&section, "local"),
             peer: self.text(&section, "peer"),
             extended_key_usage: self.text(&section, "extended-key-usage"),
@@ -495,6 +517,43 @@ impl Walk<'_> {
             }),
             span: section.span,
         }
+    }
+
+    /// Each `[[auth.eap-user]]`.
+    fn eap_users<'a>(&mut self, section: &Section<'a>) -> Vec<EapUser<'a>> {
+        let Some(value) = self.get(section, "eap-user") else { return Vec::new() };
+        let tables = value.get_ref().as_array().map(|items| items.iter());
+        let tables: Option<Vec<_>> = tables.and_then(|items| {
+            items.map(|item| Some((item.get_ref().as_table()?, item.span()))).collect()
+        });
+        let Some(tables) = tables else {
+            self.wrong_type("auth", "eap-user", value.span(), kind(value.get_ref()));
+            return Vec::new();
+        };
+        if tables.len() > MAX_USERS {
+            self.misspelt.insert("auth.eap-user".to_owned());
+            let message = format!("[auth] has {} tables `eap-user`", tables.len());
+            self.report.error(value.span(), message).help(format!("at most {MAX_USERS}"));
+            return Vec::new();
+        }
+        let mut users = Vec::new();
+        for (table, span) in tables {
+            for (key, _) in table {
+                let word: &str = key.get_ref();
+                if word != "name" && word != "password" {
+                    self.misspelt.insert("auth.eap-user.name".to_owned());
+                    self.unknown_in("eap-user", key.span(), word, &["name", "password"]);
+                }
+            }
+            let user =
+                Section { name: "auth", prefix: "eap-user.", table: Some(table), span: None };
+            users.push(EapUser {
+                span,
+                name: self.text(&user, "eap-user.name"),
+                password: self.key(&user, "eap-user.password"),
+            });
+        }
+        users
     }
 
     /// Secrets: one, or a list of them.
@@ -559,7 +618,7 @@ impl Walk<'_> {
     ) -> Option<WrittenKey<'a>> {
         let example = match name {
             "psk" => "b.psk",
-            "passphrase" => "a.pass",
+            "passphrase" | "eap-password" | "eap-user.password" => "a.pass",
             _ => "b.key",
         };
         let mut found = Vec::new();
@@ -633,6 +692,8 @@ impl Walk<'_> {
             retransmit_timeout: self.text(&section, "retransmit-timeout"),
             retransmit_base: self.scalar(&section, "retransmit-base", false, true),
             retransmit_tries: self.scalar(&section, "retransmit-tries", false, false),
+            fragmentation: self.text(&section, "fragmentation"),
+            fragment_size: self.scalar(&section, "fragment-size", false, false),
         }
     }
 

@@ -313,6 +313,9 @@ pub struct IkeSaStatus {
     pub local_id: String,
     /// The peer's, once authenticated.
     pub peer_id: Option<String>,
+    /// Whom EAP has authenticated, where the peer proved itself so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eap_identity: Option<String>,
     /// Our address and port.
     pub local: String,
     /// The peer's address and port.

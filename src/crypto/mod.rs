@@ -8,15 +8,17 @@
 //! | [`encr`] | the name of an encryption algorithm with its key length | |
 //! | [`gmac`] | AES-GMAC (RFC 4543) | `aes`, `ghash` |
 //! | [`integ`] | HMAC-SHA2, HMAC-SHA1, AES-XCBC, AES-CMAC, truncated; AES-GMAC | `hmac`, `sha2`, `sha1`, `aes`, `cmac` |
+//! | [`mschapv2`] | MS-CHAP-V2 (RFC 2759) and its keys (RFC 3079) | `md4`, `des`, `sha1` |
 //! | [`pem`] | PEM blocks (RFC 7468) | `base64ct` |
 //! | [`prf`] | HMAC-SHA2 and prf+ (RFC 7296 §2.13) | `hmac`, `sha2` |
 //! | [`random`] | where random bytes come from | `getrandom` |
 //! | [`secret`] | bytes that must not leak | `zeroize`, `subtle` |
 //! | [`sha`] | plain hashes | `ring` |
 //! | [`sign`] | RSA, ECDSA, Ed25519; private keys in PKCS #8, PKCS #1, SEC 1 | `ring`; `p256`, `p384`, `p521`, `pkcs8` |
+//! | [`tls`] | TLS for EAP-TLS | `rustls` |
 //! | [`x509`] | certificates and their chains (RFC 5280) | `rustls-webpki`, `x509-cert` |
 //!
-//! Nothing here panics on what a peer sends. All randomness is an argument, but for RSA signatures, for which `ring` asks
+//! Nothing here panics on what a peer sends. All randomness is an argument, but for RSA signatures and TLS, for which `ring` asks
 //! the operating system.
 
 pub mod aead;
@@ -26,12 +28,14 @@ pub mod dh;
 pub mod encr;
 pub mod gmac;
 pub mod integ;
+pub mod mschapv2;
 pub mod pem;
 pub mod prf;
 pub mod random;
 pub mod secret;
 pub mod sha;
 pub mod sign;
+pub mod tls;
 pub mod x509;
 mod xcbc;
 

@@ -1,10 +1,14 @@
 //! Pseudorandom functions (RFC 7296 §3.3.2, transform type 2) and prf+ (§2.13): HMAC-SHA2 of RFC
-//! 4868.
+//! 4868, HMAC-SHA1 of RFC 2104, AES-XCBC and AES-CMAC of RFC 4434 and RFC 4615.
 
+use aes::Aes128;
+use cmac::Cmac;
 use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use zeroize::Zeroize;
 
+use super::xcbc::Xcbc;
 use crate::crypto::Secret;
 use crate::wire::ike::numbers::PrfId;
 
@@ -14,6 +18,9 @@ pub struct Prf(Hash);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hash {
+    AesCmac,
+    AesXcbc,
+    Sha1,
     Sha256,
     Sha384,
     Sha512,
@@ -27,6 +34,9 @@ impl Prf {
     #[must_use]
     pub const fn new(id: PrfId) -> Option<Self> {
         match id {
+            PrfId::PRF_AES128_CMAC => Some(Self(Hash::AesCmac)),
+            PrfId::PRF_AES128_XCBC => Some(Self(Hash::AesXcbc)),
+            PrfId::PRF_HMAC_SHA1 => Some(Self(Hash::Sha1)),
             PrfId::PRF_HMAC_SHA2_256 => Some(Self(Hash::Sha256)),
             PrfId::PRF_HMAC_SHA2_384 => Some(Self(Hash::Sha384)),
             PrfId::PRF_HMAC_SHA2_512 => Some(Self(Hash::Sha512)),
@@ -38,6 +48,9 @@ impl Prf {
     #[must_use]
     pub const fn id(self) -> PrfId {
         match self.0 {
+            Hash::AesCmac => PrfId::PRF_AES128_CMAC,
+            Hash::AesXcbc => PrfId::PRF_AES128_XCBC,
+            Hash::Sha1 => PrfId::PRF_HMAC_SHA1,
             Hash::Sha256 => PrfId::PRF_HMAC_SHA2_256,
             Hash::Sha384 => PrfId::PRF_HMAC_SHA2_384,
             Hash::Sha512 => PrfId::PRF_HMAC_SHA2_512,
@@ -50,6 +63,8 @@ impl Prf {
     #[expect(clippy::len_without_is_empty, reason = "the length of an output, never zero")]
     pub const fn len(self) -> usize {
         match self.0 {
+            Hash::AesCmac | Hash::AesXcbc => 16,
+            Hash::Sha1 => 20,
             Hash::Sha256 => 32,
             Hash::Sha384 => 48,
             Hash::Sha512 => 64,
@@ -60,10 +75,25 @@ impl Prf {
     #[must_use]
     pub fn compute(self, key: &[u8], parts: &[&[u8]]) -> Secret {
         match self.0 {
+            Hash::AesCmac => Secret::copy_of(&cmac(key, parts)),
+            Hash::AesXcbc => Secret::copy_of(&xcbc(key, parts)),
+            Hash::Sha1 => hmac::<Hmac<Sha1>>(key, parts),
             Hash::Sha256 => hmac::<Hmac<Sha256>>(key, parts),
             Hash::Sha384 => hmac::<Hmac<Sha384>>(key, parts),
             Hash::Sha512 => hmac::<Hmac<Sha512>>(key, parts),
         }
+    }
+
+    /// The key that SKEYSEED of a first IKE SA is made with (RFC 7296 §2.14): both nonces, or, of a function whose key has a
+    /// fixed length, the first 64 bits of each.
+    #[must_use]
+    pub fn nonce_key(self, nonce_i: &[u8], nonce_r: &[u8]) -> Vec<u8> {
+        let half = match self.0 {
+            Hash::AesCmac | Hash::AesXcbc => 8,
+            Hash::Sha1 | Hash::Sha256 | Hash::Sha384 | Hash::Sha512 => usize::MAX,
+        };
+        let part = |nonce: &[u8]| nonce[..nonce.len().min(half)].to_vec();
+        [part(nonce_i), part(nonce_r)].concat()
     }
 
     /// The first `len` bytes of `prf+(key, parts[0] | parts[1] | ..)` (RFC 7296 §2.13).
@@ -90,6 +120,24 @@ impl Prf {
         }
         Secret::new(out)
     }
+}
+
+/// RFC 4615 §3: a key of another length is put through the function first, with a key of zeros.
+fn cmac(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+    let key = <[u8; 16]>::try_from(key).unwrap_or_else(|_| cmac(&[0; 16], &[key]));
+    let mut mac = Cmac::<Aes128>::new(&key.into());
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
+}
+
+/// RFC 4434 §2: a shorter key gets zeros at its end, a longer one is put through the function first, with a key of zeros.
+fn xcbc(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+    let mut fixed = [0; 16];
+    match fixed.get_mut(..key.len()) {
+        Some(start) => start.copy_from_slice(key),
+        None => fixed = xcbc(&[0; 16], &[key]),
+    }
+    Xcbc::new(&fixed).expect("a key of 16 bytes").mac(parts)
 }
 
 fn hmac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Secret {

@@ -169,8 +169,9 @@ impl Scheme {
             }
             Self::RsaPss(hash) => {
                 arc(hash, 0, 0, 0)?;
-                // RFC 7427 §A.4.3: the peers' form, which says the trailer field, too, though it has its default.
-                Some(pss(hash, PssForm { hash_null: true, mgf_null: true, trailer: true }))
+                // RFC 7427 §A.4.3 has the trailer field, too. DER leaves out what has its default (RFC 8017 §A.2.3), and
+                // libreswan takes no other form.
+                Some(pss(hash, PssForm { hash_null: true, mgf_null: true, trailer: false }))
             }
             Self::EcdsaConcat(_) => None,
         }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::config::{Config, render_child, render_identity, render_ike};
 use crate::control::protocol::{Code, Failure, UpPhase};
 use crate::crypto::x509::CertError;
+use crate::ike::EapFault;
 use crate::ike::{CertFault, CloseReason};
 use crate::io::route::prefixes;
 use crate::ipsec::TrafficSelector;
@@ -30,6 +31,7 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
             let (what, key) = match &peer.auth.local {
                 LocalAuth::Signature(_) => ("certificate", "cert, and the peer's CAs,"),
                 LocalAuth::Psk(_) => ("pre-shared key", "psk"),
+                LocalAuth::Eap(_) => ("wish for EAP", "local"),
             };
             (
                 Code::Auth,
@@ -51,6 +53,9 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
                  peer is set up"
             ),
         ),
+        CloseReason::Eap(fault) => {
+            (Code::Auth, format!("EAP with {name} failed: {fault}; {}", of_eap(fault)))
+        }
         CloseReason::CannotSign(why) => (
             Code::Auth,
             format!("we cannot prove to {name} who we are: {why}; use another [auth] key"),
@@ -128,6 +133,25 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
     Failure { code, message }
 }
 
+/// What to look at when EAP came to nothing.
+const fn of_eap(fault: &EapFault) -> &'static str {
+    match fault {
+        EapFault::Malformed(_) | EapFault::TooMany => "see what the peer's log says",
+        EapFault::Method => "compare [auth] eap-methods with what the peer has",
+        EapFault::Name(_) => "compare the names in it with the peer's id, and its EAP identity",
+        EapFault::Password(_) => "compare [[auth.eap-user]] with what the peer has",
+        EapFault::Refused => {
+            "compare [auth] eap-identity and eap-password (or cert) with what the peer has for us"
+        }
+        EapFault::ServerProof => {
+            "whoever answers has another password: compare [auth] eap-password"
+        }
+        EapFault::Setup(_) => "see [auth]",
+        EapFault::Tls(_) => "compare [auth] ca with the other side's certificate, in both places",
+        EapFault::Unwanted => "add peer = \"eap\" to [auth] if that is right",
+    }
+}
+
 /// What to look at when a peer's certificate is not accepted.
 fn of_fault(fault: &CertFault) -> &'static str {
     match fault {
@@ -176,6 +200,7 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
         | CloseReason::AuthenticationRefused
         | CloseReason::CannotSign(_)
         | CloseReason::CertificateOfPeer(_)
+        | CloseReason::Eap(_)
         | CloseReason::IdentityMismatch { .. }
         | CloseReason::MethodOfPeer { .. }
         | CloseReason::NatForbidden
@@ -324,6 +349,7 @@ mod tests {
                 got: AuthMethod::SHARED_KEY_MIC,
                 expected: "a certificate",
             },
+            CloseReason::Eap(EapFault::Method),
             CloseReason::CannotSign("the key failed"),
             CloseReason::NoProposal("IKE_SA"),
             CloseReason::NoProposal("CHILD_SA"),

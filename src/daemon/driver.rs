@@ -60,8 +60,12 @@ const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 const MTU_INTERVAL: Duration = Duration::from_secs(30);
 /// IKE messages from port 500 that wait for the driver.
 const IKE_QUEUE: usize = 256;
-/// Longest IKE message from port 500.
-const MAX_MESSAGE: usize = 65_535;
+/// Longest IKE message from port 500; a longer one is none (see `ike`).
+const MAX_MESSAGE: usize = 16_384;
+/// IKE messages from port 500 that are received at once.
+const RECEIVED_AT_ONCE: usize = 32;
+/// Messages that are handled before anything else gets its turn: what is due, and what is to be sent.
+const HANDLED_AT_ONCE: usize = 64;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -307,10 +311,31 @@ impl Driver {
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
-                Some((path, message)) = inputs.ike.recv() => {
-                    self.endpoint.handle_datagram(clock::now(), path, &message);
+                Some(first) = inputs.ike.recv() => {
+                    let mut next = Some(first);
+                    for _ in 0..HANDLED_AT_ONCE {
+                        let Some((path, message)) = next else { break };
+                        let now = clock::now();
+                        self.endpoint.handle_datagram(now, path, &message);
+                        self.drain_events(now).await;
+                        next = inputs.ike.try_recv().ok();
+                    }
+                    if let Some((path, message)) = next {
+                        self.endpoint.handle_datagram(clock::now(), path, &message);
+                    }
                 }
-                Some(message) = inputs.from_workers.recv() => self.hear_worker(message).await?,
+                Some(first) = inputs.from_workers.recv() => {
+                    let mut next = Some(first);
+                    for _ in 0..HANDLED_AT_ONCE {
+                        let Some(message) = next else { break };
+                        self.hear_worker(message).await?;
+                        self.drain_events(clock::now()).await;
+                        next = inputs.from_workers.try_recv().ok();
+                    }
+                    if let Some(message) = next {
+                        self.hear_worker(message).await?;
+                    }
+                }
                 Some(message) = inputs.internal.recv() => {
                     self.news = true;
                     self.hear_internal(message).await;
@@ -482,7 +507,7 @@ async fn receive_ike(sockets: Arc<Sockets>, v6: bool, queue: mpsc::Sender<(Path,
             return;
         }
     };
-    let mut buffers = vec![vec![0; MAX_MESSAGE]; 8];
+    let mut buffers = vec![vec![0; MAX_MESSAGE]; RECEIVED_AT_ONCE];
     let mut received = Vec::new();
     loop {
         let result = socket
@@ -496,7 +521,9 @@ async fn receive_ike(sockets: Arc<Sockets>, v6: bool, queue: mpsc::Sender<(Path,
         }
         for (datagram, buffer) in received.iter().zip(&buffers) {
             let path = path_of(datagram, IKE_PORT, Encap::Plain);
-            let Some(message) = buffer.get(..datagram.len) else { continue };
+            let Some(message) = buffer.get(..datagram.len).filter(|_| !datagram.truncated) else {
+                continue;
+            };
             if queue.send((path, message.to_vec())).await.is_err() {
                 return;
             }

@@ -310,6 +310,7 @@ mod tests {
             spi_r: IkeSpi(2),
             local_id: Identity::Fqdn("a".into()),
             peer_id: None,
+            eap_identity: None,
             path,
             nat_local: false,
             nat_peer: false,

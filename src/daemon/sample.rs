@@ -5,7 +5,8 @@ use core::time::Duration;
 use crate::config::{Config, Interface, Keying};
 use crate::crypto::Secret;
 use crate::ipsec::pad::{
-    Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
+    Auth, ChildPolicy, EncapPolicy, FragmentPolicy, Identity, IkePolicy, Peer, PeerAddress,
+    StartPolicy,
 };
 use crate::ipsec::suite::{ChildProposal, Encr, IkeProposal, Protocol};
 use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode, PolicyId, TrafficSelector};
@@ -50,6 +51,7 @@ pub(super) fn site_b() -> Peer {
             retransmit_timeout: Duration::from_secs(2),
             retransmit_base_percent: 180,
             retransmit_tries: 5,
+            fragmentation: FragmentPolicy::default(),
         },
         children: vec![ChildPolicy {
             name: "lan".into(),

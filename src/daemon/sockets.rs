@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 
 use thiserror::Error;
 
+use crate::ike::Transmit;
 use crate::io::raw;
 use crate::io::sys::{Received, ToSend};
 use crate::io::too_big::TooBig;
@@ -79,26 +80,51 @@ impl Sockets {
         if remote.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() }
     }
 
-    /// Sends an IKE message where its path says.
-    ///
-    /// # Errors
-    /// Those of the socket.
-    pub fn send_ike(&self, path: Path, message: &[u8]) -> io::Result<()> {
-        let family = self.family(path.remote.ip()).ok_or(io::ErrorKind::Unsupported)?;
-        let (to, local) = (path.remote, Some(path.local.ip()));
-        // RFC 3948 §2.2: the marker keeps the receiver from taking the message for ESP.
-        if path.encap == Encap::Udp {
-            let payload = [&NON_ESP_MARKER, message].concat();
-            let parts = [IoSlice::new(&payload)];
-            let message = ToSend { parts: &parts, segment_len: None, to, local, tos: 0 };
-            // Without DF: a long IKE_AUTH must come through.
-            family.natt.choose(Fragment::Allowed).send(&[message])?;
-        } else {
-            let parts = [IoSlice::new(message)];
-            let message = ToSend { parts: &parts, segment_len: None, to, local, tos: 0 };
-            family.ike.send(&[message])?;
+    /// Sends IKE messages where their paths say. One that cannot be sent is as good as lost on the way: IKE sends it again.
+    pub fn send_ike(&self, messages: &[Transmit]) {
+        let room = |it: &Transmit| (it.path.remote.is_ipv4(), it.path.encap);
+        for group in messages.chunk_by(|one, next| room(one) == room(next)) {
+            let Some(Path { remote, encap, .. }) = group.first().map(|it| it.path) else {
+                continue;
+            };
+            let Some(family) = self.family(remote.ip()) else { continue };
+            let socket = match encap {
+                // Without DF: a long IKE_AUTH must come through.
+                Encap::Udp => family.natt.choose(Fragment::Allowed),
+                Encap::Plain => &family.ike,
+            };
+            let parts: Vec<_> = group
+                .iter()
+                .map(|it| [IoSlice::new(marker_of(it)), IoSlice::new(&it.payload)])
+                .collect();
+            let all: Vec<_> = group
+                .iter()
+                .zip(&parts)
+                .map(|(it, parts)| ToSend {
+                    parts,
+                    segment_len: None,
+                    to: it.path.remote,
+                    local: Some(it.path.local.ip()),
+                    tos: 0,
+                })
+                .collect();
+            send_all(socket, &all);
         }
-        Ok(())
+    }
+}
+
+/// RFC 3948 §2.2, §2.3: on port 4500 the marker keeps the receiver from taking an IKE message for ESP; a keepalive has none.
+fn marker_of(transmit: &Transmit) -> &'static [u8] {
+    if transmit.path.encap == Encap::Udp && !transmit.keepalive { &NON_ESP_MARKER } else { &[] }
+}
+
+fn send_all(socket: &Socket, mut messages: &[ToSend<'_>]) {
+    while let Some(first) = messages.first() {
+        let taken = socket.send(messages).unwrap_or_else(|error| {
+            tracing::debug!(%error, remote = %first.to, "IKE message not sent");
+            1
+        });
+        messages = messages.get(taken.max(1)..).unwrap_or_default();
     }
 }
 
@@ -146,5 +172,23 @@ fn hint(cause: &io::Error) -> &'static str {
         " (run it as root)"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marker_goes_before_ike_messages_on_port_4500_and_not_before_a_keepalive() {
+        let local = "192.0.2.1:4500".parse().expect("an address");
+        let remote = "198.51.100.1:4500".parse().expect("an address");
+        let of = |encap, keepalive| {
+            let path = Path { local, remote, encap };
+            marker_of(&Transmit { path, payload: vec![7, 8], keepalive })
+        };
+        assert_eq!(of(Encap::Udp, false), [0; 4]);
+        assert_eq!(of(Encap::Udp, true), [0; 0]);
+        assert_eq!(of(Encap::Plain, false), [0; 0]);
     }
 }

@@ -135,6 +135,7 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         spi_r: sa.spi_r.to_string(),
         local_id: sa.local_id.to_string(),
         peer_id: sa.peer_id.as_ref().map(ToString::to_string),
+        eap_identity: sa.eap_identity.as_ref().map(ToString::to_string),
         local: sa.path.local.to_string(),
         remote: sa.path.remote.to_string(),
         nat_local: sa.nat_local,

@@ -222,7 +222,9 @@ impl Datapath {
             }
             Some(entry) => Ok(entry),
             None => {
-                if self.shared.may_report_no_sa(now, path) {
+                // INVALID_SPI is not to be longer than what gave rise to it, for nobody knows who that was.
+                if packet.len() >= super::INVALID_SPI_LEN && self.shared.may_report_no_sa(now, path)
+                {
                     out.notices.push(Notice::NoSa { spi, path: *path });
                 }
                 Err(DropReason::NoInboundSa)

@@ -50,6 +50,8 @@ const ACQUIRE_BUDGET: u32 = 50;
 const NO_SA_INTERVAL: u32 = 1000;
 /// For all senders together, which may be forged, so many in a second.
 const NO_SA_BUDGET: u32 = 10;
+/// Bytes of the INVALID_SPI message that may follow it, with its UDP header (RFC 7296 §3.1, §3.10): 8, 28, and 12.
+const INVALID_SPI_LEN: usize = 48;
 /// [`Notice::PeerMoved`](crate::ipsec::Notice::PeerMoved) is repeated after this many milliseconds.
 const MOVED_INTERVAL: u64 = 250;
 /// ICMP messages in a second: enough for each of many connections to learn its MTU.

@@ -1,26 +1,23 @@
 //! [`Endpoint`]: every IKE SA of this host. Finds the IKE SA that a message is for, guards the door, keeps the timers.
 
-use core::net::{IpAddr, SocketAddr};
+mod door;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::debug;
-
-use super::cookie::CookieJar;
+use self::door::Door;
 use super::event::{CloseReason, Command, CommandError, Event, SaStatus, TimerKind, Transmit};
 use super::ike_sa::{Ctx, IkeSa, SaId, State, Task, Wanted};
 use super::limits;
 use super::peers;
-use super::rules;
 use crate::crypto::SecureRandom;
 use crate::ipsec::pad::{ChildPolicy, Peer, StartPolicy};
 use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
 use crate::wire::Reader;
-use crate::wire::ike::header::{Flags, Header, IkeSpi};
+use crate::wire::ike::header::Header;
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
-use crate::wire::ike::payload::{Notify, Payload};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType};
 
 /// Limits of an [`Endpoint`] that hold for all peers.
 #[derive(Clone, Debug)]
@@ -71,18 +68,13 @@ pub struct Endpoint {
     /// The deadline of each IKE SA that has one, twice: to find the first, and to find an SA's.
     deadlines: BTreeSet<(Instant, TimerKind, SaId)>,
     deadline_of: BTreeMap<SaId, (Instant, TimerKind)>,
-    /// Half-open IKE SAs as responder: by initiator's SPI and address, for retransmissions of IKE_SA_INIT.
-    half_open: BTreeMap<(IkeSpi, SocketAddr), SaId>,
-    half_open_of: BTreeMap<SaId, (IkeSpi, SocketAddr)>,
-    /// The same of those that IKE_AUTH has come for, while they last.
-    begun: BTreeMap<(IkeSpi, SocketAddr), SaId>,
-    begun_of: BTreeMap<SaId, (IkeSpi, SocketAddr)>,
-    half_open_by_address: BTreeMap<IpAddr, usize>,
+    door: Door,
+    /// Fragments that wait: until when and how many bytes, of each IKE SA that has some.
+    fragments_of: BTreeMap<SaId, (Instant, usize)>,
+    /// The same by time, and the bytes of all.
+    fragments_by_time: BTreeSet<(Instant, SaId)>,
+    fragment_bytes: usize,
     spis: BTreeMap<Spi, SaId>,
-    jar: Option<CookieJar>,
-    answers: RateLimit,
-    hints: RateLimit,
-    strays: RateLimit,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -99,16 +91,11 @@ impl Endpoint {
             sas: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             deadline_of: BTreeMap::new(),
-            half_open: BTreeMap::new(),
-            half_open_of: BTreeMap::new(),
-            begun: BTreeMap::new(),
-            begun_of: BTreeMap::new(),
-            half_open_by_address: BTreeMap::new(),
+            door: Door::default(),
+            fragments_of: BTreeMap::new(),
+            fragments_by_time: BTreeSet::new(),
+            fragment_bytes: 0,
             spis: BTreeMap::new(),
-            jar: None,
-            answers: RateLimit::default(),
-            hints: RateLimit::default(),
-            strays: RateLimit::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -126,7 +113,8 @@ impl Endpoint {
             return;
         }
         if header.major > Header::MAJOR {
-            self.answer_unprotected(now, path, &header, NotifyType::INVALID_MAJOR_VERSION, &[]);
+            let notify = NotifyType::INVALID_MAJOR_VERSION;
+            self.answer_unprotected(now, path, &header, datagram.len(), notify, &[]);
             return;
         }
         if header.major < Header::MAJOR {
@@ -152,169 +140,6 @@ impl Endpoint {
                 sa.handle(ctx, path, &header, datagram);
             }
         });
-    }
-
-    /// RFC 7296 §2.6: a request for a new IKE SA, from who knows whom.
-    fn handle_init_request(&mut self, now: Instant, path: Path, header: &Header, datagram: &[u8]) {
-        let in_form = header.spi_i.0 != 0
-            && header.spi_r.0 == 0
-            && header.message_id == 0
-            && header.flags.initiator;
-        if !in_form {
-            return;
-        }
-        if let Some(id) = self.half_open.get(&(header.spi_i, path.remote)) {
-            if let Some(again) = self.sas.get(id).and_then(|sa| sa.init_response_to(datagram)) {
-                self.transmits.push_back(Transmit { path, payload: again, keepalive: false });
-            }
-            return;
-        }
-        // RFC 7296 §2.1: of an IKE SA for which IKE_AUTH has come, it is ignored.
-        if self.begun.contains_key(&(header.spi_i, path.remote)) {
-            return;
-        }
-        let Ok(message) = Message::parse(datagram) else {
-            self.answer_unprotected(now, path, header, NotifyType::INVALID_SYNTAX, &[]);
-            return;
-        };
-        match rules::check(ExchangeType::IKE_SA_INIT, false, &message.payloads) {
-            Ok(()) => {}
-            Err(rules::Violation::Critical(payload_type)) => {
-                self.answer_unprotected(
-                    now,
-                    path,
-                    header,
-                    NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
-                    &[payload_type.0],
-                );
-                return;
-            }
-            Err(violation) => {
-                debug!(?violation, remote = %path.remote, "IKE_SA_INIT refused");
-                self.answer_unprotected(now, path, header, NotifyType::INVALID_SYNTAX, &[]);
-                return;
-            }
-        }
-        let from_there = self.half_open_by_address.get(&path.remote.ip()).copied().unwrap_or(0);
-        if self.half_open.len() >= limits::MAX_HALF_OPEN
-            || from_there >= limits::MAX_HALF_OPEN_PER_ADDRESS
-            || self.sas.len() >= limits::MAX_IKE_SAS
-        {
-            return;
-        }
-        if self.half_open.len() >= self.config.cookie_threshold
-            && !self.cookie_is_good(now, path, header, &message)
-        {
-            return;
-        }
-        let mut touched = Vec::new();
-        let mut ctx = self.context(now, &mut touched);
-        match IkeSa::answer_init(&mut ctx, path, &message, datagram) {
-            Ok(sa) => {
-                self.half_open.insert((header.spi_i, path.remote), sa.id);
-                self.half_open_of.insert(sa.id, (header.spi_i, path.remote));
-                *self.half_open_by_address.entry(path.remote.ip()).or_default() += 1;
-                let id = sa.id;
-                self.sas.insert(id, sa);
-                self.settle(now, id);
-            }
-            Err(refusal) => {
-                if self.answers.allows(now, limits::UNPROTECTED_ANSWERS_PER_SECOND) {
-                    self.transmits.push_back(Transmit { path, payload: refusal, keepalive: false });
-                }
-            }
-        }
-    }
-
-    /// Whether the request brings a COOKIE of ours; if not, it is asked for one.
-    fn cookie_is_good(
-        &mut self,
-        now: Instant,
-        path: Path,
-        header: &Header,
-        message: &Message,
-    ) -> bool {
-        let jar = self.jar.get_or_insert_with(|| CookieJar::new(now, &mut *self.rng));
-        jar.rotate(now, &mut *self.rng);
-        let mut nonce: &[u8] = &[];
-        let mut cookie = None;
-        for payload in &message.payloads {
-            if let Payload::Nonce(found) = payload {
-                nonce = &found.data;
-            } else if let Payload::Notify(notify) = payload
-                && notify.notify_type == NotifyType::COOKIE
-            {
-                cookie = Some(&notify.data);
-            }
-        }
-        if cookie.is_some_and(|cookie| jar.is_ours(cookie, nonce, path.remote, header.spi_i)) {
-            return true;
-        }
-        let payload = Notify::new(NotifyType::COOKIE, jar.bake(nonce, path.remote, header.spi_i));
-        let header = Header::new(
-            header.spi_i,
-            IkeSpi(0),
-            ExchangeType::IKE_SA_INIT,
-            Flags::new(false, true),
-            0,
-        );
-        let payload = Message { header, payloads: vec![Payload::Notify(payload)] }.emit();
-        self.transmits.push_back(Transmit { path, payload, keepalive: false });
-        false
-    }
-
-    /// A message for an IKE SA that we do not have (RFC 7296 §1.5).
-    fn handle_stranger(&mut self, now: Instant, path: Path, header: &Header, datagram: &[u8]) {
-        if header.flags.response {
-            return;
-        }
-        // Unprotected INVALID_SPI, which must not be answered: a hint for the SA that it names.
-        if header.exchange == ExchangeType::INFORMATIONAL
-            && header.next_payload == PayloadType::NOTIFY
-            && let Ok(message) = Message::parse(datagram)
-            && let Some(spi) = message.payloads.iter().find_map(invalid_spi)
-        {
-            if self.strays.allows(now, limits::UNPROTECTED_ANSWERS_PER_SECOND) {
-                self.hint_of_lost_child(now, path, spi);
-            }
-            return;
-        }
-        self.answer_unprotected(now, path, header, NotifyType::INVALID_IKE_SPI, &[]);
-    }
-
-    fn hint_of_lost_child(&mut self, now: Instant, path: Path, spi: &[u8]) {
-        let named = self.sas.values().find(|sa| {
-            sa.path.remote.ip() == path.remote.ip()
-                && sa.children.iter().any(|child| child.spi_outbound.to_be_bytes() == spi)
-        });
-        if let Some(id) = named.map(|sa| sa.id) {
-            self.with(now, id, |sa, ctx| sa.follow_hint(ctx));
-        }
-    }
-
-    fn answer_unprotected(
-        &mut self,
-        now: Instant,
-        path: Path,
-        header: &Header,
-        notify: NotifyType,
-        data: &[u8],
-    ) {
-        if header.flags.response
-            || !self.answers.allows(now, limits::UNPROTECTED_ANSWERS_PER_SECOND)
-        {
-            return;
-        }
-        let header = Header::new(
-            header.spi_i,
-            header.spi_r,
-            header.exchange,
-            Flags::new(!header.flags.initiator, true),
-            header.message_id,
-        );
-        let payload =
-            Message { header, payloads: vec![Payload::Notify(Notify::new(notify, data))] }.emit();
-        self.transmits.push_back(Transmit { path, payload, keepalive: false });
     }
 
     /// What the datapath noticed.
@@ -375,23 +200,6 @@ impl Endpoint {
         }
     }
 
-    fn no_sa(&mut self, now: Instant, spi: Spi, path: Path) {
-        // RFC 7296 §1.5: a hint for the sender, which may have missed a DELETE or our restart.
-        if !self.hints.allows(now, limits::INVALID_SPI_PER_SECOND) {
-            return;
-        }
-        let notify = Payload::Notify(Notify::new(NotifyType::INVALID_SPI, spi.to_be_bytes()));
-        let header = Header::new(
-            IkeSpi(0),
-            IkeSpi(0),
-            ExchangeType::INFORMATIONAL,
-            Flags::new(true, false),
-            0,
-        );
-        let payload = Message { header, payloads: vec![notify] }.emit();
-        self.transmits.push_back(Transmit { path, payload, keepalive: false });
-    }
-
     /// What the operator wants.
     ///
     /// # Errors
@@ -405,7 +213,9 @@ impl Endpoint {
             Command::RemovePeer { peer } => {
                 self.known(&peer)?;
                 self.terminate(now, &peer);
-                self.peers.remove(&peer);
+                if let Some(peer) = self.peers.remove(&peer) {
+                    self.door.forget(&peer);
+                }
                 Ok(())
             }
             Command::Terminate { peer } => {
@@ -436,7 +246,9 @@ impl Endpoint {
     /// A peer is new, or another than before; then what was made for the old one goes, as far as it may not stay.
     fn add_peer(&mut self, now: Instant, peer: Arc<Peer>) {
         let name = Arc::clone(&peer.name);
+        self.door.know(&peer);
         let Some(before) = self.peers.insert(Arc::clone(&name), Arc::clone(&peer)) else { return };
+        self.door.forget(&before);
         if !peers::may_keep_ike_sa(&before, &peer) {
             self.terminate(now, &name);
             return;
@@ -573,9 +385,7 @@ impl Endpoint {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some(jar) = self.jar.as_mut() {
-            jar.rotate(now, &mut *self.rng);
-        }
+        self.door.rotate(now, &mut *self.rng);
         let due: Vec<SaId> = self
             .deadlines
             .iter()
@@ -588,6 +398,10 @@ impl Endpoint {
     }
 
     // What goes out.
+
+    fn send(&mut self, path: Path, payload: Vec<u8>) {
+        self.transmits.push_back(Transmit { path, payload, keepalive: false });
+    }
 
     /// The next datagram to send.
     #[must_use]
@@ -613,6 +427,13 @@ impl Endpoint {
         let mut all: Vec<_> = self.sas.values().filter_map(|sa| sa.status(now)).collect();
         all.sort_by(|a, b| (&a.peer, a.spi_i, a.spi_r).cmp(&(&b.peer, b.spi_i, b.spi_r)));
         all
+    }
+
+    /// How many IKE SAs there are as responder whose initiator is not authenticated.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.door.half_open.len()
     }
 
     /// How many inbound SPIs are taken: those of CHILD_SAs, and those offered for one.
@@ -658,29 +479,38 @@ impl Endpoint {
         }
     }
 
-    fn forget_half_open(&mut self, id: SaId) -> Option<(IkeSpi, SocketAddr)> {
-        let key = self.half_open_of.remove(&id)?;
-        self.half_open.remove(&key);
-        if let Some(count) = self.half_open_by_address.get_mut(&key.1.ip()) {
-            *count -= 1;
-            if *count == 0 {
-                self.half_open_by_address.remove(&key.1.ip());
+    /// Notes what an IKE SA has of fragments that wait. When there is too much of all, the oldest go.
+    fn note_fragments(&mut self, id: SaId, fragments: Option<(Instant, usize)>) {
+        if let Some((until, bytes)) = self.fragments_of.remove(&id) {
+            self.fragments_by_time.remove(&(until, id));
+            self.fragment_bytes -= bytes;
+        }
+        if let Some((until, bytes)) = fragments {
+            self.fragments_of.insert(id, (until, bytes));
+            self.fragments_by_time.insert((until, id));
+            self.fragment_bytes += bytes;
+        }
+        while self.fragment_bytes > limits::MAX_REASSEMBLY
+            && let Some((until, oldest)) = self.fragments_by_time.pop_first()
+        {
+            let noted = self.fragments_of.remove(&oldest);
+            debug_assert!(noted.is_some_and(|(at, _)| at == until), "noted in both or neither");
+            self.fragment_bytes -= noted.map_or(0, |(_, bytes)| bytes);
+            if let Some(sa) = self.sas.get_mut(&oldest) {
+                sa.fragmentation.drop_held();
             }
         }
-        Some(key)
     }
 
     /// Notes the deadline of an IKE SA, or drops what is over.
     fn settle(&mut self, now: Instant, id: SaId) {
         let Some(sa) = self.sas.get(&id) else { return };
-        if !sa.is_half_open()
-            && let Some(key) = self.forget_half_open(id)
-        {
-            self.begun.insert(key, id);
-            self.begun_of.insert(id, key);
+        if sa.established.is_some() {
+            self.door.half_open.authenticated(id);
         }
-        let Some(sa) = self.sas.get(&id) else { return };
         let over = matches!(sa.state, State::Closed(until) if until <= now);
+        let fragments = sa.fragmentation.deadline().filter(|_| !over);
+        let fragments = fragments.map(|until| (until, sa.fragmentation.held()));
         let next = if over { None } else { sa.deadline() };
         if let Some((at, kind)) = self.deadline_of.remove(&id) {
             self.deadlines.remove(&(at, kind, id));
@@ -689,36 +519,10 @@ impl Endpoint {
             self.deadlines.insert((at, kind, id));
             self.deadline_of.insert(id, (at, kind));
         }
+        self.note_fragments(id, fragments);
         if over {
             self.sas.remove(&id);
-            self.forget_half_open(id);
-            if let Some(key) = self.begun_of.remove(&id) {
-                self.begun.remove(&key);
-            }
+            self.door.half_open.remove(id);
         }
-    }
-}
-
-/// The SPI in an INVALID_SPI notify.
-fn invalid_spi(payload: &Payload) -> Option<&[u8]> {
-    let Payload::Notify(notify) = payload else { return None };
-    (notify.notify_type == NotifyType::INVALID_SPI).then_some(&notify.data)
-}
-
-/// Answers to unprotected messages, so many a second (RFC 7296 §2.4).
-#[derive(Default)]
-struct RateLimit {
-    second: Option<Instant>,
-    count: u32,
-}
-
-impl RateLimit {
-    fn allows(&mut self, now: Instant, per_second: u32) -> bool {
-        if self.second.is_none_or(|began| began + Duration::from_secs(1) <= now) {
-            self.second = Some(now);
-            self.count = 0;
-        }
-        self.count += 1;
-        self.count <= per_second
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::cert::CertFault;
+use super::eap::{EapFault, UserName};
 use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
 use crate::ipsec::suite::{IkeSuite, Suite};
@@ -114,6 +115,11 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+    /// The DELETE of an IKE SA was answered, or nobody did: [`Endpoint::status`](super::Endpoint::status) has it no more.
+    IkeSaDeleted {
+        /// The peer's name.
+        peer: Arc<str>,
+    },
     /// A CHILD_SA is installed in both directions (also by rekey: `rekeyed`).
     ChildSaEstablished {
         /// The peer's name.
@@ -200,6 +206,9 @@ pub enum CloseReason {
         /// What was wanted: `"a certificate"`, `"a public key"` or `"the pre-shared key"`.
         expected: &'static str,
     },
+    /// EAP came to nothing.
+    #[error("EAP failed: {0}")]
+    Eap(EapFault),
     /// We cannot prove who we are to this peer.
     #[error("we cannot sign for this peer: {0}")]
     CannotSign(&'static str),
@@ -289,6 +298,8 @@ pub enum TimerKind {
     Retry,
     /// What a rekeyed or deleted SA leaves behind is dropped.
     Linger,
+    /// Fragments whose message does not get complete are dropped (RFC 7383 §2.6).
+    Reassembly,
     /// The cookie secret changes.
     CookieSecret,
 }
@@ -308,8 +319,10 @@ pub struct SaStatus {
     pub spi_r: IkeSpi,
     /// Our identity.
     pub local_id: Identity,
-    /// The peer's identity, once authenticated.
+    /// The peer's identity, once authenticated. With EAP it is what the peer says of itself.
     pub peer_id: Option<Identity>,
+    /// Whom EAP has authenticated, if that is how the peer has proved who it is.
+    pub eap_identity: Option<UserName>,
     /// Where it is.
     pub path: Path,
     /// Whether a NAT is in front of us.

@@ -12,8 +12,9 @@ use super::child_sa::{ChildSa, ChildState, Unconfirmed};
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{
-    auth, create_child, informational::is_delete_of_ike, intermediate, rekey, sa_init,
+    auth, create_child, eap, informational::is_delete_of_ike, intermediate, rekey, sa_init,
 };
+use super::frag::{Fragmentation, Whole};
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
@@ -24,9 +25,10 @@ use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
 use crate::ipsec::{Encap, Flow, Path, Protocol, SadUpdate, Spi};
+use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// An IKE SA's number in this endpoint: the SPI that we chose.
@@ -207,6 +209,7 @@ pub(super) struct IkeSa {
     pub(super) requests: Requests,
     pub(super) responses: Responses,
     pub(super) how: Retransmission,
+    pub(super) fragmentation: Fragmentation,
     pub(super) tasks: VecDeque<Waiting>,
     /// What packets asked for and is not asked of the peer yet: one a policy at most.
     pub(super) wanted: Vec<Wanted>,
@@ -222,6 +225,8 @@ pub(super) struct IkeSa {
     /// When TEMPORARY_FAILURE came for the first and the last time without anything else in between.
     pub(super) put_off: Option<(Instant, Instant)>,
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
+    /// Whom EAP has authenticated, where the peer is not who it says in IDi by anything else.
+    pub(super) eap_identity: Option<super::eap::UserName>,
 }
 
 impl IkeSa {
@@ -239,10 +244,6 @@ impl IkeSa {
             return Path { encap: Encap::Plain, ..self.path };
         }
         self.path.on_port_4500()
-    }
-
-    pub(super) fn is_half_open(&self) -> bool {
-        matches!(self.state, State::InitAnswered(_))
     }
 
     /// Responder: the answer to the IKE_SA_INIT request, if this is it once more.
@@ -264,6 +265,12 @@ impl IkeSa {
         ctx.transmits.push_back(Transmit { path: self.path, payload, keepalive: false });
     }
 
+    pub(super) fn transmit_all(&mut self, ctx: &mut Ctx<'_>, datagrams: Vec<Vec<u8>>) {
+        for datagram in datagrams {
+            self.transmit(ctx, datagram);
+        }
+    }
+
     /// Sends a protected request, and notes it for retransmission.
     pub(super) fn request(
         &mut self,
@@ -275,9 +282,13 @@ impl IkeSa {
             debug!("a request is under way");
             return;
         };
-        let datagram = session.outbound.seal(self.header(exchange, false, id), payloads, ctx.rng);
-        self.requests.sent(ctx.now, datagram.clone(), self.how);
-        self.transmit(ctx, datagram);
+        let (header, content) = (self.header(exchange, false, id), Content::of(payloads));
+        let policy = self.fragment_policy();
+        let max_len = self.fragmentation.max_len(policy, self.path, false);
+        let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        self.fragmentation.sent(policy, header, content);
+        self.requests.sent(ctx.now, datagrams.clone(), self.how);
+        self.transmit_all(ctx, datagrams);
     }
 
     /// Sends a protected response, and keeps it for retransmission.
@@ -289,9 +300,11 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         let Some(session) = self.session.as_ref() else { return };
-        let datagram = session.outbound.seal(self.header(exchange, true, id), payloads, ctx.rng);
-        self.responses.answered(datagram.clone());
-        self.transmit(ctx, datagram);
+        let max_len = self.fragmentation.max_len(self.fragment_policy(), self.path, true);
+        let (header, content) = (self.header(exchange, true, id), Content::of(payloads));
+        let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
+        self.responses.answered(datagrams.clone());
+        self.transmit_all(ctx, datagrams);
     }
 
     // Receiving.
@@ -312,9 +325,8 @@ impl IkeSa {
             return;
         }
         let Some(session) = self.session.as_ref() else { return };
-        let opened = session.inbound.open_content(datagram);
-        let (payloads, content) = match opened {
-            Ok(opened) => opened,
+        let part = match session.inbound.open_part(datagram) {
+            Ok(part) => part,
             Err(OpenError::BadIcv) => {
                 self.repeated_before_new_keys(ctx, path, header, datagram);
                 return;
@@ -324,41 +336,78 @@ impl IkeSa {
                 return;
             }
             Err(OpenError::Parse(error)) => {
-                // Authenticated, and malformed all the same (RFC 7296 §2.21.2, §2.21.3).
-                debug!(%error, "malformed message");
-                if !header.flags.response
-                    && self.responses.classify(header.message_id) == Incoming::New
-                {
-                    self.heard(ctx, path);
-                    self.refuse_for_good(ctx, header);
-                } else if header.flags.response && self.requests.awaits(header.message_id) {
-                    self.heard(ctx, path);
-                    self.refuse_response(ctx);
-                }
+                self.handle_malformed(ctx, path, header, error);
                 return;
             }
         };
-        if header.flags.response {
-            if self.requests.awaits(header.message_id) {
-                self.heard(ctx, path);
-                self.handle_response(ctx, header, &content, &payloads);
-            }
+        let fragment = part.fragment;
+        let is_expected = if header.flags.response {
+            self.requests.awaits(header.message_id)
         } else {
             match self.responses.classify(header.message_id) {
-                Incoming::New => {
-                    self.heard(ctx, path);
-                    self.handle_request(ctx, header, &content, &payloads);
-                }
+                Incoming::New => true,
                 Incoming::Again(response) => {
-                    // RFC 7296 §2.11: to where the request came from.
-                    ctx.transmits.push_back(Transmit { path, payload: response, keepalive: false });
+                    if part.asks_for_the_answer_again() {
+                        send_again(ctx, path, response);
+                    }
+                    false
                 }
                 Incoming::OutOfWindow => {
-                    debug!(id = header.message_id, "request outside the window")
+                    debug!(id = header.message_id, "request outside the window");
+                    false
                 }
             }
+        };
+        if !is_expected {
+            self.next_task(ctx);
+            return;
+        }
+        let (content, critical) = if fragment.is_none() {
+            (part.content, part.critical)
+        } else {
+            // RFC 7383 §2.4: not unless both sides said so.
+            if !self.fragmentation.agreed {
+                return;
+            }
+            match self.fragmentation.take(ctx.now, header, part, datagram.len()) {
+                Some(Whole { content, critical }) => (content, critical),
+                None => return,
+            }
+        };
+        let payloads = match content.payloads() {
+            Ok(inner) => [critical, inner].concat(),
+            Err(error) => {
+                self.handle_malformed(ctx, path, header, error);
+                return;
+            }
+        };
+        self.heard(ctx, path);
+        if header.flags.response {
+            self.fragmentation.answered();
+            self.handle_response(ctx, header, &content, &payloads);
+        } else {
+            self.fragmentation.asked(fragment.is_some());
+            self.handle_request(ctx, header, &content, &payloads);
         }
         self.next_task(ctx);
+    }
+
+    /// Authenticated, and malformed all the same (RFC 7296 §2.21.2, §2.21.3).
+    fn handle_malformed(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        path: Path,
+        header: &Header,
+        error: ParseError,
+    ) {
+        debug!(%error, "malformed message");
+        if !header.flags.response && self.responses.classify(header.message_id) == Incoming::New {
+            self.heard(ctx, path);
+            self.refuse_for_good(ctx, header);
+        } else if header.flags.response && self.requests.awaits(header.message_id) {
+            self.heard(ctx, path);
+            self.refuse_response(ctx);
+        }
     }
 
     /// The request that changed the keys may come again, for its answer was lost: it is sealed with those from before.
@@ -372,9 +421,10 @@ impl IkeSa {
         let previous = self.session.as_ref().and_then(|session| session.previous.as_ref());
         if let (Some(previous), false) = (previous, header.flags.response)
             && let Incoming::Again(response) = self.responses.classify(header.message_id)
-            && previous.open(datagram).is_ok()
+            && let Ok(part) = previous.open_part(datagram)
+            && part.asks_for_the_answer_again()
         {
-            ctx.transmits.push_back(Transmit { path, payload: response, keepalive: false });
+            send_again(ctx, path, response);
         }
     }
 
@@ -433,6 +483,11 @@ impl IkeSa {
         self.close(ctx, CloseReason::PeerMisbehaved("it sent a malformed message"));
     }
 
+    /// What a message has to have because of where we are: IKE_AUTH may have several rounds.
+    fn needs(&self, exchange: ExchangeType, payloads: &[Payload]) -> &'static [PayloadType] {
+        if exchange == ExchangeType::IKE_AUTH { eap::needs(&self.state, payloads) } else { &[] }
+    }
+
     fn handle_request(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -475,7 +530,8 @@ impl IkeSa {
         }
         // RFC 7296 §2.3: with a window of one, a new request says that our last answer has arrived.
         self.activate(ctx, |_| true);
-        match rules::check(header.exchange, false, payloads) {
+        let needs = self.needs(header.exchange, payloads);
+        match rules::check(header.exchange, false, payloads, needs) {
             Ok(()) => {}
             Err(Violation::Critical(payload_type)) => {
                 let data = vec![payload_type.0];
@@ -526,7 +582,8 @@ impl IkeSa {
         content: &Content,
         payloads: &[Payload],
     ) {
-        if let Err(violation) = rules::check(header.exchange, true, payloads) {
+        let needs = self.needs(header.exchange, payloads);
+        if let Err(violation) = rules::check(header.exchange, true, payloads, needs) {
             debug!(?violation, exchange = %header.exchange, "response refused");
             self.refuse_response(ctx);
             return;
@@ -706,6 +763,9 @@ impl IkeSa {
         }
         self.forget_active(ctx);
         self.forget_tasks(ctx);
+        if let (State::Deleting | State::Replaced, Some(peer)) = (&self.state, &self.peer) {
+            ctx.events.push_back(Event::IkeSaDeleted { peer: Arc::clone(&peer.name) });
+        }
         let linger =
             if self.session.is_some() { limits::CLOSED_LINGER } else { core::time::Duration::ZERO };
         self.state = State::Closed(ctx.now + linger);
@@ -815,6 +875,7 @@ impl IkeSa {
             spi_r: self.spi_r,
             local_id: peer.local_id.clone(),
             peer_id: self.peer_identity.clone(),
+            eap_identity: self.eap_identity.clone(),
             path: self.path,
             nat_local: self.nat.local,
             nat_peer: self.nat.peer,
@@ -828,5 +889,12 @@ impl IkeSa {
                 .map(|child| child.status(now, rekeyed == Some(child.spi_inbound)))
                 .collect(),
         })
+    }
+}
+
+/// RFC 7296 §2.11: to where the request came from.
+fn send_again(ctx: &mut Ctx<'_>, path: Path, response: Vec<Vec<u8>>) {
+    for payload in response {
+        ctx.transmits.push_back(Transmit { path, payload, keepalive: false });
     }
 }

@@ -43,8 +43,8 @@ impl IkeKeys {
     ) -> Option<Self> {
         // SKEYSEED = prf(Ni | Nr, g^ir). Nonces are public, so the key may lie about in a plain
         // vector.
-        let key = [nonce_i, nonce_r].concat();
-        let skeyseed = Prf::new(suite.prf)?.compute(&key, &[shared.expose()]);
+        let prf = Prf::new(suite.prf)?;
+        let skeyseed = prf.compute(&prf.nonce_key(nonce_i, nonce_r), &[shared.expose()]);
         Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
     }
 

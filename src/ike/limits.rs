@@ -2,25 +2,68 @@
 
 use core::time::Duration;
 
+use super::rate::Rate;
+
 // Values the RFCs fix.
 
 /// Longest COOKIE in bytes (RFC 7296 §2.6).
 pub(super) const MAX_COOKIE: usize = 64;
 
+/// Size of an IP datagram that every link of IPv6 carries (RFC 7383 §2.5.1).
+pub(super) const FRAGMENTED_DATAGRAM_V6: u16 = 1280;
+/// Size of an IP datagram that almost every path of IPv4 carries (RFC 7383 §2.5.1).
+pub(super) const SMALLEST_FRAGMENTED_DATAGRAM: u16 = 576;
+
 // Values we chose.
 
 /// Bytes of our nonces: half the key size of the largest PRF, as RFC 7296 §2.10 asks.
 pub(super) const NONCE_LEN: usize = 32;
-/// Longest IKE message taken, in bytes: several times the 3,000 that RFC 7296 §2 asks for.
+/// Longest IKE message taken, whole or in fragments, in bytes: several times the 3,000 that RFC 7296 §2 asks for.
 pub(super) const MAX_MESSAGE: usize = 16_384;
+/// Fragments of one message (RFC 7383); at the smallest size that is sensible [`MAX_MESSAGE`] is 33.
+pub(super) const MAX_FRAGMENTS: u16 = 255;
+/// Bytes of fragments that wait for the rest of their messages, of all IKE SAs together; beyond, the oldest are dropped. Their senders
+/// have the keys, but need not be authenticated yet.
+pub(super) const MAX_REASSEMBLY: usize = 4 << 20;
+/// What a fragment takes besides its bytes, for [`MAX_REASSEMBLY`].
+pub(super) const FRAGMENT_OVERHEAD: usize = 64;
+/// Fragments wait so long for the rest: a peer with defaults like ours repeats a request for a little longer (RFC 7383 §2.6).
+pub(super) const REASSEMBLY_TIME: Duration = Duration::from_secs(120);
+/// After so many retransmissions a request is split into smaller fragments, and again after as many more (RFC 7383 §2.5.2).
+pub(super) const REFRAGMENT_AFTER: u32 = 3;
 /// Attempts at finding additional key exchanges of which none is there twice, in one proposal (RFC 9370 §2.2.1).
 pub(super) const MAX_ADDKE_STEPS: u32 = 1000;
-/// Half-open IKE SAs as responder, in all. Each holds about 4 KiB.
-pub(super) const MAX_HALF_OPEN: usize = 4096;
-/// Half-open IKE SAs as responder from one address.
-pub(super) const MAX_HALF_OPEN_PER_ADDRESS: usize = 64;
+/// Longest IKE_SA_INIT request taken, in bytes: it cannot be fragmented by IKE, and the longest key exchange has 1,568.
+pub(super) const MAX_INIT_REQUEST: usize = 4096;
+/// Payloads that are looked through for Ni where a COOKIE is asked for.
+pub(super) const MAX_INIT_PAYLOADS: usize = 64;
+/// Half-open IKE SAs as responder, in all: those whose initiator is not authenticated. For another, the oldest goes.
+pub(super) const MAX_HALF_OPEN: usize = 2048;
+/// What the IKE_SA_INIT messages of all of these have in bytes.
+pub(super) const MAX_HALF_OPEN_BYTES: usize = 4 << 20;
+/// Bits of an IPv4 address that one owner's have in common; what is counted by prefix is counted by these.
+pub(super) const PREFIX_V4: u32 = 24;
+/// The same of IPv6.
+pub(super) const PREFIX_V6: u32 = 64;
+/// Half-open IKE SAs as responder from one prefix.
+pub(super) const MAX_HALF_OPEN_PER_PREFIX: usize = 64;
 /// From this many half-open IKE SAs on, a COOKIE is asked for (RFC 7296 §2.6).
 pub(super) const COOKIE_THRESHOLD: usize = 32;
+/// From this many of one prefix on, a COOKIE is asked for there.
+pub(super) const COOKIE_THRESHOLD_PER_PREFIX: usize = 16;
+/// IKE_SA_INIT requests of one prefix that are answered while COOKIEs are asked for; configured addresses are exempt.
+pub(super) const BEGINNINGS_PER_PREFIX: Rate = Rate { per_second: 2, burst: 16 };
+/// Work with keys for initiators that are not authenticated, in microseconds of a slow core: a quarter of its time. Configured
+/// addresses whose COOKIE came back have as much again. With less than half of the burst left, COOKIEs are asked for.
+pub(super) const KEY_WORK: Rate = Rate { per_second: 250_000, burst: 250_000 };
+/// The most of it that goes to strangers of one network: what a /16 or a /48 can do leaves half of it to others.
+pub(super) const KEY_WORK_OF_NETWORK: Rate = Rate { per_second: 125_000, burst: 125_000 };
+/// Bits of an IPv4 address that those of one network have in common.
+pub(super) const WIDE_PREFIX_V4: u32 = 16;
+/// The same of IPv6.
+pub(super) const WIDE_PREFIX_V6: u32 = 48;
+/// Buckets of what is limited by prefix; prefixes that fall together share one.
+pub(super) const PREFIX_BUCKETS: usize = 4096;
 /// IKE SAs in all.
 pub(super) const MAX_IKE_SAS: usize = 65_536;
 /// CHILD_SAs under one IKE SA; a policy needs one, and two while it is rekeyed.
@@ -31,6 +74,12 @@ pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
 pub(super) const MAX_CERTS: usize = 6;
 /// Raw public keys of peers that are tried on one signature which comes without a CERT payload.
 pub(super) const MAX_RAW_KEYS: usize = 4;
+/// EAP messages of a peer in one IKE_AUTH: several times the ten exchanges of RFC 7296 §2.16, for certificates in fragments.
+pub(super) const MAX_EAP_ROUNDS: usize = 64;
+/// Bytes of TLS messages that a peer may send in one run of EAP-TLS.
+pub(super) const MAX_EAP_TLS: usize = 65_536;
+/// Bytes of a TLS message in one EAP-TLS message of ours: what goes into a packet of the smallest MTU that IPv6 has, in IKE and UDP.
+pub(super) const EAP_TLS_FRAGMENT: usize = 1024;
 /// Sets of CAs that one certificate is tried with, where the identities fit several peers with different ones.
 pub(super) const MAX_AUTHORITIES: usize = 4;
 /// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.
@@ -67,10 +116,18 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub(super) const PUT_OFF_TIME: Duration = Duration::from_secs(300);
 /// One TEMPORARY_FAILURE so long after another has nothing to do with it: more than a request and its repetitions take.
 pub(super) const PUT_OFF_GAP: Duration = Duration::from_secs(120);
-/// Answers to unprotected messages outside of any IKE SA, each second.
-pub(super) const UNPROTECTED_ANSWERS_PER_SECOND: u32 = 50;
-/// INVALID_SPI messages outside of any IKE SA, each second.
-pub(super) const INVALID_SPI_PER_SECOND: u32 = 1;
+/// Errors told without protection, outside of any IKE SA: to strangers, and as many to configured addresses.
+pub(super) const ERRORS: Rate = Rate { per_second: 50, burst: 50 };
+/// The same to one prefix.
+pub(super) const ERRORS_PER_PREFIX: Rate = Rate { per_second: 5, burst: 10 };
+/// INVALID_SPI messages that follow packets of unknown SAs, to strangers and to configured addresses.
+pub(super) const HINTS: Rate = Rate { per_second: 5, burst: 5 };
+/// The same to one prefix.
+pub(super) const HINTS_PER_PREFIX: Rate = Rate { per_second: 1, burst: 1 };
+/// INVALID_SPI messages that are looked at, of strangers and of configured addresses.
+pub(super) const STRAYS: Rate = Rate { per_second: 50, burst: 50 };
+/// The same of one prefix.
+pub(super) const STRAYS_PER_PREFIX: Rate = Rate { per_second: 5, burst: 10 };
 /// DELETEs remembered that overtook the answer which makes their CHILD_SA.
 pub(super) const MAX_EARLY_DELETES: usize = 16;
 /// Hints of unprotected messages (INVALID_SPI, INVALID_IKE_SPI) to one IKE SA are followed at most once in this time.

@@ -5,9 +5,13 @@
 pub mod cert;
 mod child_sa;
 mod cookie;
-pub mod endpoint;
+pub mod eap;
+mod endpoint;
 pub mod event;
 mod exchange;
+mod frag;
+mod glance;
+mod half_open;
 mod identity;
 mod ike_sa;
 pub mod keymat;
@@ -17,11 +21,13 @@ mod natd;
 mod peers;
 pub mod proposal;
 pub mod protect;
+mod rate;
 mod rules;
 mod timers;
 mod window;
 
 pub use cert::CertFault;
+pub use eap::{EapFault, UserName};
 pub use endpoint::{Endpoint, EndpointConfig, Env, WallClock};
 pub use event::{
     ChildStatus, CloseReason, Command, CommandError, Event, Phase, SaStatus, TimerKind, Transmit,

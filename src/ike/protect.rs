@@ -1,8 +1,8 @@
-//! [`Protector`]: seals and opens the SK payload of messages in one direction of an IKE SA (RFC
-//! 7296 §3.14; RFC 5282 with an AEAD).
+//! [`Protector`]: seals and opens the SK and SKF payloads of messages in one direction of an IKE SA (RFC
+//! 7296 §3.14; RFC 5282 with an AEAD; RFC 7383 §2.5).
 //!
-//! Nothing in a message is believed before its ICV has been verified. Fragments (SKF) are not
-//! opened here.
+//! Nothing in a message is believed before its ICV has been verified. Fragments are put together by
+//! [`frag`](super::frag).
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -54,17 +54,6 @@ pub enum OpenError {
     Parse(ParseError),
 }
 
-/// What was in the encrypted payload of a recorded message.
-#[derive(Clone)]
-pub struct Recorded {
-    /// Type of its first payload; of fragments, only the first says it.
-    pub first: PayloadType,
-    /// Number and total, of a fragment.
-    pub fragment: Option<(u16, u16)>,
-    /// The payloads, without padding.
-    pub plain: Zeroizing<Vec<u8>>,
-}
-
 /// What an encrypted payload protects: a chain of payloads, however the message travels.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Content {
@@ -81,6 +70,33 @@ impl Content {
         let mut plain = Zeroizing::new(Vec::new());
         let first = emit_chain(payloads, &mut plain);
         Self { first, plain }
+    }
+
+    /// The payloads.
+    ///
+    /// # Errors
+    /// When they are malformed: who sealed them is to blame.
+    pub fn payloads(&self) -> Result<Vec<Payload>, ParseError> {
+        parse_chain(self.first, &self.plain)
+    }
+}
+
+/// What was in the encrypted payload of one datagram, which may be a fragment of a message.
+#[derive(Clone)]
+pub struct Part {
+    /// Number and total, of a fragment.
+    pub fragment: Option<(u16, u16)>,
+    /// What it protects. Of fragments, only the first says the type of the first payload.
+    pub content: Content,
+    /// Unknown critical payloads that stood before it. They are covered by the ICV but protected from no one's
+    /// eyes, and no exchange has any: these alone matter, since RFC 7296 §2.5 has the message rejected for them.
+    pub critical: Vec<Payload>,
+}
+
+impl Part {
+    /// Whether a request that comes once more has its answer sent again. RFC 7383 §2.6.1: of one in fragments, the first asks for it.
+    pub(super) fn asks_for_the_answer_again(&self) -> bool {
+        self.fragment.is_none_or(|(number, _)| number == 1)
     }
 }
 
@@ -112,23 +128,85 @@ impl Protector {
     /// To send a message again, keep the bytes: sealing it once more gives another IV.
     #[must_use]
     pub fn seal(&self, header: Header, inner: &[Payload], rng: &mut dyn SecureRandom) -> Vec<u8> {
-        let mut plain = Zeroizing::new(Vec::new());
-        let first = emit_chain(inner, &mut plain);
+        let Content { first, plain } = Content::of(inner);
+        self.seal_part(header, first, None, plain, rng)
+    }
+
+    /// The same, in several messages if one would be longer than `max_len` bytes (RFC 7383 §2.5).
+    #[must_use]
+    pub fn seal_to_fit(
+        &self,
+        header: Header,
+        content: &Content,
+        max_len: usize,
+        rng: &mut dyn SecureRandom,
+    ) -> Vec<Vec<u8>> {
+        let Content { first, plain } = content;
+        if self.sealed_len(plain.len()) <= max_len {
+            return vec![self.seal_part(header, *first, None, plain.clone(), rng)];
+        }
+        let room = self.fragment_room(max_len);
+        let Ok(total) = u16::try_from(plain.len().div_ceil(room)) else { return Vec::new() };
+        let chunks = (1..=total).zip(plain.chunks(room));
+        chunks
+            .map(|(number, chunk)| {
+                let first = if number == 1 { *first } else { PayloadType::NONE };
+                let plain = Zeroizing::new(chunk.to_vec());
+                self.seal_part(header, first, Some((number, total)), plain, rng)
+            })
+            .collect()
+    }
+
+    /// Bytes of the whole message when `len` bytes are sealed in its SK payload.
+    fn sealed_len(&self, len: usize) -> usize {
+        Header::LEN + GENERIC_HEADER_LEN + self.body_len(len)
+    }
+
+    /// IV, `len` bytes, padding, Pad Length, ICV.
+    fn body_len(&self, len: usize) -> usize {
+        match &self.method {
+            Method::Aead { aead, .. } => Aead::IV_LEN + len + 1 + aead.icv_len(),
+            Method::Cbc { icv_len, .. } => {
+                Cbc::BLOCK_LEN + (len + 1).next_multiple_of(Cbc::BLOCK_LEN) + icv_len
+            }
+        }
+    }
+
+    /// Bytes that a fragment of `max_len` bytes has room for; at least one.
+    fn fragment_room(&self, max_len: usize) -> usize {
+        let rest = max_len.saturating_sub(Header::LEN + GENERIC_HEADER_LEN + FRAGMENT_HEADER_LEN);
+        let room = match &self.method {
+            Method::Aead { .. } => rest.saturating_sub(self.body_len(0)),
+            Method::Cbc { icv_len, .. } => {
+                let blocks = rest.saturating_sub(Cbc::BLOCK_LEN + icv_len) / Cbc::BLOCK_LEN;
+                (blocks * Cbc::BLOCK_LEN).saturating_sub(1)
+            }
+        };
+        room.max(1)
+    }
+
+    /// One datagram; of a fragment, number and total are given.
+    fn seal_part(
+        &self,
+        header: Header,
+        first: PayloadType,
+        fragment: Option<(u16, u16)>,
+        mut plain: Zeroizing<Vec<u8>>,
+        rng: &mut dyn SecureRandom,
+    ) -> Vec<u8> {
+        let mut out = start(header, first, fragment, self.body_len(plain.len()));
         match &self.method {
             Method::Aead { aead, next_iv } => {
                 // RFC 5282 §3: no alignment is asked for, so no padding; its length is always
                 // there.
                 plain.push(0);
                 let iv = next_iv.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-                let sealed_len = iv.len() + plain.len() + aead.icv_len();
-                let mut out = start(header, first, sealed_len);
                 let mut icv = [0; Aead::MAX_ICV_LEN];
                 let icv = &mut icv[..aead.icv_len()];
                 aead.seal(&iv, &out, &mut plain, icv);
                 out.extend_from_slice(&iv);
                 out.extend_from_slice(&plain);
                 out.extend_from_slice(icv);
-                out
             }
             Method::Cbc { cbc, integ, icv_len } => {
                 let pad = Cbc::BLOCK_LEN - 1 - plain.len() % Cbc::BLOCK_LEN;
@@ -139,7 +217,6 @@ impl Protector {
                 let mut iv = [0; Cbc::BLOCK_LEN];
                 rng.fill(&mut iv);
                 cbc.encrypt(&iv, &mut plain);
-                let mut out = start(header, first, iv.len() + plain.len() + icv_len);
                 out.extend_from_slice(&iv);
                 out.extend_from_slice(&plain);
                 // RFC 7296 §3.14: over the entire message, from the header through the Pad Length,
@@ -147,54 +224,34 @@ impl Protector {
                 let mut icv = vec![0; *icv_len];
                 integ.sign(&[&out], &mut icv);
                 out.extend_from_slice(&icv);
-                out
             }
         }
+        out
     }
 
     /// The payloads inside the SK payload of `datagram` (without the non-ESP marker), whose ICV is
-    /// verified first.
-    ///
-    /// Payloads before SK are covered by the ICV but protected from no one's eyes, and no exchange
-    /// has any: only unknown critical ones are handed on, in front, since RFC 7296 §2.5 has the
-    /// message rejected for them.
+    /// verified first; unknown critical ones that stood before it in front.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, datagram: &[u8]) -> Result<Vec<Payload>, OpenError> {
-        self.open_content(datagram).map(|(payloads, _)| payloads)
-    }
-
-    /// The same, and what the SK payload protects as it stands.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn open_content(&self, datagram: &[u8]) -> Result<(Vec<Payload>, Content), OpenError> {
-        // Nothing is authenticated yet: whatever is malformed now is nobody's fault that we could
-        // name.
-        let mut message = Message::parse(datagram).map_err(|_| OpenError::NotProtected)?;
-        let Some(Payload::Sk(sk)) = message.payloads.pop() else {
+        let part = self.open_part(datagram)?;
+        if part.fragment.is_some() {
             return Err(OpenError::NotProtected);
-        };
-        let body_at = datagram.len().checked_sub(sk.body.len()).ok_or(OpenError::NotProtected)?;
-        let mut body = Zeroizing::new(sk.body);
-        let plain = self.decrypt(datagram, body_at, &mut body)?;
-        let plain = Zeroizing::new(unpad(plain, body_at)?.to_vec());
-        let inner = parse_chain(sk.first, &plain).map_err(OpenError::Parse)?;
-        let is_critical =
-            |payload: &Payload| matches!(payload, Payload::Unknown { critical: true, .. });
-        let mut payloads = message.payloads;
-        payloads.retain(is_critical);
-        payloads.extend(inner);
-        Ok((payloads, Content { first: sk.first, plain }))
+        }
+        let mut payloads = part.critical;
+        payloads.extend(part.content.payloads().map_err(OpenError::Parse)?);
+        Ok(payloads)
     }
 
-    /// What is in the SK or SKF payload of a recorded `datagram` (without the non-ESP marker), whose ICV is verified
+    /// What is in the SK or SKF payload of `datagram` (without the non-ESP marker), whose ICV is verified
     /// first. Of a fragment it is a part of a chain of payloads (RFC 7383 §2.5), so it is not parsed.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open_recorded(&self, datagram: &[u8]) -> Result<Recorded, OpenError> {
+    pub fn open_part(&self, datagram: &[u8]) -> Result<Part, OpenError> {
+        // Nothing is authenticated yet: whatever is malformed now is nobody's fault that we could
+        // name.
         let mut message = Message::parse(datagram).map_err(|_| OpenError::NotProtected)?;
         let (first, fragment, body) = match message.payloads.pop() {
             Some(Payload::Sk(sk)) => (sk.first, None, sk.body),
@@ -206,7 +263,11 @@ impl Protector {
         let mut body = Zeroizing::new(body);
         let plain = self.decrypt(datagram, body_at, &mut body)?;
         let plain = Zeroizing::new(unpad(plain, body_at)?.to_vec());
-        Ok(Recorded { first, fragment, plain })
+        let is_critical =
+            |payload: &Payload| matches!(payload, Payload::Unknown { critical: true, .. });
+        let mut critical = message.payloads;
+        critical.retain(is_critical);
+        Ok(Part { fragment, content: Content { first, plain }, critical })
     }
 
     /// Verifies and decrypts in place. What comes back are payloads, padding and Pad Length.
@@ -247,9 +308,16 @@ impl Protector {
 }
 
 /// The length alone: IKE payloads do not belong into logs.
-impl fmt::Debug for Recorded {
+impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Recorded({} bytes)", self.plain.len())
+        write!(f, "Content({} bytes)", self.plain.len())
+    }
+}
+
+/// The same.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Part({:?}, {:?})", self.fragment, self.content)
     }
 }
 
@@ -259,16 +327,29 @@ impl fmt::Debug for Protector {
     }
 }
 
-/// The header and the generic header of an SK payload whose body will have `body_len` bytes. What
+/// The header and the generic header of an SK or SKF payload whose body will have `body_len` bytes. What
 /// is too long for the length fields never fits a datagram; it is for the sender to see to.
-fn start(header: Header, first: PayloadType, body_len: usize) -> Vec<u8> {
-    let payload_len = GENERIC_HEADER_LEN + body_len;
-    let total = Header::LEN + payload_len;
-    let mut out = Vec::with_capacity(total);
-    let length = u32::try_from(total).unwrap_or(u32::MAX);
-    Header { next_payload: PayloadType::SK, length, ..header }.emit(&mut out);
+fn start(
+    header: Header,
+    first: PayloadType,
+    fragment: Option<(u16, u16)>,
+    body_len: usize,
+) -> Vec<u8> {
+    let (next_payload, numbers_len) = match fragment {
+        None => (PayloadType::SK, 0),
+        Some(_) => (PayloadType::SKF, FRAGMENT_HEADER_LEN),
+    };
+    let payload_len = GENERIC_HEADER_LEN + numbers_len + body_len;
+    let total_len = Header::LEN + payload_len;
+    let mut out = Vec::with_capacity(total_len);
+    let length = u32::try_from(total_len).unwrap_or(u32::MAX);
+    Header { next_payload, length, ..header }.emit(&mut out);
     out.extend_from_slice(&[first.0, 0]);
     out.extend_from_slice(&u16::try_from(payload_len).unwrap_or(u16::MAX).to_be_bytes());
+    if let Some((number, total)) = fragment {
+        out.extend_from_slice(&number.to_be_bytes());
+        out.extend_from_slice(&total.to_be_bytes());
+    }
     out
 }
 
@@ -289,6 +370,8 @@ const fn malformed(offset: usize, why: Malformed) -> OpenError {
 }
 
 const GENERIC_HEADER_LEN: usize = 4;
+/// Fragment Number and Total Fragments.
+const FRAGMENT_HEADER_LEN: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -355,6 +438,37 @@ mod tests {
             }
             let empty = protector.seal(header(), &[], &mut rng());
             assert_eq!(protector.open(&empty), Ok(vec![]), "{suite:?}: no payload at all");
+        }
+    }
+
+    #[test]
+    fn fragments_carry_the_content_in_order_and_open_like_the_whole() {
+        for suite in SUITES {
+            let protector = protector(suite);
+            let inner = vec![vendor(700), vendor(90)];
+            let content = Content::of(&inner);
+            for max_len in 100..400 {
+                let sealed = protector.seal_to_fit(header(), &content, max_len, &mut rng());
+                let total = u16::try_from(sealed.len()).unwrap();
+                let mut plain = Vec::new();
+                for (number, datagram) in (1..).zip(&sealed) {
+                    assert!(datagram.len() <= max_len, "{suite:?} {max_len}: {}", datagram.len());
+                    let message = Message::parse(datagram).unwrap();
+                    let length = u32::try_from(datagram.len()).unwrap();
+                    let expected = Header { next_payload: PayloadType::SKF, length, ..header() };
+                    assert_eq!(message.header, expected);
+                    let [Payload::Skf(skf)] = message.payloads.as_slice() else { panic!("SKF") };
+                    assert_eq!((skf.number, skf.total), (number, total));
+                    let first = if number == 1 { PayloadType::VENDOR } else { PayloadType::NONE };
+                    assert_eq!(skf.first, first);
+                    assert_eq!(protector.open(datagram), Err(OpenError::NotProtected));
+                    let part = protector.open_part(datagram).unwrap();
+                    assert_eq!(part.content.first, first);
+                    plain.extend_from_slice(&part.content.plain);
+                }
+                assert!(total > 1);
+                assert_eq!(parse_chain(PayloadType::VENDOR, &plain).unwrap(), inner);
+            }
         }
     }
 

@@ -41,16 +41,9 @@ const RULES: &[Rule] = &[
         required: &[PayloadType::KE],
     },
     Rule { exchange: ExchangeType::IKE_INTERMEDIATE, response: true, required: &[PayloadType::KE] },
-    Rule {
-        exchange: ExchangeType::IKE_AUTH,
-        response: false,
-        required: &[PayloadType::ID_I, PayloadType::AUTH],
-    },
-    Rule {
-        exchange: ExchangeType::IKE_AUTH,
-        response: true,
-        required: &[PayloadType::ID_R, PayloadType::AUTH],
-    },
+    // What it needs differs from round to round (RFC 7296 §2.16): `exchange::eap::needs`.
+    Rule { exchange: ExchangeType::IKE_AUTH, response: false, required: &[] },
+    Rule { exchange: ExchangeType::IKE_AUTH, response: true, required: &[] },
     Rule {
         exchange: ExchangeType::CREATE_CHILD_SA,
         response: false,
@@ -75,13 +68,16 @@ const ONCE: &[PayloadType] = &[
     PayloadType::NONCE,
     PayloadType::TS_I,
     PayloadType::TS_R,
+    PayloadType::EAP,
 ];
 
-/// Checks the payloads of a message, those of an SK payload taken out of it.
+/// Checks the payloads of a message, those of an SK payload taken out of it. `needs` is what it has to have besides what its exchange
+/// always has.
 pub(super) fn check(
     exchange: ExchangeType,
     response: bool,
     payloads: &[Payload],
+    needs: &[PayloadType],
 ) -> Result<(), Violation> {
     for payload in payloads {
         if let Payload::Unknown { payload_type, critical: true, .. } = payload {
@@ -107,6 +103,7 @@ pub(super) fn check(
         .map_or(&[][..], |rule| rule.required);
     required
         .iter()
+        .chain(needs)
         .find(|wanted| count(**wanted) == 0)
         .map_or(Ok(()), |missing| Err(Violation::Missing(*missing)))
 }
@@ -131,12 +128,12 @@ mod tests {
 
     #[test]
     fn each_required_payload_is_missed() {
-        assert_eq!(check(ExchangeType::IKE_SA_INIT, false, &init()), Ok(()));
+        assert_eq!(check(ExchangeType::IKE_SA_INIT, false, &init(), &[]), Ok(()));
         for missing in 0..3 {
             let mut payloads = init();
             let gone = payloads.remove(missing).payload_type();
             assert_eq!(
-                check(ExchangeType::IKE_SA_INIT, false, &payloads),
+                check(ExchangeType::IKE_SA_INIT, false, &payloads, &[]),
                 Err(Violation::Missing(gone))
             );
         }
@@ -145,18 +142,18 @@ mod tests {
     #[test]
     fn error_notify_stands_for_all_in_responses_alone() {
         let error = [Payload::Notify(Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, []))];
-        assert_eq!(check(ExchangeType::IKE_SA_INIT, true, &error), Ok(()));
-        assert!(check(ExchangeType::IKE_SA_INIT, false, &error).is_err());
+        assert_eq!(check(ExchangeType::IKE_SA_INIT, true, &error, &[]), Ok(()));
+        assert!(check(ExchangeType::IKE_SA_INIT, false, &error, &[]).is_err());
     }
 
     #[test]
     fn unknown_payload_matters_only_if_critical() {
         let mut payloads = init();
         payloads.push(unknown(false));
-        assert_eq!(check(ExchangeType::IKE_SA_INIT, false, &payloads), Ok(()));
+        assert_eq!(check(ExchangeType::IKE_SA_INIT, false, &payloads, &[]), Ok(()));
         payloads.push(unknown(true));
         assert_eq!(
-            check(ExchangeType::IKE_SA_INIT, false, &payloads),
+            check(ExchangeType::IKE_SA_INIT, false, &payloads, &[]),
             Err(Violation::Critical(PayloadType(200)))
         );
     }
@@ -166,7 +163,7 @@ mod tests {
         let mut payloads = init();
         payloads.push(Payload::Nonce(Nonce { data: vec![1; 16] }));
         assert_eq!(
-            check(ExchangeType::IKE_SA_INIT, false, &payloads),
+            check(ExchangeType::IKE_SA_INIT, false, &payloads, &[]),
             Err(Violation::Repeated(PayloadType::NONCE))
         );
     }

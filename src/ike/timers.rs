@@ -14,8 +14,10 @@ use crate::ipsec::{SadUpdate, Spi};
 impl IkeSa {
     /// The earliest thing that this IKE SA waits for.
     pub(super) fn deadline(&self) -> Option<(Instant, TimerKind)> {
-        let mut all: Vec<(Option<Instant>, TimerKind)> =
-            vec![(self.requests.deadline(), TimerKind::Retransmit)];
+        let mut all: Vec<(Option<Instant>, TimerKind)> = vec![
+            (self.requests.deadline(), TimerKind::Retransmit),
+            (self.fragmentation.deadline(), TimerKind::Reassembly),
+        ];
         match self.state {
             State::Closed(until) => return Some((until, TimerKind::Linger)),
             State::InitAnswered(_) => {
@@ -59,20 +61,21 @@ impl IkeSa {
 
     pub(super) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
+        self.fragmentation.expire(now);
         match self.requests.again(now, self.how) {
             Again::Wait => {}
             Again::GiveUp(tries) => {
                 self.give_up(ctx, tries);
                 return;
             }
-            Again::Send(datagram, tries) => {
+            Again::Send(datagrams, tries) => {
                 if self.hint_is_due(tries) {
                     self.give_up(ctx, tries);
                     return;
                 }
                 let peer = self.peer_name();
                 ctx.events.push_back(Event::Progress { peer, phase: Phase::Retransmit { tries } });
-                self.transmit(ctx, datagram);
+                self.request_again(ctx, datagrams, tries);
             }
         }
         if matches!(self.state, State::InitAnswered(_))

@@ -1,6 +1,7 @@
 //! Message IDs and retransmission (RFC 7296 §2.1–§2.3): the only place that sends anything again.
 //!
-//! The window is one message each way: a SET_WINDOW_SIZE of the peer allows more, and is not used.
+//! The window is one message each way: a SET_WINDOW_SIZE of the peer allows more, and is not used. A message is several datagrams
+//! if it is sent in fragments (RFC 7383); they are always sent again together.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -37,7 +38,7 @@ pub(super) struct Requests {
 #[derive(Debug)]
 struct Pending {
     id: u32,
-    datagram: Vec<u8>,
+    datagrams: Vec<Vec<u8>>,
     sent: u32,
     at: Instant,
     wait: Duration,
@@ -46,8 +47,8 @@ struct Pending {
 /// What a retransmission timer asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Again {
-    /// Send this once more; it has been sent so often before.
-    Send(Vec<u8>, u32),
+    /// Send these once more; they have been sent so often before.
+    Send(Vec<Vec<u8>>, u32),
     /// The peer does not answer; it was sent so often.
     GiveUp(u32),
     /// Not yet.
@@ -81,10 +82,10 @@ impl Requests {
     }
 
     /// Notes that the request with the next ID has been sent.
-    pub(super) fn sent(&mut self, now: Instant, datagram: Vec<u8>, how: Retransmission) {
+    pub(super) fn sent(&mut self, now: Instant, datagrams: Vec<Vec<u8>>, how: Retransmission) {
         let Ok(id) = u32::try_from(self.next_id) else { return };
         self.pending =
-            Some(Pending { id, datagram, sent: 1, at: now + how.timeout, wait: how.timeout });
+            Some(Pending { id, datagrams, sent: 1, at: now + how.timeout, wait: how.timeout });
     }
 
     /// Whether this is the ID of the request under way.
@@ -109,9 +110,26 @@ impl Requests {
         self.pending.as_ref().map_or(0, |pending| pending.sent)
     }
 
-    /// The bytes of the request under way.
+    /// The bytes of the request under way, if it is one datagram.
     pub(super) fn datagram(&self) -> Option<&[u8]> {
-        self.pending.as_ref().map(|pending| pending.datagram.as_slice())
+        match self.pending.as_ref()?.datagrams.as_slice() {
+            [datagram] => Some(datagram),
+            _ => None,
+        }
+    }
+
+    /// The request under way goes in other datagrams from here on, and the waits begin anew (RFC 7383 §2.5.2).
+    pub(super) fn refragmented(
+        &mut self,
+        now: Instant,
+        datagrams: Vec<Vec<u8>>,
+        how: Retransmission,
+    ) {
+        if let Some(pending) = &mut self.pending {
+            pending.datagrams = datagrams;
+            pending.wait = how.timeout;
+            pending.at = now + how.timeout;
+        }
     }
 
     /// When [`Self::again`] wants to be asked.
@@ -130,7 +148,7 @@ impl Requests {
         pending.sent += 1;
         pending.wait = (pending.wait * how.base_percent / 100).min(Duration::from_secs(60));
         pending.at = now + pending.wait;
-        Again::Send(pending.datagram.clone(), pending.sent - 1)
+        Again::Send(pending.datagrams.clone(), pending.sent - 1)
     }
 }
 
@@ -139,7 +157,7 @@ impl Requests {
 pub(super) struct Responses {
     /// Wider than a Message ID: after the last one, none is expected any more.
     expected: u64,
-    last: Option<Vec<u8>>,
+    last: Option<Vec<Vec<u8>>>,
 }
 
 /// What a request's Message ID says.
@@ -148,7 +166,7 @@ pub(super) enum Incoming {
     /// To be handled.
     New,
     /// Handled before: this was the answer (RFC 7296 §2.1).
-    Again(Vec<u8>),
+    Again(Vec<Vec<u8>>),
     /// Outside the window: not to be answered (RFC 7296 §2.3).
     OutOfWindow,
 }
@@ -176,7 +194,7 @@ impl Responses {
     }
 
     /// Notes the answer to the request that was [`Incoming::New`].
-    pub(super) fn answered(&mut self, response: Vec<u8>) {
+    pub(super) fn answered(&mut self, response: Vec<Vec<u8>>) {
         self.expected += 1;
         self.last = Some(response);
     }
@@ -208,19 +226,19 @@ mod tests {
         let t = start();
         let mut requests = Requests::up_to(u32::MAX);
         assert_eq!(requests.next_id(), Some(0));
-        requests.sent(t, vec![1], HOW);
+        requests.sent(t, vec![vec![1]], HOW);
         assert_eq!(requests.next_id(), None, "window of one");
         assert_eq!(requests.again(t, HOW), Again::Wait);
-        assert_eq!(requests.again(t + Duration::from_secs(2), HOW), Again::Send(vec![1], 1));
+        assert_eq!(requests.again(t + Duration::from_secs(2), HOW), Again::Send(vec![vec![1]], 1));
         assert_eq!(requests.deadline(), Some(t + Duration::from_secs(6)));
-        assert_eq!(requests.again(t + Duration::from_secs(6), HOW), Again::Send(vec![1], 2));
+        assert_eq!(requests.again(t + Duration::from_secs(6), HOW), Again::Send(vec![vec![1]], 2));
         assert_eq!(requests.again(t + Duration::from_secs(14), HOW), Again::GiveUp(3));
     }
 
     #[test]
     fn answer_frees_the_window_and_counts_the_id() {
         let mut requests = Requests::up_to(u32::MAX);
-        requests.sent(start(), vec![1], HOW);
+        requests.sent(start(), vec![vec![1]], HOW);
         assert!(requests.awaits(0) && !requests.awaits(1));
         requests.answered();
         assert_eq!(requests.next_id(), Some(1));
@@ -232,11 +250,11 @@ mod tests {
     fn repeated_request_gets_the_cached_answer_and_others_nothing() {
         let mut responses = Responses::new();
         assert_eq!(responses.classify(0), Incoming::New);
-        responses.answered(vec![9]);
-        assert_eq!(responses.classify(0), Incoming::Again(vec![9]));
+        responses.answered(vec![vec![9]]);
+        assert_eq!(responses.classify(0), Incoming::Again(vec![vec![9]]));
         assert_eq!(responses.classify(1), Incoming::New);
         assert_eq!(responses.classify(2), Incoming::OutOfWindow);
-        responses.answered(vec![8]);
+        responses.answered(vec![vec![8]]);
         assert_eq!(responses.classify(0), Incoming::OutOfWindow, "forgotten");
         assert_eq!(Responses::new().classify(u32::MAX), Incoming::OutOfWindow);
     }
@@ -247,7 +265,7 @@ mod tests {
         for id in 0..=3 {
             assert_eq!(requests.next_id(), Some(id));
             assert_eq!(requests.at_the_end(), id == 3);
-            requests.sent(start(), vec![1], HOW);
+            requests.sent(start(), vec![vec![1]], HOW);
             requests.answered();
         }
         assert_eq!(requests.next_id(), None);
@@ -258,8 +276,8 @@ mod tests {
     fn request_with_the_last_message_id_of_all_is_handled_once() {
         let mut responses = Responses { expected: u64::from(u32::MAX), last: None };
         assert_eq!(responses.classify(u32::MAX), Incoming::New);
-        responses.answered(vec![9]);
-        assert_eq!(responses.classify(u32::MAX), Incoming::Again(vec![9]));
+        responses.answered(vec![vec![9]]);
+        assert_eq!(responses.classify(u32::MAX), Incoming::Again(vec![vec![9]]));
         assert_eq!(responses.classify(0), Incoming::OutOfWindow);
     }
 

@@ -10,8 +10,10 @@ use super::suite::{ChildProposal, IkeProposal};
 use super::{DfPolicy, DscpPolicy, Lifetime, Mode, TrafficSelector};
 
 mod auth;
+mod eap;
 
 pub use auth::{Auth, Authority, Credential, LocalAuth, PeerAuth, Presented};
+pub use eap::{EapClient, EapMethod, EapServer, EapUser};
 
 /// Number of an SPD entry, unique in a running daemon. Given by whoever adds a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +135,35 @@ pub struct IkePolicy {
     pub retransmit_base_percent: u32,
     /// Retransmissions before the peer counts as gone.
     pub retransmit_tries: u32,
+    /// What is done with messages that are too long for the path.
+    pub fragmentation: FragmentPolicy,
+}
+
+/// Fragmentation of IKE messages (RFC 7383).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentPolicy {
+    /// Whether it is done.
+    pub fragments: Fragments,
+    /// Size in bytes of the largest IP datagram with a message, from its IP header on.
+    pub size: u16,
+}
+
+impl Default for FragmentPolicy {
+    /// As strongSwan.
+    fn default() -> Self {
+        Self { fragments: Fragments::Yes, size: 1280 }
+    }
+}
+
+/// Whether IKE messages are sent and taken in fragments, should the peer be able to do so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragments {
+    /// Both.
+    Yes,
+    /// They are taken, and never sent.
+    Accept,
+    /// Neither.
+    No,
 }
 
 /// What a CHILD_SA with a peer is to be like, and so an entry of the SPD with action PROTECT.

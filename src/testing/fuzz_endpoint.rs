@@ -29,8 +29,8 @@ pub(super) fn endpoint(data: &[u8]) {
     end(&mut stage);
 }
 
-/// Each record is what a peer that holds the keys puts into an SK payload: exchange type, flags, type of the first payload,
-/// payloads.
+/// Each record is what a peer that holds the keys puts into an SK or SKF payload: exchange type, flags, type of the first payload,
+/// payloads. Bits of the flags: response; fragment; three of its number; three of how many follow it.
 pub(super) fn endpoint_sealed(data: &[u8]) {
     let mut reader = Reader::new("fuzz input", data);
     let Some((mut stage, _)) = stage(&mut reader, &State::ESTABLISHED) else { return };
@@ -41,9 +41,14 @@ pub(super) fn endpoint_sealed(data: &[u8]) {
         let message_id = if response { 0 } else { stage.puppet.message_id };
         let header: Header = stage.puppet.header(ExchangeType(*exchange), response, message_id);
         iv += 1;
-        let Some(sealed) = stage.puppet.seal_bytes(header, PayloadType(*first), inner, iv) else {
-            return;
+        let (first, number) = (PayloadType(*first), u16::from(flags >> 2 & 7) + 1);
+        let fragment = (number, number + u16::from(flags >> 5));
+        let sealed = if flags & 2 == 0 {
+            stage.puppet.seal_bytes(header, first, inner, iv)
+        } else {
+            stage.puppet.seal_fragment_bytes(header, first, fragment, inner, iv)
         };
+        let Some(sealed) = sealed else { return };
         let sent = stage.give(&sealed);
         assert!(sent.len() <= MOST_ANSWERS, "{} datagrams in answer to one", sent.len());
         if !response && !sent.is_empty() {

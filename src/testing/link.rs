@@ -22,6 +22,8 @@ pub struct LinkConfig {
     pub corrupt: u8,
     /// Everything vanishes.
     pub black_hole: bool,
+    /// IKE messages that are longer vanish.
+    pub longest: usize,
 }
 
 impl LinkConfig {
@@ -34,6 +36,7 @@ impl LinkConfig {
         reorder_by: Duration::ZERO,
         corrupt: 0,
         black_hole: false,
+        longest: usize::MAX,
     };
 
     /// 20 % lost, 20 % doubled, 30 % late by up to a tenth of a second.
@@ -63,7 +66,7 @@ impl Link {
     /// The copies of `datagram` that arrive, each with the time it takes.
     pub fn carry(&mut self, datagram: &[u8]) -> Vec<(Duration, Vec<u8>)> {
         let config = self.config;
-        if config.black_hole || self.random.chance(config.loss) {
+        if config.black_hole || datagram.len() > config.longest || self.random.chance(config.loss) {
             return Vec::new();
         }
         let copies = 1 + usize::from(self.random.chance(config.duplicate));

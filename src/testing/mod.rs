@@ -7,6 +7,7 @@
 //! `docs/testing.md` tells how to write a test with all this.
 
 mod clock;
+pub mod eap;
 pub mod fuzz;
 mod fuzz_ah;
 mod fuzz_datapath;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::crypto::Secret;
 use crate::ike::WallClock;
 use crate::ipsec::pad::{
-    Auth, ChildPolicy, EncapPolicy, Identity, IkePolicy, Peer, PeerAddress, StartPolicy,
+    Auth, ChildPolicy, EncapPolicy, FragmentPolicy, Identity, IkePolicy, Peer, PeerAddress,
+    StartPolicy,
 };
 use crate::ipsec::suite::{ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
 use crate::ipsec::{
@@ -64,6 +65,7 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
             retransmit_timeout: Duration::from_secs(1),
             retransmit_base_percent: 180,
             retransmit_tries: 5,
+            fragmentation: FragmentPolicy::default(),
         },
         children: vec![child("lan", 1, &[subnet(here)], &[subnet(there)])],
     }

@@ -9,21 +9,22 @@ use std::sync::Arc;
 use super::{FixedRandom, MessageInfo, ModelSad, Violation, VirtualClock, peers};
 use crate::crypto::aead::Aead;
 use crate::crypto::dh::KeyPair;
+use crate::crypto::sign::{PrivateKey, Scheme, Signer};
 use crate::crypto::{Secret, SecureRandom};
-use crate::ike::keymat::{IkeKeys, psk_auth};
+use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
 use crate::ike::proposal::{
     Chosen, Made, accept_ike, answer_child, answer_ike, child_offer, choose_child, choose_ike,
     ike_offer,
 };
-use crate::ike::protect::Protector;
+use crate::ike::protect::{Content, Protector};
 use crate::ike::{Command, Endpoint, EndpointConfig, Env, Event};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::IkeSuite;
 use crate::ipsec::{Path, Spi, TrafficSelector};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{AuthMethod, ExchangeType, IdType, KeId, PayloadType};
-use crate::wire::ike::payload::{Auth, Id, Ke, Nonce, Payload, Ts};
+use crate::wire::ike::numbers::{AuthMethod, ExchangeType, IdType, KeId, NotifyType, PayloadType};
+use crate::wire::ike::payload::{Auth, Id, Ke, Nonce, Notify, Payload, Ts};
 
 const FIRST: Made = Made::First { intermediate: false };
 
@@ -47,6 +48,8 @@ pub struct Puppet {
     pub keys: Option<IkeKeys>,
     /// SPI of its inbound ESP SA.
     pub esp_spi: Spi,
+    /// Whether it says that it takes fragments (RFC 7383).
+    pub takes_fragments: bool,
     pair: Option<KeyPair>,
     suite: Option<IkeSuite>,
     chosen: Option<Chosen<IkeSuite>>,
@@ -86,6 +89,7 @@ impl Puppet {
             message_id: 0,
             keys: None,
             esp_spi: fresh_spi(&mut random),
+            takes_fragments: true,
             random,
             pair,
             suite: None,
@@ -103,6 +107,7 @@ impl Puppet {
     pub fn init_payloads(&self) -> Vec<Payload> {
         let mut payloads = vec![Payload::Sa(ike_offer(&[peers::ike_proposal()], None))];
         payloads.extend(self.ke_and_nonce());
+        payloads.extend(self.fragmentation_supported());
         payloads
     }
 
@@ -142,6 +147,7 @@ impl Puppet {
     pub fn init_response(&mut self) -> Option<Vec<u8>> {
         let mut payloads = vec![Payload::Sa(answer_ike(self.chosen.as_ref()?, None))];
         payloads.extend(self.ke_and_nonce());
+        payloads.extend(self.fragmentation_supported());
         let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
         self.init_message = Message { header, payloads }.emit();
         Some(self.init_message.clone())
@@ -196,6 +202,20 @@ impl Puppet {
         Some(Auth { method: AuthMethod::SHARED_KEY_MIC, data: data.expose().to_vec() })
     }
 
+    /// An AUTH payload that is a signature by this key, which is of Ed25519 (RFC 7427, RFC 8420).
+    #[must_use]
+    pub fn auth_by(&mut self, key: &PrivateKey) -> Option<Auth> {
+        let keys = self.keys.as_ref()?;
+        let sk_p = if self.initiator { &keys.sk_pi } else { &keys.sk_pr };
+        let (prf, id) = (self.suite?.prf, self.id.body());
+        let octets = signed_octets(prf, &self.init_message, &self.peer_nonce, sk_p, &id, &[])?;
+        let signature = key.sign(&mut self.random, Scheme::Ed25519, &octets).ok()?;
+        let identifier = Scheme::Ed25519.algorithm_identifier()?;
+        let len = u8::try_from(identifier.len()).ok()?;
+        let data = [&[len], identifier.as_slice(), &signature].concat();
+        Some(Auth { method: AuthMethod::DIGITAL_SIGNATURE, data })
+    }
+
     /// Its next request in the IKE SA.
     pub fn request(&mut self, exchange: ExchangeType, payloads: &[Payload]) -> Option<Vec<u8>> {
         let message_id = self.message_id;
@@ -220,6 +240,17 @@ impl Puppet {
         Some(self.protect_ours.as_ref()?.seal(header, payloads, &mut self.random))
     }
 
+    /// A message in the IKE SA, in fragments of which each has at most `max_len` bytes.
+    pub fn seal_in_fragments(
+        &mut self,
+        header: Header,
+        payloads: &[Payload],
+        max_len: usize,
+    ) -> Option<Vec<Vec<u8>>> {
+        let (content, random) = (Content::of(payloads), &mut self.random);
+        Some(self.protect_ours.as_ref()?.seal_to_fit(header, &content, max_len, random))
+    }
+
     /// A message with any header whose SK payload has these very bytes inside, well-formed or not, correctly sealed. `iv`
     /// has to be another each time. AEAD suites alone, which is what it negotiates.
     #[must_use]
@@ -230,18 +261,47 @@ impl Puppet {
         inner: &[u8],
         iv: u64,
     ) -> Option<Vec<u8>> {
+        self.seal_any_bytes(header, first, None, inner, iv)
+    }
+
+    /// The same with an SKF payload of this Fragment Number and Total Fragments.
+    #[must_use]
+    pub fn seal_fragment_bytes(
+        &self,
+        header: Header,
+        first: PayloadType,
+        fragment: (u16, u16),
+        inner: &[u8],
+        iv: u64,
+    ) -> Option<Vec<u8>> {
+        self.seal_any_bytes(header, first, Some(fragment), inner, iv)
+    }
+
+    fn seal_any_bytes(
+        &self,
+        header: Header,
+        first: PayloadType,
+        fragment: Option<(u16, u16)>,
+        inner: &[u8],
+        iv: u64,
+    ) -> Option<Vec<u8>> {
         let keys = self.keys.as_ref()?;
         let key = if self.initiator { &keys.sk_ei } else { &keys.sk_er };
         let aead = Aead::new(self.suite?.encr, key.expose())?;
         // RFC 7296 §3.14: the last byte is Pad Length, here of no padding.
         let mut data = [inner, &[0]].concat();
         let iv = iv.to_be_bytes();
-        let body = iv.len() + data.len() + aead.icv_len();
+        let numbers: Vec<u8> = fragment
+            .map(|(number, total)| [number.to_be_bytes(), total.to_be_bytes()].concat())
+            .unwrap_or_default();
+        let next_payload = if fragment.is_some() { PayloadType::SKF } else { PayloadType::SK };
+        let payload_len = 4 + numbers.len() + iv.len() + data.len() + aead.icv_len();
         let mut sealed = Vec::new();
-        let length = u32::try_from(Header::LEN + 4 + body).ok()?;
-        Header { next_payload: PayloadType::SK, length, ..header }.emit(&mut sealed);
+        let length = u32::try_from(Header::LEN + payload_len).ok()?;
+        Header { next_payload, length, ..header }.emit(&mut sealed);
         sealed.extend_from_slice(&[first.0, 0]);
-        sealed.extend_from_slice(&u16::try_from(4 + body).ok()?.to_be_bytes());
+        sealed.extend_from_slice(&u16::try_from(payload_len).ok()?.to_be_bytes());
+        sealed.extend_from_slice(&numbers);
         let mut icv = vec![0; aead.icv_len()];
         aead.seal(&iv, &sealed, &mut data, &mut icv);
         sealed.extend_from_slice(&iv);
@@ -282,6 +342,11 @@ impl Puppet {
             Payload::Ke(Ke { group: KeId::CURVE25519, data }),
             Payload::Nonce(Nonce { data: self.nonce.clone() }),
         ]
+    }
+
+    fn fragmentation_supported(&self) -> Option<Payload> {
+        let supported = Notify::new(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, []);
+        self.takes_fragments.then_some(Payload::Notify(supported))
     }
 
     fn derive(&mut self, payloads: &[Payload]) -> Option<()> {
@@ -347,9 +412,19 @@ impl Stage {
         Self::initiator_with(seed, EndpointConfig::default())
     }
 
+    /// The same with this peer, which is called `b`.
+    #[must_use]
+    pub fn initiator_of(seed: u64, peer: Peer) -> (Self, Vec<u8>) {
+        Self::initiating(seed, peer, EndpointConfig::default())
+    }
+
     fn initiator_with(seed: u64, config: EndpointConfig) -> (Self, Vec<u8>) {
+        Self::initiating(seed, peers::site_a(), config)
+    }
+
+    fn initiating(seed: u64, peer: Peer, config: EndpointConfig) -> (Self, Vec<u8>) {
         let path = peers::path(peers::ADDR_A, peers::ADDR_B);
-        let mut stage = Self::new(seed, peers::site_a(), path, Puppet::responder(seed), config);
+        let mut stage = Self::new(seed, peer, path, Puppet::responder(seed), config);
         let command = Command::Initiate { peer: Arc::from("b"), path };
         let sent = stage.command(command);
         (stage, sent.into_iter().next().unwrap_or_default())
@@ -456,7 +531,13 @@ impl Stage {
         sent
     }
 
-    /// Number of the endpoint's IKE SAs in any state.
+    /// Number of the endpoint's IKE SAs as responder whose initiator is not authenticated.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.endpoint.half_open()
+    }
+
+    /// Number of the endpoint's IKE SAs in any other state.
     #[must_use]
     pub fn ike_sas(&self) -> usize {
         self.endpoint.status(self.clock.now()).len()
@@ -494,8 +575,6 @@ fn ts(selector: TrafficSelector) -> Ts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ike::numbers::NotifyType;
-    use crate::wire::ike::payload::Notify;
 
     fn two() -> (Puppet, Puppet) {
         let (mut a, mut b) = (Puppet::initiator(1), Puppet::responder(2));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Stage;
+use super::{Stage, eap};
 use crate::ike::Command;
 use crate::wire::ike::numbers::{ExchangeType, NotifyType, ProtocolId};
 use crate::wire::ike::payload::{Delete, Notify, Payload};
@@ -18,6 +18,10 @@ pub enum State {
     InitSent,
     /// It has sent IKE_AUTH.
     AuthSent,
+    /// It has sent its EAP identity.
+    EapAsking,
+    /// It has asked for an EAP password.
+    EapServing,
     /// It has answered IKE_AUTH.
     EstablishedResponder,
     /// It has got its answer to IKE_AUTH.
@@ -32,11 +36,13 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Idle,
         Self::HalfOpen,
         Self::InitSent,
         Self::AuthSent,
+        Self::EapAsking,
+        Self::EapServing,
         Self::EstablishedResponder,
         Self::EstablishedInitiator,
         Self::ChildRekeySent,
@@ -78,6 +84,7 @@ impl State {
                 stage.puppet.read_init_response(response.first()?)?;
                 corpus.extend(response);
                 let payloads = stage.puppet.auth_payloads()?;
+                corpus.extend(fragments(&mut stage, ExchangeType::IKE_AUTH, false, 1, &payloads)?);
                 corpus.push(stage.puppet.request(ExchangeType::IKE_AUTH, &payloads)?);
                 Some((stage, corpus))
             }
@@ -92,10 +99,13 @@ impl State {
                 let auth = stage.give(corpus.first()?);
                 let inside = stage.puppet.open(auth.first()?)?;
                 let payloads = stage.puppet.auth_response_payloads(&inside)?;
+                corpus.extend(fragments(&mut stage, ExchangeType::IKE_AUTH, true, 1, &payloads)?);
                 corpus.push(stage.puppet.seal(ExchangeType::IKE_AUTH, true, 1, &payloads)?);
                 corpus.extend(auth);
                 Some((stage, corpus))
             }
+            Self::EapAsking => eap::asking(seed),
+            Self::EapServing => eap::serving(seed),
             Self::EstablishedResponder => with_requests(Stage::established_responder(seed)?),
             Self::EstablishedInitiator => with_requests(Stage::established_initiator(seed)?),
             Self::ChildRekeySent => busy(seed, |peer| Command::RekeyChildren { peer }),
@@ -150,7 +160,20 @@ fn with_requests(mut stage: Stage) -> Option<(Stage, Vec<Vec<u8>>)> {
     for (exchange, payloads) in stage.bodies() {
         for (response, message_id) in [(false, stage.puppet.message_id), (true, 0)] {
             corpus.push(stage.puppet.seal(exchange, response, message_id, &payloads)?);
+            corpus.extend(fragments(&mut stage, exchange, response, message_id, &payloads)?);
         }
     }
     Some((stage, corpus))
+}
+
+/// The same message in fragments, if it is not too short for that.
+fn fragments(
+    stage: &mut Stage,
+    exchange: ExchangeType,
+    response: bool,
+    message_id: u32,
+    payloads: &[Payload],
+) -> Option<Vec<Vec<u8>>> {
+    let header = stage.puppet.header(exchange, response, message_id);
+    stage.puppet.seal_in_fragments(header, payloads, 120)
 }

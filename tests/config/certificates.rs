@@ -96,6 +96,86 @@ fn several_certificates_are_read_each_with_its_key() {
     assert_eq!((found[0].roots().len(), found[1].roots().len()), (1, 0));
 }
 
+const CLIENT: &str = "local = \"eap\"\neap-password = \"correct horse\"\n";
+const USER: &str = "[[auth.eap-user]]\nname = \"joe\"\npassword = { file = \"pass\" }\n";
+
+#[test]
+fn eap_is_read_as_client_and_as_server() {
+    use ipsecd::ipsec::pad::EapMethod::{MsChapV2, Tls};
+    let client = |auth: &str| {
+        let loaded = load(auth).unwrap_or_else(|found| panic!("{auth}\n{found}"));
+        let LocalAuth::Eap(client) = loaded.config.ike().unwrap().auth.local.clone() else {
+            panic!("{auth}")
+        };
+        client
+    };
+    let found = client(&format!("{CLIENT}{CA}"));
+    assert_eq!((found.identity.as_str(), &found.methods[..]), ("a.example.net", &[MsChapV2][..]));
+    assert!(found.password.is_some() && found.credential.is_none());
+    let found = client(&format!("local = \"eap\"\n{OURS}{CA}eap-identity = \"joe\""));
+    assert_eq!((found.identity.as_str(), &found.methods[..]), ("joe", &[Tls][..]));
+    assert!(found.credential.is_some());
+    let found = client(&format!("{CLIENT}{OURS}{CA}eap-methods = [\"tls\", \"mschapv2\"]"));
+    assert_eq!(found.methods, [Tls, MsChapV2]);
+    // A server that has a key and no certificate.
+    client(&format!("{CLIENT}{PUB}"));
+
+    let server = |auth: &str| {
+        let loaded = load(auth).unwrap_or_else(|found| panic!("{auth}\n{found}"));
+        let PeerAuth::Eap(server) = loaded.config.ike().unwrap().auth.peer.clone() else {
+            panic!("{auth}")
+        };
+        server
+    };
+    let found = server(&format!("peer = \"eap\"\n{OURS}{USER}"));
+    assert_eq!((found.users.len(), &found.methods[..]), (1, &[MsChapV2][..]));
+    assert!(found.authority.is_none());
+    let found = server(&format!("peer = \"eap\"\n{OURS}{CA}{USER}"));
+    assert_eq!((found.users.len(), &found.methods[..]), (1, &[MsChapV2, Tls][..]));
+    let found = server(&format!("peer = \"eap\"\n{OURS}{CA}"));
+    assert_eq!((found.users.len(), &found.methods[..]), (0, &[Tls][..]));
+}
+
+#[test]
+fn what_does_not_fit_in_eap_is_said_with_its_place() {
+    let server = format!("peer = \"eap\"\n{OURS}");
+    for (auth, words) in [
+        (format!("local = \"eap\"\n{CA}"), &["nothing for any EAP method", "eap-password"][..]),
+        (server.clone(), &["nothing for any EAP method", "eap-user"]),
+        (format!("{CLIENT}{CA}eap-methods = \"md5\""), &["unknown method `md5`", "MSK"]),
+        (format!("{CLIENT}{CA}eap-methods = \"tls\""), &["there is nothing for \"tls\""]),
+        (format!("{CLIENT}{CA}eap-methods = []"), &["eap-methods: the list is empty"]),
+        (format!("{CLIENT}{CA}eap-identity = \"\""), &["a name of 0 bytes"]),
+        (format!("local = \"eap\"\neap-password = \"\"\n{CA}"), &["is empty", "1 to 256"]),
+        (format!("{CLIENT}{PSK}"), &["towards EAP it needs a certificate"]),
+        (CLIENT.to_owned(), &["`ca` is missing"]),
+        (format!("{CLIENT}{OURS}{PUB}"), &["for EAP-TLS the CAs are missing"]),
+        (format!("peer = \"eap\"\n{PSK}{USER}"), &["by EAP, if we have a certificate"]),
+        (format!("{server}{USER}{USER}"), &["`joe` is there twice"]),
+        (format!("{server}[[auth.eap-user]]\nname = \"joe\""), &["`password` is missing"]),
+        (format!("{server}[[auth.eap-user]]\npassword = \"hunter2\""), &["`name` is missing"]),
+        (
+            format!("{server}{USER}secret = \"hunter2\""),
+            &["unknown key `secret` in `eap-user`", "known here"],
+        ),
+        (format!("{server}eap-user = \"hunter2\""), &["must be a list of tables"]),
+        (format!("{OURS}{CA}{USER}"), &["eap-user: nobody proves itself by EAP", "peer = \"eap\""]),
+        (format!("{OURS}{CA}eap-identity = \"x\""), &["eap-identity: nobody proves itself by EAP"]),
+        (format!("{server}{PUB}{USER}"), &["public-key: the peer proves itself by EAP"]),
+        (
+            format!("{server}[[auth.eap-user]]\nname = \"joe\"\npassword = {{ file = \"none\" }}"),
+            &["cannot read the password file `none`"],
+        ),
+    ] {
+        let found = load(&auth).map(|_| ()).expect_err(&auth);
+        let shown = found.to_string();
+        for word in words {
+            assert!(shown.contains(word), "{word:?} is not in\n{shown}");
+        }
+        assert!(!shown.contains("hunter2") && !shown.contains("correct horse"), "{shown}");
+    }
+}
+
 /// Each side by psk or certificate.
 #[test]
 fn each_side_proves_itself_as_it_is_written() {

@@ -68,6 +68,7 @@ fn the_example_of_all_options_sets_every_key() {
     let table: toml::Table = text.parse().unwrap();
     // A psk and certificates do not go together: these have an example of their own.
     let certificate = file("conf/certificate.conf");
+    let eap = [file("conf/eap-server.conf"), file("conf/eap-client.conf")].concat();
     for key in KEYS.iter().filter(|key| !["child", "manual"].contains(&key.section)) {
         let of_certificates = [
             "cert",
@@ -89,6 +90,13 @@ fn the_example_of_all_options_sets_every_key() {
                     || line.contains(&format!("{{ {word} = "))
             };
             assert!(certificate.lines().any(set), "{key:?} is not in certificate.conf");
+            continue;
+        }
+        if key.section == "auth" && first.starts_with("eap-") {
+            let word = key.name.rsplit('.').next().unwrap();
+            let heading = format!("[[auth.{word}]]");
+            let set = |line: &str| line.trim_start_matches(['#', ' ']).contains(word);
+            assert!(eap.contains(&heading) || eap.lines().any(set), "{key:?} has no example");
             continue;
         }
         let holder = match key.section {

@@ -50,7 +50,7 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
     std::fs::write(&file, &text).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let table: toml::Table = text.parse().unwrap();
-    if table.get("auth").is_some_and(|auth| auth.get("cert").is_some()) {
+    if table.get("auth").is_some_and(|auth| auth.get("ca").is_some()) {
         let args = pki::PkiArgs {
             sites: vec!["a.example.net".to_owned(), "b.example.net".to_owned()],
             dir: dir.path().to_owned(),
@@ -63,6 +63,9 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
         // The elliptic curves take no number twice.
         let mut rng = ipsecd::testing::FixedRandom::new(1, 1);
         pki::run(&args, &mut rng, SystemTime::UNIX_EPOCH + TODAY, &mut Vec::new()).unwrap();
+        let pass = dir.path().join("joe.pass");
+        std::fs::write(&pass, "correct horse\n").unwrap();
+        std::fs::set_permissions(&pass, std::fs::Permissions::from_mode(0o600)).unwrap();
         return (dir, file);
     }
     let place = |key: &toml::Value| -> PathBuf {

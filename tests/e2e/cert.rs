@@ -15,7 +15,7 @@ use crate::lab::{Charon, Ipsecd, Lab, Need, process, traffic};
 
 /// How a side proves itself.
 #[derive(Clone, Copy, Debug)]
-enum Proof {
+pub(crate) enum Proof {
     /// The certificate of this name and its key; for strongSwan also the scheme, in its words.
     Certificate(&'static str, &'static str),
     Psk,
@@ -34,7 +34,7 @@ enum Begins {
 
 /// What both sides are told.
 #[derive(Clone, Copy)]
-struct Case {
+pub(crate) struct Case {
     ours: Proof,
     theirs: Proof,
     /// Our id and theirs.
@@ -49,11 +49,13 @@ struct Case {
     /// Further lines of `[auth]`.
     auth: &'static str,
     /// Further lines for the section `charon` of strongswan.conf.
-    charon: &'static str,
+    pub(crate) charon: &'static str,
+    /// Further sections of ours.
+    pub(crate) more: &'static str,
 }
 
 impl Case {
-    fn new(ours: Proof, theirs: Proof, ca: &'static [&'static str]) -> Self {
+    pub(crate) fn new(ours: Proof, theirs: Proof, ca: &'static [&'static str]) -> Self {
         Self {
             ours,
             theirs,
@@ -64,6 +66,7 @@ impl Case {
             theirs_known: None,
             auth: "",
             charon: "",
+            more: "",
         }
     }
 
@@ -75,12 +78,12 @@ impl Case {
     }
 }
 
-fn pki(name: &str) -> Vec<u8> {
+pub(crate) fn pki(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki").join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn write(path: &Path, contents: &[u8]) {
+pub(crate) fn write(path: &Path, contents: &[u8]) {
     fs::create_dir_all(path.parent().expect("a directory")).expect("directory is made");
     fs::write(path, contents).expect("file is written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("mode is set");
@@ -129,11 +132,12 @@ fn ours(local: &Side, remote: &Side, case: &Case, begins: Begins) -> std::path::
     let [id, peer] = case.ids;
     let text = format!(
         "[local]\nid = {id:?}\nsubnets = [{:?}]\n[peer]\naddress = \"{}\"\nid = {peer:?}\nsubnets = [{:?}]\n\
-         [auth]\n{auth}{}\n[esp]\n{start}\n",
+         [auth]\n{auth}{}\n[esp]\n{start}\n{}",
         local.subnet(1, false),
         remote.outside(false),
         remote.subnet(1, false),
         case.auth,
+        case.more,
     );
     let file = dir.join("far.conf");
     write(&file, text.as_bytes());
@@ -226,7 +230,7 @@ fn meet(lab: &Lab, begins: Begins, case: &Case) -> String {
 
 /// The same in both roles; each of these words is in charon's log.
 #[track_caller]
-fn both_roles(lab: &Lab, case: &Case, words: &[&str]) {
+pub(crate) fn both_roles(lab: &Lab, case: &Case, words: &[&str]) {
     for begins in [Begins::Ipsecd, Begins::StrongSwan] {
         println!("{:?} against {:?}, {begins:?} begins", case.ours, case.theirs);
         let log = meet(lab, begins, case);

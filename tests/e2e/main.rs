@@ -11,8 +11,11 @@ mod lab;
 
 mod cert;
 mod children;
+mod eap;
 mod errors;
 mod examples;
+mod flood;
+mod fragmentation;
 mod keylog;
 mod lifecycle;
 mod loss;

@@ -2,6 +2,7 @@
 
 mod compliance;
 mod documents;
+mod interop;
 mod layers;
 
 use std::fs;

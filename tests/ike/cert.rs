@@ -8,7 +8,7 @@ use ipsecd::crypto::x509::{CertError, Certificate, Trust};
 use ipsecd::ike::{CertFault, CloseReason, Command};
 use ipsecd::ipsec::pad::{Auth, Authority, Credential, Identity, LocalAuth, Peer, PeerAuth};
 use ipsecd::wire::ike::message::Message;
-use ipsecd::wire::ike::numbers::{AuthMethod, NotifyType, PayloadType};
+use ipsecd::wire::ike::numbers::{AuthMethod, KeId, NotifyType, PayloadType, PrfId};
 use ipsecd::wire::ike::payload::Payload;
 
 use crate::support::*;
@@ -82,6 +82,11 @@ fn sites(a: &str, above: &[&str]) -> (Peer, Peer) {
     let (mut site_a, mut site_b) = (peers::site_a(), peers::site_b());
     site_a.auth = Auth { local: ours(a, above), peer: theirs(&["ca-p256"]) };
     site_b.auth = Auth { local: ours("b-p256", &[]), peer: theirs(&["ca-p256"]) };
+    // An offer as long as they are: an answer with CERTREQ that is longer than the request would wait for a COOKIE.
+    if let Some(first) = site_a.ike.proposals.first_mut() {
+        first.ke.extend([KeId::ECP_256, KeId::ECP_384, KeId::MODP_2048]);
+        first.prf.extend([PrfId::PRF_HMAC_SHA2_384, PrfId::PRF_HMAC_SHA2_512]);
+    }
     (site_a, site_b)
 }
 
@@ -330,6 +335,32 @@ fn of_several_peers_the_one_that_is_proved_is_met() {
     settle(&mut pair);
     assert_ok(&pair, pair.check_established(1));
     assert_eq!(&*pair.status(B)[0].peer, "a");
+}
+
+#[test]
+fn answer_that_certreq_makes_longer_than_the_request_waits_for_a_cookie() {
+    let (mut a, b) = sites("a-p256", &[]);
+    a.ike.proposals = peers::site_a().ike.proposals;
+    let mut pair = pair_of(a, b);
+    pair.hold = true;
+    pair.initiate(A);
+    // IKE_SA_INIT { SA, KE, Ni } -->  <-- { N(COOKIE) }, then with it -->  <-- { SA, KE, Nr, CERTREQ }
+    let request = pair.expect(A, IKE_SA_INIT, REQUEST);
+    let len = request.datagram().len();
+    pair.deliver(request);
+    let answer = pair.expect(B, IKE_SA_INIT, RESPONSE);
+    assert!(answer.datagram().len() <= len);
+    let payloads = Message::parse(answer.datagram()).unwrap().payloads;
+    assert!(matches!(&payloads[..], [Payload::Notify(notify)]
+        if notify.notify_type == NotifyType::COOKIE));
+    pair.deliver(answer);
+    let request = pair.expect(A, IKE_SA_INIT, REQUEST);
+    pair.deliver(request);
+    let answer = pair.expect(B, IKE_SA_INIT, RESPONSE);
+    assert!(answer.datagram().len() > len, "or there was no need");
+    pair.deliver(answer);
+    pair.exchange(A, IKE_AUTH);
+    assert_ok(&pair, pair.check_established(1));
 }
 
 #[test]

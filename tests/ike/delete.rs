@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use ipsecd::ike::{CloseReason, Command};
+use ipsecd::ike::{CloseReason, Command, Event};
 use ipsecd::ipsec::Notice;
 
 use crate::support::*;
@@ -24,6 +24,10 @@ fn deleting_the_ike_sa_deletes_everything_on_both_sides() {
         assert_ok(&pair, pair.check_gone());
         assert_eq!(pair.closed(side), [CloseReason::Operator]);
         assert_eq!(pair.closed(side.other()), [CloseReason::DeletedByPeer]);
+        let events = &pair.node(side).events;
+        let answered =
+            events.iter().filter(|(_, event)| matches!(event, Event::IkeSaDeleted { .. }));
+        assert_eq!(answered.count(), 1, "{}", pair.trace);
     }
 }
 

@@ -31,7 +31,12 @@ fn lose_one(lose: usize, mut pair: Pair, begin: impl Fn(&mut Pair)) -> (Pair, bo
     panic!("it does not come to rest\n{}", pair.trace);
 }
 
-fn lose_each(least: usize, fresh: impl Fn() -> Pair, begin: impl Fn(&mut Pair), children: usize) {
+pub(crate) fn lose_each(
+    least: usize,
+    fresh: impl Fn() -> Pair,
+    begin: impl Fn(&mut Pair),
+    children: usize,
+) {
     // Before there is an SA, the responder may send on it before the initiator has it (RFC 7296 §2.8).
     let rekeys = !fresh().node(A).sad.is_empty();
     for lose in 0.. {

@@ -192,8 +192,13 @@ fn rubbish_under_protection_neither_panics_nor_grows() {
                 } else {
                     PayloadType(33 + inner.first().unwrap_or(&0) % 16)
                 };
-                let sealed = stage.puppet.seal_bytes(header, first, &inner, 1 << 40 | iv).unwrap();
-                let sent = stage.give(&sealed);
+                let iv = 1 << 40 | iv << 8;
+                let sent = if random.chance(70) {
+                    let sealed = stage.puppet.seal_bytes(header, first, &inner, iv).unwrap();
+                    stage.give(&sealed)
+                } else {
+                    give_in_fragments(&mut stage, &mut random, header, first, &inner, iv)
+                };
                 let what = || format!("{state:?} seed {seed} {exchange}: {inner:02x?}");
                 // A response, and a request that the message gave rise to, one for each CHILD_SA at most.
                 assert!(sent.len() <= 3, "{} datagrams in answer to {}", sent.len(), what());
@@ -212,6 +217,36 @@ fn rubbish_under_protection_neither_panics_nor_grows() {
             assert_eq!(stage.violations, [], "{state:?} seed {seed}");
         }
     });
+}
+
+/// Seals it in fragments that come in order, mostly all of them, some of them twice or with other numbers.
+fn give_in_fragments(
+    stage: &mut Stage,
+    random: &mut FixedRandom,
+    header: Header,
+    first: PayloadType,
+    inner: &[u8],
+    iv: u64,
+) -> Vec<Vec<u8>> {
+    let mut sent = Vec::new();
+    let chunks: Vec<_> = inner.chunks(1 + random.below(100)).collect();
+    let total = u16::try_from(chunks.len()).unwrap();
+    for (n, chunk) in chunks.into_iter().enumerate() {
+        let mut fragment = (u16::try_from(n + 1).unwrap(), total);
+        match random.below(40) {
+            0 => continue,
+            1 => fragment.0 = 1 + u16::try_from(random.below(3)).unwrap(),
+            2 => fragment.1 = fragment.0 + u16::try_from(random.below(300)).unwrap(),
+            _ => {}
+        }
+        let first = if n == 0 { first } else { PayloadType::NONE };
+        let iv = iv + u64::try_from(n % 256).unwrap();
+        let sealed = stage.puppet.seal_fragment_bytes(header, first, fragment, chunk, iv).unwrap();
+        for _ in 0..=usize::from(random.chance(10)) {
+            sent.extend(stage.give(&sealed));
+        }
+    }
+    sent
 }
 
 fn answered(sent: &[Vec<u8>], message_id: u32) -> bool {

@@ -223,3 +223,23 @@ fn no_key_is_in_any_log_line_or_debug_print() {
     assert_eq!(found(&text, &secrets), Vec::<String>::new(), "{text}");
     assert_eq!(found(&prints, &secrets), Vec::<String>::new(), "{prints}");
 }
+
+#[test]
+fn no_password_of_eap_reaches_a_log_or_a_debug_print() {
+    use ipsecd::testing::eap;
+    let password = BTreeSet::from([b"correct horse".to_vec()]);
+    let (a, b) = (eap::client().unwrap(), eap::server().unwrap());
+    let mut shown = format!("{a:?} {b:?}");
+    shown += &Catcher::catch(|| {
+        let mut pair = pair_of(a, b);
+        pair.initiate(A);
+        settle(&mut pair);
+        assert_ok(&pair, pair.check_established(1));
+        CAUGHT.with_borrow_mut(|text| {
+            let status = (pair.status(A), pair.status(B));
+            write!(text.as_mut().unwrap(), "{status:?}").unwrap();
+        });
+    });
+    assert!(shown.contains("IKE_SA established") && shown.contains("joe"), "{shown}");
+    assert_eq!(found(&shown, &password), Vec::<String>::new());
+}

@@ -48,8 +48,11 @@ impl Run {
         let (transport, ah, second) = (random.chance(20), random.chance(20), random.chance(25));
         a.ike.childless = random.chance(20);
         b.ike.childless = random.chance(20);
+        // With the smallest, IKE_AUTH and CREATE_CHILD_SA go in fragments.
+        let fragment_size = [1280, 1280, 250][random.below(3)];
         for peer in [&mut a, &mut b] {
             peer.ike.dpd_delay = Some(Duration::from_secs(10));
+            peer.ike.fragmentation.size = fragment_size;
             if pfs {
                 peer.children[0].proposals[0].ke = vec![KeId::CURVE25519];
             }

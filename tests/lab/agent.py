@@ -1,16 +1,22 @@
-"""A host of the kernel lab as the tests see it: agent.py ADDRESS.
+"""A host of the kernel lab as the tests see it: agent.py ADDRESS [ike].
 
 Takes requests at ADDRESS, port 99: one JSON object a connection, until the sender shuts its side; answers likewise.
   {"run": "shell lines"}                        -> {"status": 0, "output": "..."}
   {"probe": [[source, target, pings, size]]}    -> {"faults": ["", ...]}   an empty text: all came back as it was sent
                                                    (pings: a list of their sizes; size: bytes over TCP)
+  {"put": {path: text, ...}}                    -> {}   files, for their owner alone
+  {"await": [path, text, seconds]}              -> {"found": true}   a file with the text in it
+  {"kill": path}                                -> {}   the process whose id is in the file, which goes; it is gone then
+  {"stream": [source, target, rate]}            -> {}   begins to send numbered pings, so many a second
+  {"settle": true}                              -> {"sent": 100, "lost": [], "twice": []}   ends that, and waits for the last
   {"wrap": [source, target, protocol, header, from, to]} -> {"fault": ""}   a ping in a packet of a tunnel of others
 Echoes at every address: TCP port 7, the whole stream once its sender has ended it.
-Receives ESP in UDP at port 4500 for the kernel, as an IKE daemon does.
+Receives ESP in UDP at port 4500 for the kernel, as an IKE daemon does; with `ike` it leaves that to one.
 """
 import json
 import os
 import select
+import signal
 import socket
 import socketserver
 import struct
@@ -47,11 +53,80 @@ class Control(socketserver.BaseRequestHandler):
             lines = request["run"].encode()
             ran = subprocess.run(["sh", "-e"], input=lines, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             answer = {"status": ran.returncode, "output": ran.stdout.decode(errors="replace")}
+        elif "put" in request:
+            for path, text in request["put"].items():
+                put(path, text)
+            answer = {}
+        elif "await" in request:
+            answer = {"found": found(*request["await"])}
+        elif "kill" in request:
+            killed(request["kill"])
+            answer = {}
+        elif "stream" in request:
+            Stream.now = Stream(*request["stream"])
+            answer = {}
+        elif "settle" in request:
+            stream, Stream.now = Stream.now, None
+            answer = stream.settle() if stream else {}
         elif "wrap" in request:
             answer = {"fault": wrapped(*request["wrap"])}
         else:
             answer = {"faults": [probe(*each) for each in request["probe"]]}
         self.request.sendall(json.dumps(answer).encode())
+
+
+class Stream:
+    """Numbered pings at a steady rate, and how often each was answered."""
+
+    now = None
+
+    def __init__(self, source, target, rate):
+        six = ":" in source
+        self.six, self.target, self.rate, self.sent, self.answers = six, target, rate, 0, {}
+        self.mark, self.ended = os.urandom(16), False
+        family = socket.AF_INET6 if six else socket.AF_INET
+        self.icmp = socket.socket(family, socket.SOCK_RAW, socket.getprotobyname("ipv6-icmp" if six else "icmp"))
+        self.icmp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self.icmp.bind((source, 0))
+        self.icmp.settimeout(0.1)
+        self.sender, self.receiver = (threading.Thread(target=each) for each in (self.send, self.receive))
+        self.sender.start()
+        self.receiver.start()
+
+    def send(self):
+        due = time.monotonic()
+        while not self.ended:
+            ask = 128 if self.six else 8
+            message = struct.pack("!BBHHH", ask, 0, 0, 0x4301, self.sent & 0xFFFF) + self.mark + struct.pack("!I", self.sent)
+            if not self.six:
+                message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+            self.icmp.sendto(message, (self.target, 0))
+            self.sent += 1
+            # After a stall at the same rate, without catching up.
+            due = max(due + 1 / self.rate, time.monotonic())
+            time.sleep(max(0, due - time.monotonic()))
+
+    def receive(self):
+        patience = PATIENCE
+        while patience > 0 and not (self.ended and len(self.answers) == self.sent):
+            if self.ended:
+                patience -= 0.1
+            try:
+                packet, _ = self.icmp.recvfrom(1 << 16)
+            except TimeoutError:
+                continue
+            reply = packet if self.six else packet[(packet[0] & 15) * 4 :]
+            if reply[0] == (129 if self.six else 0) and reply[8:24] == self.mark:
+                number = struct.unpack("!I", reply[24:28])[0]
+                self.answers[number] = self.answers.get(number, 0) + 1
+
+    def settle(self):
+        self.ended = True
+        self.sender.join()
+        self.receiver.join()
+        self.icmp.close()
+        lost = [number for number in range(self.sent) if number not in self.answers]
+        return {"sent": self.sent, "lost": lost, "twice": [number for number, times in self.answers.items() if times > 1]}
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -67,6 +142,39 @@ class Server(socketserver.ThreadingTCPServer):
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         super().server_bind()
+
+
+def put(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+
+
+def found(path, text, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with open(path, errors="replace") as file:
+                if text in file.read():
+                    return True
+        except FileNotFoundError:
+            pass
+        time.sleep(0.02)
+    return False
+
+
+def killed(path):
+    try:
+        with open(path) as file:
+            pid = int(file.read())
+    except FileNotFoundError:
+        return
+    os.remove(path)
+    # One that nobody waits for stays as a zombie, which runs nothing.
+    running = f"/proc/{pid}/exe"
+    while os.path.exists(running):
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def probe(source, target, pings, size):
@@ -178,7 +286,7 @@ def encapsulated(family):
 
 
 servers = [Server((address, ECHO), Echo) for address in ("0.0.0.0", "::")]
-if os.getpid() == 1:
+if os.getpid() == 1 and "ike" not in sys.argv:
     kept = [encapsulated(family) for family in (socket.AF_INET, socket.AF_INET6)]
 servers.append(Server((sys.argv[1], CONTROL), Control))
 for server in servers[:-1]:

@@ -114,7 +114,8 @@ impl<'a> Charon<'a> {
         let conf = format!(
             "charon {{
                load = random nonce openssl drbg kdf hmac sha1 sha2 aes pem pkcs1 pubkey x509 \
-                      kernel-libipsec kernel-netlink socket-default vici updown
+                      kernel-libipsec kernel-netlink socket-default vici updown \
+                      eap-identity eap-mschapv2 eap-tls
                {extra}
                filelog {{ f {{
                  path = {}

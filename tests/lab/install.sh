@@ -13,25 +13,36 @@ PACKAGES=(
   python3-scapy python3-cryptography # the second reader
   openssl                     # a reader of certificate requests
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
+  libcharon-extauth-plugins   # its EAP-MSCHAPv2
+  libreswan libnss3-tools libevent-core-2.1-7 libevent-pthreads-2.1-7 libldns3 libunbound8 libcurl3-nss # another peer
 )
 (($#)) && PACKAGES=("$@")
+
+# Packages that Debian does not let stand beside strongSwan: unpacked here, each into a directory of its name. What
+# they depend on is named above.
+BESIDE=(libreswan)
+LAB=/usr/local/lib/ipsecd-lab
 
 command -v dpkg-query >/dev/null || {
   echo "install.sh: not a Debian system; the tests need, by their Debian names: ${PACKAGES[*]}" >&2
   exit 1
 }
-missing=()
+missing=() beside=()
 for package in "${PACKAGES[@]}"; do
+  if [[ " ${BESIDE[*]} " == *" $package "* ]]; then
+    [[ -d $LAB/$package ]] || beside+=("$package")
+    continue
+  fi
   [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
 done
-((${#missing[@]})) || exit 0
+((${#missing[@]} + ${#beside[@]})) || exit 0
 
 root=()
 if ((EUID != 0)); then
   if sudo -n true 2>/dev/null || { [[ -t 0 ]] && command -v sudo >/dev/null; }; then
     root=(sudo)
   else
-    echo "install.sh: not root, and no sudo; install these first: ${missing[*]}" >&2
+    echo "install.sh: not root, and no sudo; install these first: ${missing[*]} ${beside[*]}" >&2
     exit 1
   fi
 fi
@@ -45,15 +56,27 @@ if [[ ! -e $policy ]]; then
 fi
 
 apt_install() {
-  "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  ((!${#missing[@]})) || "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
+  ((!${#beside[@]})) || unpack
 }
-echo "install.sh: installing ${missing[*]}"
+unpack() (
+  set -e
+  cd "$(mktemp -d)"
+  trap 'rm -rf "$PWD"' EXIT
+  for package in "${beside[@]}"; do
+    # Not as the user of apt's, who may not write here.
+    apt-get -o APT::Sandbox::User=root download -q "$package"
+    "${root[@]}" mkdir -p "$LAB"
+    "${root[@]}" dpkg-deb -x "$package"_*.deb "$LAB/$package"
+  done
+)
+echo "install.sh: installing ${missing[*]} ${beside[*]}"
 log=$(mktemp)
 # The package lists may be absent or old: fetched once the first try has failed.
 if ! apt_install >"$log" 2>&1 && ! { "${root[@]}" apt-get update -q && apt_install; } >"$log" 2>&1; then
   tail -n 20 "$log" >&2
-  echo "install.sh: could not install: ${missing[*]}" >&2
+  echo "install.sh: could not install: ${missing[*]} ${beside[*]}" >&2
   exit 1
 fi
 rm -f "$log"

@@ -145,6 +145,14 @@ impl<'a> Ipsecd<'a> {
         Self::launch_in(net, dir, peers.to_owned(), peers, "info", state, &[])
     }
 
+    /// Starts a daemon in any namespace that knows no peer; `file` is for [`Ipsecd::up`]. What is its own is in `dir`.
+    #[track_caller]
+    pub(crate) fn start_for_file_in(net: &'a Netns, dir: &Path, file: PathBuf) -> Self {
+        let none = dir.join("no-peers");
+        fs::create_dir_all(&none).expect("directory is made");
+        Self::launch_in(net, dir, file, &none, LOG, Path::new(STATE_DIR.1), &[])
+    }
+
     #[track_caller]
     fn launch_in(
         gw: &'a Netns,
@@ -254,6 +262,11 @@ impl<'a> Ipsecd<'a> {
     }
 
     /// All that it logged since the lab began.
+    /// Its process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid().as_raw()
+    }
+
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }

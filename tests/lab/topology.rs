@@ -21,6 +21,8 @@ pub(crate) enum Need {
     Alone,
     /// User-Mode-Linux with its modules.
     Kernel,
+    /// pluto and whack, beside strongSwan, and what fills its database of keys.
+    Libreswan,
     /// nftables with address translation.
     Nat,
     /// Scapy with its IPsec layer.
@@ -272,6 +274,9 @@ fn missing(needs: &[Need]) -> Option<String> {
     let tools = |need: &Need| match need {
         Need::Alone => &["ip", "ping", "setpriv"][..],
         Need::Kernel => &["/usr/bin/linux.uml", "modprobe", "/usr/bin/python3", "tcpdump"],
+        Need::Libreswan => {
+            &["/usr/local/lib/ipsecd-lab/libreswan/usr/libexec/ipsec/pluto", "certutil", "openssl"]
+        }
         Need::Nat => &["nft"],
         Need::Scapy => &["/usr/bin/python3", "tcpdump"],
         Need::StrongSwan => &["/usr/lib/ipsec/charon", "swanctl"],

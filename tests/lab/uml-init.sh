@@ -1,6 +1,7 @@
 #!/bin/sh
 # The first process of a lab guest: User-Mode-Linux, its root the host's, read-only over hostfs.
 # `lab=N` on the kernel's command line is the guest's number: its addresses are 10.77.0.N and fd77::N.
+# With `ike` there, ports 500 and 4500 are left to an IKE daemon.
 # It changes nothing outside of memory, and ends up as the agent that the tests talk to.
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LANG=C
@@ -12,8 +13,12 @@ mount -t sysfs sys /sys
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 printf '%s\n' "$agent" >/run/agent.py
+ike=
 for word in $(cat /proc/cmdline); do
-  case $word in lab=*) number=${word#lab=} ;; esac
+  case $word in
+    lab=*) number=${word#lab=} ;;
+    ike) ike=ike ;;
+  esac
 done
 
 # Modules are the guest kernel's own, for us and for what the kernel loads by itself when an SA asks for it.
@@ -39,4 +44,4 @@ for other in 1 2 9; do
   ip neigh replace "10.77.0.$other" lladdr "02:00:00:00:77:0$other" dev vec0 nud permanent
   ip neigh replace "fd77::$other" lladdr "02:00:00:00:77:0$other" dev vec0 nud permanent
 done
-exec /usr/bin/python3 /run/agent.py "10.77.0.$number"
+exec /usr/bin/python3 /run/agent.py "10.77.0.$number" $ike

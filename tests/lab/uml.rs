@@ -39,6 +39,31 @@ pub(crate) trait Host {
         output.to_owned()
     }
 
+    /// Writes files, for their owner alone: paths and contents.
+    #[track_caller]
+    fn put(&self, files: &[(String, String)]) {
+        let files: serde_json::Map<_, _> =
+            files.iter().map(|(path, text)| (path.clone(), text.as_str().into())).collect();
+        self.ask(&json!({ "put": files }));
+    }
+
+    /// Waits until `text` is in a file; a failed test, with the file, if it does not come.
+    #[track_caller]
+    fn must_read(&self, path: &str, text: &str) {
+        let answer = self.ask(&json!({ "await": [path, text, 20] }));
+        assert!(
+            answer["found"] == true,
+            "{text:?} is not in {path}:\n{}",
+            self.run(&format!("cat {path}"))
+        );
+    }
+
+    /// Ends the process whose id is in a file, at once, and removes the file.
+    #[track_caller]
+    fn kill(&self, path: &str) {
+        self.ask(&json!({ "kill": path }));
+    }
+
     /// Sends pings and a TCP stream and compares what comes back; what was wrong with each, if anything.
     fn probe(&self, probes: &[Probe<'_>]) -> Vec<Option<String>> {
         let probes: Vec<Value> = probes
@@ -75,6 +100,17 @@ impl<'a> Guest<'a> {
     /// `number` gives it its addresses, `dir` is its own.
     #[track_caller]
     pub(crate) fn boot(net: &'a Netns, tap: &str, number: u8, dir: &Path) -> Self {
+        Self::boot_with(net, tap, number, dir, &[])
+    }
+
+    /// As [`Guest::boot`], for a guest in which IKE will speak for itself.
+    #[track_caller]
+    pub(crate) fn boot_for_ike(net: &'a Netns, tap: &str, number: u8, dir: &Path) -> Self {
+        Self::boot_with(net, tap, number, dir, &["ike"])
+    }
+
+    #[track_caller]
+    fn boot_with(net: &'a Netns, tap: &str, number: u8, dir: &Path, words: &[&str]) -> Self {
         let mut command = net.command("/usr/bin/linux.uml");
         command
             .args(["mem=256M", "ro", "root=/dev/root", "rootfstype=hostfs", "rootflags=/"])
@@ -83,7 +119,8 @@ impl<'a> Guest<'a> {
             .arg(format!("uml_dir={}", dir.display()))
             .arg(format!("vec0:transport=tap,ifname={tap},depth=128,mac={}", mac(number)))
             .arg(format!("init={INIT}"))
-            .arg(format!("lab={number}"));
+            .arg(format!("lab={number}"))
+            .args(words);
         let process = Process::start(&mut command, &dir.join("console.log"));
         let mut guest = Self { agent: Agent { net, number }, process };
         let booted = wait::within(BOOT, || {

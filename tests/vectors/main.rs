@@ -266,7 +266,9 @@ fn capture_that_is_not_as_noted_fails() {
     };
     assert_eq!(
         run(&json, &wire, &plain).as_deref(),
-        Ok("24 packets, 16 opened, 4 IKE messages opened")
+        Ok(
+            "8 IKE messages (6 encrypted payloads), keys of 1 IKE_SAs and 1 CHILD_SAs, 2 AUTH, 16 packets"
+        )
     );
     let parsed: Value = serde_json::from_str(&json).expect("JSON");
     let decrypted =

@@ -259,7 +259,13 @@ impl LabIkeAlgorithms {
 }
 
 /// Hex digits.
-struct Hex(Secret);
+pub(in crate::capture) struct Hex(Secret);
+
+impl Hex {
+    pub(in crate::capture) fn bytes(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
 
 impl Default for Hex {
     fn default() -> Self {
@@ -268,10 +274,10 @@ impl Default for Hex {
 }
 
 /// An SPI of ESP or AH: `0x` and hex digits.
-struct HexSpi(u32);
+pub(in crate::capture) struct HexSpi(pub(in crate::capture) u32);
 
 /// An SPI of IKE: 16 hex digits.
-struct HexIkeSpi(IkeSpi);
+pub(in crate::capture) struct HexIkeSpi(pub(in crate::capture) IkeSpi);
 
 /// `10.1.0.0/16`.
 struct Prefix(TrafficSelector);

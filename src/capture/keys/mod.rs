@@ -9,7 +9,7 @@
 
 pub mod esp_sa;
 pub mod ikev2;
-mod json;
+pub(super) mod json;
 mod pattern;
 mod tcpdump;
 mod uat;

@@ -79,10 +79,10 @@ fn every_scheme_is_known_again_and_sha_1_is_not() {
 
 #[test]
 fn pss_parameters_are_read_with_and_without_what_may_be_left_out() {
-    // DER, which leaves out the trailer field, as it has its default.
-    let short = pss(Hash::Sha384, PssForm { hash_null: true, mgf_null: true, trailer: false });
+    // RFC 7427 §A.4.3 has the trailer field, though it has its default.
+    let long = pss(Hash::Sha384, PssForm { hash_null: true, mgf_null: true, trailer: true });
     let scheme = Some(Scheme::RsaPss(Hash::Sha384));
-    assert_eq!(Scheme::of_algorithm_identifier(&short), scheme);
+    assert_eq!(Scheme::of_algorithm_identifier(&long), scheme);
     let absent = pss(Hash::Sha384, PssForm { hash_null: false, mgf_null: false, trailer: false });
     assert_eq!(Scheme::of_algorithm_identifier(&absent), scheme);
 }

@@ -8,37 +8,33 @@ impl Driver {
     /// Takes out everything that the endpoint has: events first, since the peer may use an SA as soon as it has our
     /// message.
     pub(super) async fn drain(&mut self, now: Instant) {
+        self.drain_events(now).await;
+        let messages: Vec<_> = core::iter::from_fn(|| self.endpoint.poll_transmit()).collect();
+        self.shared.sockets.send_ike(&messages);
+    }
+
+    /// Takes out the events alone. What is to be sent waits, in its order.
+    pub(super) async fn drain_events(&mut self, now: Instant) {
         let mut datapath = None;
-        loop {
-            let mut sa_changes = false;
-            let mut has_outbound = false;
-            while let Some(event) = self.endpoint.poll_event() {
-                self.news = true;
-                if let Event::Sad(update) = event {
-                    has_outbound |= matches!(update, SadUpdate::AddOutbound(_));
-                    let current: Datapath =
-                        datapath.take().unwrap_or_else(|| (**self.shared.datapath.load()).clone());
-                    datapath = Some(self.apply(current, &update));
-                    sa_changes = true;
-                } else {
-                    self.hear_event(now, event);
-                }
+        let mut has_outbound = false;
+        while let Some(event) = self.endpoint.poll_event() {
+            self.news = true;
+            if let Event::Sad(update) = event {
+                has_outbound |= matches!(update, SadUpdate::AddOutbound(_));
+                let current: Datapath =
+                    datapath.take().unwrap_or_else(|| (**self.shared.datapath.load()).clone());
+                datapath = Some(self.apply(current, &update));
+            } else {
+                self.hear_event(now, event);
             }
-            if let Some(datapath) = datapath.take() {
-                self.shared.datapath.store(Arc::new(datapath));
-            }
+        }
+        if let Some(datapath) = datapath {
+            self.shared.datapath.store(Arc::new(datapath));
             if has_outbound {
                 // Packets may wait for it.
                 self.workers.wake();
             }
-            if sa_changes {
-                self.set_mtus().await;
-            }
-            let Some(transmit) = self.endpoint.poll_transmit() else { return };
-            if let Err(error) = self.shared.sockets.send_ike(transmit.path, &transmit.payload) {
-                // As if it were lost on the way: the endpoint sends it again.
-                tracing::debug!(%error, remote = %transmit.path.remote, "IKE message not sent");
-            }
+            self.set_mtus().await;
         }
     }
 
@@ -117,6 +113,8 @@ impl Driver {
                     self.fail_up(&peer, &failure);
                 }
             }
+            // Whoever waits for it looks again, as after every event.
+            Event::IkeSaDeleted { peer } => tracing::trace!(%peer, "DELETE answered"),
             Event::ChildSaEstablished { peer, child, rekeyed } => {
                 tracing::debug!(
                     %peer,

@@ -7,12 +7,14 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::create_child;
+use super::eap::{Asking, Serving};
 use super::offer::Offer;
 use super::sa_init::InitDone;
 use super::{Parts, notify};
 use crate::crypto::Secret;
 use crate::ike::cert::{self, Asked, CertFault, Shown};
 use crate::ike::child_sa::earlier;
+use crate::ike::eap::EapFault;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::identity;
 use crate::ike::ike_sa::{Ctx, IkeSa, State, Task};
@@ -20,7 +22,7 @@ use crate::ike::keymat::{psk_auth, signed_octets};
 use crate::ike::limits;
 use crate::ipsec::Path;
 use crate::ipsec::pad::{
-    Authority, EncapPolicy, LocalAuth, Peer, PeerAddress, PeerAuth, StartPolicy,
+    Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAddress, PeerAuth, StartPolicy,
 };
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{AuthMethod, ExchangeType, NotifyType, PrfId};
@@ -28,8 +30,10 @@ use crate::wire::ike::payload::{Auth, Delete, Id, Payload};
 
 /// What the initiator keeps between IKE_AUTH request and response.
 pub(in crate::ike) struct AuthSent {
-    init: InitDone,
+    pub(in crate::ike) init: InitDone,
     offer: Option<Offer>,
+    /// How far EAP is, if that is how we prove who we are, and the responder has proved who it is.
+    pub(in crate::ike) asking: Option<Asking>,
     /// Whether INITIAL_CONTACT goes with it.
     initial_contact: bool,
     /// The operator wants no IKE SA any more. The responder may have it already, so it has to be deleted when its answer
@@ -51,6 +55,8 @@ pub(in crate::ike) struct Awaited {
     pub(in crate::ike) init: InitDone,
     /// The peers that this may be, by address and algorithms.
     pub(in crate::ike) candidates: Vec<Arc<Peer>>,
+    /// How far EAP is, if the initiator wants it.
+    pub(in crate::ike) serving: Option<Box<Serving>>,
 }
 
 /// The PAD entries for a peer at this address: those that name it first.
@@ -77,7 +83,7 @@ pub(in crate::ike) fn candidates(
 }
 
 /// What both sides sign (RFC 7296 §2.15), but for the identity: a message, the other side's nonce, SK_p.
-struct Signed<'a> {
+pub(super) struct Signed<'a> {
     prf: PrfId,
     message: &'a [u8],
     nonce: &'a [u8],
@@ -86,7 +92,7 @@ struct Signed<'a> {
 }
 
 impl Signed<'_> {
-    fn psk(&self, key: &Secret, id: &Id) -> Option<Secret> {
+    pub(super) fn psk(&self, key: &Secret, id: &Id) -> Option<Secret> {
         psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
     }
 
@@ -97,7 +103,7 @@ impl Signed<'_> {
 
 impl IkeSa {
     /// What we sign, or the peer should have signed.
-    fn signed<'a>(&self, init: &'a InitDone, by_initiator: bool) -> Option<Signed<'a>> {
+    pub(super) fn signed<'a>(&self, init: &'a InitDone, by_initiator: bool) -> Option<Signed<'a>> {
         let prf = self.session.as_ref()?.suite.prf;
         let int_auth = init.int_auth.octets();
         Some(if by_initiator {
@@ -110,7 +116,7 @@ impl IkeSa {
     }
 
     /// The payloads with which we prove who we are: CERT if we have certificates, and AUTH.
-    fn prove(
+    pub(super) fn prove(
         &self,
         ctx: &mut Ctx<'_>,
         init: &InitDone,
@@ -121,6 +127,10 @@ impl IkeSa {
         const FAILED: CloseReason = CloseReason::CannotSign("the IKE_SA has no keys");
         let signed = self.signed(init, self.initiator).ok_or(FAILED)?;
         match &peer.auth.local {
+            // Proved with the MSK, at the end.
+            LocalAuth::Eap(_) => {
+                Err(CloseReason::CannotSign("by EAP only an initiator proves who it is"))
+            }
             LocalAuth::Psk(key) => {
                 let data = signed.psk(key, id).ok_or(FAILED)?.expose().to_vec();
                 let auth = Auth { method: AuthMethod::SHARED_KEY_MIC, data };
@@ -156,6 +166,9 @@ impl IkeSa {
         let mut wrong = None;
         for peer in peers {
             let result = match &peer.auth.peer {
+                PeerAuth::Eap(_) => {
+                    Err(CloseReason::MethodOfPeer { got: auth.method, expected: "EAP" })
+                }
                 PeerAuth::Psk(_) if !is_psk => Err(CloseReason::MethodOfPeer {
                     got: auth.method,
                     expected: "the pre-shared key",
@@ -175,7 +188,7 @@ impl IkeSa {
                         let octets = signed.octets(id).ok_or(CertFault::Signature)?;
                         let known = peers.iter().filter_map(|peer| match &peer.auth.peer {
                             PeerAuth::Signature(authority) => Some(&authority.keys),
-                            PeerAuth::Psk(_) => None,
+                            PeerAuth::Eap(_) | PeerAuth::Psk(_) => None,
                         });
                         Shown::verify(&init.terms, parts, auth, &octets, known.flatten())
                     });
@@ -209,7 +222,14 @@ impl IkeSa {
     pub(super) fn send_auth(&mut self, ctx: &mut Ctx<'_>, init: InitDone) {
         let Some(peer) = self.peer.clone() else { return };
         let id = identity::to_wire(&peer.local_id);
-        let (certs, auth) = match self.prove(ctx, &init, &peer, &id, &init.terms.asked) {
+        let proof = match &peer.auth.local {
+            // RFC 7296 §2.16: leaving AUTH out says that EAP is wanted.
+            LocalAuth::Eap(_) => Ok((Vec::new(), None)),
+            LocalAuth::Psk(_) | LocalAuth::Signature(_) => self
+                .prove(ctx, &init, &peer, &id, &init.terms.asked)
+                .map(|(certs, auth)| (certs, Some(auth))),
+        };
+        let (certs, auth) = match proof {
             Ok(proof) => proof,
             Err(reason) => {
                 self.close(ctx, reason);
@@ -227,7 +247,7 @@ impl IkeSa {
         }
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
-        payloads.push(auth);
+        payloads.extend(auth);
         // What a packet asked for, or else what is to be up from the start.
         let wanted = self.wanted.first().map(|wanted| Arc::clone(&wanted.child));
         let first = peer
@@ -258,8 +278,8 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeAuth });
         self.request(ctx, ExchangeType::IKE_AUTH, &payloads);
-        self.state =
-            State::AuthSent(Box::new(AuthSent { init, offer, initial_contact, unwanted: false }));
+        let sent = AuthSent { init, offer, asking: None, initial_contact, unwanted: false };
+        self.state = State::AuthSent(Box::new(sent));
     }
 
     /// Initiator: the answer.
@@ -268,19 +288,24 @@ impl IkeSa {
             return;
         };
         let Some(peer) = self.peer.clone() else { return };
-        let AuthSent { init, offer, initial_contact, unwanted } = *sent;
-        if unwanted {
-            if let Some(offer) = &offer {
-                offer.forget(ctx);
-            }
+        if sent.unwanted {
+            sent.forget_offer(ctx);
             self.terminate(ctx, CloseReason::Operator);
             return;
         }
         let parts = Parts::of(payloads);
-        let (Some(id), Some(_)) = (parts.id_r, parts.auth) else {
-            if let Some(offer) = &offer {
-                offer.forget(ctx);
-            }
+        let is_first = sent.asking.is_none();
+        if let (Some(Asking::Eap { .. }), Some(eap)) = (&sent.asking, parts.eap) {
+            self.continue_asking(ctx, sent, eap);
+            return;
+        }
+        let (id, auth) = match &sent.asking {
+            None => (parts.id_r.cloned(), parts.auth),
+            Some(Asking::Last { id_r, .. }) => (Some(id_r.clone()), parts.auth),
+            Some(Asking::Eap { .. }) => (None, None),
+        };
+        let (Some(id), Some(auth)) = (id, auth) else {
+            sent.forget_offer(ctx);
             let reason = match parts.error().map(|error| error.notify_type) {
                 Some(NotifyType::AUTHENTICATION_FAILED) => CloseReason::AuthenticationRefused,
                 Some(NotifyType::NO_PROPOSAL_CHOSEN) => CloseReason::NoProposal("IKE_SA"),
@@ -290,22 +315,41 @@ impl IkeSa {
             self.close(ctx, reason);
             return;
         };
-        let got = identity::from_wire(id);
-        if let Some(expected) = peer.peer_id.as_ref().filter(|expected| !expected.is_same(&got)) {
-            if let Some(offer) = &offer {
-                offer.forget(ctx);
+        let got = identity::from_wire(&id);
+        let checked = match &sent.asking {
+            Some(Asking::Last { msk, .. }) => {
+                let good = self.is_by_msk(&sent.init, msk, &id, auth);
+                let other = EapFault::Malformed("its AUTH is by another MSK");
+                if good { Ok(()) } else { Err(CloseReason::Eap(other)) }
             }
-            self.reject(ctx, CloseReason::IdentityMismatch { expected: expected.clone(), got });
-            return;
-        }
-        if let Err(reason) = self.proved(ctx, &init, &[&peer], &parts, id).map(drop) {
-            if let Some(offer) = &offer {
-                offer.forget(ctx);
+            Some(Asking::Eap { .. }) | None => {
+                match peer.peer_id.as_ref().filter(|expected| !expected.is_same(&got)) {
+                    Some(expected) => {
+                        let (expected, got) = (expected.clone(), got.clone());
+                        Err(CloseReason::IdentityMismatch { expected, got })
+                    }
+                    None => self.proved(ctx, &sent.init, &[&peer], &parts, &id).map(drop),
+                }
             }
+        };
+        if let Err(reason) = checked {
+            sent.forget_offer(ctx);
             self.reject(ctx, reason);
             return;
         }
         self.peer_identity = Some(got);
+        if is_first && (parts.eap.is_some() || matches!(peer.auth.local, LocalAuth::Eap(_))) {
+            match parts.eap {
+                Some(eap) => self.begin_asking(ctx, sent, &peer, &id, eap),
+                None => {
+                    sent.forget_offer(ctx);
+                    let reason = CloseReason::PeerMisbehaved("it did not ask for EAP");
+                    self.reject(ctx, reason);
+                }
+            }
+            return;
+        }
+        let AuthSent { init, offer, initial_contact, .. } = *sent;
         ctx.events.push_back(Event::Progress {
             peer: Arc::clone(&peer.name),
             phase: Phase::Authenticated,
@@ -321,7 +365,7 @@ impl IkeSa {
     }
 
     /// The initiator could not authenticate the responder, which believes to have an SA: it is told (RFC 7296 §2.21.2).
-    fn reject(&mut self, ctx: &mut Ctx<'_>, reason: CloseReason) {
+    pub(super) fn reject(&mut self, ctx: &mut Ctx<'_>, reason: CloseReason) {
         self.announce_closed(ctx, reason);
         self.begin_delete_ike_with(
             ctx,
@@ -341,9 +385,14 @@ impl IkeSa {
         else {
             return;
         };
-        let Awaited { init, candidates } = *awaited;
+        let mut awaited = awaited;
+        if let Some(serving) = awaited.serving.take() {
+            self.continue_serving(ctx, header, awaited, serving, payloads);
+            return;
+        }
+        let candidates = core::mem::take(&mut awaited.candidates);
         let parts = Parts::of(payloads);
-        let (Some(id_i), Some(_)) = (parts.id_i, parts.auth) else { return };
+        let Some(id_i) = parts.id_i else { return };
         let who = identity::from_wire(id_i);
         let fits = |peer: &&Arc<Peer>| {
             peer.peer_id.as_ref().is_none_or(|expected| expected.is_same(&who))
@@ -353,7 +402,12 @@ impl IkeSa {
         // Who is named goes before who takes anybody; of several, the key decides.
         matching.sort_by_key(|peer| peer.peer_id.is_none());
         matching.truncate(limits::MAX_AUTH_CANDIDATES);
-        let proved = self.proved(ctx, &init, &matching, &parts, id_i);
+        if parts.auth.is_none() && !matching.is_empty() {
+            self.begin_serving(ctx, header, awaited, &matching, payloads);
+            return;
+        }
+        let init = &awaited.init;
+        let proved = self.proved(ctx, init, &matching, &parts, id_i);
         let matching = proved.as_ref().ok().or(matching.first()).copied();
         // RFC 7296 §2.21.2: one answer, whatever failed, so that nobody can learn which identities exist.
         let Some(peer) = matching.cloned() else {
@@ -384,11 +438,9 @@ impl IkeSa {
             self.fail_auth(ctx, header, CloseReason::NatForbidden);
             return;
         }
-        self.how = crate::ike::window::Retransmission::of(&peer.ike);
-        self.peer_identity = Some(who);
         let id_r = identity::to_wire(&peer.local_id);
         let asked = Asked::of(&parts.cert_requests);
-        let (certs, ours) = match self.prove(ctx, &init, &peer, &id_r, &asked) {
+        let (certs, ours) = match self.prove(ctx, init, &peer, &id_r, &asked) {
             Ok(proof) => proof,
             Err(reason) => {
                 warn!(peer = %peer.name, %reason, "no AUTH of our own");
@@ -396,6 +448,26 @@ impl IkeSa {
                 return;
             }
         };
+        let mut proof = vec![Payload::IdR(id_r)];
+        proof.extend(certs);
+        proof.push(ours);
+        self.accept(ctx, header, init, &peer, who, &parts, proof);
+    }
+
+    /// Responder: the initiator is who it says. `parts` has what it offers, `proof` is what goes before the answer to that.
+    #[expect(clippy::too_many_arguments, reason = "all that two ways of authentication end with")]
+    pub(super) fn accept(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        init: &InitDone,
+        peer: &Arc<Peer>,
+        who: Identity,
+        parts: &Parts<'_>,
+        proof: Vec<Payload>,
+    ) {
+        self.how = crate::ike::window::Retransmission::of(&peer.ike);
+        self.peer_identity = Some(who);
         let began = self.created;
         self.state = State::Established;
         if parts.notify(NotifyType::INITIAL_CONTACT).is_some() {
@@ -403,13 +475,11 @@ impl IkeSa {
         }
         self.establish(ctx, None);
 
-        let mut answer = vec![Payload::IdR(id_r)];
-        answer.extend(certs);
-        answer.push(ours);
+        let mut answer = proof;
         if parts.sa.is_some() {
             match self.answer_child(
                 ctx,
-                &parts,
+                parts,
                 None,
                 &create_child::Nonces { i: &init.nonce_i, r: &init.nonce_r },
             ) {
@@ -417,7 +487,7 @@ impl IkeSa {
                 Err(refusal) => {
                     // RFC 7296 §1.2: the IKE SA stands, the CHILD_SA does not.
                     debug!(peer = %peer.name, refusal = %refusal.notify, "no CHILD_SA with IKE_AUTH");
-                    self.announce_child_failed(ctx, &parts, refusal.notify);
+                    self.announce_child_failed(ctx, parts, refusal.notify);
                     answer.push(refusal.payload());
                 }
             }
@@ -425,13 +495,20 @@ impl IkeSa {
         self.respond(ctx, header.exchange, header.message_id, &answer);
     }
 
-    fn fail_auth(&mut self, ctx: &mut Ctx<'_>, header: &Header, reason: CloseReason) {
-        self.respond(
-            ctx,
-            header.exchange,
-            header.message_id,
-            &[notify(NotifyType::AUTHENTICATION_FAILED, &[])],
-        );
+    pub(super) fn fail_auth(&mut self, ctx: &mut Ctx<'_>, header: &Header, reason: CloseReason) {
+        let failed = notify(NotifyType::AUTHENTICATION_FAILED, &[]);
+        self.fail_auth_with(ctx, header, &[failed], reason);
+    }
+
+    /// Responder: this answer, and the end.
+    pub(super) fn fail_auth_with(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        header: &Header,
+        answer: &[Payload],
+        reason: CloseReason,
+    ) {
+        self.respond(ctx, header.exchange, header.message_id, answer);
         self.state = State::Established;
         self.close(ctx, reason);
     }
@@ -478,6 +555,8 @@ impl IkeSa {
             .iter()
             .filter(|(_, other)| {
                 other.peer_identity == mine
+                    // Whoever comes by EAP may say to be anybody in IDi.
+                    && other.eap_identity == self.eap_identity
                     && other.peer.as_ref().map(|peer| &peer.local_id) == local.as_ref()
                     && other.established.is_some_and(|at| at < began)
                     // A DELETE under way goes on: should the peer have that one all the same, it has to learn of it.

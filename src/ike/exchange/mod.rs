@@ -3,12 +3,14 @@
 pub(super) mod auth;
 pub(super) mod create_child;
 pub(super) mod delete;
+pub(super) mod eap;
 pub(super) mod informational;
 pub(super) mod intermediate;
 mod offer;
 pub(super) mod rekey;
 pub(super) mod sa_init;
 
+use crate::wire::ike::eap::Eap;
 use crate::wire::ike::numbers::NotifyType;
 use crate::wire::ike::payload::{Auth, Cert, CertReq, Id, Ke, Nonce, Notify, Payload, Sa, Ts};
 
@@ -21,6 +23,7 @@ pub(super) struct Parts<'a> {
     pub(super) id_i: Option<&'a Id>,
     pub(super) id_r: Option<&'a Id>,
     pub(super) auth: Option<&'a Auth>,
+    pub(super) eap: Option<&'a Eap>,
     pub(super) ts_i: Option<&'a Ts>,
     pub(super) ts_r: Option<&'a Ts>,
     pub(super) certs: Vec<&'a Cert>,
@@ -39,6 +42,7 @@ impl<'a> Parts<'a> {
                 Payload::IdI(id) => parts.id_i = Some(id),
                 Payload::IdR(id) => parts.id_r = Some(id),
                 Payload::Auth(auth) => parts.auth = Some(auth),
+                Payload::Eap(eap) => parts.eap = Some(eap),
                 Payload::TsI(ts) => parts.ts_i = Some(ts),
                 Payload::TsR(ts) => parts.ts_r = Some(ts),
                 Payload::Notify(notify) => parts.notifies.push(notify),
@@ -48,7 +52,6 @@ impl<'a> Parts<'a> {
                 | Payload::Vendor(_)
                 | Payload::Sk(_)
                 | Payload::Cp(_)
-                | Payload::Eap(_)
                 | Payload::Skf(_)
                 | Payload::Unknown { .. } => {}
             }

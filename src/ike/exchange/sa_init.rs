@@ -9,6 +9,7 @@ use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::{self, KeyPair};
 use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
+use crate::ike::frag::{self, Fragmentation};
 use crate::ike::ike_sa::{Ctx, IkeSa, Session, State, Wanted};
 use crate::ike::keymat::{IkeKeys, IntAuth};
 use crate::ike::limits;
@@ -16,7 +17,7 @@ use crate::ike::natd::{self, Nat, PORT_NATT};
 use crate::ike::proposal::{self, Made};
 use crate::ike::rules;
 use crate::ike::window::{Requests, Responses, Retransmission};
-use crate::ipsec::pad::{EncapPolicy, Peer};
+use crate::ipsec::pad::{EncapPolicy, Fragments, Peer};
 use crate::ipsec::suite::IkeProposal;
 use crate::ipsec::{Encap, Path};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
@@ -79,6 +80,7 @@ impl IkeSa {
             requests: Requests::up_to(ctx.last_message_id),
             responses: Responses::new(),
             how,
+            fragmentation: Fragmentation::default(),
             tasks: VecDeque::new(),
             wanted: Vec::new(),
             active: None,
@@ -92,6 +94,7 @@ impl IkeSa {
             last_hint: None,
             put_off: None,
             peer_identity: None,
+            eap_identity: None,
         }
     }
 
@@ -108,8 +111,10 @@ impl IkeSa {
             Self::blank(initiator, spi_i, spi_r, self.path, State::Established, self.how, ctx);
         sa.peer.clone_from(&self.peer);
         sa.peer_identity.clone_from(&self.peer_identity);
+        sa.eap_identity.clone_from(&self.eap_identity);
         sa.nat = self.nat;
         sa.encap = self.encap;
+        sa.fragmentation = self.fragmentation.successor();
         sa.session = Some(session);
         sa.keepalive_at = self.keepalive_at;
         sa
@@ -164,6 +169,9 @@ impl IkeSa {
         payloads.push(Payload::Nonce(Nonce { data: init.nonce.clone() }));
         let pretend = peer.ike.encap == EncapPolicy::Udp;
         payloads.extend(natd::notifies(self.spi_i, IkeSpi(0), self.path, pretend));
+        if peer.ike.fragmentation.fragments != Fragments::No {
+            payloads.push(frag::supported());
+        }
         if peer.auth.has_signature() {
             payloads.push(cert::hash_algorithms());
         }
@@ -180,7 +188,7 @@ impl IkeSa {
         );
         let datagram = Message { header, payloads }.emit();
         self.requests.withdraw();
-        self.requests.sent(ctx.now, datagram.clone(), self.how);
+        self.requests.sent(ctx.now, vec![datagram.clone()], self.how);
         self.transmit(ctx, datagram);
     }
 
@@ -199,7 +207,7 @@ impl IkeSa {
         {
             return;
         }
-        if rules::check(ExchangeType::IKE_SA_INIT, true, &message.payloads).is_err() {
+        if rules::check(ExchangeType::IKE_SA_INIT, true, &message.payloads, &[]).is_err() {
             return;
         }
         let Some(peer) = self.peer.clone() else { return };
@@ -288,6 +296,9 @@ impl IkeSa {
         let Some(session) = Session::new(chosen.suite, &keys, true) else { return };
         ctx.export(self.spi_i, spi_r, chosen.suite, &keys);
 
+        let policy = peer.ike.fragmentation;
+        let agreed = policy.fragments != Fragments::No && frag::is_supported(&parts);
+        self.fragmentation = Fragmentation::new(agreed, policy);
         self.nat = natd::detect(self.spi_i, spi_r, path, parts.notifies.iter().copied());
         let pretend = peer.ike.encap == EncapPolicy::Udp;
         let nat = self.nat.local || self.nat.peer;
@@ -322,13 +333,14 @@ impl IkeSa {
         self.after_init(ctx, done);
     }
 
-    /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer may be an error.
+    /// Responder: a request for a new IKE SA, its COOKIE checked where one is asked for. The answer
+    /// goes with it; it may be an error instead.
     pub(in crate::ike) fn answer_init(
         ctx: &mut Ctx<'_>,
         path: Path,
         message: &Message,
         datagram: &[u8],
-    ) -> Result<Self, Vec<u8>> {
+    ) -> Result<(Self, Vec<u8>), Vec<u8>> {
         let spi_i = message.header.spi_i;
         let refuse = |notify_type, data: &[u8]| {
             let header = Header::new(
@@ -390,6 +402,16 @@ impl IkeSa {
         if nat.supported {
             payloads.extend(natd::notifies(spi_i, spi_r, path, pretend));
         }
+        let takes_fragments = |peer: &&Arc<Peer>| peer.ike.fragmentation.fragments != Fragments::No;
+        let fragmentation = accepting
+            .iter()
+            .find(takes_fragments)
+            .filter(|_| frag::is_supported(&parts))
+            .map(|peer| Fragmentation::new(true, peer.ike.fragmentation))
+            .unwrap_or_default();
+        if fragmentation.agreed {
+            payloads.push(frag::supported());
+        }
         let signs = accepting.iter().any(|peer| peer.auth.has_signature());
         if signs {
             payloads.push(cert::hash_algorithms());
@@ -419,7 +441,7 @@ impl IkeSa {
             terms: cert::Terms::agreed(signs, &parts),
             may_be_childless: true,
         };
-        let awaited = auth::Awaited { init: done, candidates: accepting };
+        let awaited = auth::Awaited { init: done, candidates: accepting, serving: None };
         let mut sa = Self::blank(
             false,
             spi_i,
@@ -432,9 +454,9 @@ impl IkeSa {
         sa.nat = nat;
         sa.encap = nat.local || nat.peer || pretend;
         sa.session = Some(session);
-        sa.responses.answered(response.clone());
-        sa.transmit(ctx, response);
-        Ok(sa)
+        sa.fragmentation = fragmentation;
+        sa.responses.answered(vec![response.clone()]);
+        Ok((sa, response))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::{EapClient, EapServer};
 use crate::crypto::Secret;
 use crate::crypto::sign::{PublicKey, Signer};
 use crate::crypto::x509::{Certificate, Trust};
@@ -18,6 +19,8 @@ pub struct Auth {
 /// What we prove with who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalAuth {
+    /// By EAP, as initiator alone (RFC 7296 §2.16).
+    Eap(Arc<EapClient>),
     /// A key that both have.
     Psk(Secret),
     /// Private keys, each with what says whose it is. Of several the first is used that the peer can verify. Never empty.
@@ -27,6 +30,8 @@ pub enum LocalAuth {
 /// What a peer has to prove with who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerAuth {
+    /// By EAP, as initiator alone (RFC 7296 §2.16).
+    Eap(Arc<EapServer>),
     /// A key that both have.
     Psk(Secret),
     /// A private key, and a certificate from a CA that is trusted, or a public key that is known.
@@ -125,6 +130,12 @@ impl Credential {
     #[must_use]
     pub fn signer(&self) -> &dyn Signer {
         &*self.signer
+    }
+
+    /// The same, to be kept.
+    #[must_use]
+    pub fn shared_signer(&self) -> Arc<dyn Signer> {
+        Arc::clone(&self.signer)
     }
 }
 

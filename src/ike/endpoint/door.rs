@@ -1,0 +1,375 @@
+//! The door: datagrams that no IKE SA of ours is behind (RFC 7296 §2.4, §2.6, §1.5).
+//!
+//! Whoever sends them may not be where it says, and costs nothing to send. So an answer is never longer than what it answers
+//! until a COOKIE has come back, each prefix of addresses has its own share, and what is looked at before a COOKIE takes
+//! neither memory nor a key. Nothing here waits for the end of a flood: the configured addresses have shares of their own,
+//! and a half-open IKE SA goes when there is no room, the oldest first.
+
+use core::net::IpAddr;
+use std::collections::HashMap;
+use std::time::Instant;
+
+use tracing::{debug, trace};
+
+use super::Endpoint;
+use crate::crypto::SecureRandom;
+use crate::ike::cookie::CookieJar;
+use crate::ike::exchange::Parts;
+use crate::ike::glance::Glance;
+use crate::ike::half_open::{HalfOpen, Prefix};
+use crate::ike::ike_sa::{IkeSa, SaId, State};
+use crate::ike::rate::{Bucket, Buckets, Rate};
+use crate::ike::{limits, rules};
+use crate::ipsec::pad::{Peer, PeerAddress};
+use crate::ipsec::{Path, Spi};
+use crate::wire::ike::header::{Flags, Header, IkeSpi};
+use crate::wire::ike::message::Message;
+use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, PayloadType};
+use crate::wire::ike::payload::{Notify, Payload};
+
+/// What the door knows.
+#[derive(Default)]
+pub(super) struct Door {
+    pub(super) half_open: HalfOpen,
+    jar: Option<CookieJar>,
+    /// The addresses that peers are configured with, and of how many.
+    known: HashMap<IpAddr, usize>,
+    errors: Share,
+    hints: Share,
+    strays: Share,
+    beginnings: Buckets,
+    /// Work with keys for strangers, and for configured addresses.
+    work: [Bucket; 2],
+    /// The same for strangers, by wide prefix.
+    work_by_network: Buckets,
+}
+
+/// What is answered to strangers, and to configured addresses.
+#[derive(Default)]
+struct Share {
+    by_prefix: Buckets,
+    strangers: Bucket,
+    known: Bucket,
+}
+
+impl Share {
+    fn allows(&mut self, now: Instant, from: IpAddr, known: bool, rates: [Rate; 2]) -> bool {
+        let [each, all] = rates;
+        let bucket = if known { &mut self.known } else { &mut self.strangers };
+        bucket.level(now, all) > 0
+            && self.by_prefix.take(now, each, Prefix::of(from), 1)
+            && bucket.take(now, all, 1)
+    }
+}
+
+impl Door {
+    /// A peer is configured.
+    pub(super) fn know(&mut self, peer: &Peer) {
+        if let PeerAddress::Ip(addr) = peer.address {
+            *self.known.entry(addr).or_default() += 1;
+        }
+    }
+
+    /// It is no more.
+    pub(super) fn forget(&mut self, peer: &Peer) {
+        if let PeerAddress::Ip(addr) = peer.address
+            && let Some(count) = self.known.get_mut(&addr)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.known.remove(&addr);
+            }
+        }
+    }
+
+    fn knows(&self, addr: IpAddr) -> bool {
+        self.known.contains_key(&addr)
+    }
+
+    pub(super) fn rotate(&mut self, now: Instant, rng: &mut dyn SecureRandom) {
+        if let Some(jar) = self.jar.as_mut() {
+            jar.rotate(now, rng);
+        }
+    }
+
+    /// Whether an error may be told, without protection, to who is not validated.
+    fn may_answer(&mut self, now: Instant, from: IpAddr) -> bool {
+        let known = self.knows(from);
+        self.errors.allows(now, from, known, [limits::ERRORS_PER_PREFIX, limits::ERRORS])
+    }
+}
+
+impl Endpoint {
+    /// RFC 7296 §2.6: a request for a new IKE SA, from who knows whom.
+    pub(super) fn handle_init_request(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        let in_form = header.spi_i.0 != 0
+            && header.spi_r.0 == 0
+            && header.message_id == 0
+            && header.flags.initiator;
+        if !in_form || datagram.len() > limits::MAX_INIT_REQUEST {
+            return;
+        }
+        let from = path.remote.ip();
+        if let Some(id) = self.door.half_open.find(&(header.spi_i, path.remote)) {
+            // RFC 7296 §2.1: of an IKE SA for which IKE_AUTH has come, it is ignored.
+            if let Some(again) = self.sas.get(&id).and_then(|sa| sa.init_response_to(datagram)) {
+                self.send(path, again);
+            }
+            return;
+        }
+        let glance = Glance::at(datagram);
+        let validated = glance.is_some_and(|glance| self.is_validated(now, path, header, glance));
+        let pressed = self.is_pressed(now, from);
+        if pressed && !validated {
+            if let Some(glance) = glance {
+                self.ask_for_cookie(now, path, header, glance, datagram.len());
+            }
+            return;
+        }
+        let Ok(message) = Message::parse(datagram) else {
+            let syntax = NotifyType::INVALID_SYNTAX;
+            self.answer_unprotected(now, path, header, datagram.len(), syntax, &[]);
+            return;
+        };
+        if let Err(violation) =
+            rules::check(ExchangeType::IKE_SA_INIT, false, &message.payloads, &[])
+        {
+            debug!(?violation, remote = %path.remote, "IKE_SA_INIT refused");
+            let (notify, data) = if let rules::Violation::Critical(payload_type) = violation {
+                (NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![payload_type.0])
+            } else {
+                (NotifyType::INVALID_SYNTAX, Vec::new())
+            };
+            self.answer_unprotected(now, path, header, datagram.len(), notify, &data);
+            return;
+        }
+        if !self.may_begin(now, path, &message, pressed, validated) {
+            return;
+        }
+        let mut touched = Vec::new();
+        let mut ctx = self.context(now, &mut touched);
+        match IkeSa::answer_init(&mut ctx, path, &message, datagram) {
+            Ok((_, response)) if response.len() > datagram.len() && !validated => {
+                if let Some(glance) = glance {
+                    self.ask_for_cookie(now, path, header, glance, datagram.len());
+                }
+            }
+            Ok((sa, response)) => {
+                let (id, bytes) = (sa.id, datagram.len() + response.len());
+                self.make_room(now, bytes);
+                self.door.half_open.insert(id, (header.spi_i, path.remote), bytes);
+                self.sas.insert(id, sa);
+                self.settle(now, id);
+                self.send(path, response);
+            }
+            Err(refusal) => {
+                if refusal.len() <= datagram.len() && self.door.may_answer(now, from) {
+                    self.send(path, refusal);
+                }
+            }
+        }
+    }
+
+    /// Whether strangers ask for so much that they have to show where they are first.
+    fn is_pressed(&mut self, now: Instant, from: IpAddr) -> bool {
+        let [strangers, _] = &mut self.door.work;
+        self.door.half_open.len() >= self.config.cookie_threshold
+            || self.door.half_open.count_in_prefix_of(from) >= limits::COOKIE_THRESHOLD_PER_PREFIX
+            || strangers.level(now, limits::KEY_WORK) < limits::KEY_WORK.burst / 2
+    }
+
+    /// Whether the initiator may have an IKE SA begun: room, and a share of the work with keys.
+    fn may_begin(
+        &mut self,
+        now: Instant,
+        path: Path,
+        message: &Message,
+        pressed: bool,
+        validated: bool,
+    ) -> bool {
+        let from = path.remote.ip();
+        let group = Parts::of(&message.payloads).ke.map(|ke| ke.group);
+        let favoured = validated && self.door.knows(from);
+        let cost = group.map_or(0, cost_of).min(limits::KEY_WORK_OF_NETWORK.burst);
+        let Door { half_open, beginnings, work: [strangers, known], work_by_network, .. } =
+            &mut self.door;
+        if self.sas.len() >= limits::MAX_IKE_SAS
+            || half_open.count_in_prefix_of(from) >= limits::MAX_HALF_OPEN_PER_PREFIX
+        {
+            return false;
+        }
+        if favoured {
+            return known.take(now, limits::KEY_WORK, cost);
+        }
+        let network = limits::KEY_WORK_OF_NETWORK;
+        strangers.level(now, limits::KEY_WORK) >= cost
+            && (!pressed
+                || beginnings.take(now, limits::BEGINNINGS_PER_PREFIX, Prefix::of(from), 1))
+            && work_by_network.take(now, network, Prefix::wide(from), cost)
+            && strangers.take(now, limits::KEY_WORK, cost)
+    }
+
+    /// Lets half-open IKE SAs go, the oldest first, until there is room for another.
+    fn make_room(&mut self, now: Instant, bytes: usize) {
+        while let Some(oldest) = self.door.half_open.to_make_room(bytes) {
+            self.evict(now, oldest);
+        }
+    }
+
+    fn evict(&mut self, now: Instant, id: SaId) {
+        self.with(now, id, |sa, ctx| {
+            trace!(remote = %sa.path.remote, "half-open IKE_SA makes room for another");
+            sa.closed(ctx);
+            sa.state = State::Closed(ctx.now);
+        });
+        // Even if there was none.
+        self.door.half_open.remove(id);
+    }
+
+    /// Whether the request brings a COOKIE of ours.
+    fn is_validated(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        glance: Glance<'_>,
+    ) -> bool {
+        let (Some(jar), Some(cookie)) = (&mut self.door.jar, glance.cookie) else { return false };
+        jar.rotate(now, &mut *self.rng);
+        jar.is_ours(cookie, glance.nonce, path.remote, header.spi_i)
+    }
+
+    fn ask_for_cookie(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        glance: Glance<'_>,
+        received: usize,
+    ) {
+        let jar = self.door.jar.get_or_insert_with(|| CookieJar::new(now, &mut *self.rng));
+        jar.rotate(now, &mut *self.rng);
+        let cookie = jar.bake(glance.nonce, path.remote, header.spi_i);
+        let header = Header::new(
+            header.spi_i,
+            IkeSpi(0),
+            ExchangeType::IKE_SA_INIT,
+            Flags::new(false, true),
+            0,
+        );
+        let notify = Payload::Notify(Notify::new(NotifyType::COOKIE, cookie));
+        let answer = Message { header, payloads: vec![notify] }.emit();
+        if answer.len() <= received {
+            self.send(path, answer);
+        }
+    }
+
+    /// A message for an IKE SA that we do not have (RFC 7296 §1.5).
+    pub(super) fn handle_stranger(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        if header.flags.response {
+            return;
+        }
+        // Unprotected INVALID_SPI, which must not be answered: a hint for the SA that it names.
+        if header.exchange == ExchangeType::INFORMATIONAL
+            && header.next_payload == PayloadType::NOTIFY
+            && let Ok(message) = Message::parse(datagram)
+            && let Some(spi) = message.payloads.iter().find_map(invalid_spi)
+        {
+            let from = path.remote.ip();
+            let known = self.door.knows(from);
+            let rates = [limits::STRAYS_PER_PREFIX, limits::STRAYS];
+            if self.door.strays.allows(now, from, known, rates) {
+                self.hint_of_lost_child(now, path, spi);
+            }
+            return;
+        }
+        let notify = NotifyType::INVALID_IKE_SPI;
+        self.answer_unprotected(now, path, header, datagram.len(), notify, &[]);
+    }
+
+    fn hint_of_lost_child(&mut self, now: Instant, path: Path, spi: &[u8]) {
+        let named = self.sas.values().find(|sa| {
+            sa.path.remote.ip() == path.remote.ip()
+                && sa.children.iter().any(|child| child.spi_outbound.to_be_bytes() == spi)
+        });
+        if let Some(id) = named.map(|sa| sa.id) {
+            self.with(now, id, |sa, ctx| sa.follow_hint(ctx));
+        }
+    }
+
+    /// Tells an error outside of any IKE SA, if it is not longer than the `received` bytes that it answers.
+    pub(super) fn answer_unprotected(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        received: usize,
+        notify: NotifyType,
+        data: &[u8],
+    ) {
+        if header.flags.response {
+            return;
+        }
+        let header = Header::new(
+            header.spi_i,
+            header.spi_r,
+            header.exchange,
+            Flags::new(!header.flags.initiator, true),
+            header.message_id,
+        );
+        let answer =
+            Message { header, payloads: vec![Payload::Notify(Notify::new(notify, data))] }.emit();
+        if answer.len() <= received && self.door.may_answer(now, path.remote.ip()) {
+            self.send(path, answer);
+        }
+    }
+
+    /// RFC 7296 §1.5: a hint for the sender of a packet of `received` bytes, which may have missed a DELETE or our restart.
+    pub(super) fn no_sa(&mut self, now: Instant, spi: Spi, path: Path) {
+        let from = path.remote.ip();
+        let known = self.door.knows(from);
+        if !self.door.hints.allows(now, from, known, [limits::HINTS_PER_PREFIX, limits::HINTS]) {
+            return;
+        }
+        let notify = Payload::Notify(Notify::new(NotifyType::INVALID_SPI, spi.to_be_bytes()));
+        let header = Header::new(
+            IkeSpi(0),
+            IkeSpi(0),
+            ExchangeType::INFORMATIONAL,
+            Flags::new(true, false),
+            0,
+        );
+        self.send(path, Message { header, payloads: vec![notify] }.emit());
+    }
+}
+
+/// The SPI in an INVALID_SPI notify.
+fn invalid_spi(payload: &Payload) -> Option<&[u8]> {
+    let Payload::Notify(notify) = payload else { return None };
+    (notify.notify_type == NotifyType::INVALID_SPI).then_some(&notify.data)
+}
+
+/// What it may take to make a key pair, agree, and look at one IKE_AUTH: microseconds of a slow core.
+fn cost_of(group: KeId) -> u32 {
+    match group {
+        KeId::MODP_8192 => 250_000,
+        KeId::MODP_6144 => 150_000,
+        KeId::MODP_4096 => 60_000,
+        KeId::MODP_3072 => 30_000,
+        KeId::MODP_2048 => 12_000,
+        KeId::ECP_384 | KeId::ECP_521 => 2_500,
+        _ => 500,
+    }
+}
