@@ -58,6 +58,8 @@ pub(in crate::ike) struct InitDone {
     /// What those that have been made add to AUTH.
     pub(in crate::ike) int_auth: IntAuth,
     pub(in crate::ike) terms: cert::Terms,
+    /// Initiator: the peer takes an IKE_AUTH without CHILD_SA (RFC 6023).
+    pub(in crate::ike) may_be_childless: bool,
 }
 
 impl IkeSa {
@@ -356,6 +358,7 @@ impl IkeSa {
             additional: chosen.addke.methods().collect(),
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(peer.auth.has_signature(), &parts),
+            may_be_childless: parts.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED).is_some(),
         };
         self.after_init(ctx, done);
     }
@@ -462,6 +465,8 @@ impl IkeSa {
         if intermediate {
             payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
         }
+        // RFC 6023 §3.
+        payloads.push(notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]));
         // RFC 7296 §1.2: the responder asks for certificates here, the initiator in IKE_AUTH.
         payloads.extend(cert::request(accepting.iter().map(|peer| &peer.auth.peer)));
         let header =
@@ -480,6 +485,7 @@ impl IkeSa {
             additional: chosen.addke.methods().collect(),
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(signs, &parts),
+            may_be_childless: true,
         };
         let awaited = auth::Awaited { init: done, candidates: accepting, serving: None };
         let mut sa = Self::blank(
