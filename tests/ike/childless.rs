@@ -5,7 +5,7 @@ use core::time::Duration;
 use ipsecd::ipsec::pad::StartPolicy;
 use ipsecd::testing::Stage;
 use ipsecd::wire::ike::numbers::{KeId, NotifyType};
-use ipsecd::wire::ike::payload::Payload;
+use ipsecd::wire::ike::payload::{Notify, Payload};
 
 use crate::support::*;
 
@@ -48,9 +48,13 @@ fn first_child_sa_has_an_exchange_and_a_key_exchange_of_its_own() {
 #[test]
 fn responder_says_that_it_takes_it_and_answers_without_child_sa() {
     let mut stage = Stage::responder(1);
-    let payloads = stage.puppet.init_payloads();
+    let mut payloads = stage.puppet.init_payloads();
+    // An answer that is no longer than the request has to have room for it.
+    let supported = Notify::new(NotifyType::CHILDLESS_IKEV2_SUPPORTED, []);
+    payloads.push(Payload::Notify(supported));
     let request = stage.puppet.init_request(payloads);
     let response = stage.give(&request).remove(0);
+    assert!(response.len() <= request.len());
     stage.puppet.read_init_response(&response).unwrap();
     let message = ipsecd::wire::ike::message::Message::parse(&response).unwrap();
     assert!(message.payloads.iter().any(is_supported));
@@ -64,6 +68,18 @@ fn responder_says_that_it_takes_it_and_answers_without_child_sa() {
     assert!(answer.iter().any(|payload| matches!(payload, Payload::Auth(_))));
     assert!(!answer.iter().any(is_of_a_child));
     assert!(stage.sad.is_empty() && stage.ike_sas() == 1);
+}
+
+#[test]
+fn request_without_room_for_it_is_answered_without_it_and_without_a_cookie() {
+    let mut stage = Stage::responder(1);
+    let payloads = stage.puppet.init_payloads();
+    let request = stage.puppet.init_request(payloads);
+    let response = stage.give(&request).remove(0);
+    stage.puppet.read_init_response(&response).unwrap();
+    let message = ipsecd::wire::ike::message::Message::parse(&response).unwrap();
+    assert!(!message.payloads.iter().any(is_supported));
+    assert!(response.len() <= request.len());
 }
 
 #[test]

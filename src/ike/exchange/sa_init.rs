@@ -186,6 +186,10 @@ impl IkeSa {
         if peer.auth.has_signature() {
             payloads.push(cert::hash_algorithms());
         }
+        if peer.ike.childless {
+            // Means nothing to the responder (RFC 6023), but leaves room for its own.
+            payloads.push(notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]));
+        }
         // RFC 9370 §2.2.1: whoever offers additional key exchanges must have the exchange that carries them.
         if has_additional(&peer.ike.proposals) {
             payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
@@ -465,13 +469,19 @@ impl IkeSa {
         if intermediate {
             payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
         }
-        // RFC 6023 §3.
-        payloads.push(notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]));
         // RFC 7296 §1.2: the responder asks for certificates here, the initiator in IKE_AUTH.
         payloads.extend(cert::request(accepting.iter().map(|peer| &peer.auth.peer)));
         let header =
             Header::new(spi_i, spi_r, ExchangeType::IKE_SA_INIT, Flags::new(false, true), 0);
-        let response = Message { header, payloads }.emit();
+        let mut message = Message { header, payloads };
+        // RFC 6023 §3, where there is room: for this alone no initiator is asked for a COOKIE.
+        let childless = notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        message.payloads.push(childless);
+        let mut response = message.emit();
+        if response.len() > datagram.len() {
+            message.payloads.pop();
+            response = message.emit();
+        }
 
         let Some(how) = accepting.first().map(|peer| Retransmission::of(&peer.ike)) else {
             return Err(refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]));
