@@ -178,15 +178,14 @@ impl Entry {
     /// Its SAs, or one of them, are gone without our doing.
     pub fn lost(&mut self, reason: &CloseReason) {
         let Some(peer) = self.config.ike() else { return };
-        match reason {
-            CloseReason::DeletedByPeer => self.after_loss = peer.ike.close_action,
-            // An attempt that met nobody is not the loss of anything.
-            CloseReason::Unreachable { exchange, .. }
-                if !["IKE_SA_INIT", "IKE_AUTH"].contains(exchange) =>
-            {
-                self.after_loss = peer.ike.dpd_action;
-            }
-            _ => {}
+        if *reason == CloseReason::DeletedByPeer {
+            self.after_loss = peer.ike.close_action;
+        }
+        // An attempt that met nobody is not the loss of anything.
+        if let CloseReason::Unreachable { exchange, .. } = reason
+            && !["IKE_SA_INIT", "IKE_AUTH"].contains(exchange)
+        {
+            self.after_loss = peer.ike.dpd_action;
         }
     }
 
