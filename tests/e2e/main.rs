@@ -27,4 +27,5 @@ mod proof;
 mod rekey;
 mod strongswan;
 mod tunnel;
+mod virtual_address;
 mod wire;

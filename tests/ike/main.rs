@@ -8,6 +8,7 @@ mod auth_failure;
 mod cert;
 mod child;
 mod collision;
+mod configuration;
 mod cookie;
 mod delete;
 mod demands;
