@@ -2,10 +2,10 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::selector::Placed;
 use super::check::report_wrong;
 use super::diagnostic::Report;
 use super::raw::{List, Raw, Side, Text};
+use super::selector::Placed;
 use super::subnet::Subnet;
 use super::value;
 use crate::ipsec::TrafficSelector;
@@ -67,7 +67,10 @@ pub(super) fn request(
     }
     if let Some(subnets) = &side.subnets {
         report
-            .error(subnets.span.clone(), "[local] subnets: with `virtual` our side is the address that the peer gives")
+            .error(
+                subnets.span.clone(),
+                "[local] subnets: with `virtual` our side is the address that the peer gives",
+            )
             .related(list.span.clone(), "asked for here")
             .help("leave one of the two out");
     }
@@ -105,7 +108,10 @@ pub(super) fn pool(raw: &Raw<'_>, report: &mut Report) -> Option<Option<AddressP
     }
     if let Some(subnets) = &side.subnets {
         report
-            .error(subnets.span.clone(), "[peer] subnets: with `pool` its side is the address that it gets")
+            .error(
+                subnets.span.clone(),
+                "[peer] subnets: with `pool` its side is the address that it gets",
+            )
             .related(list.span.clone(), "the pool")
             .help("leave one of the two out");
     }
@@ -164,7 +170,8 @@ pub(super) fn only_responds(raw: &Raw<'_>, children: &[ChildPolicy], report: &mu
 
 /// The selectors of a side whose addresses are given: `Some(None)` if they are not, `None` if what is written is wrong.
 pub(super) fn given(side: &Side<'_>) -> Option<Option<Vec<Placed>>> {
-    let placed = |subnet: Subnet, item: &Text<'_>| Placed { ts: subnet.selector(), span: item.span() };
+    let placed =
+        |subnet: Subnet, item: &Text<'_>| Placed { ts: subnet.selector(), span: item.span() };
     if let Some(list) = &side.virtual_addresses {
         let mut all: Vec<Placed> = Vec::new();
         for item in &list.items {

@@ -10,10 +10,10 @@ use thiserror::Error;
 
 use super::worker::{Shared, TunPort, Workers};
 use crate::config::{Config, PolicyRef};
-use crate::io::route::{Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
-use crate::io::rule::{self, HOST_TABLE, Rule};
 use crate::ike::Configuration;
 use crate::io::resolved::{Dns, Resolved};
+use crate::io::route::{Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
+use crate::io::rule::{self, HOST_TABLE, Rule};
 use crate::io::tun::{self, Offload};
 use crate::ipsec::{Mode, TrafficSelector};
 
@@ -108,7 +108,8 @@ impl Network {
     ) -> Result<Vec<IpNet>, NetworkError> {
         let peer = Arc::clone(config.name());
         let elsewhere = |(tun, _): &&(String, _)| *tun != config.interface.name;
-        let given = self.configured.get(&peer).filter(elsewhere).map(|(_, given)| Arc::clone(given));
+        let given =
+            self.configured.get(&peer).filter(elsewhere).map(|(_, given)| Arc::clone(given));
         if given.is_some() {
             self.configure(&peer, None).await;
         }

@@ -158,7 +158,9 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         local_id: sa.local_id.to_string(),
         peer_id: sa.peer_id.as_ref().map(ToString::to_string),
         eap_identity: sa.eap_identity.as_ref().map(ToString::to_string),
-        virtual_addresses: given(sa, |given| given.addresses.iter().map(ToString::to_string).collect()),
+        virtual_addresses: given(sa, |given| {
+            given.addresses.iter().map(ToString::to_string).collect()
+        }),
         leased_addresses: sa.leased.iter().map(ToString::to_string).collect(),
         dns_servers: given(sa, |given| given.dns.iter().map(ToString::to_string).collect()),
         dns_domains: given(sa, |given| given.domains.clone()),

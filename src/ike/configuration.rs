@@ -92,9 +92,7 @@ pub(super) fn reply(
     let mut attributes: Vec<_> = addresses
         .iter()
         .map(|address| match address {
-            IpAddr::V4(a) => {
-                attribute(CfgAttributeType::INTERNAL_IP4_ADDRESS, a.octets().to_vec())
-            }
+            IpAddr::V4(a) => attribute(CfgAttributeType::INTERNAL_IP4_ADDRESS, a.octets().to_vec()),
             IpAddr::V6(a) => attribute(CfgAttributeType::INTERNAL_IP6_ADDRESS, v6_address(*a)),
         })
         .collect();

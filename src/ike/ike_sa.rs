@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use tracing::{debug, info};
 
-use super::configuration::Configuration;
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
+use super::configuration::Configuration;
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{

@@ -53,17 +53,17 @@ impl Leases {
     ) -> Option<IpAddr> {
         let fits = |address: &IpAddr| address.is_ipv6() == want.v6 && pool.contains(*address);
         let wish = want.wish.filter(fits);
-        let mine: Vec<_> = self.by_holder.get(&want.holder).into_iter().flatten().copied().collect();
-        let is_idle = |address: &IpAddr| {
-            self.by_address.get(address).is_some_and(|lease| lease.users == 0)
-        };
+        let mine: Vec<_> =
+            self.by_holder.get(&want.holder).into_iter().flatten().copied().collect();
+        let is_idle =
+            |address: &IpAddr| self.by_address.get(address).is_some_and(|lease| lease.users == 0);
         let again = wish
             .filter(|wish| mine.contains(wish) && (is_idle(wish) || may_share(*wish)))
             .or_else(|| wish.filter(|wish| !self.by_address.contains_key(wish)))
             .or_else(|| mine.iter().copied().filter(fits).find(|address| is_idle(address)));
-        let address = again
-            .or_else(|| self.unused(pool, want.v6))
-            .or_else(|| self.idle.iter().map(|(_, address)| *address).find(|address| fits(address)))?;
+        let address = again.or_else(|| self.unused(pool, want.v6)).or_else(|| {
+            self.idle.iter().map(|(_, address)| *address).find(|address| fits(address))
+        })?;
         self.hold(address, want.holder);
         Some(address)
     }
@@ -155,8 +155,7 @@ mod tests {
     use super::*;
 
     fn pool(ranges: &[(&str, &str)]) -> AddressPool {
-        let ranges =
-            ranges.iter().map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
+        let ranges = ranges.iter().map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
         AddressPool { ranges, dns: Vec::new(), domains: Vec::new() }
     }
 
@@ -191,9 +190,18 @@ mod tests {
     fn wish_is_granted_if_nobody_has_it_and_it_is_of_the_pool() {
         let mut leases = Leases::default();
         let pool = pool(&[("10.0.0.1", "10.0.0.9"), ("fd00::1", "fd00::2")]);
-        assert_eq!(take(&mut leases, &pool, want(1, Some("10.0.0.7"))).as_deref(), Some("10.0.0.7"));
-        assert_eq!(take(&mut leases, &pool, want(2, Some("10.0.0.7"))).as_deref(), Some("10.0.0.1"));
-        assert_eq!(take(&mut leases, &pool, want(3, Some("10.9.9.9"))).as_deref(), Some("10.0.0.2"));
+        assert_eq!(
+            take(&mut leases, &pool, want(1, Some("10.0.0.7"))).as_deref(),
+            Some("10.0.0.7")
+        );
+        assert_eq!(
+            take(&mut leases, &pool, want(2, Some("10.0.0.7"))).as_deref(),
+            Some("10.0.0.1")
+        );
+        assert_eq!(
+            take(&mut leases, &pool, want(3, Some("10.9.9.9"))).as_deref(),
+            Some("10.0.0.2")
+        );
         assert_eq!(take(&mut leases, &pool, want(3, Some("fd00::2"))).as_deref(), Some("fd00::2"));
     }
 

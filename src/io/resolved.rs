@@ -60,7 +60,12 @@ fn run(changes: &Receiver<Change>) {
         let done = commands.iter().try_for_each(|args| resolvectl(args));
         match (done, dns) {
             (Ok(()), Some(Dns { servers, domains })) => {
-                tracing::info!(interface, ?servers, ?domains, "DNS servers handed to systemd-resolved");
+                tracing::info!(
+                    interface,
+                    ?servers,
+                    ?domains,
+                    "DNS servers handed to systemd-resolved"
+                );
             }
             (Ok(()), None) => {
                 tracing::info!(interface, "DNS servers taken back from systemd-resolved");
@@ -125,8 +130,11 @@ mod tests {
             servers: vec!["10.1.0.53".parse().unwrap(), "fd01::53".parse().unwrap()],
             domains: vec!["corp.example".to_owned(), "lab.test".to_owned()],
         };
-        let want =
-            ["domain ipsec0 ~corp.example ~lab.test", "dns ipsec0 10.1.0.53 fd01::53", "flush-caches"];
+        let want = [
+            "domain ipsec0 ~corp.example ~lab.test",
+            "dns ipsec0 10.1.0.53 fd01::53",
+            "flush-caches",
+        ];
         assert_eq!(lines(Some(&dns)), want);
         dns.domains.clear();
         assert_eq!(lines(Some(&dns))[0], "domain ipsec0 ~.");

@@ -161,7 +161,10 @@ fn the_examples_in_the_list_of_keys_are_right() {
         }
         holder.extend(line);
         if key.section == "peer" && !["address", "id", "subnets"].contains(&key.name) {
-            table.insert("esp".to_owned(), "start = \"respond\"".parse::<toml::Table>().unwrap().into());
+            table.insert(
+                "esp".to_owned(),
+                "start = \"respond\"".parse::<toml::Table>().unwrap().into(),
+            );
         }
         if key.section == "auth" && !key.name.starts_with("psk") {
             // On its own it is half of something.

@@ -158,11 +158,7 @@ fn the_newest_sa_sends_and_old_ones_go_on_receiving() {
     assert_eq!(b.open(&new), Some(packet.clone()));
     assert_eq!(b.open(&old), Some(packet.clone()), "sent before the rekey, arrived after it");
     let (at_a, at_b) = params(gcm(), true, 0);
-    a.apply(SadUpdate::RemoveOutbound {
-        policy: POLICY,
-        spi: at_a.spi,
-        other_spi: at_a.other_spi,
-    });
+    a.apply(SadUpdate::RemoveOutbound { policy: POLICY, spi: at_a.spi, other_spi: at_a.other_spi });
     b.apply(SadUpdate::RemoveInbound(at_b.spi));
     let newer = a.seal(&packet);
     assert_eq!(b.open(&newer), Some(packet));

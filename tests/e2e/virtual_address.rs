@@ -173,7 +173,13 @@ fn hosts_on_the_road_share_one_file() {
     let gateway = lab.a.outside(false);
     let subnet = lab.a.subnet(1, false);
     // One is gateway B, the other the router between.
-    let joe = client_file(&lab.b.dir.join("ipsecd"), "joe.example.net", gateway, "a.example.net", &subnet);
+    let joe = client_file(
+        &lab.b.dir.join("ipsecd"),
+        "joe.example.net",
+        gateway,
+        "a.example.net",
+        &subnet,
+    );
     let joe = Ipsecd::start_for_file(&lab.b, joe);
     let ann_dir = lab.dir().join("ann");
     let ann = client_file(&ann_dir, "ann.example.net", gateway, "a.example.net", &subnet);

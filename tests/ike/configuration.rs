@@ -284,7 +284,8 @@ fn without_an_address_the_ike_sa_is_deleted() {
         assert!(matches!(delete.as_slice(), [Payload::Delete(_)]), "{delete:?}");
         assert!(stage.sad.is_empty());
         let reason = CloseReason::NoAddress { refused };
-        let is_told = |event: &Event| matches!(event, Event::IkeSaClosed { reason: r, .. } if *r == reason);
+        let is_told =
+            |event: &Event| matches!(event, Event::IkeSaClosed { reason: r, .. } if *r == reason);
         assert!(stage.events.iter().any(is_told), "{:?}", stage.events);
     }
 }
