@@ -256,7 +256,13 @@ impl IkeSa {
             .find(|child| wanted.as_ref().is_some_and(|wanted| *wanted == child.name))
             .or_else(|| peer.children.iter().find(|child| child.start == StartPolicy::Now))
             .or(peer.children.first());
-        let offer = first.map(|policy| {
+        // RFC 7296 §2.19: an address is asked for beside the SA payload.
+        let childless = peer.ike.childless && init.may_be_childless && peer.request.is_none();
+        if let Some(first) = first.filter(|_| childless) {
+            // Begins once the IKE SA is there.
+            self.queue(Task::CreateChild(Arc::clone(&first.name)));
+        }
+        let offer = first.filter(|_| !childless).map(|policy| {
             let flow = self.take_wanted(&policy.name);
             Offer::new(ctx, self, Arc::new(policy.clone()), flow)
         });
