@@ -256,7 +256,12 @@ impl IkeSa {
             .find(|child| wanted.as_ref().is_some_and(|wanted| *wanted == child.name))
             .or_else(|| peer.children.iter().find(|child| child.start == StartPolicy::Now))
             .or(peer.children.first());
-        let offer = first.map(|policy| {
+        let childless = peer.ike.childless && init.may_be_childless;
+        if let Some(first) = first.filter(|_| childless) {
+            // Begins once the IKE SA is there.
+            self.queue(Task::CreateChild(Arc::clone(&first.name)));
+        }
+        let offer = first.filter(|_| !childless).map(|policy| {
             let flow = self.take_wanted(&policy.name);
             Offer::new(ctx, self, Arc::new(policy.clone()), flow)
         });
