@@ -113,6 +113,8 @@ impl IkeSa {
             peer_identity: None,
             eap_identity: None,
             ppk: false,
+            leased: Vec::new(),
+            configuration: None,
         }
     }
 
