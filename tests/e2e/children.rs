@@ -127,9 +127,7 @@ fn strongswan_makes_several_child_sas_with_us_in_both_roles() {
                 process::run(&mut charon.swanctl(&args));
             }
         }
-        wait::until("two CHILD_SAs", Duration::from_secs(5), || {
-            (children(&a).len() == 2).then_some(())
-        });
+        wait::until("two CHILD_SAs", wait::PATIENCE, || (children(&a).len() == 2).then_some(()));
         pings_both_networks(&lab);
         a.rekey(false);
         pings_both_networks(&lab);

@@ -152,8 +152,8 @@ impl Far for OpenIked {
         true
     }
 
-    fn begins_several(&self) -> bool {
-        false
+    fn lacks_sas_in_rekeys(&self) -> bool {
+        true
     }
 
     fn lacks(&self) -> &'static [(&'static str, &'static str)] {
@@ -163,6 +163,7 @@ impl Far for OpenIked {
             ("a_child_sa_deleted_by_the_peer_goes", "it has no command for it"),
             ("our_death_is_noticed_and_met_again", "it begins anew only after minutes"),
             ("a_cookie_is_returned", "it never asks for one"),
+            ("several_child_sas", "it answers with all of its networks where one is asked for"),
         ]
     }
 
@@ -200,7 +201,6 @@ fn iked_conf(tunnel: &Tunnel) -> String {
     let life = tunnel
         .their_ike_life
         .map_or_else(String::new, |life| format!("ikelifetime {}", life.as_secs()));
-    // One connection, whose CHILD_SAs we may narrow to one pair of networks each.
     let mut flows = Vec::new();
     if tunnel.transport {
         let [source, target] = tunnel.flows(End::Peer)[0];
