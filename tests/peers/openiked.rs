@@ -162,13 +162,18 @@ impl Far for OpenIked {
             ("extended_sequence_numbers", "Linux's PF_KEY has none"),
             ("a_child_sa_deleted_by_the_peer_goes", "it has no command for it"),
             ("our_death_is_noticed_and_met_again", "it begins anew only after minutes"),
+            ("ah_in_tunnel_mode", "it offers encryption with AH, so that it cannot begin"),
+            ("ah_in_transport_mode", "it offers encryption with AH, so that it cannot begin"),
             ("a_cookie_is_returned", "it never asks for one"),
             ("several_child_sas", "it answers with all of its networks where one is asked for"),
         ]
     }
 
     fn more(&self) -> &'static [(&'static str, Case)] {
-        &[("an_ike_sa_is_rekeyed_by_its_lifetime", an_ike_sa_is_rekeyed_by_its_lifetime)]
+        &[
+            ("an_ike_sa_is_rekeyed_by_its_lifetime", an_ike_sa_is_rekeyed_by_its_lifetime),
+            ("ah_that_ipsecd_begins", ah_that_ipsecd_begins),
+        ]
     }
 
     fn log(&self, guest: &Guest<'_>) -> String {
@@ -239,7 +244,7 @@ fn words(proposal: &str, ike: bool) -> String {
     proposal.split('-').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// By its own lifetime, and by ours in between.
+/// Twice.
 fn an_ike_sa_is_rekeyed_by_its_lifetime(stage: &Stage<'_>) {
     let their_ike_life = Some(Duration::from_secs(5));
     let session = stage.meet(&Tunnel { their_ike_life, ..Tunnel::default() });
@@ -251,4 +256,16 @@ fn an_ike_sa_is_rekeyed_by_its_lifetime(stage: &Stage<'_>) {
         session.carry();
     }
     session.end();
+}
+
+/// In both modes, and rekeyed by ipsecd.
+fn ah_that_ipsecd_begins(stage: &Stage<'_>) {
+    for transport in [false, true] {
+        let session = stage.meet(&Tunnel { ah: true, transport, ..Tunnel::default() });
+        let old = session.ipsecd.child()["spi_inbound"].clone();
+        session.ipsecd.rekey(false);
+        assert_ne!(session.ipsecd.child()["spi_inbound"], old);
+        session.carry();
+        session.end();
+    }
 }
