@@ -45,7 +45,7 @@ use crate::io::lock::NamespaceLock;
 use crate::io::privs::{self, PrivsError};
 use crate::io::resolve;
 use crate::io::route::Netlink;
-use crate::io::sys::Received;
+use crate::io::sys::{self, Received};
 use crate::io::tun::Offload;
 use crate::io::udp::{self, Socket};
 use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
@@ -58,6 +58,11 @@ const LONGEST_UP: Duration = Duration::from_secs(24 * 60 * 60);
 const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the path MTUs are read again: the kernel forgets what ICMP said after ten minutes.
 const MTU_INTERVAL: Duration = Duration::from_secs(30);
+/// From this many half-open IKE SAs on, what they took is given back to the system when they are gone.
+const CROWD: usize = 64;
+/// How often that is tried, and how often after the last is gone: a closed IKE SA stays for a little.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
+const GIVE_BACK_TIMES: u32 = 2;
 /// IKE messages from port 500 that wait for the driver.
 const IKE_QUEUE: usize = 256;
 /// Longest IKE message from port 500; a longer one is none (see `ike`).
@@ -199,6 +204,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             started: now,
             mtu_check: now + MTU_INTERVAL,
             counter_check: now + MTU_INTERVAL,
+            give_back: None,
             ending: false,
             had_peer: false,
             news: true,
@@ -278,6 +284,8 @@ pub(super) struct Driver {
     started: Instant,
     mtu_check: Instant,
     counter_check: Instant,
+    /// When memory is to be given back, and how often still.
+    give_back: Option<(Instant, u32)>,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
@@ -404,9 +412,25 @@ impl Driver {
         if self.counter_check <= now {
             self.extend_counters(now);
         }
+        self.give_memory_back(now);
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
             self.read_path_mtus(None).await;
+        }
+    }
+
+    /// A flood of strangers leaves holes all over the heap, which the allocator would keep.
+    fn give_memory_back(&mut self, now: Instant) {
+        if self.endpoint.half_open() >= CROWD {
+            let (at, _) = self.give_back.unwrap_or((now + GIVE_BACK_INTERVAL, 0));
+            self.give_back = Some((at, GIVE_BACK_TIMES));
+        }
+        if let Some((at, times)) = self.give_back
+            && at <= now
+        {
+            sys::give_memory_back();
+            let next = (now + GIVE_BACK_INTERVAL, times.saturating_sub(1));
+            self.give_back = (self.endpoint.half_open() > 0 || next.1 > 0).then_some(next);
         }
     }
 
@@ -428,7 +452,14 @@ impl Driver {
         let rekeys = self.rekeys.iter().map(|job| job.deadline);
         let counted = self.peers.values().any(|entry| entry.installed.is_some());
         let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
-        peers.chain(ups).chain(rekeys).chain(checks).min().unwrap_or(self.mtu_check)
+        let give_back = self.give_back.map(|(at, _)| at);
+        peers
+            .chain(ups)
+            .chain(rekeys)
+            .chain(checks)
+            .chain(give_back)
+            .min()
+            .unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {

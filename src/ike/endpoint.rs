@@ -438,7 +438,6 @@ impl Endpoint {
     }
 
     /// How many IKE SAs there are as responder whose initiator is not authenticated.
-    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn half_open(&self) -> usize {
         self.door.half_open.len()
