@@ -23,6 +23,7 @@ mod modes;
 mod mutate;
 mod nat;
 mod puzzle;
+mod reauth;
 mod refused;
 mod rekey;
 mod review;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
@@ -238,18 +237,19 @@ impl IkeSa {
         };
         let mut payloads = vec![Payload::IdI(id)];
         payloads.extend(certs);
-        let initial_contact = !ctx
-            .others
-            .values()
-            .any(|other| other.is_established() && other.peer_name() == peer.name);
+        let initial_contact = self.is_initial_contact(ctx, &peer);
         if initial_contact {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.extend(auth);
-        // What a packet asked for, or else what is to be up from the start.
-        let wanted = self.wanted.first().map(|wanted| Arc::clone(&wanted.child));
+        // What a packet asked for, or there was before, or else what is to be up from the start.
+        let wanted = self
+            .wanted
+            .first()
+            .map(|wanted| Arc::clone(&wanted.child))
+            .or_else(|| self.reauth.as_ref()?.children.first().cloned());
         let first = peer
             .children
             .iter()
@@ -357,11 +357,14 @@ impl IkeSa {
         if initial_contact {
             self.forget_replaced(ctx);
         }
+        self.note_authentication(ctx, &peer);
+        self.heed_auth_lifetime(ctx, &parts);
         self.establish(ctx, None);
         if let Some(offer) = offer {
             self.conclude_auth_child(ctx, offer, &init, &parts);
         }
         self.queue_missing_children();
+        self.go_on_with_reauth();
     }
 
     /// The initiator could not authenticate the responder, which believes to have an SA: it is told (RFC 7296 §2.21.2).
@@ -468,14 +471,17 @@ impl IkeSa {
     ) {
         self.how = crate::ike::window::Retransmission::of(&peer.ike);
         self.peer_identity = Some(who);
-        let began = self.created;
-        self.state = State::Established;
-        if parts.notify(NotifyType::INITIAL_CONTACT).is_some() {
-            self.forget_older(ctx, began);
+        if !self.may_have_another(ctx, peer, parts) {
+            warn!(peer = %peer.name, remote = %self.path.remote, "the peer has an IKE_SA from another address, which is kept");
+            self.fail_auth(ctx, header, CloseReason::NotUnique);
+            return;
         }
+        self.state = State::Established;
+        self.note_authentication(ctx, peer);
         self.establish(ctx, None);
 
         let mut answer = proof;
+        answer.extend(Self::auth_lifetime(peer));
         if parts.sa.is_some() {
             match self.answer_child(
                 ctx,
@@ -542,69 +548,6 @@ impl IkeSa {
             });
         }
         self.resolve_crossing(ctx);
-    }
-
-    /// RFC 7296 §2.4: INITIAL_CONTACT says that the peer has no other IKE SA with us, so those from before are dead. One that was
-    /// established while this one was being made has crossed it, and lives.
-    fn forget_older(&self, ctx: &mut Ctx<'_>, began: Instant) {
-        let mine = self.peer_identity.clone();
-        let local = self.peer.as_ref().map(|peer| peer.local_id.clone());
-        let old: Vec<_> = ctx
-            .others
-            .iter()
-            .filter(|(_, other)| {
-                other.peer_identity == mine
-                    // Whoever comes by EAP may say to be anybody in IDi.
-                    && other.eap_identity == self.eap_identity
-                    && other.peer.as_ref().map(|peer| &peer.local_id) == local.as_ref()
-                    && other.established.is_some_and(|at| at < began)
-                    // A DELETE under way goes on: should the peer have that one all the same, it has to learn of it.
-                    && !matches!(other.state, State::Deleting)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in old {
-            if let Some(mut other) = ctx.others.remove(&id) {
-                other.close(ctx, CloseReason::Replaced);
-                ctx.put(other);
-            }
-        }
-    }
-
-    /// The peer knows by our INITIAL_CONTACT that there is no other IKE SA, and forgets those that it was still about to delete.
-    fn forget_replaced(&self, ctx: &mut Ctx<'_>) {
-        let name = self.peer_name();
-        let waiting =
-            |other: &&Self| matches!(other.state, State::Replaced) && other.peer_name() == name;
-        let ids: Vec<_> = ctx.others.values().filter(waiting).map(|other| other.id).collect();
-        for id in ids {
-            if let Some(mut other) = ctx.others.remove(&id) {
-                other.close(ctx, CloseReason::Replaced);
-                ctx.put(other);
-            }
-        }
-    }
-
-    /// Both ends began at once, and now there are two IKE SAs: the one with the lower initiator's SPI is deleted by its initiator.
-    /// The initiator may be the same of both by now, for a rekey changes it.
-    fn resolve_crossing(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(name) = self.peer.as_ref().map(|peer| Arc::clone(&peer.name)) else { return };
-        let other = ctx.others.values_mut().find(|other| {
-            other.is_established()
-                && !other.is_candidate()
-                && other.peer.as_ref().is_some_and(|peer| peer.name == name)
-        });
-        let Some(other) = other else { return };
-        ctx.touched.push(other.id);
-        let redundant = if other.spi_i < self.spi_i { other } else { self };
-        if redundant.initiator
-            && redundant.tasks.iter().all(|waiting| waiting.task != Task::DeleteIke)
-        {
-            redundant.tasks.push_back(crate::ike::ike_sa::Waiting {
-                task: Task::DeleteIke,
-                not_before: Some(ctx.now + limits::REDUNDANT_AFTER),
-            });
-        }
     }
 
     /// Queues the CHILD_SAs that the configuration wants from the start and that are not there.
