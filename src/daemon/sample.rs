@@ -59,6 +59,8 @@ pub(super) fn site_b() -> Peer {
             retransmit_tries: 5,
             fragmentation: FragmentPolicy::default(),
         },
+        request: None,
+        pool: None,
         children: vec![ChildPolicy {
             name: "lan".into(),
             policy: PolicyId(1),
@@ -137,6 +139,8 @@ pub(super) fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> S
         local_id: Identity::Fqdn("a".into()),
         peer_id: None,
         eap_identity: None,
+        leased: Vec::new(),
+        configuration: None,
         path,
         nat_local: false,
         nat_peer: false,

@@ -4,6 +4,7 @@
 
 pub mod cert;
 mod child_sa;
+pub mod configuration;
 mod cookie;
 pub mod eap;
 mod endpoint;
@@ -15,6 +16,7 @@ mod half_open;
 mod identity;
 mod ike_sa;
 pub mod keymat;
+mod lease;
 mod limits;
 mod narrow;
 mod natd;
@@ -28,6 +30,7 @@ mod timers;
 mod window;
 
 pub use cert::CertFault;
+pub use configuration::Configuration;
 pub use eap::{EapFault, UserName};
 pub use endpoint::{Endpoint, EndpointConfig, Env, WallClock};
 pub use event::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
-use super::create_child;
+use super::create_child::{self, Refusal};
 use super::eap::{Asking, Serving};
 use super::offer::Offer;
 use super::sa_init::InitDone;
@@ -256,7 +256,8 @@ impl IkeSa {
             .find(|child| wanted.as_ref().is_some_and(|wanted| *wanted == child.name))
             .or_else(|| peer.children.iter().find(|child| child.start == StartPolicy::Now))
             .or(peer.children.first());
-        let childless = peer.ike.childless && init.may_be_childless;
+        // RFC 7296 §2.19: an address is asked for beside the SA payload.
+        let childless = peer.ike.childless && init.may_be_childless && peer.request.is_none();
         if let Some(first) = first.filter(|_| childless) {
             // Begins once the IKE SA is there.
             self.queue(Task::CreateChild(Arc::clone(&first.name)));
@@ -273,6 +274,8 @@ impl IkeSa {
             }
         };
         if let Some(offer) = &offer {
+            // RFC 7296 §2.19: before the SA payload.
+            payloads.extend(Self::configuration_request(ctx, &peer));
             payloads.extend(offer.payloads_for_auth());
         }
         ctx.events
@@ -347,6 +350,12 @@ impl IkeSa {
                     self.reject(ctx, reason);
                 }
             }
+            return;
+        }
+        if let Err(reason) = self.take_configuration(ctx, &peer, &parts) {
+            // RFC 7296 §3.15.4: what the responder has made is of no use.
+            sent.forget_offer(ctx);
+            self.terminate(ctx, reason);
             return;
         }
         let AuthSent { init, offer, initial_contact, .. } = *sent;
@@ -478,16 +487,23 @@ impl IkeSa {
         }
         self.state = State::Established;
         self.note_authentication(ctx, peer);
+        let configured = match self.answer_configuration(ctx, parts.cp) {
+            // RFC 7296 §2.19: not fatal to the IKE SA.
+            Err(_) if parts.sa.is_none() => Ok(None),
+            other => other.map_err(Refusal::new),
+        };
         self.establish(ctx, None);
+        self.take_over_attempts(ctx, peer);
 
         let mut answer = proof;
         answer.extend(Self::auth_lifetime(peer));
         if parts.sa.is_some() {
-            match self.answer_child(
-                ctx,
-                parts,
-                &create_child::Nonces { i: &init.nonce_i, r: &init.nonce_r },
-            ) {
+            let child = configured.and_then(|reply| {
+                answer.extend(reply);
+                let nonces = create_child::Nonces { i: &init.nonce_i, r: &init.nonce_r };
+                self.answer_child(ctx, parts, &nonces)
+            });
+            match child {
                 Ok(child) => answer.extend(self.install_answered(ctx, child, false)),
                 Err(refusal) => {
                     // RFC 7296 §1.2: the IKE SA stands, the CHILD_SA does not.
@@ -548,6 +564,24 @@ impl IkeSa {
             });
         }
         self.resolve_crossing(ctx);
+    }
+
+    /// The peer was faster: what we began with it and have not shown who we are in is not needed any more. What packets asked
+    /// for there is asked for here.
+    fn take_over_attempts(&mut self, ctx: &mut Ctx<'_>, peer: &Arc<Peer>) {
+        let begun = |other: &&Self| {
+            matches!(other.state, State::InitSent(_) | State::IntermediateSent(_))
+                && other.peer.as_ref().is_some_and(|of| Arc::ptr_eq(of, peer))
+        };
+        let ids: Vec<_> = ctx.others.values().filter(begun).map(|other| other.id).collect();
+        for id in ids {
+            if let Some(mut other) = ctx.others.remove(&id) {
+                let wanted = core::mem::take(&mut other.wanted);
+                other.close(ctx, CloseReason::Replaced);
+                ctx.put(other);
+                wanted.into_iter().for_each(|wanted| self.acquire(wanted));
+            }
+        }
     }
 
     /// Queues the CHILD_SAs that the configuration wants from the start and that are not there.
