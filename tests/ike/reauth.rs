@@ -385,7 +385,7 @@ fn one_identity_has_no_more_than_so_many_ike_sas() {
 fn peer_that_asks_for_too_much_work_with_keys_is_put_off() {
     let mut stage = Stage::established_responder(1).unwrap();
     // A key exchange by MODP-8192 with each, a quarter of a second on a slow core: four at once, then one in five seconds.
-    let mut ask = |stage: &mut Stage| {
+    let ask = |stage: &mut Stage| {
         let _ = stage.puppet.fresh_esp_spi();
         let mut payloads = stage.puppet.child_offer();
         payloads.push(stage.puppet.fresh_nonce());
