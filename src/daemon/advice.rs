@@ -139,6 +139,13 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
             Code::Peer,
             format!("the IKE_SA with {name} reached its lifetime before it was rekeyed"),
         ),
+        CloseReason::NotUnique => (
+            Code::Peer,
+            format!(
+                "{name} has an IKE_SA with us from another address already, and [ike] unique = \"keep\" keeps that: end it, or \
+                 set unique = \"replace\""
+            ),
+        ),
         CloseReason::Replaced => {
             (Code::Peer, format!("{name} began a new IKE_SA in place of this one"))
         }
@@ -236,6 +243,7 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
         CloseReason::DeletedByPeer
         | CloseReason::Lifetime
         | CloseReason::Limit(_)
+        | CloseReason::NotUnique
         | CloseReason::Operator
         | CloseReason::Replaced
         | CloseReason::Unreachable { .. } => false,
@@ -385,6 +393,7 @@ mod tests {
             CloseReason::Operator,
             CloseReason::Lifetime,
             CloseReason::Replaced,
+            CloseReason::NotUnique,
             CloseReason::PeerNotify(NotifyType::INVALID_SYNTAX),
             CloseReason::PeerMisbehaved("a rule"),
             CloseReason::Limit("too many"),

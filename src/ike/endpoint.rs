@@ -310,6 +310,7 @@ impl Endpoint {
     ) -> Result<(), CommandError> {
         let peer = self.known(name)?;
         let mut connecting = false;
+        let mut stale = Vec::new();
         for sa in self.sas.values_mut().filter(|sa| sa.peer_name() == *name) {
             match &mut sa.state {
                 State::InitSent(_) | State::IntermediateSent(_) => connecting = true,
@@ -320,13 +321,17 @@ impl Endpoint {
                     sent.unwanted = false;
                     connecting = true;
                 }
-                State::AuthSent(_) => {}
+                State::AuthSent(_) => stale.push(sa.id),
                 State::InitAnswered(_)
                 | State::Established
                 | State::Replaced
                 | State::Deleting
                 | State::Closed(_) => {}
             }
+        }
+        // Should its IKE_AUTH arrive after that of the new one, the responder would take the old one for the newer.
+        for id in stale {
+            self.with(now, id, |sa, ctx| sa.requests.hush(ctx.now + limits::STALE_AUTH));
         }
         if connecting {
             return Ok(());

@@ -157,6 +157,15 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+    /// The peer did not let an SA be replaced. It stays, and its rekey is tried again.
+    RekeyRefused {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// The child policy's name; `None`: the IKE SA.
+        child: Option<Arc<str>>,
+        /// Why.
+        reason: CloseReason,
+    },
     /// The keys of an IKE SA were derived; nobody is authenticated yet. Only if
     /// [`EndpointConfig::export_keys`](super::EndpointConfig::export_keys) asks for it.
     IkeKeys {
@@ -284,6 +293,9 @@ pub enum CloseReason {
     /// Its lifetime is over.
     #[error("lifetime ended")]
     Lifetime,
+    /// It has an IKE SA with us from another address, which is kept (`unique`).
+    #[error("the peer has an IKE_SA from another address, which is kept")]
+    NotUnique,
     /// Replaced: the same peer established another (INITIAL_CONTACT, or uniqueness).
     #[error("replaced by a newer IKE_SA of the same peer")]
     Replaced,
@@ -313,6 +325,8 @@ pub enum TimerKind {
     Rekey,
     /// An IKE SA or CHILD_SA ends.
     Expire,
+    /// Both sides authenticate each other anew.
+    Reauthenticate,
     /// A task that met TEMPORARY_FAILURE tries again (RFC 7296 §2.25).
     Retry,
     /// What a rekeyed or deleted SA leaves behind is dropped.

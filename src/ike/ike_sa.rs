@@ -14,8 +14,8 @@ use super::configuration::Configuration;
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{
-    auth, create_child, eap, followup, informational::is_delete_of_ike, intermediate, rekey,
-    sa_init,
+    auth, create_child, eap, followup, informational::is_delete_of_ike, intermediate, reauth,
+    rekey, sa_init,
 };
 use super::frag::{Fragmentation, Whole};
 use super::keymat::IkeKeys;
@@ -23,6 +23,7 @@ use super::lease::Leases;
 use super::limits;
 use super::natd::Nat;
 use super::protect::{Content, OpenError, Protector};
+use super::rate::{Bucket, cost_of};
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
@@ -32,7 +33,7 @@ use crate::ipsec::{Encap, Flow, Path, Protocol, SadUpdate, Spi};
 use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
+use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, PayloadType};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// An IKE SA's number in this endpoint: the SPI that we chose.
@@ -170,6 +171,8 @@ pub(super) enum Task {
     Disown(Protocol, Spi),
     /// Deletes the IKE SA.
     DeleteIke,
+    /// Deletes the IKE SAs that this one was made in place of, by authenticating anew.
+    Supersede,
     /// Asks whether the peer lives.
     Liveness,
 }
@@ -226,6 +229,11 @@ pub(super) struct IkeSa {
     /// Series of ours that the peer forgot, one after another.
     pub(super) series_failures: u32,
     pub(super) created: Instant,
+    pub(super) authentication: reauth::Authentication,
+    /// Until what it was made in place of is deleted.
+    pub(super) reauth: Option<reauth::Reauth>,
+    /// Work with keys that the peer has had us do.
+    pub(super) key_work: Bucket,
     pub(super) established: Option<Instant>,
     pub(super) rekey_at: Option<Instant>,
     pub(super) expire_at: Option<Instant>,
@@ -720,11 +728,14 @@ impl IkeSa {
         since + limits::PUT_OFF_TIME <= now
     }
 
-    /// Whether there is another established IKE SA with the same peer.
-    fn has_twin(&self, ctx: &Ctx<'_>) -> bool {
-        ctx.others.values().any(|other| {
-            other.is_established() && !other.is_candidate() && other.peer_name() == self.peer_name()
-        })
+    /// Whether the peer may have us do this work with keys, of so many microseconds, now.
+    pub(super) fn may_work(&mut self, now: Instant, group: KeId) -> bool {
+        let cost = cost_of(group).min(limits::KEY_WORK_OF_PEER.burst);
+        let may = self.key_work.take(now, limits::KEY_WORK_OF_PEER, cost);
+        if !may {
+            debug!(peer = %self.peer_name(), %group, "the peer asks for too much work with keys");
+        }
+        may
     }
 
     /// Begins the next task if none is under way.
@@ -744,8 +755,9 @@ impl IkeSa {
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
                 Task::Disown(protocol, spi) => self.begin_disown(ctx, protocol, spi),
                 // The other one may have ended meanwhile.
-                Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
+                Task::DeleteIke if self.has_twin(ctx) => self.retire(ctx),
                 Task::DeleteIke => {}
+                Task::Supersede => self.supersede(ctx),
                 Task::Liveness => {
                     self.active = Some(Active::Liveness(ctx.now));
                     self.request(ctx, ExchangeType::INFORMATIONAL, &[]);

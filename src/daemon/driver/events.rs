@@ -101,9 +101,6 @@ impl Driver {
                 );
                 let suite = status.suite.map(|suite| suite.to_string()).unwrap_or_default();
                 self.show(&peer, UpPhase::IkeAuth, &format!("IKE_SA established, {suite}"));
-                if rekeyed_from.is_some() {
-                    self.count_rekey(&peer, true);
-                }
             }
             Event::IkeSaClosed { peer, reason } => {
                 tracing::debug!(%peer, %reason, "IKE_SA closed");
@@ -145,9 +142,6 @@ impl Driver {
                     child.spi_outbound,
                 );
                 self.show(&peer, UpPhase::ChildSa, &detail);
-                if rekeyed {
-                    self.count_rekey(&peer, false);
-                }
             }
             Event::ChildSaClosed { peer, child, spi, by_peer } => {
                 tracing::debug!(%peer, %child, %spi, by_peer, "CHILD_SA closed");
@@ -168,6 +162,13 @@ impl Driver {
                 if fatal {
                     self.fail_up(&peer, &failure);
                 }
+            }
+            Event::RekeyRefused { peer, child, reason } => {
+                let child = child.as_deref();
+                tracing::warn!(%peer, child, %reason, "rekey refused");
+                let Some(entry) = self.peers.get(&peer) else { return };
+                let Some((failure, _)) = judge(entry, &reason) else { return };
+                self.fail_rekey(&peer, child, &failure);
             }
             Event::IkeKeys { spi_i, spi_r, suite, keys } => {
                 if let Some(keylog) = &self.keylog {

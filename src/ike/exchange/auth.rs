@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
@@ -308,18 +307,19 @@ impl IkeSa {
         };
         let mut payloads = vec![Payload::IdI(id)];
         payloads.extend(certs);
-        let initial_contact = !ctx
-            .others
-            .values()
-            .any(|other| other.is_established() && other.peer_name() == peer.name);
+        let initial_contact = self.is_initial_contact(ctx, &peer);
         if initial_contact {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.extend(auth);
-        // What a packet asked for, or else what is to be up from the start.
-        let wanted = self.wanted.first().map(|wanted| Arc::clone(&wanted.child));
+        // What a packet asked for, or there was before, or else what is to be up from the start.
+        let wanted = self
+            .wanted
+            .first()
+            .map(|wanted| Arc::clone(&wanted.child))
+            .or_else(|| self.reauth.as_ref()?.children.first().cloned());
         let first = peer
             .children
             .iter()
@@ -443,11 +443,14 @@ impl IkeSa {
             self.forget_replaced(ctx);
         }
         self.conclude_ppk(&init, &peer);
+        self.note_authentication(ctx, &peer);
+        self.heed_auth_lifetime(ctx, &parts);
         self.establish(ctx, None);
         if let Some(offer) = offer {
             self.conclude_auth_child(ctx, offer, &init, &parts);
         }
         self.queue_missing_children();
+        self.go_on_with_reauth();
     }
 
     /// The initiator could not authenticate the responder, which believes to have an SA: it is told (RFC 7296 §2.21.2).
@@ -562,11 +565,13 @@ impl IkeSa {
     ) {
         self.how = crate::ike::window::Retransmission::of(&peer.ike);
         self.peer_identity = Some(who);
-        let began = self.created;
-        self.state = State::Established;
-        if parts.notify(NotifyType::INITIAL_CONTACT).is_some() {
-            self.forget_older(ctx, began);
+        if !self.may_have_another(ctx, peer, parts) {
+            warn!(peer = %peer.name, remote = %self.path.remote, "the peer has an IKE_SA from another address, which is kept");
+            self.fail_auth(ctx, header, CloseReason::NotUnique);
+            return;
         }
+        self.state = State::Established;
+        self.note_authentication(ctx, peer);
         self.conclude_ppk(init, peer);
         let configured = match self.answer_configuration(ctx, parts.cp) {
             // RFC 7296 §2.19: not fatal to the IKE SA.
@@ -577,6 +582,7 @@ impl IkeSa {
         self.take_over_attempts(ctx, peer);
 
         let mut answer = proof;
+        answer.extend(Self::auth_lifetime(peer));
         if parts.sa.is_some() {
             let child = configured.and_then(|reply| {
                 answer.extend(reply);
@@ -646,47 +652,6 @@ impl IkeSa {
         self.resolve_crossing(ctx);
     }
 
-    /// RFC 7296 §2.4: INITIAL_CONTACT says that the peer has no other IKE SA with us, so those from before are dead. One that was
-    /// established while this one was being made has crossed it, and lives.
-    fn forget_older(&self, ctx: &mut Ctx<'_>, began: Instant) {
-        let mine = self.peer_identity.clone();
-        let local = self.peer.as_ref().map(|peer| peer.local_id.clone());
-        let old: Vec<_> = ctx
-            .others
-            .iter()
-            .filter(|(_, other)| {
-                other.peer_identity == mine
-                    // Whoever comes by EAP may say to be anybody in IDi.
-                    && other.eap_identity == self.eap_identity
-                    && other.peer.as_ref().map(|peer| &peer.local_id) == local.as_ref()
-                    && other.established.is_some_and(|at| at < began)
-                    // A DELETE under way goes on: should the peer have that one all the same, it has to learn of it.
-                    && !matches!(other.state, State::Deleting)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in old {
-            if let Some(mut other) = ctx.others.remove(&id) {
-                other.close(ctx, CloseReason::Replaced);
-                ctx.put(other);
-            }
-        }
-    }
-
-    /// The peer knows by our INITIAL_CONTACT that there is no other IKE SA, and forgets those that it was still about to delete.
-    fn forget_replaced(&self, ctx: &mut Ctx<'_>) {
-        let name = self.peer_name();
-        let waiting =
-            |other: &&Self| matches!(other.state, State::Replaced) && other.peer_name() == name;
-        let ids: Vec<_> = ctx.others.values().filter(waiting).map(|other| other.id).collect();
-        for id in ids {
-            if let Some(mut other) = ctx.others.remove(&id) {
-                other.close(ctx, CloseReason::Replaced);
-                ctx.put(other);
-            }
-        }
-    }
-
     /// The peer was faster: what we began with it and have not shown who we are in is not needed any more. What packets asked
     /// for there is asked for here.
     fn take_over_attempts(&mut self, ctx: &mut Ctx<'_>, peer: &Arc<Peer>) {
@@ -702,28 +667,6 @@ impl IkeSa {
                 ctx.put(other);
                 wanted.into_iter().for_each(|wanted| self.acquire(wanted));
             }
-        }
-    }
-
-    /// Both ends began at once, and now there are two IKE SAs: the one with the lower initiator's SPI is deleted by its initiator.
-    /// The initiator may be the same of both by now, for a rekey changes it.
-    fn resolve_crossing(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(name) = self.peer.as_ref().map(|peer| Arc::clone(&peer.name)) else { return };
-        let other = ctx.others.values_mut().find(|other| {
-            other.is_established()
-                && !other.is_candidate()
-                && other.peer.as_ref().is_some_and(|peer| peer.name == name)
-        });
-        let Some(other) = other else { return };
-        ctx.touched.push(other.id);
-        let redundant = if other.spi_i < self.spi_i { other } else { self };
-        if redundant.initiator
-            && redundant.tasks.iter().all(|waiting| waiting.task != Task::DeleteIke)
-        {
-            redundant.tasks.push_back(crate::ike::ike_sa::Waiting {
-                task: Task::DeleteIke,
-                not_before: Some(ctx.now + limits::REDUNDANT_AFTER),
-            });
         }
     }
 

@@ -317,6 +317,10 @@ impl IkeSa {
         mut pending: Pending,
         parts: &Parts<'_>,
     ) -> Vec<Payload> {
+        if parts.ke.is_some_and(|ke| !self.may_work(ctx.now, ke.group)) {
+            forget(ctx, &pending);
+            return vec![notify(NotifyType::TEMPORARY_FAILURE, &[])];
+        }
         let method = pending.remaining.pop_front();
         let response = parts
             .ke

@@ -32,6 +32,8 @@ impl IkeSa {
             self.close(ctx, CloseReason::AuthenticationRefused);
         } else if deletes_ike {
             self.deleted_by_peer(ctx);
+        } else if parts.notify(NotifyType::AUTH_LIFETIME).is_some() {
+            self.heed_auth_lifetime(ctx, &parts);
         } else if let Some(error) = parts.error() {
             // RFC 7296 §3.10.1: in a request, errors that mean nothing to us are ignored.
             match error.notify_type {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::ppk::{self, PpkUse};
+use super::reauth::Authentication;
 use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::{self, KeyPair};
 use crate::ike::cert;
@@ -18,6 +19,7 @@ use crate::ike::limits;
 use crate::ike::natd::{self, Nat, PORT_NATT};
 use crate::ike::proposal::{self, Made};
 use crate::ike::puzzle::{Puzzle, Solver};
+use crate::ike::rate::Bucket;
 use crate::ike::rules;
 use crate::ike::window::{Requests, Responses, Retransmission};
 use crate::ipsec::pad::{EncapPolicy, Fragments, Peer};
@@ -103,6 +105,9 @@ impl IkeSa {
             pending: Vec::new(),
             series_failures: 0,
             created: ctx.now,
+            authentication: Authentication::begun(ctx.now),
+            reauth: None,
+            key_work: Bucket::default(),
             established: None,
             rekey_at: None,
             expire_at: None,
@@ -138,6 +143,9 @@ impl IkeSa {
         sa.fragmentation = self.fragmentation.successor();
         sa.session = Some(session);
         sa.keepalive_at = self.keepalive_at;
+        sa.authentication = self.authentication.clone();
+        sa.reauth.clone_from(&self.reauth);
+        sa.key_work = self.key_work;
         sa
     }
 
