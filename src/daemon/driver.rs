@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::jobs;
@@ -58,6 +58,8 @@ const LONGEST_UP: Duration = Duration::from_secs(24 * 60 * 60);
 const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the path MTUs are read again: the kernel forgets what ICMP said after ten minutes.
 const MTU_INTERVAL: Duration = Duration::from_secs(30);
+/// After a change of addresses or routes so much time passes before it is looked at: mostly several come at once.
+const NETWORK_PAUSE: Duration = Duration::from_millis(100);
 /// IKE messages from port 500 that wait for the driver.
 const IKE_QUEUE: usize = 256;
 /// Longest IKE message from port 500; a longer one is none (see `ike`).
@@ -199,11 +201,14 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             started: now,
             mtu_check: now + MTU_INTERVAL,
             counter_check: now + MTU_INTERVAL,
+            network_check: None,
             ending: false,
             had_peer: false,
             news: true,
         };
+        let changes = Netlink::changes().map_err(system("watch addresses and routes"))?;
         let inputs = Inputs {
+            changes,
             ike,
             internal,
             requests,
@@ -240,6 +245,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
 
 /// Everything that the driver waits for.
 struct Inputs {
+    /// Of addresses and routes.
+    changes: Arc<Notify>,
     ike: mpsc::Receiver<(Path, Vec<u8>)>,
     internal: mpsc::Receiver<Internal>,
     requests: mpsc::Receiver<Incoming>,
@@ -278,6 +285,8 @@ pub(super) struct Driver {
     started: Instant,
     mtu_check: Instant,
     counter_check: Instant,
+    /// When it is looked whether our addresses are others.
+    network_check: Option<Instant>,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
@@ -344,6 +353,9 @@ impl Driver {
                     self.news = true;
                     self.hear_client(incoming).await;
                 }
+                () = inputs.changes.notified() => {
+                    self.network_check.get_or_insert(clock::now() + NETWORK_PAUSE);
+                }
                 _ = inputs.terminate.recv() => {
                     if self.interrupted("SIGTERM") {
                         return Ok(());
@@ -401,6 +413,11 @@ impl Driver {
             // Those may have given the endpoint commands.
             self.drain(now).await;
         }
+        if self.network_check.is_some_and(|at| at <= now) {
+            self.network_check = None;
+            self.look_at_addresses(now);
+            self.drain(now).await;
+        }
         if self.counter_check <= now {
             self.extend_counters(now);
         }
@@ -428,7 +445,8 @@ impl Driver {
         let rekeys = self.rekeys.iter().map(|job| job.deadline);
         let counted = self.peers.values().any(|entry| entry.installed.is_some());
         let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
-        peers.chain(ups).chain(rekeys).chain(checks).min().unwrap_or(self.mtu_check)
+        let all = peers.chain(ups).chain(rekeys).chain(checks).chain(self.network_check);
+        all.min().unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {

@@ -313,6 +313,7 @@ mod tests {
             leased: Vec::new(),
             configuration: None,
             path,
+            mobike: false,
             nat_local: false,
             nat_peer: false,
             suite: None,

@@ -52,6 +52,7 @@ pub(super) fn site_b() -> Peer {
             retransmit_base_percent: 180,
             retransmit_tries: 5,
             fragmentation: FragmentPolicy::default(),
+            mobike: false,
         },
         request: None,
         pool: None,
