@@ -166,7 +166,7 @@ fn nat_on_the_new_path_brings_udp_and_its_absence_takes_it_away() {
     let mut pair = mobile();
     pair.node_mut(A).nat = Some(Nat::new(PUBLIC));
     move_to(&mut pair, A, NEW);
-    settle(&mut pair);
+    pair.run_for(Duration::from_secs(10));
     assert!(only_sa(&pair, A).nat_local && only_sa(&pair, B).nat_peer);
     for side in [A, B] {
         assert_eq!(only_child(&pair, side).path.encap, Encap::Udp);
@@ -174,7 +174,7 @@ fn nat_on_the_new_path_brings_udp_and_its_absence_takes_it_away() {
     assert_eq!(only_sa(&pair, B).path.remote.ip(), PUBLIC);
     pair.node_mut(A).nat = None;
     move_to(&mut pair, A, NEWER);
-    settle(&mut pair);
+    pair.run_for(Duration::from_secs(10));
     for side in [A, B] {
         assert_eq!(only_child(&pair, side).path.encap, Encap::Plain);
     }
@@ -297,7 +297,8 @@ fn addresses_that_were_changed_on_the_way_are_not_taken() {
     let update = notify(NotifyType::UPDATE_SA_ADDRESSES, &[]);
     let no_nats = notify(NotifyType::NO_NATS_ALLOWED, &data);
     let request = stage.puppet.request(INFORMATIONAL, &[update, no_nats]).unwrap();
-    let answer = stage.puppet.open(&one(stage.give_from(new, &request))).unwrap();
+    let answer = one(stage.give_from(new, &request));
+    let answer = stage.puppet.open(&answer).unwrap();
     assert_eq!(notifies(&answer), [NotifyType::UNEXPECTED_NAT_DETECTED]);
     assert_eq!((remote(&stage), child_remote(&stage)), (old, old));
 }
