@@ -136,7 +136,8 @@ fn nat_that_chooses_another_port_is_followed() {
             lab.nft(&format!(
                 "table ip nat {{ chain post {{ type nat hook postrouting priority 100;
                    ip saddr {gw} oifname {} udp sport {{ 500, 4500 }} masquerade to :{ports}
-                 }} }}",
+                 }}
+                 }}",
                 lab.b.wire()
             ));
         };
