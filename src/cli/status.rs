@@ -189,7 +189,8 @@ fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
     line(text, format_args!("             {} === {peer_id}{user}", sa.local_id));
     let mobike = if sa.mobike { ", may move" } else { "" };
     line(text, format_args!("             {} -> {}, {nat}{mobike}", sa.local, sa.remote));
-    line(text, format_args!("             {suite}"));
+    let ppk = if sa.ppk { ", with a PPK" } else { "" };
+    line(text, format_args!("             {suite}{ppk}"));
     if !sa.leased_addresses.is_empty() {
         let leased = sa.leased_addresses.join(" ");
         line(text, format_args!("             the peer has {leased} of our pool"));
@@ -305,6 +306,7 @@ mod tests {
             local_id: "a.example.net".into(),
             peer_id: Some("b.example.net".into()),
             eap_identity: None,
+            ppk: false,
             virtual_addresses: vec!["10.3.0.1".into()],
             leased_addresses: vec!["10.4.0.1".into()],
             dns_servers: vec!["10.1.0.53".into()],

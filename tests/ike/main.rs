@@ -24,6 +24,7 @@ mod mobike;
 mod modes;
 mod mutate;
 mod nat;
+mod ppk;
 mod puzzle;
 mod refused;
 mod rekey;

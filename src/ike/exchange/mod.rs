@@ -10,6 +10,7 @@ pub(super) mod informational;
 pub(super) mod intermediate;
 pub(super) mod mobike;
 mod offer;
+pub(super) mod ppk;
 pub(super) mod rekey;
 pub(super) mod sa_init;
 
