@@ -120,6 +120,7 @@ pub const KEYS: &[Key] = &[
     key("ike", "retransmit-tries", "a whole number", "retransmit-tries = 7"),
     key("ike", "fragmentation", "a string", r#"fragmentation = "yes""#),
     key("ike", "fragment-size", "a whole number", "fragment-size = 1280"),
+    key("ike", "mobike", "true or false", "mobike = true"),
     key("esp", "protocol", "a string", r#"protocol = "esp""#),
     key("esp", "proposals", "a string or a list of strings", r#"proposals = ["aes256gcm16"]"#),
     key("esp", "allow-legacy", "true or false", "allow-legacy = false"),

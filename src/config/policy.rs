@@ -116,6 +116,7 @@ pub(super) fn ike(
         retransmit_base_percent: base,
         retransmit_tries: tries,
         fragmentation: fragmentation?,
+        mobike: raw.mobike.unwrap_or(true),
     })
 }
 

@@ -138,6 +138,7 @@ pub(super) struct Ike<'a> {
     pub(super) retransmit_tries: Option<Spanned<Scalar<'a>>>,
     pub(super) fragmentation: Option<Text<'a>>,
     pub(super) fragment_size: Option<Spanned<Scalar<'a>>>,
+    pub(super) mobike: Option<bool>,
 }
 
 /// `[esp]`.
@@ -743,6 +744,7 @@ impl Walk<'_> {
             retransmit_tries: self.scalar(&section, "retransmit-tries", false, false),
             fragmentation: self.text(&section, "fragmentation"),
             fragment_size: self.scalar(&section, "fragment-size", false, false),
+            mobike: self.boolean(&section, "mobike"),
         }
     }
 

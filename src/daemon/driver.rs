@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::jobs;
@@ -63,6 +63,8 @@ const CROWD: usize = 64;
 /// How often that is tried, and how often after the last is gone: a closed IKE SA stays for a little.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 const GIVE_BACK_TIMES: u32 = 2;
+/// After a change of addresses or routes so much time passes before it is looked at: mostly several come at once.
+const NETWORK_PAUSE: Duration = Duration::from_millis(100);
 /// IKE messages from port 500 that wait for the driver.
 const IKE_QUEUE: usize = 256;
 /// Longest IKE message from port 500; a longer one is none (see `ike`).
@@ -205,11 +207,14 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             mtu_check: now + MTU_INTERVAL,
             counter_check: now + MTU_INTERVAL,
             give_back: None,
+            network_check: None,
             ending: false,
             had_peer: false,
             news: true,
         };
+        let changes = Netlink::changes().map_err(system("watch addresses and routes"))?;
         let inputs = Inputs {
+            changes,
             ike,
             internal,
             requests,
@@ -246,6 +251,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
 
 /// Everything that the driver waits for.
 struct Inputs {
+    /// Of addresses and routes.
+    changes: Arc<Notify>,
     ike: mpsc::Receiver<(Path, Vec<u8>)>,
     internal: mpsc::Receiver<Internal>,
     requests: mpsc::Receiver<Incoming>,
@@ -286,6 +293,8 @@ pub(super) struct Driver {
     counter_check: Instant,
     /// When memory is to be given back, and how often still.
     give_back: Option<(Instant, u32)>,
+    /// When it is looked whether our addresses are others.
+    network_check: Option<Instant>,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
@@ -352,6 +361,9 @@ impl Driver {
                     self.news = true;
                     self.hear_client(incoming).await;
                 }
+                () = inputs.changes.notified() => {
+                    self.network_check.get_or_insert(clock::now() + NETWORK_PAUSE);
+                }
                 _ = inputs.terminate.recv() => {
                     if self.interrupted("SIGTERM") {
                         return Ok(());
@@ -409,6 +421,11 @@ impl Driver {
             // Those may have given the endpoint commands.
             self.drain(now).await;
         }
+        if self.network_check.is_some_and(|at| at <= now) {
+            self.network_check = None;
+            self.look_at_addresses(now);
+            self.drain(now).await;
+        }
         if self.counter_check <= now {
             self.extend_counters(now);
         }
@@ -453,13 +470,8 @@ impl Driver {
         let counted = self.peers.values().any(|entry| entry.installed.is_some());
         let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
         let give_back = self.give_back.map(|(at, _)| at);
-        peers
-            .chain(ups)
-            .chain(rekeys)
-            .chain(checks)
-            .chain(give_back)
-            .min()
-            .unwrap_or(self.mtu_check)
+        let all = peers.chain(ups).chain(rekeys).chain(checks);
+        all.chain(give_back).chain(self.network_check).min().unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {

@@ -236,6 +236,16 @@ impl Endpoint {
             }
             Command::Acquire { policy, flow, path } => self.acquire(now, policy, flow, Some(path)),
             Command::Initiate { peer, path } => self.initiate(now, &peer, path),
+            Command::Move { spi_i, spi_r, local } => {
+                for id in [spi_i.0, spi_r.0] {
+                    self.with(now, id, |sa, ctx| {
+                        if (sa.spi_i, sa.spi_r) == (spi_i, spi_r) {
+                            sa.relocate(ctx, local);
+                        }
+                    });
+                }
+                Ok(())
+            }
             Command::RekeyIke { peer } => self.task_for(now, &peer, |_| vec![Task::RekeyIke]),
             Command::RekeyChildren { peer } => self.task_for(now, &peer, |sa| {
                 sa.children

@@ -64,6 +64,15 @@ pub enum Command {
         /// The peer's name.
         peer: Arc<str>,
     },
+    /// Our address towards the peer of an IKE SA is another from here on. Without MOBIKE nothing comes of it (RFC 4555).
+    Move {
+        /// Initiator's SPI.
+        spi_i: IkeSpi,
+        /// Responder's SPI.
+        spi_r: IkeSpi,
+        /// The address.
+        local: IpAddr,
+    },
     /// Deletes the SAs of a peer (sending DELETE); the peer stays known.
     Terminate {
         /// The peer's name.
@@ -364,6 +373,8 @@ pub struct SaStatus {
     pub configuration: Option<Arc<Configuration>>,
     /// Where it is.
     pub path: Path,
+    /// Whether addresses may change (RFC 4555).
+    pub mobike: bool,
     /// Whether a NAT is in front of us.
     pub nat_local: bool,
     /// Whether a NAT is in front of the peer.

@@ -14,8 +14,8 @@ use super::configuration::Configuration;
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{
-    auth, create_child, eap, followup, informational::is_delete_of_ike, intermediate, reauth,
-    rekey, sa_init,
+    auth, create_child, eap, followup, informational::is_delete_of_ike, intermediate, mobike,
+    reauth, rekey, sa_init,
 };
 use super::frag::{Fragmentation, Whole};
 use super::keymat::IkeKeys;
@@ -175,6 +175,8 @@ pub(super) enum Task {
     Supersede,
     /// Asks whether the peer lives.
     Liveness,
+    /// Says, or asks, something about the path (RFC 4555).
+    Path(mobike::Question),
 }
 
 /// The CHILD_SA that a packet asked for.
@@ -200,6 +202,7 @@ pub(super) enum Active {
     Disown(Spi),
     /// Since when it is asked.
     Liveness(Instant),
+    Path(Box<mobike::Asked>),
 }
 
 pub(super) struct IkeSa {
@@ -210,6 +213,10 @@ pub(super) struct IkeSa {
     pub(super) spi_i: IkeSpi,
     pub(super) spi_r: IkeSpi,
     pub(super) path: Path,
+    /// Where the last authentic message came from that was not a repetition.
+    pub(super) heard_on: Path,
+    /// If both ends have it.
+    pub(super) mobike: Option<Box<mobike::Mobike>>,
     pub(super) nat: Nat,
     /// Whether ESP goes in UDP.
     pub(super) encap: bool,
@@ -328,6 +335,11 @@ impl IkeSa {
         let (header, content) = (self.header(exchange, true, id), Content::of(payloads));
         let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
         self.responses.answered(datagrams.clone());
+        if self.mobike.is_some() && self.heard_on != self.path {
+            // RFC 7296 §2.11: to where the request came from, which is no reason to follow (RFC 4555 §3.8).
+            send_again(ctx, self.heard_on, datagrams);
+            return;
+        }
         self.transmit_all(ctx, datagrams);
     }
 
@@ -455,6 +467,11 @@ impl IkeSa {
     /// An authentic message that is not a repetition has come along `path`.
     fn heard(&mut self, ctx: &mut Ctx<'_>, path: Path) {
         self.last_heard = ctx.now;
+        self.heard_on = path;
+        if self.mobike.is_some() {
+            // RFC 4555 §3.8: not but for UPDATE_SA_ADDRESSES.
+            return;
+        }
         // RFC 7296 §2.23: who is not behind a NAT follows who is. Before ESTABLISHED the initiator may float to 4500.
         let floats = matches!(self.state, State::InitAnswered(_));
         if path != self.path && (floats || (self.nat.peer && !self.nat.local)) {
@@ -660,10 +677,15 @@ impl IkeSa {
                 ctx.spis.remove(&spi);
             }
             // It answered what was sent after these were agreed on, so it has them.
-            Some(Active::Liveness(since)) => self.activate(ctx, |child| {
-                let asked = child.unconfirmed.as_ref().is_some_and(|waits| waits.ask_at.is_none());
-                asked && child.created <= since
-            }),
+            Some(Active::Liveness(since)) => {
+                self.activate(ctx, |child| {
+                    let asked =
+                        child.unconfirmed.as_ref().is_some_and(|waits| waits.ask_at.is_none());
+                    asked && child.created <= since
+                });
+                self.compare_mapping(ctx, payloads);
+            }
+            Some(Active::Path(asked)) => self.handle_path_answer(ctx, &asked, payloads),
             None => {}
         }
     }
@@ -760,8 +782,10 @@ impl IkeSa {
                 Task::Supersede => self.supersede(ctx),
                 Task::Liveness => {
                     self.active = Some(Active::Liveness(ctx.now));
-                    self.request(ctx, ExchangeType::INFORMATIONAL, &[]);
+                    let payloads = self.liveness_payloads();
+                    self.request(ctx, ExchangeType::INFORMATIONAL, &payloads);
                 }
+                Task::Path(question) => self.begin_path(ctx, question),
             }
         }
     }
@@ -825,7 +849,8 @@ impl IkeSa {
                 Active::Ike(_)
                 | Active::DeleteChildren(_)
                 | Active::DeleteIke
-                | Active::Liveness(_),
+                | Active::Liveness(_)
+                | Active::Path(_),
             )
             | None => {}
         }
@@ -916,6 +941,7 @@ impl IkeSa {
             leased: self.leased.clone(),
             configuration: self.configuration.clone(),
             path: self.path,
+            mobike: self.mobike.is_some(),
             nat_local: self.nat.local,
             nat_peer: self.nat.peer,
             suite: self.session.as_ref().map(|session| session.suite),

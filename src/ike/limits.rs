@@ -120,6 +120,8 @@ pub(super) const MAX_AUTHORITIES: usize = 4;
 pub(super) const MAX_CERTREQ_CAS: usize = 8;
 /// Hash algorithms that are read in SIGNATURE_HASH_ALGORITHMS; five have numbers.
 pub(super) const MAX_HASHES: usize = 32;
+/// Further addresses of a peer that are noted (RFC 4555 §3.4).
+pub(super) const MAX_PEER_ADDRESSES: usize = 16;
 /// Addresses of our pools that one IKE SA may have.
 pub(super) const MAX_LEASES: usize = 4;
 /// Addresses of our pools that nobody has, kept for who had them; the oldest is forgotten first.

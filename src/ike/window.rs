@@ -140,6 +140,13 @@ impl Requests {
         }
     }
 
+    /// What is under way is to be sent again at once: it may have gone nowhere.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let Some(pending) = &mut self.pending {
+            pending.at = now;
+        }
+    }
+
     /// When [`Self::again`] wants to be asked.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.pending.as_ref().map(|pending| pending.at)

@@ -166,6 +166,8 @@ pub struct IkePolicy {
     pub retransmit_tries: u32,
     /// What is done with messages that are too long for the path.
     pub fragmentation: FragmentPolicy,
+    /// Whether addresses may change (RFC 4555), should the peer want it too.
+    pub mobike: bool,
 }
 
 /// Fragmentation of IKE messages (RFC 7383).

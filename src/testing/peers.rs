@@ -70,6 +70,8 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
             retransmit_tries: 5,
             // So large that each message is one datagram; tests of fragments say otherwise.
             fragmentation: FragmentPolicy { size: u16::MAX, ..FragmentPolicy::default() },
+            // So that everything stays on port 500; tests of it say otherwise.
+            mobike: false,
         },
         request: None,
         pool: None,

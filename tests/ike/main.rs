@@ -20,6 +20,7 @@ mod fragments;
 mod harness;
 mod liveness;
 mod lost;
+mod mobike;
 mod modes;
 mod mutate;
 mod nat;

@@ -172,6 +172,24 @@ impl Driver {
         self.workers.wake();
     }
 
+    /// Addresses or routes have changed: what may move goes to where the way to its peer begins by now (RFC 4555).
+    pub(super) fn look_at_addresses(&mut self, now: Instant) {
+        for sa in self.endpoint.status(now).into_iter().filter(|sa| sa.mobike) {
+            let config = self.peers.get(&sa.peer).map(|entry| &entry.config);
+            if config.is_none_or(|config| config.local_addr().is_some()) {
+                continue;
+            }
+            match udp::route_to(sa.path.remote.ip()) {
+                Ok((local, _)) if local != sa.path.local.ip() => {
+                    self.command(Command::Move { spi_i: sa.spi_i, spi_r: sa.spi_r, local });
+                }
+                Ok(_) => {}
+                // There may be a way again.
+                Err(error) => tracing::debug!(peer = %sa.peer, %error, "no way to the peer"),
+            }
+        }
+    }
+
     fn command(&mut self, command: Command) {
         if let Err(error) = self.endpoint.handle_command(clock::now(), command) {
             tracing::warn!(%error, "command not taken");

@@ -348,6 +348,7 @@ impl IkeSa {
             payloads.extend(Self::configuration_request(ctx, &peer));
             payloads.extend(offer.payloads_for_auth());
         }
+        payloads.extend(self.mobike_supported(&peer));
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeAuth });
         self.request(ctx, ExchangeType::IKE_AUTH, &payloads);
@@ -434,6 +435,7 @@ impl IkeSa {
             self.terminate(ctx, reason);
             return;
         }
+        self.agree_on_mobike(&peer, &parts);
         let AuthSent { init, offer, initial_contact, .. } = *sent;
         ctx.events.push_back(Event::Progress {
             peer: Arc::clone(&peer.name),
@@ -565,11 +567,18 @@ impl IkeSa {
     ) {
         self.how = crate::ike::window::Retransmission::of(&peer.ike);
         self.peer_identity = Some(who);
+        if peer.ike.mobike && self.has_unexpected_nat(parts) {
+            // RFC 4555 §3.9.
+            let answer = [notify(NotifyType::UNEXPECTED_NAT_DETECTED, &[])];
+            self.fail_auth_with(ctx, header, &answer, CloseReason::NatForbidden);
+            return;
+        }
         if !self.may_have_another(ctx, peer, parts) {
             warn!(peer = %peer.name, remote = %self.path.remote, "the peer has an IKE_SA from another address, which is kept");
             self.fail_auth(ctx, header, CloseReason::NotUnique);
             return;
         }
+        self.agree_on_mobike(peer, parts);
         self.state = State::Established;
         self.note_authentication(ctx, peer);
         self.conclude_ppk(init, peer);
@@ -598,6 +607,9 @@ impl IkeSa {
                     answer.push(refusal.payload());
                 }
             }
+        }
+        if self.mobike.is_some() {
+            answer.extend(self.mobike_supported(peer));
         }
         self.respond(ctx, header.exchange, header.message_id, &answer);
     }

@@ -19,6 +19,9 @@ impl IkeSa {
         let parts = Parts::of(payloads);
         let deletes_ike = payloads.iter().any(is_delete_of_ike);
         let mut answer = if deletes_ike { Vec::new() } else { self.handle_deletes(ctx, payloads) };
+        if !deletes_ike {
+            answer.extend(self.answer_mobike(ctx, &parts));
+        }
         if parts.cp.is_some() && !deletes_ike {
             // RFC 7296 §1.4: whoever asks is answered.
             match self.answer_configuration(ctx, parts.cp) {

@@ -8,6 +8,7 @@ pub(super) mod eap;
 pub(super) mod followup;
 pub(super) mod informational;
 pub(super) mod intermediate;
+pub(super) mod mobike;
 mod offer;
 pub(super) mod ppk;
 pub(super) mod reauth;

@@ -455,10 +455,14 @@ impl IkeSa {
         next.tasks.retain(|waiting| !matches!(waiting.task, Task::RekeyIke | Task::Liveness));
         self.hand_over_configuration(&mut next);
         next.path = self.path;
+        next.heard_on = self.heard_on;
+        (next.nat, next.encap) = (self.nat, self.encap);
+        next.mobike = self.mobike.take();
         next.last_heard = self.last_heard;
         self.state = State::Replaced;
         self.expire_at = Some(ctx.now + limits::REPLACED_TIME);
         self.active = None;
+        next.resume_mobike();
         next.establish(ctx, Some((self.spi_i, self.spi_r)));
         next.next_task(ctx);
         ctx.put(next);

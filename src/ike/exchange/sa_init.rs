@@ -90,6 +90,8 @@ impl IkeSa {
             spi_i,
             spi_r,
             path,
+            heard_on: path,
+            mobike: None,
             nat: Nat::default(),
             encap: false,
             session: None,
@@ -137,6 +139,8 @@ impl IkeSa {
         sa.peer.clone_from(&self.peer);
         sa.peer_identity.clone_from(&self.peer_identity);
         sa.eap_identity.clone_from(&self.eap_identity);
+        sa.mobike.clone_from(&self.mobike);
+        sa.heard_on = self.heard_on;
         sa.ppk = self.ppk;
         sa.nat = self.nat;
         sa.encap = self.encap;
@@ -376,9 +380,9 @@ impl IkeSa {
         self.requests.answered();
         self.spi_r = spi_r;
         self.session = Some(session);
-        if nat || pretend {
-            // RFC 7296 §2.23: from here on port 4500, at both ends.
-            self.encap = true;
+        self.encap = nat || pretend;
+        // RFC 7296 §2.23: from here on port 4500, at both ends. RFC 4555 §3.3: also where a NAT may come between them later.
+        if self.encap || (peer.ike.mobike && self.nat.supported) {
             if self.path.encap == Encap::Plain {
                 self.path.local.set_port(PORT_NATT);
                 self.path.remote.set_port(PORT_NATT);
