@@ -16,9 +16,11 @@ use super::exchange::{
     sa_init,
 };
 use super::frag::{Fragmentation, Whole};
+use super::ike_sas::IkeSas;
 use super::keymat::IkeKeys;
 use super::limits;
 use super::natd::Nat;
+use super::peers::Peers;
 use super::protect::{Content, OpenError, Protector};
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
@@ -45,8 +47,8 @@ pub(super) struct Ctx<'a> {
     /// Whose CHILD_SA has this inbound SPI.
     pub(super) spis: &'a mut BTreeMap<Spi, SaId>,
     /// Every other IKE SA.
-    pub(super) others: &'a mut BTreeMap<SaId, IkeSa>,
-    pub(super) peers: &'a BTreeMap<Arc<str>, Arc<Peer>>,
+    pub(super) others: &'a mut IkeSas,
+    pub(super) peers: &'a Peers,
     /// See [`super::EndpointConfig`].
     pub(super) last_message_id: u32,
     /// Which of the others changed.
@@ -101,7 +103,8 @@ impl Ctx<'_> {
     }
 
     /// Puts another IKE SA where it belongs.
-    pub(super) fn put(&mut self, sa: IkeSa) {
+    pub(super) fn put(&mut self, sa: impl Into<Box<IkeSa>>) {
+        let sa = sa.into();
         self.touched.push(sa.id);
         self.others.insert(sa.id, sa);
     }
@@ -706,9 +709,9 @@ impl IkeSa {
 
     /// Whether there is another established IKE SA with the same peer.
     fn has_twin(&self, ctx: &Ctx<'_>) -> bool {
-        ctx.others.values().any(|other| {
-            other.is_established() && !other.is_candidate() && other.peer_name() == self.peer_name()
-        })
+        ctx.others
+            .of_peer(&self.peer_name())
+            .any(|other| other.is_established() && !other.is_candidate())
     }
 
     /// Begins the next task if none is under way.

@@ -14,6 +14,7 @@ mod glance;
 mod half_open;
 mod identity;
 mod ike_sa;
+mod ike_sas;
 pub mod keymat;
 mod limits;
 mod narrow;

@@ -1,6 +1,5 @@
 //! IKE_AUTH (RFC 7296 §1.2, §2.15): both sides prove who they are, and the first CHILD_SA.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,10 +19,7 @@ use crate::ike::identity;
 use crate::ike::ike_sa::{Ctx, IkeSa, State, Task};
 use crate::ike::keymat::{psk_auth, signed_octets};
 use crate::ike::limits;
-use crate::ipsec::Path;
-use crate::ipsec::pad::{
-    Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAddress, PeerAuth, StartPolicy,
-};
+use crate::ipsec::pad::{Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAuth, StartPolicy};
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{AuthMethod, ExchangeType, NotifyType, PrfId};
 use crate::wire::ike::payload::{Auth, Delete, Id, Payload};
@@ -53,33 +49,10 @@ impl AuthSent {
 /// What the responder keeps until IKE_AUTH comes.
 pub(in crate::ike) struct Awaited {
     pub(in crate::ike) init: InitDone,
-    /// The peers that this may be, by address and algorithms.
+    /// The peers that this may be, by address and algorithms, or one of each sort that is alike in that.
     pub(in crate::ike) candidates: Vec<Arc<Peer>>,
     /// How far EAP is, if the initiator wants it.
     pub(in crate::ike) serving: Option<Box<Serving>>,
-}
-
-/// The PAD entries for a peer at this address: those that name it first.
-pub(in crate::ike) fn candidates(
-    peers: &BTreeMap<Arc<str>, Arc<Peer>>,
-    path: Path,
-) -> Vec<Arc<Peer>> {
-    let rank = |peer: &Peer| {
-        if peer.local_addr.is_some_and(|local| local != path.local.ip()) {
-            return None;
-        }
-        match &peer.address {
-            PeerAddress::Ip(ip) if *ip == path.remote.ip() => Some(0),
-            // Behind a NAT, the address that is seen is not the one that was written down.
-            PeerAddress::Ip(_) => Some(3),
-            PeerAddress::Name(_) => Some(1),
-            PeerAddress::Any => Some(2),
-        }
-    };
-    let mut found: Vec<_> =
-        peers.values().filter_map(|peer| rank(peer).map(|rank| (rank, Arc::clone(peer)))).collect();
-    found.sort_by_key(|(rank, _)| *rank);
-    found.into_iter().map(|(_, peer)| peer).collect()
 }
 
 /// What both sides sign (RFC 7296 §2.15), but for the identity: a message, the other side's nonce, SK_p.
@@ -238,10 +211,7 @@ impl IkeSa {
         };
         let mut payloads = vec![Payload::IdI(id)];
         payloads.extend(certs);
-        let initial_contact = !ctx
-            .others
-            .values()
-            .any(|other| other.is_established() && other.peer_name() == peer.name);
+        let initial_contact = !ctx.others.of_peer(&peer.name).any(Self::is_established);
         if initial_contact {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
@@ -389,11 +359,11 @@ impl IkeSa {
         let parts = Parts::of(payloads);
         let Some(id_i) = parts.id_i else { return };
         let who = identity::from_wire(id_i);
+        let fitting = ctx.peers.fitting(&candidates, self.path, &who);
         let fits = |peer: &&Arc<Peer>| {
-            peer.peer_id.as_ref().is_none_or(|expected| expected.is_same(&who))
-                && parts.id_r.is_none_or(|id_r| identity::from_wire(id_r).is_same(&peer.local_id))
+            parts.id_r.is_none_or(|id_r| identity::from_wire(id_r).is_same(&peer.local_id))
         };
-        let mut matching: Vec<_> = candidates.iter().filter(fits).collect();
+        let mut matching: Vec<_> = fitting.iter().filter(fits).collect();
         // Who is named goes before who takes anybody; of several, the key decides.
         matching.sort_by_key(|peer| peer.peer_id.is_none());
         matching.truncate(limits::MAX_AUTH_CANDIDATES);
@@ -407,7 +377,7 @@ impl IkeSa {
         // RFC 7296 §2.21.2: one answer, whatever failed, so that nobody can learn which identities exist.
         let Some(peer) = matching.cloned() else {
             warn!(remote = %self.path.remote, id = %who, wanted = ?parts.id_r.map(identity::from_wire), "no peer is configured with these identities");
-            if let [only] = candidates.as_slice() {
+            if let Some(only) = ctx.peers.only(&candidates) {
                 self.peer = Some(Arc::clone(only));
                 let reason = only
                     .peer_id
@@ -544,19 +514,17 @@ impl IkeSa {
     fn forget_older(&self, ctx: &mut Ctx<'_>, began: Instant) {
         let mine = self.peer_identity.clone();
         let local = self.peer.as_ref().map(|peer| peer.local_id.clone());
-        let old: Vec<_> = ctx
-            .others
-            .iter()
-            .filter(|(_, other)| {
-                other.peer_identity == mine
-                    // Whoever comes by EAP may say to be anybody in IDi.
-                    && other.eap_identity == self.eap_identity
+        let same = ctx.others.with_identity(mine.as_ref()).into_iter();
+        let old: Vec<_> = same
+            .filter(|other| {
+                // Whoever comes by EAP may say to be anybody in IDi.
+                other.eap_identity == self.eap_identity
                     && other.peer.as_ref().map(|peer| &peer.local_id) == local.as_ref()
                     && other.established.is_some_and(|at| at < began)
                     // A DELETE under way goes on: should the peer have that one all the same, it has to learn of it.
                     && !matches!(other.state, State::Deleting)
             })
-            .map(|(id, _)| *id)
+            .map(|other| other.id)
             .collect();
         for id in old {
             if let Some(mut other) = ctx.others.remove(&id) {
@@ -569,9 +537,8 @@ impl IkeSa {
     /// The peer knows by our INITIAL_CONTACT that there is no other IKE SA, and forgets those that it was still about to delete.
     fn forget_replaced(&self, ctx: &mut Ctx<'_>) {
         let name = self.peer_name();
-        let waiting =
-            |other: &&Self| matches!(other.state, State::Replaced) && other.peer_name() == name;
-        let ids: Vec<_> = ctx.others.values().filter(waiting).map(|other| other.id).collect();
+        let waiting = |other: &&Self| matches!(other.state, State::Replaced);
+        let ids: Vec<_> = ctx.others.of_peer(&name).filter(waiting).map(|other| other.id).collect();
         for id in ids {
             if let Some(mut other) = ctx.others.remove(&id) {
                 other.close(ctx, CloseReason::Replaced);
@@ -584,12 +551,10 @@ impl IkeSa {
     /// The initiator may be the same of both by now, for a rekey changes it.
     fn resolve_crossing(&mut self, ctx: &mut Ctx<'_>) {
         let Some(name) = self.peer.as_ref().map(|peer| Arc::clone(&peer.name)) else { return };
-        let other = ctx.others.values_mut().find(|other| {
-            other.is_established()
-                && !other.is_candidate()
-                && other.peer.as_ref().is_some_and(|peer| peer.name == name)
-        });
-        let Some(other) = other else { return };
+        let other =
+            ctx.others.of_peer(&name).find(|other| other.is_established() && !other.is_candidate());
+        let id = other.map(|other| other.id);
+        let Some(other) = id.and_then(|id| ctx.others.get_mut(&id)) else { return };
         ctx.touched.push(other.id);
         let redundant = if other.spi_i < self.spi_i { other } else { self };
         if redundant.initiator
