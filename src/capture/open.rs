@@ -19,6 +19,7 @@ use crate::ipsec::suite::Protocol;
 use crate::ipsec::{DropReason, Mode};
 use crate::wire::ah::AhPacket;
 use crate::wire::esp::EspPacket;
+use crate::wire::ike::header::PORT as IKE_PORT;
 use crate::wire::ip::{IpPacket, NextHeader};
 use crate::wire::natt::{self, Datagram};
 use crate::wire::udp::UdpPacket;
@@ -385,9 +386,6 @@ impl Opener {
         })
     }
 }
-
-/// UDP port of IKE without NAT traversal.
-const IKE_PORT: u16 = 500;
 
 /// What a header turned out to be.
 enum Step {

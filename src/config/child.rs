@@ -8,7 +8,8 @@ use super::check::{NAME_RULE, fits_name, report_wrong, require};
 use super::diagnostic::Report;
 use super::policy::{self, Esp, Kind};
 use super::raw::{self, List, Raw, Side, Text};
-use super::{selector, value};
+use super::selector::{self, Placed};
+use super::value;
 use crate::ipsec::pad::{ChildPolicy, EncapPolicy};
 use crate::ipsec::suite::Protocol;
 use crate::ipsec::{Mode, PolicyId, TrafficSelector};
@@ -16,35 +17,6 @@ use crate::ipsec::{Mode, PolicyId, TrafficSelector};
 /// The most selectors of one side. The count in a TS payload is one byte (RFC 7296 §3.13), and each selector of one
 /// side meets each of the other in the SPD.
 const MAX_SUBNETS: usize = 32;
-
-/// A selector with its place.
-#[derive(Clone)]
-struct Placed {
-    ts: TrafficSelector,
-    span: Range<usize>,
-}
-
-impl Placed {
-    const fn is_ipv6(&self) -> bool {
-        self.ts.start_addr.is_ipv6()
-    }
-
-    /// Whether it is every address of its version.
-    fn is_all(&self) -> bool {
-        (self.ts.start_addr, self.ts.end_addr) == value::everything(self.is_ipv6())
-    }
-
-    fn shares_addresses_with(&self, other: &Self) -> bool {
-        self.is_ipv6() == other.is_ipv6()
-            && self.ts.start_addr <= other.ts.end_addr
-            && other.ts.start_addr <= self.ts.end_addr
-    }
-
-    /// As it would be written.
-    fn show(&self) -> String {
-        selector::show(&self.ts)
-    }
-}
 
 /// What all CHILD_SAs of a file have in common.
 struct File<'r> {

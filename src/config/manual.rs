@@ -3,7 +3,6 @@
 mod clash;
 
 use core::net::IpAddr;
-use core::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -12,7 +11,8 @@ use super::check::report_wrong;
 use super::diagnostic::Report;
 use super::raw::{self, List, Names, Raw, Scalar, Text, WrittenKey};
 use super::secret::{self, SecretSource};
-use super::{keys, policy, proposal, selector, value};
+use super::selector::{self, Placed};
+use super::{keys, policy, proposal, value};
 use crate::crypto::Secret;
 use crate::crypto::integ::Integ;
 use crate::ipsec::manual::{ManualAh, ManualKeys, ManualPeer, ManualSa, counts};
@@ -404,22 +404,6 @@ impl File<'_, '_> {
             }
         }
         fine.then_some(placed)
-    }
-}
-
-/// A selector with its place.
-struct Placed {
-    ts: TrafficSelector,
-    span: Range<usize>,
-}
-
-impl Placed {
-    const fn is_ipv6(&self) -> bool {
-        self.ts.start_addr.is_ipv6()
-    }
-
-    fn is_all(&self) -> bool {
-        (self.ts.start_addr, self.ts.end_addr) == value::everything(self.is_ipv6())
     }
 }
 

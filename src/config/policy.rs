@@ -11,7 +11,9 @@ use super::proposal::{self, DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, Fault, MAX_PRO
 use super::raw::{self, List, Scalar, Text};
 use super::value::{self, Wrong};
 use super::{Interface, subnet};
-use crate::ipsec::pad::{EncapPolicy, FragmentPolicy, Fragments, IkePolicy, StartPolicy};
+use crate::ipsec::pad::{
+    EncapPolicy, FragmentPolicy, Fragments, IkePolicy, LossAction, StartPolicy,
+};
 use crate::ipsec::suite::{ChildProposal, Protocol};
 use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode};
 use crate::wire::ike::numbers::EsnId;
@@ -64,6 +66,8 @@ pub(super) fn ike(
         Some(text) => limit(text, "[ike] dpd", report),
         None => Some(Some(Duration::from_secs(30))),
     };
+    let dpd_action = loss_action(raw.dpd_action.as_ref(), "[ike] dpd-action", report);
+    let close_action = loss_action(raw.close_action.as_ref(), "[ike] close-action", report);
     let retransmit_timeout = match &raw.retransmit_timeout {
         Some(text) => {
             duration(text, "[ike] retransmit-timeout", Duration::from_millis(100), report)
@@ -84,11 +88,32 @@ pub(super) fn ike(
         rekey_time: rekey_time?,
         over_time: over_time?,
         dpd_delay: dpd_delay?,
+        childless: raw.childless.unwrap_or(false),
+        dpd_action: dpd_action?,
+        close_action: close_action?,
         retransmit_timeout,
         retransmit_base_percent: base,
         retransmit_tries: tries,
         fragmentation: fragmentation?,
     })
+}
+
+/// In the words of strongSwan, old and new; `Some(None)` is what `start` says.
+fn loss_action(
+    text: Option<&Text<'_>>,
+    key: &str,
+    report: &mut Report,
+) -> Option<Option<LossAction>> {
+    let choices = &[
+        ("as-start", None),
+        ("clear", Some(LossAction::Clear)),
+        ("hold", Some(LossAction::Hold)),
+        ("restart", Some(LossAction::Restart)),
+        ("none", Some(LossAction::Clear)),
+        ("trap", Some(LossAction::Hold)),
+        ("start", Some(LossAction::Restart)),
+    ];
+    text.map_or(Some(None), |text| choice(text, key, choices, report))
 }
 
 /// `"force"` is a word of IKEv1, where it asks for fragments from the first message on; strongSwan takes it for `"yes"`, too.

@@ -1,7 +1,9 @@
 //! Selectors as written: a subnet, and after it what it is narrowed to: `10.1.0.0/16[tcp/443]`.
 
+use core::ops::Range;
+
 use super::subnet::{self, Subnet};
-use super::value::Wrong;
+use super::value::{self, Wrong};
 use crate::ipsec::TrafficSelector;
 use crate::wire::ip::NextHeader;
 
@@ -23,6 +25,35 @@ const PROTOCOLS: &[(&str, u8)] = &[
 ];
 
 const HELP: &str = "a subnet, and in brackets a protocol and ports: \"10.1.0.0/16\", \"10.1.0.7[tcp/443]\", \"10.1.0.7[udp/1000-2000]\", \"10.1.0.7[icmp/8]\", \"192.0.2.1[gre]\"";
+
+/// A selector with its place.
+#[derive(Clone)]
+pub(super) struct Placed {
+    pub(super) ts: TrafficSelector,
+    pub(super) span: Range<usize>,
+}
+
+impl Placed {
+    pub(super) const fn is_ipv6(&self) -> bool {
+        self.ts.start_addr.is_ipv6()
+    }
+
+    /// Whether it is every address of its version.
+    pub(super) fn is_all(&self) -> bool {
+        (self.ts.start_addr, self.ts.end_addr) == value::everything(self.is_ipv6())
+    }
+
+    pub(super) fn shares_addresses_with(&self, other: &Self) -> bool {
+        self.is_ipv6() == other.is_ipv6()
+            && self.ts.start_addr <= other.ts.end_addr
+            && other.ts.start_addr <= self.ts.end_addr
+    }
+
+    /// As it would be written.
+    pub(super) fn show(&self) -> String {
+        show(&self.ts)
+    }
+}
 
 /// Reads one item of a list; `any` is both versions of IP.
 pub(super) fn parse(text: &str) -> Result<Vec<TrafficSelector>, Wrong> {

@@ -14,7 +14,7 @@ use crate::config::{Config, Keying};
 use crate::control::protocol::{Failure, PeerState, UpPhase};
 use crate::crypto::SecureRandom;
 use crate::ike::{CloseReason, Phase, SaStatus};
-use crate::ipsec::pad::{ChildPolicy, PeerAddress, StartPolicy};
+use crate::ipsec::pad::{ChildPolicy, LossAction, PeerAddress, StartPolicy};
 use crate::ipsec::{Flow, PolicyId};
 
 /// A peer.
@@ -38,6 +38,8 @@ pub struct Entry {
     pub attempts: usize,
     /// Set once it is being taken down: when to stop waiting for the answer to DELETE.
     pub removal: Option<Instant>,
+    /// What its loss has led to, until it is up again; `None`: what [`StartPolicy`] says.
+    pub after_loss: Option<LossAction>,
     /// The packet for which the attempt that is being prepared is made.
     pub acquire: Option<(PolicyId, Flow)>,
     /// The SAs of a peer with manual keys, once they are in the SAD.
@@ -59,6 +61,7 @@ impl Entry {
             resolving: false,
             attempts: 0,
             removal: None,
+            after_loss: None,
             acquire: None,
             installed: None,
             backoff: Backoff::default(),
@@ -71,9 +74,11 @@ impl Entry {
         self.removal.is_none()
             && *self.config.address() != PeerAddress::Any
             && match &self.config.keying {
-                Keying::Ike(peer) => {
-                    peer.children.iter().any(|child| child.start == StartPolicy::Now)
-                }
+                Keying::Ike(peer) => match self.after_loss {
+                    Some(LossAction::Clear | LossAction::Hold) => false,
+                    Some(LossAction::Restart) => true,
+                    None => peer.children.iter().any(|child| child.start == StartPolicy::Now),
+                },
                 Keying::Manual(_) => true,
             }
     }
@@ -84,7 +89,14 @@ impl Entry {
         let mut children = self.config.ike().into_iter().flat_map(|peer| &peer.children);
         self.removal.is_none()
             && *self.config.address() != PeerAddress::Any
-            && children.any(|child| child.policy == policy && child.start != StartPolicy::Respond)
+            && children.any(|child| {
+                child.policy == policy
+                    && match self.after_loss {
+                        Some(LossAction::Clear) => false,
+                        Some(LossAction::Hold | LossAction::Restart) => true,
+                        None => child.start != StartPolicy::Respond,
+                    }
+            })
     }
 
     /// Whether an attempt of ours is under way or planned. What others begin is no reason not to.
@@ -163,8 +175,23 @@ impl Entry {
         }
     }
 
+    /// Its SAs, or one of them, are gone without our doing.
+    pub fn lost(&mut self, reason: &CloseReason) {
+        let Some(peer) = self.config.ike() else { return };
+        if *reason == CloseReason::DeletedByPeer {
+            self.after_loss = peer.ike.close_action;
+        }
+        // An attempt that met nobody is not the loss of anything.
+        if let CloseReason::Unreachable { exchange, .. } = reason
+            && !["IKE_SA_INIT", "IKE_AUTH"].contains(exchange)
+        {
+            self.after_loss = peer.ike.dpd_action;
+        }
+    }
+
     /// It is up.
     pub fn succeeded(&mut self) {
+        self.after_loss = None;
         self.backoff.reset();
         self.last_error = None;
         self.retry_at = None;

@@ -12,13 +12,8 @@ use crate::io::too_big::TooBig;
 use crate::io::tun::Offload;
 use crate::io::udp::{Fragment, Pair, Socket};
 use crate::ipsec::{Encap, Path};
-
-/// The port of IKE (RFC 7296 §2).
-pub const IKE_PORT: u16 = 500;
-/// The port of IKE and ESP where a NAT may be (RFC 3948).
-pub const NATT_PORT: u16 = 4500;
-/// What stands before an IKE message on port 4500 (RFC 3948 §2.2).
-pub const NON_ESP_MARKER: [u8; 4] = [0; 4];
+pub use crate::wire::ike::header::PORT as IKE_PORT;
+pub use crate::wire::natt::{NON_ESP_MARKER, PORT as NATT_PORT};
 
 /// A socket could not be opened.
 #[derive(Debug, Error)]

@@ -13,7 +13,7 @@ use super::ike_sas::IkeSas;
 use super::limits;
 use super::peers::{self, Peers};
 use crate::crypto::SecureRandom;
-use crate::ipsec::pad::{Peer, StartPolicy};
+use crate::ipsec::pad::{ChildPolicy, Peer, StartPolicy};
 use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
 use crate::wire::Reader;
 use crate::wire::ike::header::Header;
@@ -280,9 +280,11 @@ impl Endpoint {
         let peer = self.known(name)?;
         if let Some(id) = self.established_with(name) {
             self.with(now, id, |sa, ctx| {
-                let from_the_start =
-                    peer.children.iter().filter(|child| child.start == StartPolicy::Now);
-                for child in from_the_start {
+                let is_from_the_start = |child: &&ChildPolicy| child.start == StartPolicy::Now;
+                let some = peer.children.iter().any(|child| is_from_the_start(&child));
+                // What is begun without any such is begun with the first, as in IKE_AUTH.
+                let first = peer.children.first().filter(|_| !some);
+                for child in peer.children.iter().filter(is_from_the_start).chain(first) {
                     if !sa.has_child(&child.name) {
                         sa.queue(Task::CreateChild(Arc::clone(&child.name)));
                     }

@@ -137,6 +137,8 @@ pub enum Event {
         child: Arc<str>,
         /// Inbound SPI.
         spi: Spi,
+        /// Whether the peer deleted it.
+        by_peer: bool,
     },
     /// A CHILD_SA could not be made, while the IKE SA stays.
     ChildSaFailed {

@@ -78,6 +78,17 @@ pub enum StartPolicy {
     Respond,
 }
 
+/// What becomes of a peer whose SAs are gone without our doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossAction {
+    /// Nothing: somebody has to bring it up again.
+    Clear,
+    /// The next packet that its policies protect brings it up again.
+    Hold,
+    /// It is brought up again at once.
+    Restart,
+}
+
 /// A peer: one entry of the PAD.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -104,6 +115,8 @@ pub struct Peer {
 pub struct IkePolicy {
     /// Acceptable proposals, the preferred first.
     pub proposals: Vec<IkeProposal>,
+    /// Whether IKE_AUTH makes no CHILD_SA where the peer takes that (RFC 6023); each then has an exchange, and keys, of its own.
+    pub childless: bool,
     /// Whether IKE_SA_INIT starts on port 4500 or forces UDP encapsulation.
     pub encap: EncapPolicy,
     /// Rekeyed after this time, less up to a tenth of it at random; `None`: never by time.
@@ -112,6 +125,10 @@ pub struct IkePolicy {
     pub over_time: Duration,
     /// Idle time after which liveness is checked (RFC 7296 §2.4); `None`: only by retransmission.
     pub dpd_delay: Option<Duration>,
+    /// What happens when it has not answered that, or any other request; `None`: what [`StartPolicy`] says.
+    pub dpd_action: Option<LossAction>,
+    /// What happens when it has deleted the IKE SA or a CHILD_SA; `None`: what [`StartPolicy`] says.
+    pub close_action: Option<LossAction>,
     /// Time to the first retransmission; each further waits `retransmit_base` times longer.
     pub retransmit_timeout: Duration,
     /// Growth of the wait from one retransmission to the next, in hundredths (180 is 1.8).

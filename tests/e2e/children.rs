@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::{Ipsecd, Lab, Peer, process, traffic, wait};
+use crate::lab::charon::Connection;
+use crate::lab::{Charon, Ipsecd, Lab, Need, Peer, process, traffic, wait};
 
 /// Names and traffic of the CHILD_SAs that there are.
 fn children(daemon: &Ipsecd<'_>) -> Vec<(String, u64)> {
@@ -80,4 +81,62 @@ fn packets_that_wait_in_vain_are_dropped_and_counted() {
     assert!(dropped >= 1, "{dropped}");
     assert_eq!(a.state(), "waiting", "the next packet tries again");
     assert!(a.stop().success());
+}
+
+/// What strongSwan has: the first networks, and in a CHILD_SA of its own the second.
+fn two_children(lab: &Lab) -> Connection {
+    let mut connection = Connection::new(&lab.b, &lab.a, false);
+    let (here, there) = (lab.b.subnet(2, false), lab.a.subnet(2, false));
+    connection.child_extra = format!(
+        "}} second {{\n local_ts = {here}\n remote_ts = {there}\n esp_proposals = aes256gcm16\n"
+    );
+    connection
+}
+
+/// The same at A.
+fn two_networks(lab: &Lab) -> Peer {
+    let mut peer = Peer::new(&lab.a, &lab.b, false);
+    peer.esp = format!(
+        "[[child]]\nname = \"first\"\n[[child]]\nname = \"second\"\nlocal = [{:?}]\npeer = [{:?}]\n",
+        lab.a.subnet(2, false),
+        lab.b.subnet(2, false)
+    );
+    peer
+}
+
+fn pings_both_networks(lab: &Lab) {
+    for net in [1, 2] {
+        traffic::ping(&lab.a.lan, lab.a.host(net, false), lab.b.host(net, false));
+        traffic::ping(&lab.b.lan, lab.b.host(net, false), lab.a.host(net, false));
+    }
+}
+
+#[test]
+fn strongswan_makes_several_child_sas_with_us_in_both_roles() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    for (we_begin, childless) in [(true, false), (true, true), (false, false)] {
+        let charon = Charon::start(&lab.b, &two_children(&lab));
+        let mut peer = two_networks(&lab);
+        peer.ike = format!("childless = {childless}");
+        if !we_begin {
+            peer.esp = format!("start = \"respond\"\n{}", peer.esp);
+        }
+        let a = Ipsecd::start(&lab.a, &peer);
+        a.must_up();
+        if !we_begin {
+            for child in ["net", "second"] {
+                let args = ["--initiate", "--child", child, "--timeout", "10"];
+                process::run(&mut charon.swanctl(&args));
+            }
+        }
+        wait::until("two CHILD_SAs", Duration::from_secs(5), || {
+            (children(&a).len() == 2).then_some(())
+        });
+        pings_both_networks(&lab);
+        a.rekey(false);
+        pings_both_networks(&lab);
+        assert_eq!(a.status()["peers"][0]["ike_sas"].as_array().map(Vec::len), Some(1));
+        assert!(a.stop().success());
+        charon.stop();
+    }
 }

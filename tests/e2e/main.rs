@@ -18,6 +18,7 @@ mod flood;
 mod fragmentation;
 mod keylog;
 mod lifecycle;
+mod loss;
 mod manual;
 mod modes;
 mod offload;

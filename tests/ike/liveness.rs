@@ -124,6 +124,19 @@ fn esp_from_a_stranger_gets_few_hints_and_none_is_answered() {
 }
 
 #[test]
+fn a_hint_about_a_packet_without_ports_goes_to_the_port_of_ike() {
+    let mut pair = pair_of(peers::site_a(), peers::site_b());
+    pair.hold = true;
+    let spi = ipsecd::ipsec::Spi::new(0xdead_beef).unwrap();
+    let mut path = peers::path(peers::ADDR_B, peers::ADDR_A);
+    path.local.set_port(0);
+    path.remote.set_port(0);
+    pair.notice(B, ipsecd::ipsec::Notice::NoSa { spi, path });
+    let hint = pair.expect(B, INFORMATIONAL, REQUEST);
+    assert_eq!((hint.path().local.port(), hint.path().remote.port()), (500, 500));
+}
+
+#[test]
 fn ike_sa_that_was_given_up_answers_no_repetition_and_so_does_not_seem_alive() {
     let mut stage = Stage::established_responder(1).unwrap();
     let question = stage.puppet.request(INFORMATIONAL, &[]).unwrap();

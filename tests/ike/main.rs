@@ -7,6 +7,7 @@ mod additional;
 mod auth_failure;
 mod cert;
 mod child;
+mod childless;
 mod collision;
 mod cookie;
 mod delete;

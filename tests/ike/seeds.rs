@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ipsecd::ipsec::Notice;
+use ipsecd::ipsec::suite::Protocol;
+use ipsecd::ipsec::{Mode, Notice, TrafficSelector};
 use ipsecd::testing::FixedRandom;
-use ipsecd::wire::ike::numbers::KeId;
+use ipsecd::wire::ike::numbers::{IntegId, KeId};
 
 use crate::support::*;
 
@@ -33,6 +34,8 @@ struct Run {
     random: FixedRandom,
     /// Since when an SA is known to one side alone: IKE SAs by their SPIs, ESP SAs by theirs.
     one_sided: BTreeMap<(u64, u64), Duration>,
+    /// How many CHILD_SAs there are to be.
+    policies: usize,
     /// Whether something was deleted, so that packets may rightly meet nothing.
     deleted: bool,
 }
@@ -43,6 +46,9 @@ impl Run {
         let (mut a, mut b) = (peers::site_a(), peers::site_b());
         let pfs = random.chance(30);
         let additional = random.chance(30);
+        let (transport, ah, second) = (random.chance(20), random.chance(20), random.chance(25));
+        a.ike.childless = random.chance(20);
+        b.ike.childless = random.chance(20);
         // With the smallest, IKE_AUTH and CREATE_CHILD_SA go in fragments.
         let fragment_size = [1280, 1280, 250][random.below(3)];
         for peer in [&mut a, &mut b] {
@@ -59,12 +65,33 @@ impl Run {
                     peer.children[0].proposals[0].addke[1] = vec![KeId::ECP_256];
                 }
             }
+            if ah {
+                let proposal = &mut peer.children[0].proposals[0];
+                proposal.protocol = Protocol::Ah;
+                (proposal.encr, proposal.integ) = (vec![], vec![IntegId::AUTH_HMAC_SHA2_256_128]);
+            }
         }
+        if transport {
+            for (peer, local, remote) in
+                [(&mut a, peers::ADDR_A, peers::ADDR_B), (&mut b, peers::ADDR_B, peers::ADDR_A)]
+            {
+                let child = &mut peer.children[0];
+                child.mode = Mode::Transport;
+                child.ts_local = vec![TrafficSelector::from_addr(local)];
+                child.ts_peer = vec![TrafficSelector::from_addr(remote)];
+            }
+        }
+        if second {
+            let (here, there) = (peers::subnet(11), peers::subnet(12));
+            a.children.push(peers::child("second", 2, &[here], &[there]));
+            b.children.push(peers::child("second", 2, &[there], &[here]));
+        }
+        let policies = a.children.len();
         let mut pair = Pair::with(seed, LinkConfig::BAD, a, b);
         if traced {
             pair.trace.keep_lines();
         }
-        Self { pair, random, one_sided: BTreeMap::new(), deleted: false }
+        Self { pair, random, one_sided: BTreeMap::new(), policies, deleted: false }
     }
 
     fn go(&mut self) -> Result<End, Violation> {
@@ -167,7 +194,7 @@ impl Run {
             return Ok(End::Gone);
         }
         let children = self.pair.status(A).first().map_or(0, |sa| sa.children.len());
-        if children > 1 {
+        if children > self.policies {
             return Err(Violation(format!("{children} CHILD_SAs")));
         }
         self.pair.check_established(children)?;

@@ -205,7 +205,7 @@ impl<'a> Charon<'a> {
     }
 
     /// A swanctl command that will talk to this charon.
-    fn swanctl(&self, args: &[&str]) -> Command {
+    pub(crate) fn swanctl(&self, args: &[&str]) -> Command {
         let mut command = self.gw.command("swanctl");
         command.env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"));
         command.env("SWANCTL_DIR", &self.dir);

@@ -1,6 +1,7 @@
 //! What the endpoint has to say: SADB changes, messages to send, news of SAs.
 
 use super::*;
+use crate::ike::CloseReason;
 use crate::ipsec::sad::SadError;
 
 impl Driver {
@@ -109,6 +110,7 @@ impl Driver {
                 if others.iter().any(goes_on) {
                     return;
                 }
+                entry.lost(&reason);
                 entry.failed(now, failure.clone(), &mut OsRandom);
                 self.abandon(&peer, None);
                 if fatal {
@@ -144,10 +146,13 @@ impl Driver {
                     self.count_rekey(&peer, false);
                 }
             }
-            Event::ChildSaClosed { peer, child, spi } => {
-                tracing::debug!(%peer, %child, %spi, "CHILD_SA closed");
+            Event::ChildSaClosed { peer, child, spi, by_peer } => {
+                tracing::debug!(%peer, %child, %spi, by_peer, "CHILD_SA closed");
                 // If it is not replaced, it is asked for again.
                 if let Some(entry) = self.peers.get_mut(&peer) {
+                    if by_peer {
+                        entry.lost(&CloseReason::DeletedByPeer);
+                    }
                     entry.plan(now, &mut OsRandom);
                 }
             }

@@ -23,7 +23,7 @@ use crate::ike::rate::{Bucket, Buckets, Rate};
 use crate::ike::{limits, rules};
 use crate::ipsec::pad::{Peer, PeerAddress};
 use crate::ipsec::{Path, Spi};
-use crate::wire::ike::header::{Flags, Header, IkeSpi};
+use crate::wire::ike::header::{Flags, Header, IkeSpi, PORT};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, PayloadType, PrfId};
 use crate::wire::ike::payload::{Notify, Payload};
@@ -363,7 +363,13 @@ impl Endpoint {
     }
 
     /// RFC 7296 §1.5: a hint for the sender of a packet of `received` bytes, which may have missed a DELETE or our restart.
-    pub(super) fn no_sa(&mut self, now: Instant, spi: Spi, path: Path) {
+    pub(super) fn no_sa(&mut self, now: Instant, spi: Spi, mut path: Path) {
+        // Protocols 50 and 51 have no ports.
+        for end in [&mut path.local, &mut path.remote] {
+            if end.port() == 0 {
+                end.set_port(PORT);
+            }
+        }
         let from = path.remote.ip();
         let known = self.door.knows(from);
         if !self.door.hints.allows(now, from, known, [limits::HINTS_PER_PREFIX, limits::HINTS]) {

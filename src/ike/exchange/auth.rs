@@ -226,7 +226,12 @@ impl IkeSa {
             .find(|child| wanted.as_ref().is_some_and(|wanted| *wanted == child.name))
             .or_else(|| peer.children.iter().find(|child| child.start == StartPolicy::Now))
             .or(peer.children.first());
-        let offer = first.map(|policy| {
+        let childless = peer.ike.childless && init.may_be_childless;
+        if let Some(first) = first.filter(|_| childless) {
+            // Begins once the IKE SA is there.
+            self.queue(Task::CreateChild(Arc::clone(&first.name)));
+        }
+        let offer = first.filter(|_| !childless).map(|policy| {
             let flow = self.take_wanted(&policy.name);
             Offer::new(ctx, self, Arc::new(policy.clone()), flow)
         });
@@ -439,6 +444,7 @@ impl IkeSa {
             self.forget_older(ctx, began);
         }
         self.establish(ctx, None);
+        self.take_over_attempts(ctx, peer);
 
         let mut answer = proof;
         if parts.sa.is_some() {
@@ -543,6 +549,24 @@ impl IkeSa {
             if let Some(mut other) = ctx.others.remove(&id) {
                 other.close(ctx, CloseReason::Replaced);
                 ctx.put(other);
+            }
+        }
+    }
+
+    /// The peer was faster: what we began with it and have not shown who we are in is not needed any more. What packets asked
+    /// for there is asked for here.
+    fn take_over_attempts(&mut self, ctx: &mut Ctx<'_>, peer: &Arc<Peer>) {
+        let begun = |other: &&Self| {
+            matches!(other.state, State::InitSent(_) | State::IntermediateSent(_))
+                && other.peer.as_ref().is_some_and(|of| Arc::ptr_eq(of, peer))
+        };
+        let ids: Vec<_> = ctx.others.values().filter(begun).map(|other| other.id).collect();
+        for id in ids {
+            if let Some(mut other) = ctx.others.remove(&id) {
+                let wanted = core::mem::take(&mut other.wanted);
+                other.close(ctx, CloseReason::Replaced);
+                ctx.put(other);
+                wanted.into_iter().for_each(|wanted| self.acquire(wanted));
             }
         }
     }

@@ -726,7 +726,12 @@ impl IkeSa {
         ctx.sad(SadUpdate::AddInbound(inbound));
         let serves =
             |other: &ChildSa| other.state == ChildState::Installed && other.is_like(&child);
-        let has_like = self.children.iter().any(serves);
+        let has_like = self.children.iter().any(serves)
+            || ctx.others.values().any(|other| {
+                other.is_established()
+                    && other.peer_name() == self.peer_name()
+                    && other.children.iter().any(serves)
+            });
         let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
         let ask_at = Some(ctx.now + wait);
         let outbound = if rekeyed {

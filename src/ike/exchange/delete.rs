@@ -26,7 +26,12 @@ impl IkeSa {
             }
             if child.state == ChildState::Installed {
                 let name = Arc::clone(&child.policy.name);
-                ctx.events.push_back(Event::ChildSaClosed { peer, child: name, spi });
+                ctx.events.push_back(Event::ChildSaClosed {
+                    peer,
+                    child: name,
+                    spi,
+                    by_peer: false,
+                });
             }
             child.state = ChildState::Deleting;
             if let Some(update) = child.remove_outbound() {
@@ -145,7 +150,12 @@ impl IkeSa {
             ChildState::Deleting => return None,
             ChildState::Installed => {
                 info!(%peer, child = %name, spi_inbound = %spi_inbound, "CHILD_SA deleted by the peer");
-                ctx.events.push_back(Event::ChildSaClosed { peer, child: name, spi: spi_inbound });
+                ctx.events.push_back(Event::ChildSaClosed {
+                    peer,
+                    child: name,
+                    spi: spi_inbound,
+                    by_peer: true,
+                });
             }
             ChildState::Replaced | ChildState::Lingering(_) => {}
         }
@@ -182,6 +192,7 @@ impl IkeSa {
                 peer,
                 child: Arc::clone(&child.policy.name),
                 spi,
+                by_peer: false,
             });
         }
     }

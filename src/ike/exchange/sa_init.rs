@@ -58,6 +58,8 @@ pub(in crate::ike) struct InitDone {
     /// What those that have been made add to AUTH.
     pub(in crate::ike) int_auth: IntAuth,
     pub(in crate::ike) terms: cert::Terms,
+    /// Initiator: the peer takes an IKE_AUTH without CHILD_SA (RFC 6023).
+    pub(in crate::ike) may_be_childless: bool,
 }
 
 impl IkeSa {
@@ -183,6 +185,10 @@ impl IkeSa {
         }
         if peer.auth.has_signature() {
             payloads.push(cert::hash_algorithms());
+        }
+        if peer.ike.childless {
+            // Means nothing to the responder (RFC 6023), but leaves room for its own.
+            payloads.push(notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]));
         }
         // RFC 9370 §2.2.1: whoever offers additional key exchanges must have the exchange that carries them.
         if has_additional(&peer.ike.proposals) {
@@ -356,6 +362,7 @@ impl IkeSa {
             additional: chosen.addke.methods().collect(),
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(peer.auth.has_signature(), &parts),
+            may_be_childless: parts.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED).is_some(),
         };
         self.after_init(ctx, done);
     }
@@ -466,7 +473,15 @@ impl IkeSa {
         payloads.extend(cert::request(accepting.iter().map(|peer| &peer.auth.peer)));
         let header =
             Header::new(spi_i, spi_r, ExchangeType::IKE_SA_INIT, Flags::new(false, true), 0);
-        let response = Message { header, payloads }.emit();
+        let mut message = Message { header, payloads };
+        // RFC 6023 §3, where there is room: for this alone no initiator is asked for a COOKIE.
+        let childless = notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        message.payloads.push(childless);
+        let mut response = message.emit();
+        if response.len() > datagram.len() {
+            message.payloads.pop();
+            response = message.emit();
+        }
 
         let Some(how) = accepting.first().map(|peer| Retransmission::of(&peer.ike)) else {
             return Err(refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]));
@@ -480,6 +495,7 @@ impl IkeSa {
             additional: chosen.addke.methods().collect(),
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(signs, &parts),
+            may_be_childless: true,
         };
         let awaited = auth::Awaited { init: done, candidates: accepting, serving: None };
         let mut sa = Self::blank(

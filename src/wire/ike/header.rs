@@ -5,6 +5,9 @@ use core::fmt;
 use super::numbers::{ExchangeType, PayloadType};
 use crate::wire::{ParseError, Reader};
 
+/// The UDP port of IKE (RFC 7296 §2).
+pub const PORT: u16 = 500;
+
 /// The SPI of an IKE SA at one of its ends (RFC 7296 §3.1). Zero: not chosen yet.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IkeSpi(pub u64);
