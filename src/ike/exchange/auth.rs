@@ -560,7 +560,8 @@ impl IkeSa {
             matches!(other.state, State::InitSent(_) | State::IntermediateSent(_))
                 && other.peer.as_ref().is_some_and(|of| Arc::ptr_eq(of, peer))
         };
-        let ids: Vec<_> = ctx.others.values().filter(begun).map(|other| other.id).collect();
+        let ids: Vec<_> =
+            ctx.others.of_peer(&peer.name).filter(begun).map(|other| other.id).collect();
         for id in ids {
             if let Some(mut other) = ctx.others.remove(&id) {
                 let wanted = core::mem::take(&mut other.wanted);
