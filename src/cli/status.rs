@@ -189,6 +189,26 @@ fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
     line(text, format_args!("             {} === {peer_id}{user}", sa.local_id));
     line(text, format_args!("             {} -> {}, {nat}", sa.local, sa.remote));
     line(text, format_args!("             {suite}"));
+    if !sa.leased_addresses.is_empty() {
+        let leased = sa.leased_addresses.join(" ");
+        line(text, format_args!("             the peer has {leased} of our pool"));
+    }
+    if !sa.virtual_addresses.is_empty() {
+        let ours = sa.virtual_addresses.join(" ");
+        line(text, format_args!("             we have {ours} behind the peer"));
+    }
+    if !sa.peer_subnets.is_empty() {
+        let subnets = sa.peer_subnets.join(" ");
+        line(text, format_args!("             behind the peer, as it says: {subnets}"));
+    }
+    if !sa.dns_servers.is_empty() {
+        let what = match sa.dns_domains.as_slice() {
+            [] => "every name".to_owned(),
+            domains => domains.join(" "),
+        };
+        let servers = sa.dns_servers.join(" ");
+        line(text, format_args!("             DNS servers {servers} for {what}"));
+    }
     if let Some(age) = sa.age_seconds {
         let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
         line(text, format_args!("             age {}, rekey in {rekey}", time(age)));
@@ -284,6 +304,11 @@ mod tests {
             local_id: "a.example.net".into(),
             peer_id: Some("b.example.net".into()),
             eap_identity: None,
+            virtual_addresses: vec!["10.3.0.1".into()],
+            leased_addresses: vec!["10.4.0.1".into()],
+            dns_servers: vec!["10.1.0.53".into()],
+            dns_domains: vec!["corp.example".into()],
+            peer_subnets: vec!["10.1.0.0/16".into()],
             local: "192.0.2.1:4500".into(),
             remote: "192.0.2.2:4500".into(),
             nat_local: true,

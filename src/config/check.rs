@@ -8,7 +8,7 @@ use super::diagnostic::Report;
 use super::raw::{Raw, Text};
 use super::secret::SecretSource;
 use super::value::{self, Wrong};
-use super::{Config, Keying, auth, child, identity, keys, manual, policy};
+use super::{Config, Keying, address, auth, child, identity, keys, manual, policy};
 use crate::ipsec::pad::{Identity, Peer, PeerAddress};
 
 /// Checks everything; what is wrong goes to the report. `None` only if something did.
@@ -63,6 +63,9 @@ pub(super) fn config(
     let ike = policy::ike(&raw.ike, esp.as_ref().map(|esp| esp.encap), report);
     let children =
         child::children(raw, name.as_ref(), [local_ip, peer_ip], esp.as_ref(), any, report);
+    let request = address::request(raw, any, report);
+    let pool = address::pool(raw, report);
+    address::only_responds(raw, children.as_deref().unwrap_or_default(), report);
     let v6_inside = children.as_ref().is_some_and(|children| {
         children.iter().any(|child| {
             let all = child.ts_local.iter().chain(&child.ts_peer);
@@ -83,6 +86,8 @@ pub(super) fn config(
         peer_id: peer_id?,
         auth: auth?,
         ike: ike?,
+        request: request?,
+        pool: pool?,
         children: children?,
     };
     Some(Config {

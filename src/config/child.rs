@@ -9,7 +9,7 @@ use super::diagnostic::Report;
 use super::policy::{self, Esp, Kind};
 use super::raw::{self, List, Raw, Side, Text};
 use super::selector::{self, Placed};
-use super::value;
+use super::{address, value};
 use crate::ipsec::pad::{ChildPolicy, EncapPolicy};
 use crate::ipsec::suite::Protocol;
 use crate::ipsec::{Mode, PolicyId, TrafficSelector};
@@ -38,7 +38,11 @@ pub(super) fn children(
     let file = File { raw, addresses, esp };
     let all = &raw.children;
     let alone = all.is_empty();
-    let missing = |section: &str| raw.excused(section, "subnets") || raw.excused("child", "");
+    let given =
+        |section: &str| raw.excused(section, if section == "local" { "virtual" } else { "pool" });
+    let missing = |section: &str| {
+        raw.excused(section, "subnets") || raw.excused("child", "") || given(section)
+    };
     let needs_local = alone && !missing("local") || all.iter().any(|child| child.local.is_none());
     let needs_peer = alone && !missing("peer") || all.iter().any(|child| child.peer.is_none());
     let [local_ip, peer_ip] = addresses;
@@ -50,7 +54,7 @@ pub(super) fn children(
     let (local, peer) = (local.flatten(), peer.flatten());
     if alone {
         if let (Some(local), Some(peer)) = (&local, &peer) {
-            across("subnets", local, peer, report);
+            across(raw, "subnets", local, peer, report);
         }
         let kind = esp.map(|esp| esp.kind.clone());
         let mode_at = raw.esp.kind.mode.as_ref();
@@ -73,7 +77,7 @@ pub(super) fn children(
         let ours = side(&child.local, "local", &local, report);
         let theirs = side(&child.peer, "peer", &peer, report);
         if let (Some(ours), Some(theirs)) = (&ours, &theirs) {
-            across("[[child]]", ours, theirs, report);
+            across(raw, "[[child]]", ours, theirs, report);
         }
         let name = child_name(child, i + 1, report);
         let mode_at = child.kind.mode.as_ref().or(raw.esp.kind.mode.as_ref());
@@ -108,6 +112,14 @@ impl File<'_> {
         }
         if kind.as_ref().is_some_and(|kind| kind.mode == Mode::Transport) {
             let mode_at = mode_at.map_or(0..0, Text::span);
+            let given = [&self.raw.local.virtual_addresses, &self.raw.peer.pool];
+            if let Some(list) = given.into_iter().flatten().next() {
+                report
+                    .error(list.span.clone(), "transport mode has no place for another address")
+                    .related(mode_at.clone(), "transport mode")
+                    .help("mode = \"tunnel\", or leave this line out");
+                return None;
+            }
             let [local_ip, peer_ip] = self.addresses;
             for (section, address, side, placed) in [
                 ("local", local_ip, &self.raw.local, &local),
@@ -186,6 +198,10 @@ fn subnets(
     address: Option<IpAddr>,
     report: &mut Report,
 ) -> Option<Vec<Placed>> {
+    match address::given(side) {
+        Some(None) => {}
+        given => return given.flatten(),
+    }
     let Some(list) = &side.subnets else {
         // The type of what is there was wrong already, or the whole side was.
         if raw.excused(section, "subnets") {
@@ -285,9 +301,11 @@ fn transport_side(
 }
 
 /// What one side's subnets have to do with the other's.
-fn across(key: &str, local: &[Placed], peer: &[Placed], report: &mut Report) {
+fn across(raw: &Raw<'_>, key: &str, local: &[Placed], peer: &[Placed], report: &mut Report) {
+    // Of an address that is asked for nothing is known but its version.
+    let is_known = raw.local.virtual_addresses.is_none();
     for theirs in peer {
-        let ours = local.iter().find(|ours| {
+        let ours = local.iter().filter(|_| is_known).find(|ours| {
             // Everything beside something is a default route: the longer prefix wins, as in any routing table.
             ours.shares_addresses_with(theirs) && ours.is_all() == theirs.is_all()
         });

@@ -100,6 +100,15 @@ fn only_ike(raw: &Raw<'_>, report: &mut Report) {
                 .help("leave it out; a peer with IKE has a file of its own");
         }
     }
+    for (list, key) in
+        [(&raw.local.virtual_addresses, "[local] virtual"), (&raw.peer.pool, "[peer] pool")]
+    {
+        if let Some(list) = list {
+            report
+                .error(list.span.clone(), format!("{key} is for IKE"))
+                .help("with [[manual]], each side has addresses of its own");
+        }
+    }
     for (list, section) in [(&raw.local.subnets, "local"), (&raw.peer.subnets, "peer")] {
         if let Some(list) = list {
             report

@@ -5,6 +5,8 @@
 //! [`SecretSource`], so that this layer touches none.
 
 #[cfg(feature = "daemon")]
+mod address;
+#[cfg(feature = "daemon")]
 mod auth;
 #[cfg(feature = "daemon")]
 mod check;

@@ -99,6 +99,13 @@ pub(super) struct Side<'a> {
     pub(super) address: Option<Text<'a>>,
     pub(super) id: Option<Text<'a>>,
     pub(super) subnets: Option<List<'a>>,
+    /// `[local]` alone.
+    pub(super) virtual_addresses: Option<List<'a>>,
+    pub(super) use_dns: Option<Spanned<bool>>,
+    /// `[peer]` alone.
+    pub(super) pool: Option<List<'a>>,
+    pub(super) dns: Option<List<'a>>,
+    pub(super) dns_domains: Option<List<'a>>,
 }
 
 /// `[ike]`.
@@ -408,6 +415,12 @@ impl Walk<'_> {
         found
     }
 
+    fn spanned_boolean(&mut self, section: &Section<'_>, name: &str) -> Option<Spanned<bool>> {
+        let value = self.boolean(section, name)?;
+        let span = self.get(section, name)?.span();
+        Some(Spanned::new(span, value))
+    }
+
     /// A number, or a word where `words` are allowed; a fraction only where `fractions` are.
     fn scalar<'a>(
         &mut self,
@@ -486,10 +499,16 @@ impl Walk<'_> {
 
     fn side<'a>(&mut self, root: &'a DeTable<'a>, name: &'static str) -> Side<'a> {
         let section = self.section(root, name);
+        let here = |side: &str| (name == side).then_some(());
         Side {
             address: self.text(&section, "address"),
             id: self.text(&section, "id"),
             subnets: self.list(&section, "subnets"),
+            virtual_addresses: here("local").and_then(|()| self.list(&section, "virtual")),
+            use_dns: here("local").and_then(|()| self.spanned_boolean(&section, "dns")),
+            pool: here("peer").and_then(|()| self.list(&section, "pool")),
+            dns: here("peer").and_then(|()| self.list(&section, "dns")),
+            dns_domains: self.list(&section, "dns-domains"),
             span: section.span,
         }
     }
@@ -511,10 +530,7 @@ impl Walk<'_> {
             local: self.text(&section, "local"),
             peer: self.text(&section, "peer"),
             extended_key_usage: self.text(&section, "extended-key-usage"),
-            allow_sha_1: self.boolean(&section, "allow-sha1").and_then(|value| {
-                let span = self.get(&section, "allow-sha1")?.span();
-                Some(Spanned::new(span, value))
-            }),
+            allow_sha_1: self.spanned_boolean(&section, "allow-sha1"),
             span: section.span,
         }
     }

@@ -332,6 +332,21 @@ pub struct IkeSaStatus {
     /// Whom EAP has authenticated, where the peer proved itself so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eap_identity: Option<String>,
+    /// Our addresses behind the peer, if it gave us any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_addresses: Vec<String>,
+    /// Addresses of our pool that the peer has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leased_addresses: Vec<String>,
+    /// DNS servers that the peer gave us.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_servers: Vec<String>,
+    /// The domains that these are for; none: every name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_domains: Vec<String>,
+    /// The subnets behind the peer, as it says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peer_subnets: Vec<String>,
     /// Our address and port.
     pub local: String,
     /// The peer's address and port.

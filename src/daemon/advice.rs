@@ -80,6 +80,20 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
         CloseReason::Unreachable { exchange, tries } => {
             (Code::Unreachable, unreachable(peer, exchange, *tries, None))
         }
+        CloseReason::NoAddress { refused: true } => (
+            Code::Peer,
+            format!(
+                "{name} has no address left for us (INTERNAL_ADDRESS_FAILURE): compare [local] virtual with its pool, which \
+                 may be used up"
+            ),
+        ),
+        CloseReason::NoAddress { refused: false } => (
+            Code::Peer,
+            format!(
+                "{name} gave us no address: it needs a pool for us (in strongSwan `pools`, here [peer] pool), or else \
+                 leave [local] virtual out"
+            ),
+        ),
         CloseReason::NatForbidden => (
             Code::Nat,
             format!(
@@ -204,6 +218,7 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
         | CloseReason::IdentityMismatch { .. }
         | CloseReason::MethodOfPeer { .. }
         | CloseReason::NatForbidden
+        | CloseReason::NoAddress { .. }
         | CloseReason::NoProposal(_)
         | CloseReason::NoTransport
         | CloseReason::PeerMisbehaved(_)

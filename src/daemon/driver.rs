@@ -48,7 +48,7 @@ use crate::io::route::Netlink;
 use crate::io::sys::Received;
 use crate::io::tun::Offload;
 use crate::io::udp::{self, Socket};
-use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
+use crate::ipsec::{Encap, Notice, Path, SaParams, SadUpdate, Spd};
 
 /// How long the end of a peer waits for the answer to its DELETE.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -486,7 +486,8 @@ impl Driver {
         let is_installed = |inbound, outbound| {
             sad.inbound(inbound).is_some_and(|entry| {
                 let others = sad.outbound(entry.sa.params().policy);
-                others.iter().any(|other| other.sa.params().spi == outbound)
+                let pair = |params: &SaParams| (params.other_spi, params.spi);
+                others.iter().any(|other| pair(other.sa.params()) == (inbound, outbound))
             })
         };
         for child in sas.iter_mut().flat_map(|sa| &mut sa.children) {

@@ -1,5 +1,6 @@
 //! What the daemon puts into the host's network, and takes out again: TUNs, their addresses, routes and rules.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use thiserror::Error;
 
 use super::worker::{Shared, TunPort, Workers};
 use crate::config::{Config, PolicyRef};
+use crate::ike::Configuration;
+use crate::io::resolved::{Dns, Resolved};
 use crate::io::route::{Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
 use crate::io::rule::{self, HOST_TABLE, Rule};
 use crate::io::tun::{self, Offload};
@@ -43,6 +46,11 @@ pub struct Network {
     tuns: BTreeMap<String, TunState>,
     rules: bool,
     offload: Offload,
+    /// What peers configured us with, and the TUN that has it.
+    configured: BTreeMap<Arc<str>, (String, Arc<Configuration>)>,
+    resolved: Option<Resolved>,
+    /// What systemd-resolved was told of each TUN.
+    dns: BTreeMap<String, Dns>,
 }
 
 struct TunState {
@@ -76,7 +84,16 @@ impl Network {
         if removed > 0 {
             tracing::info!(removed, "routes and rules of an earlier daemon removed");
         }
-        Ok(Self { netlink, shared, tuns: BTreeMap::new(), rules: false, offload })
+        Ok(Self {
+            netlink,
+            shared,
+            tuns: BTreeMap::new(),
+            rules: false,
+            offload,
+            configured: BTreeMap::new(),
+            resolved: None,
+            dns: BTreeMap::new(),
+        })
     }
 
     /// Sets up everything for a peer: TUN, addresses, rules, routes. For one that is there already, only what differs
@@ -90,12 +107,21 @@ impl Network {
         workers: &Workers,
     ) -> Result<Vec<IpNet>, NetworkError> {
         let peer = Arc::clone(config.name());
+        let elsewhere = |(tun, _): &&(String, _)| *tun != config.interface.name;
+        let given =
+            self.configured.get(&peer).filter(elsewhere).map(|(_, given)| Arc::clone(given));
+        if given.is_some() {
+            self.configure(&peer, None).await;
+        }
         let before = self.forget(&peer);
         let result = self.try_attach(config, workers).await;
         self.remove(before).await;
         if result.is_err() {
             self.detach(&peer, workers).await;
         } else {
+            if given.is_some() {
+                self.configure(&peer, given).await;
+            }
             self.drop_idle(workers).await;
         }
         result
@@ -164,7 +190,13 @@ impl Network {
         };
         let remote = side(&tunnel, |policy| policy.ts_peer.to_vec());
         let local = side(&tunnel, |policy| policy.ts_local.to_vec());
-        let ours = self.netlink.local_addresses().await?;
+        // Of an address that the peer gives us nothing is known yet.
+        let is_given = config.ike().is_some_and(|peer| peer.request.is_some());
+        let ours = if is_given {
+            self.configured.get(peer).map(|(_, given)| given.addresses.clone()).unwrap_or_default()
+        } else {
+            self.netlink.local_addresses().await?
+        };
         let thrown = exceptions(&local, &remote);
         let mut routes: Vec<_> =
             thrown.into_iter().map(|dst| Route { table: TABLE, dst, via: Via::Throw }).collect();
@@ -223,6 +255,7 @@ impl Network {
     /// Takes away everything of a peer: routes, and with the last peer of a TUN the TUN, and with the last TUN the
     /// rules. What cannot be removed is logged.
     pub async fn detach(&mut self, peer: &Arc<str>, workers: &Workers) {
+        self.configure(peer, None).await;
         let attached = self.forget(peer);
         self.remove(attached).await;
         self.drop_idle(workers).await;
@@ -245,6 +278,79 @@ impl Network {
                 tracing::warn!(%error, "something was left behind");
             }
         }
+    }
+
+    /// Sets up what a peer configured us with, in place of what it did before: addresses, where packets to it come from, DNS
+    /// servers. What cannot be done is logged.
+    pub async fn configure(&mut self, peer: &Arc<str>, given: Option<Arc<Configuration>>) {
+        let before = self.configured.remove(peer);
+        let at = self.tuns.iter().find(|(_, tun)| tun.peers.contains_key(peer));
+        let Some((name, index)) = at.map(|(name, tun)| (name.clone(), tun.index)) else { return };
+        let addresses = given.as_ref().map(|given| given.addresses.clone()).unwrap_or_default();
+        for address in &addresses {
+            warn(self.netlink.add_address(index, *address, length_of(*address)).await);
+        }
+        if before.is_some() || given.is_some() {
+            self.set_sources(&name, peer, &addresses).await;
+        }
+        if let Some(given) = given {
+            self.configured.insert(Arc::clone(peer), (name.clone(), given));
+        }
+        let gone = before.iter().flat_map(|(_, before)| &before.addresses);
+        for address in gone.filter(|address| !addresses.contains(address)) {
+            let mut others = self.configured.values();
+            if !others.any(|(tun, other)| *tun == name && other.addresses.contains(address)) {
+                warn(self.netlink.remove_address(index, *address, length_of(*address)).await);
+            }
+        }
+        self.set_dns(&name);
+    }
+
+    /// What this host sends to a peer comes from these addresses.
+    async fn set_sources(&mut self, name: &str, peer: &Arc<str>, addresses: &[IpAddr]) {
+        let Some(attached) = self.tuns.get_mut(name).and_then(|tun| tun.peers.get_mut(peer)) else {
+            return;
+        };
+        for route in &mut attached.routes {
+            let v6 = route.dst.addr().is_ipv6();
+            let want = addresses.iter().copied().find(|address| address.is_ipv6() == v6);
+            if let Via::Tun { source, .. } = &mut route.via
+                && *source != want
+            {
+                *source = want;
+                warn(self.netlink.add_route(route).await);
+            }
+        }
+    }
+
+    /// Tells systemd-resolved of the DNS servers of the first peer on a TUN that has any: to ask those of one peer for the names
+    /// of another would tell it of them (RFC 8598 §3.3).
+    fn set_dns(&mut self, name: &str) {
+        let on_it = self.configured.iter().filter(|(_, (tun, _))| tun == name);
+        let mut with_dns = on_it.filter(|(_, (_, given))| !given.dns.is_empty());
+        let want = with_dns.next().map(|(_, (_, given))| Dns {
+            servers: given.dns.clone(),
+            domains: given.domains.clone(),
+        });
+        for (peer, _) in with_dns {
+            tracing::warn!(%peer, interface = name, "its DNS servers are not used: another peer on this interface has some. Give it an [interface] name of its own");
+        }
+        if self.dns.get(name) == want.as_ref() {
+            return;
+        }
+        if self.resolved.is_none() {
+            match Resolved::start() {
+                Ok(resolved) => self.resolved = Some(resolved),
+                Err(error) => tracing::warn!(%error, "DNS servers not set: no thread for it"),
+            }
+        }
+        if let Some(resolved) = &self.resolved {
+            resolved.set(name, want.clone());
+        }
+        match want {
+            Some(want) => self.dns.insert(name.to_owned(), want),
+            None => self.dns.remove(name),
+        };
     }
 
     /// Sets the MTU of TUNs and routes. `fits`: for each peer with an SA, the longest packet that fits all of its SAs.
@@ -316,6 +422,11 @@ fn host_rules(transport: &[&PolicyRef<'_>]) -> Vec<Rule> {
         }
     }
     rules
+}
+
+/// Of an address that stands for itself alone.
+const fn length_of(address: IpAddr) -> u8 {
+    if address.is_ipv6() { 128 } else { 32 }
 }
 
 fn warn(result: Result<(), RouteError>) {

@@ -310,6 +310,8 @@ mod tests {
             local_id: Identity::Fqdn("a".into()),
             peer_id: None,
             eap_identity: None,
+            leased: Vec::new(),
+            configuration: None,
             path,
             nat_local: false,
             nat_peer: false,

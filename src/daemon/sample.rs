@@ -53,6 +53,8 @@ pub(super) fn site_b() -> Peer {
             retransmit_tries: 5,
             fragmentation: FragmentPolicy::default(),
         },
+        request: None,
+        pool: None,
         children: vec![ChildPolicy {
             name: "lan".into(),
             policy: PolicyId(1),

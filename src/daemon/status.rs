@@ -15,7 +15,7 @@ use crate::control::protocol::{
     Status, Traffic,
 };
 use crate::datapath::{DatapathStats, SaStats};
-use crate::ike::{ChildStatus, SaStatus};
+use crate::ike::{ChildStatus, Configuration, SaStatus};
 use crate::io::route::prefixes;
 use crate::ipsec::manual::ManualSa;
 use crate::ipsec::{DropReason, Encap, Mode, Path, Protocol, Spi, TrafficSelector};
@@ -158,6 +158,13 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         local_id: sa.local_id.to_string(),
         peer_id: sa.peer_id.as_ref().map(ToString::to_string),
         eap_identity: sa.eap_identity.as_ref().map(ToString::to_string),
+        virtual_addresses: given(sa, |given| {
+            given.addresses.iter().map(ToString::to_string).collect()
+        }),
+        leased_addresses: sa.leased.iter().map(ToString::to_string).collect(),
+        dns_servers: given(sa, |given| given.dns.iter().map(ToString::to_string).collect()),
+        dns_domains: given(sa, |given| given.domains.clone()),
+        peer_subnets: given(sa, |given| selectors(&given.subnets)),
         local: sa.path.local.to_string(),
         remote: sa.path.remote.to_string(),
         nat_local: sa.nat_local,
@@ -167,6 +174,11 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         rekey_in_seconds: sa.rekey_in.map(|wait| wait.as_secs()),
         child_sas: sa.children.iter().map(|child| of_child_sa(child, stats)).collect(),
     }
+}
+
+/// Something that the peer configured us with.
+fn given(sa: &SaStatus, what: impl Fn(&Configuration) -> Vec<String>) -> Vec<String> {
+    sa.configuration.as_deref().map(what).unwrap_or_default()
 }
 
 fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {

@@ -168,6 +168,7 @@ impl ChildSa {
         core::mem::take(&mut self.outbound_installed).then_some(SadUpdate::RemoveOutbound {
             policy: self.policy.policy,
             spi: self.spi_outbound,
+            other_spi: self.spi_inbound,
         })
     }
 

@@ -10,6 +10,7 @@ use self::door::Door;
 use super::event::{CloseReason, Command, CommandError, Event, SaStatus, TimerKind, Transmit};
 use super::ike_sa::{Ctx, IkeSa, SaId, State, Task, Wanted};
 use super::ike_sas::IkeSas;
+use super::lease::Leases;
 use super::limits;
 use super::peers::{self, Peers};
 use crate::crypto::SecureRandom;
@@ -76,6 +77,7 @@ pub struct Endpoint {
     fragments_by_time: BTreeSet<(Instant, SaId)>,
     fragment_bytes: usize,
     spis: BTreeMap<Spi, SaId>,
+    leases: Leases,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -97,6 +99,7 @@ impl Endpoint {
             fragments_by_time: BTreeSet::new(),
             fragment_bytes: 0,
             spis: BTreeMap::new(),
+            leases: Leases::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -215,6 +218,7 @@ impl Endpoint {
                 self.known(&peer)?;
                 self.terminate(now, &peer);
                 if let Some(peer) = self.peers.remove(&peer) {
+                    self.leases.ours.remove(&peer.name);
                     self.door.forget(&peer);
                 }
                 Ok(())
@@ -454,6 +458,13 @@ impl Endpoint {
         self.spis.len()
     }
 
+    /// How many addresses of our pools are in use, and how many are kept for who had them.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn leases(&self) -> (usize, usize) {
+        self.leases.count()
+    }
+
     // Inside.
 
     fn with_child(&mut self, now: Instant, spi: Spi, f: impl FnOnce(&mut IkeSa, &mut Ctx<'_>)) {
@@ -484,6 +495,7 @@ impl Endpoint {
             spis: &mut self.spis,
             others: &mut self.sas,
             peers: &self.peers,
+            leases: &mut self.leases,
             last_message_id: self.config.last_message_id,
             touched,
             export_keys: self.config.export_keys,

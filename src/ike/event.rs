@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::cert::CertFault;
+use super::configuration::Configuration;
 use super::eap::{EapFault, UserName};
 use super::keymat::IkeKeys;
 use crate::ipsec::pad::{Identity, Peer};
@@ -114,6 +115,13 @@ pub enum Event {
         peer: Arc<str>,
         /// Why.
         reason: CloseReason,
+    },
+    /// What a peer configured us with, in place of what it did before; `None`: nothing any more.
+    Configured {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// Addresses, DNS servers.
+        configuration: Option<Arc<Configuration>>,
     },
     /// The DELETE of an IKE SA was answered, or nobody did: [`Endpoint::status`](super::Endpoint::status) has it no more.
     IkeSaDeleted {
@@ -253,6 +261,12 @@ pub enum CloseReason {
     /// Transport mode is wanted, and the peer made a CHILD_SA in tunnel mode (RFC 7296 §1.3.1).
     #[error("the peer does not take transport mode")]
     NoTransport,
+    /// The peer gave us none of the addresses that we asked for.
+    #[error("the peer gave us no address{}", if *.refused { " (INTERNAL_ADDRESS_FAILURE)" } else { "" })]
+    NoAddress {
+        /// Whether it said that it has none, and did not just pass over it.
+        refused: bool,
+    },
     /// A NAT is between the peers and the configuration forbids encapsulation.
     #[error("a NAT was detected, and UDP encapsulation is not allowed")]
     NatForbidden,
@@ -325,6 +339,10 @@ pub struct SaStatus {
     pub peer_id: Option<Identity>,
     /// Whom EAP has authenticated, if that is how the peer has proved who it is.
     pub eap_identity: Option<UserName>,
+    /// Addresses of our pool that the peer has.
+    pub leased: Vec<IpAddr>,
+    /// What the peer configured us with.
+    pub configuration: Option<Arc<Configuration>>,
     /// Where it is.
     pub path: Path,
     /// Whether a NAT is in front of us.

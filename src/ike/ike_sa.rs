@@ -2,6 +2,7 @@
 //!
 //! Holds what all exchanges share: sending, receiving, timers, tasks. What an exchange says and means is in `exchange`.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use std::time::Instant;
 use tracing::{debug, info};
 
 use super::child_sa::{ChildSa, ChildState, Unconfirmed};
+use super::configuration::Configuration;
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{
@@ -18,6 +20,7 @@ use super::exchange::{
 use super::frag::{Fragmentation, Whole};
 use super::ike_sas::IkeSas;
 use super::keymat::IkeKeys;
+use super::lease::Leases;
 use super::limits;
 use super::natd::Nat;
 use super::peers::Peers;
@@ -49,6 +52,8 @@ pub(super) struct Ctx<'a> {
     /// Every other IKE SA.
     pub(super) others: &'a mut IkeSas,
     pub(super) peers: &'a Peers,
+    /// Addresses that peers have of us, and we of them.
+    pub(super) leases: &'a mut Leases,
     /// See [`super::EndpointConfig`].
     pub(super) last_message_id: u32,
     /// Which of the others changed.
@@ -235,6 +240,10 @@ pub(super) struct IkeSa {
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
     /// Whom EAP has authenticated, where the peer is not who it says in IDi by anything else.
     pub(super) eap_identity: Option<super::eap::UserName>,
+    /// Addresses of our pool that the peer has.
+    pub(super) leased: Vec<IpAddr>,
+    /// What the peer configured us with.
+    pub(super) configuration: Option<Arc<Configuration>>,
 }
 
 impl IkeSa {
@@ -817,6 +826,7 @@ impl IkeSa {
     /// Takes every CHILD_SA out of the SAD.
     pub(super) fn drop_children(&mut self, ctx: &mut Ctx<'_>) {
         self.drop_pending(ctx);
+        self.drop_configuration(ctx);
         for mut child in core::mem::take(&mut self.children) {
             if let Some(update) = child.remove_outbound() {
                 ctx.sad(update);
@@ -887,6 +897,8 @@ impl IkeSa {
             local_id: peer.local_id.clone(),
             peer_id: self.peer_identity.clone(),
             eap_identity: self.eap_identity.clone(),
+            leased: self.leased.clone(),
+            configuration: self.configuration.clone(),
             path: self.path,
             nat_local: self.nat.local,
             nat_peer: self.nat.peer,

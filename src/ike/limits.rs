@@ -107,6 +107,14 @@ pub(super) const MAX_AUTHORITIES: usize = 4;
 pub(super) const MAX_CERTREQ_CAS: usize = 8;
 /// Hash algorithms that are read in SIGNATURE_HASH_ALGORITHMS; five have numbers.
 pub(super) const MAX_HASHES: usize = 32;
+/// Addresses of our pools that one IKE SA may have.
+pub(super) const MAX_LEASES: usize = 4;
+/// Addresses of our pools that nobody has, kept for who had them; the oldest is forgotten first.
+pub(super) const MAX_IDLE_LEASES: usize = 4096;
+/// DNS servers that are taken from a peer.
+pub(super) const MAX_DNS_SERVERS: usize = 8;
+/// Domains of RFC 8598 that are taken from a peer.
+pub(super) const MAX_DNS_DOMAINS: usize = 64;
 /// Tasks waiting under one IKE SA.
 pub(super) const MAX_TASKS: usize = 64;
 /// Traffic selectors that narrowing may result in.

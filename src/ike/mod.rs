@@ -4,6 +4,7 @@
 
 pub mod cert;
 mod child_sa;
+pub mod configuration;
 mod cookie;
 pub mod eap;
 mod endpoint;
@@ -16,6 +17,7 @@ mod identity;
 mod ike_sa;
 mod ike_sas;
 pub mod keymat;
+mod lease;
 mod limits;
 mod narrow;
 mod natd;
@@ -29,6 +31,7 @@ mod timers;
 mod window;
 
 pub use cert::CertFault;
+pub use configuration::Configuration;
 pub use eap::{EapFault, UserName};
 pub use endpoint::{Endpoint, EndpointConfig, Env, WallClock};
 pub use event::{

@@ -195,6 +195,8 @@ pub(super) fn may_keep_ike_sa(old: &Peer, new: &Peer) -> bool {
         && old.peer_id == new.peer_id
         && old.ike.proposals == new.ike.proposals
         && old.ike.encap == new.ike.encap
+        && old.request == new.request
+        && old.pool == new.pool
 }
 
 /// Whether a CHILD_SA made by the policy `old` may stay with the peer as `new` has it.

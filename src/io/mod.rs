@@ -9,6 +9,7 @@ pub mod lock;
 pub mod privs;
 pub mod raw;
 pub mod resolve;
+pub mod resolved;
 pub mod route;
 pub mod rule;
 pub mod sys;

@@ -37,7 +37,7 @@ pub fn drop_privileges() -> Result<(), PrivsError> {
     // Keys are in memory: no core file, and no /proc/PID/mem or ptrace for others of the same user.
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     prctl::set_dumpable(false)?;
-    // Nothing is executed after the start; what is, gains nothing.
+    // resolvectl alone is executed after the start, and gains nothing.
     prctl::set_no_new_privs()?;
     let had = caps::read(None, CapSet::Permitted)?;
     let keep: CapsHashSet =

@@ -134,6 +134,25 @@ impl Netlink {
         result.map_err(|cause| failed(&cause, || format!("add address {address}/{prefix_len}")))
     }
 
+    /// Takes an address from an interface; one that is gone is no error.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn remove_address(
+        &self,
+        index: u32,
+        address: IpAddr,
+        prefix_len: u8,
+    ) -> Result<(), RouteError> {
+        let handle = self.handle.address();
+        let message = handle.add(index, address, prefix_len).message_mut().clone();
+        match handle.del(message).execute().await {
+            Ok(()) => Ok(()),
+            Err(cause) if is_gone(&cause) || errno(&cause) == libc::EADDRNOTAVAIL => Ok(()),
+            Err(cause) => Err(failed(&cause, || format!("remove address {address}"))),
+        }
+    }
+
     /// The addresses of this host, loopback and link-local ones left out, in the kernel's order.
     ///
     /// # Errors

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use super::suite::{ChildProposal, IkeProposal};
 use super::{DfPolicy, DscpPolicy, Lifetime, Mode, TrafficSelector};
 
+mod address;
 mod auth;
 mod eap;
 
+pub use address::{AddressPool, AddressRequest, Wish};
 pub use auth::{Auth, Authority, Credential, LocalAuth, PeerAuth, Presented};
 pub use eap::{EapClient, EapMethod, EapServer, EapUser};
 
@@ -106,6 +108,10 @@ pub struct Peer {
     pub auth: Auth,
     /// The IKE SA.
     pub ike: IkePolicy,
+    /// What we ask it for in a Configuration payload; our selectors are those addresses then.
+    pub request: Option<AddressRequest>,
+    /// What it gets for its Configuration payload; its selectors are those addresses then.
+    pub pool: Option<AddressPool>,
     /// The CHILD_SAs it may have with us; the first goes with IKE_AUTH. Never empty.
     pub children: Vec<ChildPolicy>,
 }

@@ -22,7 +22,7 @@ use table::Table;
 /// Why an update was not taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SadError {
-    /// An SA of the same direction (and policy, if outbound) has this SPI.
+    /// An SA of the same direction has this SPI; if outbound, one of the same policy and with the same SPI of ours.
     #[error("an SA with SPI {0} exists")]
     DuplicateSpi(Spi),
     /// The suite, or the length of its keys, is not one that the datapath has.
@@ -185,10 +185,13 @@ impl Sad {
                     next.inbound.remove(other.get());
                 }
             }
-            SadUpdate::RemoveOutbound { policy, spi } => {
+            SadUpdate::RemoveOutbound { policy, spi, other_spi } => {
                 if let Some(entries) = next.outbound.get_mut(policy.0) {
                     let transport = count_transport(entries);
-                    entries.retain(|entry| entry.sa.params().spi != *spi);
+                    entries.retain(|entry| {
+                        let params = entry.sa.params();
+                        (params.spi, params.other_spi) != (*spi, *other_spi)
+                    });
                     next.transport -= transport - count_transport(entries);
                     if entries.is_empty() {
                         next.outbound.remove(policy.0);
@@ -228,7 +231,8 @@ impl Sad {
     fn add_outbound(&mut self, params: &SaParams) -> Result<(), SadError> {
         may_bundle(params)?;
         let (policy, spi) = (params.policy, params.spi);
-        if self.outbound(policy).iter().any(|entry| entry.sa.params().spi == spi) {
+        let is_same = |other: &SaParams| (other.spi, other.other_spi) == (spi, params.other_spi);
+        if self.outbound(policy).iter().any(|entry| is_same(entry.sa.params())) {
             return Err(SadError::DuplicateSpi(spi));
         }
         let sa = OutboundSa::new(params.clone()).ok_or(SadError::UnsupportedSuite(spi))?;
@@ -294,7 +298,8 @@ impl Sad {
             }
         }
         if let Some(entries) = self.outbound.get_mut(policy.0) {
-            for entry in entries.iter_mut().filter(|entry| entry.sa.params().spi == other_spi) {
+            let is_pair = |params: &SaParams| (params.spi, params.other_spi) == (other_spi, spi);
+            for entry in entries.iter_mut().filter(|entry| is_pair(entry.sa.params())) {
                 entry.path = path;
                 entry.compute_mtus(&self.paths);
             }

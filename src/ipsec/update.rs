@@ -23,12 +23,15 @@ pub enum SadUpdate {
     },
     /// The inbound SA with our SPI is no more.
     RemoveInbound(Spi),
-    /// The outbound SA is no more: named by the policy and the peer's SPI, since two peers may choose the same.
+    /// The outbound SA is no more: named by the policy and the SPIs of both sides, since two peers may choose the same, also under
+    /// one policy.
     RemoveOutbound {
         /// SPD entry of the SA.
         policy: PolicyId,
         /// The peer's SPI.
         spi: Spi,
+        /// Our SPI of the pair.
+        other_spi: Spi,
     },
 }
 

@@ -892,6 +892,8 @@ fn summary(update: &SadUpdate) -> String {
         SadUpdate::AddOutbound(sa) => format!("AddOutbound {} of {:?}", sa.spi, sa.policy),
         SadUpdate::MovePath { spi, path } => format!("MovePath {spi} {path:?}"),
         SadUpdate::RemoveInbound(spi) => format!("RemoveInbound {spi}"),
-        SadUpdate::RemoveOutbound { policy, spi } => format!("RemoveOutbound {spi} of {policy:?}"),
+        SadUpdate::RemoveOutbound { policy, spi, .. } => {
+            format!("RemoveOutbound {spi} of {policy:?}")
+        }
     }
 }

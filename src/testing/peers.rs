@@ -68,6 +68,8 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
             // So large that each message is one datagram; tests of fragments say otherwise.
             fragmentation: FragmentPolicy { size: u16::MAX, ..FragmentPolicy::default() },
         },
+        request: None,
+        pool: None,
         children: vec![child("lan", 1, &[subnet(here)], &[subnet(there)])],
     }
 }

@@ -34,9 +34,10 @@ impl ModelSad {
                 Some(_) => Ok(()),
                 None => Err(Violation(format!("RemoveInbound of {spi}, which is not there"))),
             },
-            SadUpdate::RemoveOutbound { policy, spi } => {
+            SadUpdate::RemoveOutbound { policy, spi, other_spi } => {
                 let before = self.outbound.len();
-                self.outbound.retain(|sa| (sa.policy, sa.spi) != (policy, spi));
+                self.outbound
+                    .retain(|sa| (sa.policy, sa.spi, sa.other_spi) != (policy, spi, other_spi));
                 match before - self.outbound.len() {
                     1 => Ok(()),
                     _ => Err(Violation(format!(
@@ -121,7 +122,8 @@ impl ModelSad {
     fn add_outbound(&mut self, params: SaParams) -> Result<(), Violation> {
         let (spi, policy, other) = (params.spi, params.policy, params.other_spi);
         let fresh = self.is_fresh(&params);
-        if self.outbound.iter().any(|sa| (sa.policy, sa.spi) == (policy, spi)) {
+        let pair = (policy, spi, other);
+        if self.outbound.iter().any(|sa| (sa.policy, sa.spi, sa.other_spi) == pair) {
             return Err(Violation(format!("AddOutbound of {spi}, which is there already")));
         }
         self.outbound.push(Arc::new(params));
@@ -244,8 +246,9 @@ mod tests {
         let (inbound, outbound) = (Spi::new(500).unwrap(), Spi::new(600).unwrap());
         left.apply(SadUpdate::RemoveInbound(inbound)).unwrap();
         left.apply(SadUpdate::RemoveInbound(inbound)).unwrap_err();
-        left.apply(SadUpdate::RemoveOutbound { policy, spi: outbound }).unwrap();
-        left.apply(SadUpdate::RemoveOutbound { policy, spi: outbound }).unwrap_err();
+        let removal = SadUpdate::RemoveOutbound { policy, spi: outbound, other_spi: inbound };
+        left.apply(removal.clone()).unwrap();
+        left.apply(removal).unwrap_err();
         assert!(left.is_empty());
     }
 
@@ -268,7 +271,8 @@ mod tests {
         left.apply(SadUpdate::AddInbound(sa(501, 601, 3))).unwrap();
         left.apply(SadUpdate::AddOutbound(sa(601, 501, 4))).unwrap();
         assert_eq!(left.in_use()[&policy].spi.get(), 601);
-        left.apply(SadUpdate::RemoveOutbound { policy, spi: Spi::new(601).unwrap() }).unwrap();
+        let [spi, other_spi] = [601, 501].map(|spi| Spi::new(spi).unwrap());
+        left.apply(SadUpdate::RemoveOutbound { policy, spi, other_spi }).unwrap();
         assert_eq!(left.in_use()[&policy].spi.get(), 600);
     }
 }

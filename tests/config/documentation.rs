@@ -69,6 +69,8 @@ fn the_example_of_all_options_sets_every_key() {
     // A psk and certificates do not go together: these have an example of their own.
     let certificate = file("conf/certificate.conf");
     let eap = [file("conf/eap-server.conf"), file("conf/eap-client.conf")].concat();
+    // Nor do subnets and virtual addresses.
+    let road = [("local", "conf/road-warrior.conf"), ("peer", "conf/road-warriors.conf")];
     for key in KEYS.iter().filter(|key| !["child", "manual"].contains(&key.section)) {
         let of_certificates = [
             "cert",
@@ -97,6 +99,14 @@ fn the_example_of_all_options_sets_every_key() {
             let heading = format!("[[auth.{word}]]");
             let set = |line: &str| line.trim_start_matches(['#', ' ']).contains(word);
             assert!(eap.contains(&heading) || eap.lines().any(set), "{key:?} has no example");
+            continue;
+        }
+        let is_given = ["virtual", "pool"].contains(&key.name) || key.name.starts_with("dns");
+        if let Some((section, name)) = road.iter().find(|(section, _)| *section == key.section)
+            && is_given
+        {
+            let example: toml::Table = file(name).parse().unwrap();
+            assert!(example[*section].get(key.name).is_some(), "{key:?} is not in {name}");
             continue;
         }
         let holder = match key.section {
@@ -140,7 +150,22 @@ fn the_examples_in_the_list_of_keys_are_right() {
                 .as_table_mut()
                 .unwrap(),
         };
+        if ["virtual", "pool"].contains(&key.name) || key.name.starts_with("dns") {
+            // With an address, and no subnets beside it.
+            holder.remove("subnets");
+            let given = match key.section {
+                "local" => "virtual = [\"ipv4\"]",
+                _ => "pool = [\"10.3.0.0/24\"]\ndns = [\"10.1.0.53\"]",
+            };
+            holder.extend(given.parse::<toml::Table>().unwrap());
+        }
         holder.extend(line);
+        if key.section == "peer" && !["address", "id", "subnets"].contains(&key.name) {
+            table.insert(
+                "esp".to_owned(),
+                "start = \"respond\"".parse::<toml::Table>().unwrap().into(),
+            );
+        }
         if key.section == "auth" && !key.name.starts_with("psk") {
             // On its own it is half of something.
             continue;

@@ -158,7 +158,7 @@ fn the_newest_sa_sends_and_old_ones_go_on_receiving() {
     assert_eq!(b.open(&new), Some(packet.clone()));
     assert_eq!(b.open(&old), Some(packet.clone()), "sent before the rekey, arrived after it");
     let (at_a, at_b) = params(gcm(), true, 0);
-    a.apply(SadUpdate::RemoveOutbound { policy: POLICY, spi: at_a.spi });
+    a.apply(SadUpdate::RemoveOutbound { policy: POLICY, spi: at_a.spi, other_spi: at_a.other_spi });
     b.apply(SadUpdate::RemoveInbound(at_b.spi));
     let newer = a.seal(&packet);
     assert_eq!(b.open(&newer), Some(packet));
@@ -177,18 +177,20 @@ fn the_newest_sa_sends_and_old_ones_go_on_receiving() {
 #[test]
 fn removing_the_last_outbound_sa_asks_for_another() {
     let (mut a, _) = pair(gcm());
-    a.apply(SadUpdate::RemoveOutbound { policy: POLICY, spi: params(gcm(), true, 0).0.spi });
+    let at_a = params(gcm(), true, 0).0;
+    let (spi, other_spi) = (at_a.spi, at_a.other_spi);
+    a.apply(SadUpdate::RemoveOutbound { policy: POLICY, spi, other_spi });
     assert_eq!(a.send(&[udp(false, 100)]).notices.len(), 1);
 }
 
 #[test]
 fn updates_that_name_nothing_change_nothing() {
     let (mut a, mut b) = pair(gcm());
-    let spi = params(gcm(), true, 9).0.spi;
+    let (spi, other_spi) = (params(gcm(), true, 9).0.spi, params(gcm(), true, 0).0.other_spi);
     for update in [
         SadUpdate::RemoveInbound(spi),
-        SadUpdate::RemoveOutbound { policy: POLICY, spi },
-        SadUpdate::RemoveOutbound { policy: PolicyId(77), spi },
+        SadUpdate::RemoveOutbound { policy: POLICY, spi, other_spi },
+        SadUpdate::RemoveOutbound { policy: PolicyId(77), spi, other_spi },
         SadUpdate::MovePath { spi, path: path(5, 6, Encap::Plain, true) },
     ] {
         a.apply(update);

@@ -392,7 +392,8 @@ fn a_bundle_goes_as_it_came() {
     }
     let (mut a, _) = pair_of(kind);
     assert_eq!(a.datapath.stats().outbound.len(), 2, "both are shown");
-    a.apply(SadUpdate::RemoveOutbound { policy: POLICY, spi: params.spi });
+    let (spi, other_spi) = (params.spi, params.other_spi);
+    a.apply(SadUpdate::RemoveOutbound { policy: POLICY, spi, other_spi });
     assert_eq!(a.datapath.stats().outbound.len(), 0);
 }
 

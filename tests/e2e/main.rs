@@ -28,4 +28,5 @@ mod proof;
 mod rekey;
 mod strongswan;
 mod tunnel;
+mod virtual_address;
 mod wire;

@@ -1,5 +1,6 @@
 //! IKE_AUTH in several rounds: EAP for the initiator, a certificate for the responder (RFC 7296 §2.16).
 
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use ipsecd::crypto::Secret;
@@ -8,8 +9,8 @@ use ipsecd::crypto::sign::PrivateKey;
 use ipsecd::crypto::x509::{Certificate, Trust};
 use ipsecd::ike::{CertFault, CloseReason, EapFault};
 use ipsecd::ipsec::pad::{
-    Auth, Authority, Credential, EapClient, EapMethod, EapServer, EapUser, LocalAuth, Peer,
-    PeerAuth,
+    AddressPool, AddressRequest, Auth, Authority, Credential, EapClient, EapMethod, EapServer,
+    EapUser, LocalAuth, Peer, PeerAuth, StartPolicy, Wish,
 };
 use ipsecd::testing::Stage;
 use ipsecd::wire::ike::eap::{Eap, EapCode};
@@ -95,6 +96,24 @@ fn whom_eap_has_authenticated_is_known_after_a_rekey() {
     assert_ok(&pair, pair.check_established(1));
     let status = pair.status(B);
     assert_eq!(status[0].eap_identity.as_ref().map(ToString::to_string).as_deref(), Some("joe"));
+}
+
+#[test]
+fn an_address_is_given_to_whom_eap_has_authenticated() {
+    let (mut a, mut b) = sites(&MSCHAPV2, &MSCHAPV2);
+    let (first, last) = ([10, 3, 0, 1].into(), [10, 3, 0, 9].into());
+    let everything = peers::range([0; 4].into(), [255; 4].into());
+    let addresses = vec![Wish::V4(None)];
+    a.request = Some(AddressRequest { addresses, dns: true, domains: None });
+    a.children[0].ts_local = vec![everything];
+    let ranges = vec![(IpAddr::V4(first), IpAddr::V4(last))];
+    b.pool = Some(AddressPool { ranges, dns: Vec::new(), domains: Vec::new() });
+    b.children[0].ts_peer = vec![peers::range(first, last)];
+    b.children[0].start = StartPolicy::Respond;
+    let pair = attempt(a, b);
+    assert_ok(&pair, pair.check_established(1));
+    assert_eq!(pair.status(B)[0].leased, [IpAddr::V4(first)]);
+    assert_eq!(only_child(&pair, A).ts_local[0].start_addr, IpAddr::V4(first));
 }
 
 /// Why each side says that it came to nothing.

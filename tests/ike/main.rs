@@ -9,6 +9,7 @@ mod cert;
 mod child;
 mod childless;
 mod collision;
+mod configuration;
 mod cookie;
 mod delete;
 mod demands;

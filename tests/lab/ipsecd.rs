@@ -173,6 +173,8 @@ impl<'a> Ipsecd<'a> {
     ) -> Self {
         let mut command = gw.command(BINARY);
         command.env(STATE_DIR.0, state);
+        // Before all others, what the test puts there.
+        command.env("PATH", format!("{}/bin:/usr/sbin:/usr/bin:/sbin:/bin", log_dir.display()));
         command.args(["--log", log, "daemon", "--config-dir"]).arg(dir).args(more);
         let process = Process::start(&mut command, &log_dir.join("ipsecd.log"));
         let mut daemon = Self { gw, file, process };

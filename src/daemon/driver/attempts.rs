@@ -218,9 +218,14 @@ impl Driver {
             entry.config.policies().iter().map(|policy| policy.id).collect();
         let inbound = stats.inbound.iter().filter(|sa| policies.contains(&sa.policy));
         let outbound = stats.outbound.iter().filter(|sa| policies.contains(&sa.policy));
-        let removals = inbound
-            .map(|sa| SadUpdate::RemoveInbound(sa.spi))
-            .chain(outbound.map(|sa| SadUpdate::RemoveOutbound { policy: sa.policy, spi: sa.spi }));
+        let removals =
+            inbound.map(|sa| SadUpdate::RemoveInbound(sa.spi)).chain(outbound.map(|sa| {
+                SadUpdate::RemoveOutbound {
+                    policy: sa.policy,
+                    spi: sa.spi,
+                    other_spi: sa.other_spi,
+                }
+            }));
         for removal in removals {
             datapath = self.apply(datapath, &removal);
         }

@@ -17,9 +17,12 @@ impl Driver {
     pub(super) async fn drain_events(&mut self, now: Instant) {
         let mut datapath = None;
         let mut has_outbound = false;
+        let mut configured = BTreeMap::new();
         while let Some(event) = self.endpoint.poll_event() {
             self.news = true;
-            if let Event::Sad(update) = event {
+            if let Event::Configured { peer, configuration } = event {
+                configured.insert(peer, configuration);
+            } else if let Event::Sad(update) = event {
                 has_outbound |= matches!(update, SadUpdate::AddOutbound(_));
                 let current: Datapath =
                     datapath.take().unwrap_or_else(|| (**self.shared.datapath.load()).clone());
@@ -27,6 +30,10 @@ impl Driver {
             } else {
                 self.hear_event(now, event);
             }
+        }
+        // Before the packets that may wait for an SA.
+        for (peer, configuration) in configured {
+            self.network.configure(&peer, configuration).await;
         }
         if let Some(datapath) = datapath {
             self.shared.datapath.store(Arc::new(datapath));
@@ -171,7 +178,7 @@ impl Driver {
                     keylog.ike(spi_i, spi_r, suite, &keys);
                 }
             }
-            Event::Sad(_) => {}
+            Event::Configured { .. } | Event::Sad(_) => {}
         }
     }
 

@@ -144,7 +144,11 @@ impl Driver {
         let mut datapath: Datapath = (**self.shared.datapath.load()).clone();
         for sa in entry.config.manual().iter().flat_map(|manual| &manual.sas) {
             for removal in [
-                SadUpdate::RemoveOutbound { policy: sa.policy, spi: sa.outbound.spi },
+                SadUpdate::RemoveOutbound {
+                    policy: sa.policy,
+                    spi: sa.outbound.spi,
+                    other_spi: sa.inbound.spi,
+                },
                 SadUpdate::RemoveInbound(sa.inbound.spi),
             ] {
                 datapath = self.apply(datapath, &removal);

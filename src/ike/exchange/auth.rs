@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
-use super::create_child;
+use super::create_child::{self, Refusal};
 use super::eap::{Asking, Serving};
 use super::offer::Offer;
 use super::sa_init::InitDone;
@@ -226,7 +226,8 @@ impl IkeSa {
             .find(|child| wanted.as_ref().is_some_and(|wanted| *wanted == child.name))
             .or_else(|| peer.children.iter().find(|child| child.start == StartPolicy::Now))
             .or(peer.children.first());
-        let childless = peer.ike.childless && init.may_be_childless;
+        // RFC 7296 §2.19: an address is asked for beside the SA payload.
+        let childless = peer.ike.childless && init.may_be_childless && peer.request.is_none();
         if let Some(first) = first.filter(|_| childless) {
             // Begins once the IKE SA is there.
             self.queue(Task::CreateChild(Arc::clone(&first.name)));
@@ -243,6 +244,8 @@ impl IkeSa {
             }
         };
         if let Some(offer) = &offer {
+            // RFC 7296 §2.19: before the SA payload.
+            payloads.extend(Self::configuration_request(ctx, &peer));
             payloads.extend(offer.payloads_for_auth());
         }
         ctx.events
@@ -317,6 +320,12 @@ impl IkeSa {
                     self.reject(ctx, reason);
                 }
             }
+            return;
+        }
+        if let Err(reason) = self.take_configuration(ctx, &peer, &parts) {
+            // RFC 7296 §3.15.4: what the responder has made is of no use.
+            sent.forget_offer(ctx);
+            self.terminate(ctx, reason);
             return;
         }
         let AuthSent { init, offer, initial_contact, .. } = *sent;
@@ -443,16 +452,22 @@ impl IkeSa {
         if parts.notify(NotifyType::INITIAL_CONTACT).is_some() {
             self.forget_older(ctx, began);
         }
+        let configured = match self.answer_configuration(ctx, parts.cp) {
+            // RFC 7296 §2.19: not fatal to the IKE SA.
+            Err(_) if parts.sa.is_none() => Ok(None),
+            other => other.map_err(Refusal::new),
+        };
         self.establish(ctx, None);
         self.take_over_attempts(ctx, peer);
 
         let mut answer = proof;
         if parts.sa.is_some() {
-            match self.answer_child(
-                ctx,
-                parts,
-                &create_child::Nonces { i: &init.nonce_i, r: &init.nonce_r },
-            ) {
+            let child = configured.and_then(|reply| {
+                answer.extend(reply);
+                let nonces = create_child::Nonces { i: &init.nonce_i, r: &init.nonce_r };
+                self.answer_child(ctx, parts, &nonces)
+            });
+            match child {
                 Ok(child) => answer.extend(self.install_answered(ctx, child, false)),
                 Err(refusal) => {
                     // RFC 7296 §1.2: the IKE SA stands, the CHILD_SA does not.

@@ -16,7 +16,7 @@ use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, Task};
 use crate::ike::keymat::child_keys;
 use crate::ike::limits;
-use crate::ike::narrow::within;
+use crate::ike::narrow::{narrow, within};
 use crate::ike::proposal::{self, Chosen};
 use crate::ipsec::pad::ChildPolicy;
 use crate::ipsec::suite::{Protocol, Suite};
@@ -366,6 +366,13 @@ impl IkeSa {
         if !within(&ts_local, &offer.ts_local) || !within(&ts_peer, &offer.ts_peer) {
             return Err(CHOSE_OTHER);
         }
+        if let Some(configuration) = &self.configuration {
+            // Whatever more the peer takes, we have these addresses alone.
+            ts_local = narrow(&ts_local, &configuration.selectors());
+            if ts_local.is_empty() {
+                return Err(CHOSE_OTHER);
+            }
+        }
         let keys = child_keys(
             session.suite.prf,
             &session.sk_d,
@@ -573,6 +580,11 @@ impl IkeSa {
         if self.children.len() >= limits::MAX_CHILD_SAS {
             return Err(Refusal::new(NotifyType::NO_ADDITIONAL_SAS));
         }
+        // RFC 7296 §2.19: any request for a CHILD_SA may ask for an address, until there is one.
+        let configured = match rekeyed {
+            None => self.answer_configuration(ctx, parts.cp).map_err(Refusal::new)?,
+            Some(_) => None,
+        };
         let nonce_r = ctx.random_bytes(limits::NONCE_LEN);
         let nonce_i = parts.nonce.map(|nonce| nonce.data.as_slice()).unwrap_or_default();
         let nonces = Nonces { i: nonce_i, r: &nonce_r };
@@ -593,6 +605,7 @@ impl IkeSa {
         if !agreed.chosen.addke.is_none() {
             let mut payloads = agreed.payloads.clone();
             payloads.insert(1, Payload::Nonce(Nonce { data: nonce_r }));
+            payloads.splice(0..0, configured);
             if let Some(old) = rekeyed {
                 self.note_peer_rekeyed(old, None, lowest_nonce);
             }
@@ -606,6 +619,7 @@ impl IkeSa {
         let spi = answered.child.spi_inbound;
         let mut payloads = self.install_answered(ctx, answered, rekeyed.is_some());
         payloads.insert(1, Payload::Nonce(Nonce { data: nonce_r }));
+        payloads.splice(0..0, configured);
         if let Some(old) = rekeyed {
             self.note_peer_rekeyed(old, Some(spi), lowest_nonce);
         }

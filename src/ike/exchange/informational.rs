@@ -2,7 +2,7 @@
 
 use tracing::{debug, warn};
 
-use super::Parts;
+use super::{Parts, notify};
 use crate::ike::event::CloseReason;
 use crate::ike::ike_sa::{Ctx, IkeSa};
 use crate::wire::ike::header::Header;
@@ -18,7 +18,14 @@ impl IkeSa {
     ) {
         let parts = Parts::of(payloads);
         let deletes_ike = payloads.iter().any(is_delete_of_ike);
-        let answer = if deletes_ike { Vec::new() } else { self.handle_deletes(ctx, payloads) };
+        let mut answer = if deletes_ike { Vec::new() } else { self.handle_deletes(ctx, payloads) };
+        if parts.cp.is_some() && !deletes_ike {
+            // RFC 7296 §1.4: whoever asks is answered.
+            match self.answer_configuration(ctx, parts.cp) {
+                Ok(reply) => answer.extend(reply),
+                Err(refusal) => answer.push(notify(refusal, &[])),
+            }
+        }
         self.respond(ctx, header.exchange, header.message_id, &answer);
         if parts.notify(NotifyType::AUTHENTICATION_FAILED).is_some() {
             // The initiator could not authenticate us (RFC 7296 §2.21.2).

@@ -1,6 +1,7 @@
 //! The exchanges of IKEv2, one file each, both roles beside each other.
 
 pub(super) mod auth;
+pub(super) mod configuration;
 pub(super) mod create_child;
 pub(super) mod delete;
 pub(super) mod eap;
@@ -11,6 +12,7 @@ mod offer;
 pub(super) mod rekey;
 pub(super) mod sa_init;
 
+use crate::wire::ike::cp::Cp;
 use crate::wire::ike::eap::Eap;
 use crate::wire::ike::numbers::NotifyType;
 use crate::wire::ike::payload::{Auth, Cert, CertReq, Id, Ke, Nonce, Notify, Payload, Sa, Ts};
@@ -24,6 +26,7 @@ pub(super) struct Parts<'a> {
     pub(super) id_i: Option<&'a Id>,
     pub(super) id_r: Option<&'a Id>,
     pub(super) auth: Option<&'a Auth>,
+    pub(super) cp: Option<&'a Cp>,
     pub(super) eap: Option<&'a Eap>,
     pub(super) ts_i: Option<&'a Ts>,
     pub(super) ts_r: Option<&'a Ts>,
@@ -43,6 +46,7 @@ impl<'a> Parts<'a> {
                 Payload::IdI(id) => parts.id_i = Some(id),
                 Payload::IdR(id) => parts.id_r = Some(id),
                 Payload::Auth(auth) => parts.auth = Some(auth),
+                Payload::Cp(cp) if parts.cp.is_none() => parts.cp = Some(cp),
                 Payload::Eap(eap) => parts.eap = Some(eap),
                 Payload::TsI(ts) => parts.ts_i = Some(ts),
                 Payload::TsR(ts) => parts.ts_r = Some(ts),

@@ -43,7 +43,10 @@ impl Offer {
         if proposals.is_empty() {
             return Err(CloseReason::AhInUdp);
         }
-        let (mut ts_local, mut ts_peer) = (policy.ts_local.clone(), policy.ts_peer.clone());
+        let (mut ts_local, mut ts_peer) = sa.selectors_of(&policy);
+        if ts_local.is_empty() || ts_peer.is_empty() {
+            return Err(CloseReason::TrafficSelectors);
+        }
         // RFC 7296 §2.23.1: one address each, those of the IKE SA.
         let (local, remote) = (sa.path.local.ip(), sa.path.remote.ip());
         let can_transport = are_of(&ts_local, local) && are_of(&ts_peer, remote);
@@ -107,6 +110,13 @@ pub(super) struct Found {
     pub(super) ts_peer: Vec<TrafficSelector>,
 }
 
+/// A policy, and its selectors within the addresses that were given to either side.
+struct Candidate<'p> {
+    policy: &'p ChildPolicy,
+    ts_local: Vec<TrafficSelector>,
+    ts_peer: Vec<TrafficSelector>,
+}
+
 impl IkeSa {
     /// The proposals of a policy but for AH where packets go in UDP, which has no place for it (RFC 3948 §1).
     pub(super) fn usable_proposals(&self, policy: &ChildPolicy) -> Vec<ChildProposal> {
@@ -142,7 +152,7 @@ impl IkeSa {
     /// first selectors, if any policy does.
     fn rank(
         &self,
-        policy: &ChildPolicy,
+        Candidate { policy, ts_local, ts_peer }: &Candidate<'_>,
         theirs: &[TrafficSelector],
         ours: &[TrafficSelector],
     ) -> (u8, bool) {
@@ -150,13 +160,13 @@ impl IkeSa {
         let first = |all: &[TrafficSelector], by: &[TrafficSelector]| {
             all.first().is_some_and(|first| takes(&[*first], by))
         };
-        let whole = takes(theirs, &policy.ts_peer) && takes(ours, &policy.ts_local);
-        let exact = whole && takes(&policy.ts_peer, theirs) && takes(&policy.ts_local, ours);
+        let whole = takes(theirs, ts_peer) && takes(ours, ts_local);
+        let exact = whole && takes(ts_peer, theirs) && takes(ts_local, ours);
         let rank = if exact {
             0
         } else if whole {
             1
-        } else if first(theirs, &policy.ts_peer) && first(ours, &policy.ts_local) {
+        } else if first(theirs, ts_peer) && first(ours, ts_local) {
             2
         } else {
             3
@@ -191,17 +201,21 @@ impl IkeSa {
                 Mode::Transport => (&seen_peer, &seen_local),
                 Mode::Tunnel => (&ts_i.selectors, &ts_r.selectors),
             };
-            let mut candidates: Vec<_> = peer.children.iter().collect();
+            let candidate = |policy| {
+                let (ts_local, ts_peer) = self.selectors_of(policy);
+                Candidate { policy, ts_local, ts_peer }
+            };
+            let mut candidates: Vec<_> = peer.children.iter().map(candidate).collect();
             // The order of the configuration decides among equals.
-            candidates.sort_by_key(|policy| self.rank(policy, theirs, ours));
-            for policy in candidates {
+            candidates.sort_by_key(|candidate| self.rank(candidate, theirs, ours));
+            for Candidate { policy, ts_local, ts_peer } in candidates {
                 if only.is_some_and(|old| old.policy.name != policy.name)
                     || mode == Mode::Transport && policy.mode != Mode::Transport
                 {
                     continue;
                 }
-                let ts_peer = narrow(theirs, &policy.ts_peer);
-                let ts_local = narrow(ours, &policy.ts_local);
+                let ts_peer = narrow(theirs, &ts_peer);
+                let ts_local = narrow(ours, &ts_local);
                 if ts_peer.is_empty() || ts_local.is_empty() {
                     continue;
                 }

@@ -431,6 +431,7 @@ impl IkeSa {
         next.tasks = core::mem::take(&mut self.tasks);
         next.wanted = core::mem::take(&mut self.wanted);
         next.tasks.retain(|waiting| !matches!(waiting.task, Task::RekeyIke | Task::Liveness));
+        self.hand_over_configuration(&mut next);
         next.path = self.path;
         next.last_heard = self.last_heard;
         self.state = State::Replaced;

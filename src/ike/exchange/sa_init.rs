@@ -103,6 +103,8 @@ impl IkeSa {
             put_off: None,
             peer_identity: None,
             eap_identity: None,
+            leased: Vec::new(),
+            configuration: None,
         }
     }
 

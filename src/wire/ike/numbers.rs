@@ -354,6 +354,8 @@ numbers! {
         INTERNAL_IP4_SUBNET = 13,
         SUPPORTED_ATTRIBUTES = 14,
         INTERNAL_IP6_SUBNET = 15,
+        INTERNAL_DNS_DOMAIN = 25,
+        INTERNAL_DNSSEC_TA = 26,
     }
 }
 
