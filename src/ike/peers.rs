@@ -182,7 +182,9 @@ fn form(identity: &Identity) -> Identity {
         Identity::Fqdn(name) => Identity::Fqdn(name.to_ascii_lowercase()),
         Identity::Email(name) => Identity::Email(name.to_ascii_lowercase()),
         Identity::Dn(_) => Identity::Dn(Vec::new()),
-        other => other.clone(),
+        Identity::Ipv4(_) | Identity::Ipv6(_) | Identity::KeyId(_) | Identity::Other { .. } => {
+            identity.clone()
+        }
     }
 }
 

@@ -38,8 +38,11 @@ impl Key for IpAddr {
 /// Values by key.
 #[derive(Clone, Debug)]
 pub(super) struct Table<K, T> {
-    shards: Arc<[Option<Arc<Shard<K, T>>>]>,
+    shards: Arc<[Place<K, T>]>,
 }
+
+/// Where a shard is, if there is something in it.
+type Place<K, T> = Option<Arc<Shard<K, T>>>;
 
 /// Keys in order, and as many values: a lookup reads nothing but keys until it has found one.
 #[derive(Clone, Debug)]
