@@ -99,6 +99,8 @@ fn set_up(count: u32, additional: Option<KeId>) -> (Outcome, f64) {
     }
     let [mut first, mut last] = [(); 2].map(|()| Samples::default());
     for number in 0..count {
+        // Time passes, or those who begin would be too many at once.
+        responder.now += Duration::from_millis(10);
         let mut initiator = Site::new(u64::from(number) + 1, 1);
         let mut peer = peer(number, false);
         peer.ike.proposals[0].addke[0].extend(additional);
