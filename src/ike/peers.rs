@@ -146,8 +146,8 @@ impl Alike {
     }
 }
 
-/// Whether IKE_SA_INIT is the same with either. What is asked of it there: address, algorithms, encapsulation, fragments,
-/// and of a peer that signs, by which CAs.
+/// Whether IKE_SA_INIT, and what follows it before the peer has said who it is, is the same with either. What is asked of a
+/// peer there: address, algorithms, encapsulation, fragments, its PPK (RFC 9867), and of one that signs, by which CAs.
 fn are_alike(one: &Peer, other: &Peer) -> bool {
     let addresses = |peer: &Peer| match peer.address {
         PeerAddress::Ip(_) => 0,
@@ -159,6 +159,7 @@ fn are_alike(one: &Peer, other: &Peer) -> bool {
     one.local_addr == other.local_addr
         && addresses(one) == addresses(other)
         && one.ike == other.ike
+        && one.ppk == other.ppk
         && (by_key(one) && by_key(other) || one.auth == other.auth)
 }
 
