@@ -18,10 +18,12 @@ use super::exchange::{
     reauth, rekey, sa_init,
 };
 use super::frag::{Fragmentation, Whole};
+use super::ike_sas::IkeSas;
 use super::keymat::IkeKeys;
 use super::lease::Leases;
 use super::limits;
 use super::natd::Nat;
+use super::peers::Peers;
 use super::protect::{Content, OpenError, Protector};
 use super::qcd;
 use super::rate::{Bucket, cost_of};
@@ -50,8 +52,8 @@ pub(super) struct Ctx<'a> {
     /// Whose CHILD_SA has this inbound SPI.
     pub(super) spis: &'a mut BTreeMap<Spi, SaId>,
     /// Every other IKE SA.
-    pub(super) others: &'a mut BTreeMap<SaId, IkeSa>,
-    pub(super) peers: &'a BTreeMap<Arc<str>, Arc<Peer>>,
+    pub(super) others: &'a mut IkeSas,
+    pub(super) peers: &'a Peers,
     /// Addresses that peers have of us, and we of them.
     pub(super) leases: &'a mut Leases,
     /// See [`super::EndpointConfig`].
@@ -110,7 +112,8 @@ impl Ctx<'_> {
     }
 
     /// Puts another IKE SA where it belongs.
-    pub(super) fn put(&mut self, sa: IkeSa) {
+    pub(super) fn put(&mut self, sa: impl Into<Box<IkeSa>>) {
+        let sa = sa.into();
         self.touched.push(sa.id);
         self.others.insert(sa.id, sa);
     }

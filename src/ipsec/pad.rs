@@ -135,7 +135,7 @@ pub struct Peer {
 }
 
 /// What an IKE SA with a peer is to be like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IkePolicy {
     /// Acceptable proposals, the preferred first.
     pub proposals: Vec<IkeProposal>,

@@ -41,7 +41,11 @@ impl Driver {
                 // Packets may wait for it.
                 self.workers.wake();
             }
-            self.set_mtus().await;
+            // With very many peers that is put off, so that it does not grow with each.
+            self.mtus_changed = true;
+            if self.next_look <= now {
+                self.set_mtus().await;
+            }
         }
     }
 
@@ -197,11 +201,12 @@ impl Driver {
 
     /// Sets the MTUs of TUNs and routes to what fits.
     pub(super) async fn set_mtus(&mut self) {
-        let stats = self.shared.datapath.load().stats();
+        self.mtus_changed = false;
         let mut fits: BTreeMap<Arc<str>, u16> = BTreeMap::new();
-        for sa in stats.outbound {
-            let mtu = u16::try_from(sa.mtu).unwrap_or(u16::MAX);
-            fits.entry(sa.peer).and_modify(|least| *least = mtu.min(*least)).or_insert(mtu);
+        for entry in self.shared.datapath.load().sad().all_outbound() {
+            let mtu = u16::try_from(entry.mtu).unwrap_or(u16::MAX);
+            let peer = Arc::clone(&entry.sa.params().peer);
+            fits.entry(peer).and_modify(|least| *least = mtu.min(*least)).or_insert(mtu);
         }
         self.network.set_mtus(&fits).await;
     }

@@ -1,6 +1,5 @@
 //! IKE_AUTH (RFC 7296 §1.2, §2.15): both sides prove who they are, and the first CHILD_SA.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::{debug, info, warn};
@@ -21,10 +20,7 @@ use crate::ike::ike_sa::{Ctx, IkeSa, State, Task};
 use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
 use crate::ike::limits;
 use crate::ike::qcd;
-use crate::ipsec::Path;
-use crate::ipsec::pad::{
-    Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAddress, PeerAuth, StartPolicy,
-};
+use crate::ipsec::pad::{Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAuth, StartPolicy};
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{AuthMethod, ExchangeType, NotifyType, PrfId};
 use crate::wire::ike::payload::{Auth, Delete, Id, Payload};
@@ -54,33 +50,10 @@ impl AuthSent {
 /// What the responder keeps until IKE_AUTH comes.
 pub(in crate::ike) struct Awaited {
     pub(in crate::ike) init: InitDone,
-    /// The peers that this may be, by address and algorithms.
+    /// The peers that this may be, by address and algorithms, or one of each sort that is alike in that.
     pub(in crate::ike) candidates: Vec<Arc<Peer>>,
     /// How far EAP is, if the initiator wants it.
     pub(in crate::ike) serving: Option<Box<Serving>>,
-}
-
-/// The PAD entries for a peer at this address: those that name it first.
-pub(in crate::ike) fn candidates(
-    peers: &BTreeMap<Arc<str>, Arc<Peer>>,
-    path: Path,
-) -> Vec<Arc<Peer>> {
-    let rank = |peer: &Peer| {
-        if peer.local_addr.is_some_and(|local| local != path.local.ip()) {
-            return None;
-        }
-        match &peer.address {
-            PeerAddress::Ip(ip) if *ip == path.remote.ip() => Some(0),
-            // Behind a NAT, the address that is seen is not the one that was written down.
-            PeerAddress::Ip(_) => Some(3),
-            PeerAddress::Name(_) => Some(1),
-            PeerAddress::Any => Some(2),
-        }
-    };
-    let mut found: Vec<_> =
-        peers.values().filter_map(|peer| rank(peer).map(|rank| (rank, Arc::clone(peer)))).collect();
-    found.sort_by_key(|(rank, _)| *rank);
-    found.into_iter().map(|(_, peer)| peer).collect()
 }
 
 /// What both sides sign (RFC 7296 §2.15), but for the identity: a message, the other side's nonce, SK_p.
@@ -488,11 +461,11 @@ impl IkeSa {
         let parts = Parts::of(payloads);
         let Some(id_i) = parts.id_i else { return };
         let who = identity::from_wire(id_i);
+        let fitting = ctx.peers.fitting(&candidates, self.path, &who);
         let fits = |peer: &&Arc<Peer>| {
-            peer.peer_id.as_ref().is_none_or(|expected| expected.is_same(&who))
-                && parts.id_r.is_none_or(|id_r| identity::from_wire(id_r).is_same(&peer.local_id))
+            parts.id_r.is_none_or(|id_r| identity::from_wire(id_r).is_same(&peer.local_id))
         };
-        let mut matching: Vec<_> = candidates.iter().filter(fits).collect();
+        let mut matching: Vec<_> = fitting.iter().filter(fits).collect();
         // Who is named goes before who takes anybody; of several, the key decides.
         matching.sort_by_key(|peer| peer.peer_id.is_none());
         matching.truncate(limits::MAX_AUTH_CANDIDATES);
@@ -513,7 +486,7 @@ impl IkeSa {
         // RFC 7296 §2.21.2: one answer, whatever failed, so that nobody can learn which identities exist.
         let Some(peer) = matching.cloned() else {
             warn!(remote = %self.path.remote, id = %who, wanted = ?parts.id_r.map(identity::from_wire), "no peer is configured with these identities");
-            if let [only] = candidates.as_slice() {
+            if let Some(only) = ctx.peers.only(&candidates) {
                 self.peer = Some(Arc::clone(only));
                 let reason = only
                     .peer_id
@@ -676,7 +649,8 @@ impl IkeSa {
             matches!(other.state, State::InitSent(_) | State::IntermediateSent(_))
                 && other.peer.as_ref().is_some_and(|of| Arc::ptr_eq(of, peer))
         };
-        let ids: Vec<_> = ctx.others.values().filter(begun).map(|other| other.id).collect();
+        let ids: Vec<_> =
+            ctx.others.of_peer(&peer.name).filter(begun).map(|other| other.id).collect();
         for id in ids {
             if let Some(mut other) = ctx.others.remove(&id) {
                 let wanted = core::mem::take(&mut other.wanted);

@@ -745,11 +745,10 @@ impl IkeSa {
         let serves =
             |other: &ChildSa| other.state == ChildState::Installed && other.is_like(&child);
         let has_like = self.children.iter().any(serves)
-            || ctx.others.values().any(|other| {
-                other.is_established()
-                    && other.peer_name() == self.peer_name()
-                    && other.children.iter().any(serves)
-            });
+            || ctx
+                .others
+                .of_peer(&self.peer_name())
+                .any(|other| other.is_established() && other.children.iter().any(serves));
         let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
         let ask_at = Some(ctx.now + wait);
         let outbound = if rekeyed {

@@ -246,7 +246,7 @@ impl IkeSa {
             if *lower(&request.nonce, &nonce.data) < *collision.lowest_nonce {
                 // RFC 9370 §2.2.4, as above.
                 if let Some(winner) = collision.id.and_then(|id| ctx.others.remove(&id)) {
-                    self.hand_over(ctx, winner);
+                    self.hand_over(ctx, *winner);
                 }
                 return;
             }

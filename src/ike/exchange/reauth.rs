@@ -101,9 +101,10 @@ impl IkeSa {
             matches!(
                 other.state,
                 State::InitSent(_) | State::IntermediateSent(_) | State::AuthSent(_)
-            ) && other.peer_name() == peer.name
+            )
         };
-        if ctx.others.len() >= limits::MAX_IKE_SAS || ctx.others.values().any(connecting) {
+        if ctx.others.len() >= limits::MAX_IKE_SAS || ctx.others.of_peer(&peer.name).any(connecting)
+        {
             return;
         }
         let mut children: Vec<Arc<str>> = Vec::new();
@@ -138,7 +139,7 @@ impl IkeSa {
         self.reauth = None;
         let ids: Vec<SaId> = ctx
             .others
-            .values()
+            .of_peer(&self.peer_name())
             .filter(|other| other.is_established() && !other.is_candidate())
             .filter(|other| self.is_twin_of(other))
             .filter(|other| self.authentication.is_after(&other.authentication))
@@ -186,7 +187,7 @@ impl IkeSa {
         let twin = |other: &Self| {
             other.is_established() && !other.is_candidate() && self.is_twin_of(other)
         };
-        ctx.others.values().any(twin)
+        ctx.others.of_peer(&self.peer_name()).any(twin)
     }
 
     // INITIAL_CONTACT and uniqueness.
@@ -194,10 +195,7 @@ impl IkeSa {
     /// Initiator: whether we have no other IKE SA with the peer, and say so.
     pub(super) fn is_initial_contact(&self, ctx: &Ctx<'_>, peer: &Peer) -> bool {
         peer.ike.unique != Unique::Never
-            && !ctx
-                .others
-                .values()
-                .any(|other| other.is_established() && other.peer_name() == peer.name)
+            && !ctx.others.of_peer(&peer.name).any(Self::is_established)
     }
 
     /// Responder: whether a peer that is authenticated may have another IKE SA (see [`Unique`]); that which it may not have with
@@ -213,7 +211,8 @@ impl IkeSa {
         }
         let mine: Vec<SaId> = ctx
             .others
-            .values()
+            .with_identity(self.peer_identity.as_ref())
+            .into_iter()
             .filter(|other| other.is_established() && self.is_of_same_identity(other))
             .filter(|other| self.authentication.is_after(&other.authentication))
             .map(|other| other.id)
@@ -262,11 +261,8 @@ impl IkeSa {
             Unique::No | Unique::Replace | Unique::Keep => limits::MAX_IKE_SAS_OF_PEER,
         };
         loop {
-            let own = ctx.others.values().filter(|other| {
-                other.is_established()
-                    && !other.is_candidate()
-                    && other.peer_name() == peer.name
-                    && self.is_of_same_identity(other)
+            let own = ctx.others.of_peer(&peer.name).filter(|other| {
+                other.is_established() && !other.is_candidate() && self.is_of_same_identity(other)
             });
             let ids: Vec<_> = own.map(|other| (other.established, other.id)).collect();
             let Some((_, oldest)) = ids.iter().min().filter(|_| ids.len() >= most) else { return };
@@ -281,7 +277,8 @@ impl IkeSa {
     fn forget_older(&self, ctx: &mut Ctx<'_>) {
         let old: Vec<_> = ctx
             .others
-            .values()
+            .with_identity(self.peer_identity.as_ref())
+            .into_iter()
             .filter(|other| {
                 self.is_of_same_identity(other)
                     && other.established.is_some_and(|at| at < self.created)
@@ -301,9 +298,8 @@ impl IkeSa {
     /// The peer knows by our INITIAL_CONTACT that there is no other IKE SA, and forgets those that it was still about to delete.
     pub(super) fn forget_replaced(&self, ctx: &mut Ctx<'_>) {
         let name = self.peer_name();
-        let waiting =
-            |other: &&Self| matches!(other.state, State::Replaced) && other.peer_name() == name;
-        let ids: Vec<_> = ctx.others.values().filter(waiting).map(|other| other.id).collect();
+        let waiting = |other: &&Self| matches!(other.state, State::Replaced);
+        let ids: Vec<_> = ctx.others.of_peer(&name).filter(waiting).map(|other| other.id).collect();
         for id in ids {
             if let Some(mut other) = ctx.others.remove(&id) {
                 other.close(ctx, CloseReason::Replaced);
@@ -320,10 +316,12 @@ impl IkeSa {
         if peer.ike.unique == Unique::Never {
             return;
         }
-        let other = ctx.others.values_mut().find(|other| {
-            other.is_established() && !other.is_candidate() && other.peer_name() == peer.name
-        });
-        let Some(other) = other else { return };
+        let other = ctx
+            .others
+            .of_peer(&peer.name)
+            .find(|other| other.is_established() && !other.is_candidate());
+        let id = other.map(|other| other.id);
+        let Some(other) = id.and_then(|id| ctx.others.get_mut(&id)) else { return };
         let older = if self.authentication.is_after(&other.authentication) {
             Some(true)
         } else if other.authentication.is_after(&self.authentication) {

@@ -42,7 +42,7 @@ pub(in crate::ike) struct IkeCollision {
 impl IkeRequest {
     /// The IKE SA that the peer made meanwhile, taken out of where it waits.
     pub(super) fn winner(&self, ctx: &mut Ctx<'_>) -> Option<IkeSa> {
-        self.collision.as_ref()?.id.and_then(|id| ctx.others.remove(&id))
+        self.collision.as_ref()?.id.and_then(|id| ctx.others.remove(&id)).map(|sa| *sa)
     }
 }
 

@@ -446,7 +446,7 @@ impl IkeSa {
         };
         let intermediate = parts.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_some();
         let made = Made::First { intermediate };
-        let candidates = auth::candidates(ctx.peers, path);
+        let candidates = ctx.peers.candidates(path);
         let mut chosen = None;
         // In the order of `candidates`.
         let mut accepting = Vec::new();
