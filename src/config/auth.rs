@@ -1,6 +1,7 @@
 //! `[auth]`: how both sides prove who they are: by a key that both have, by signatures, with certificates or without, or by EAP.
 
 mod eap;
+mod ppk;
 mod signature;
 
 use core::ops::Range;
@@ -10,6 +11,8 @@ use super::diagnostic::Report;
 use super::raw::{Raw, Text, WrittenKey};
 use super::secret::{self, SecretSource};
 use crate::ipsec::pad::{Auth, Identity, LocalAuth, PeerAuth};
+
+pub(super) use ppk::ppk;
 
 /// How a side proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +166,13 @@ fn ours(raw: &Raw<'_>, local: How, report: &mut Report) {
             "add key = \"a.key\"",
         );
     }
+    if let Some(ocsp) = auth.ocsp.as_ref().filter(|_| auth.cert.is_none()) {
+        wrong(
+            ocsp.span.clone(),
+            "[auth] ocsp: there is no certificate of ours that it is for",
+            "leave it out: of the peer's certificate, the peer sends it",
+        );
+    }
     if let Some(passphrase) = auth.passphrase.as_ref().filter(|_| auth.key.is_none()) {
         wrong(
             passphrase.span(),
@@ -197,6 +207,7 @@ fn theirs(raw: &Raw<'_>, peer: How, local: How, report: &mut Report) {
     let useless = [
         ("ca", auth.ca.as_ref().map(|list| list.span.clone())),
         ("crl", auth.crl.as_ref().map(|list| list.span.clone())),
+        ("revocation", auth.revocation.as_ref().map(Text::span)),
         ("public-key", auth.public_key.as_ref().map(|list| list.span.clone())),
         ("extended-key-usage", auth.extended_key_usage.as_ref().map(Text::span)),
         ("allow-sha1", auth.allow_sha_1.as_ref().map(toml::Spanned::span)),
@@ -210,7 +221,7 @@ fn theirs(raw: &Raw<'_>, peer: How, local: How, report: &mut Report) {
             report
                 .error(span, format!("[auth] {key}: the peer proves itself by EAP"))
                 .help("leave it out");
-        } else if auth.ca.is_none() && matches!(key, "crl" | "extended-key-usage") {
+        } else if auth.ca.is_none() && matches!(key, "crl" | "extended-key-usage" | "revocation") {
             report
                 .error(span, format!("[auth] {key}: the peer proves itself without a certificate"))
                 .help("leave it out; or give its CAs, ca = [\"ca.pem\"]");

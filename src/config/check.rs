@@ -8,7 +8,9 @@ use super::diagnostic::Report;
 use super::raw::{Raw, Text};
 use super::secret::SecretSource;
 use super::value::{self, Wrong};
-use super::{Config, Keying, address, auth, child, identity, keys, manual, policy};
+use super::{
+    Config, Keying, RevocationFiles, address, auth, child, identity, keys, manual, policy,
+};
 use crate::ipsec::pad::{Identity, Peer, PeerAddress};
 
 /// Checks everything; what is wrong goes to the report. `None` only if something did.
@@ -50,6 +52,7 @@ pub(super) fn config(
             keying: Keying::Manual(peer?),
             interface: interface?,
             log_level: log_level?,
+            revocation: RevocationFiles::default(),
         });
     }
 
@@ -58,6 +61,7 @@ pub(super) fn config(
     same_identity(raw, local_id.as_ref(), peer_id.as_ref(), report);
 
     let auth = auth::auth(raw, mode, secrets, local_id.as_ref(), report);
+    let ppk = auth::ppk(raw, mode, secrets, report);
     let any = matches!(address, Some(Some(PeerAddress::Any)));
     let esp = policy::esp(&raw.esp, any, report);
     let ike = policy::ike(&raw.ike, esp.as_ref().map(|esp| esp.encap), report);
@@ -85,6 +89,7 @@ pub(super) fn config(
         local_id: local_id?,
         peer_id: peer_id?,
         auth: auth?,
+        ppk: ppk?,
         ike: ike?,
         request: request?,
         pool: pool?,
@@ -95,6 +100,7 @@ pub(super) fn config(
         keying: Keying::Ike(Box::new(peer)),
         interface: interface?,
         log_level: log_level?,
+        revocation: RevocationFiles::of(raw, report.file()),
     })
 }
 

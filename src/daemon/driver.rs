@@ -8,6 +8,7 @@ mod attempts;
 mod events;
 mod manual;
 mod requests;
+mod revocation;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -35,6 +36,7 @@ use crate::config::Config;
 use crate::control::protocol::{Ask, Body, Code, Failure, Target, UpPhase, UpState};
 use crate::control::server::{Incoming, Server};
 use crate::crypto::random::OsRandom;
+use crate::daemon::qcd;
 use crate::daemon::secrets::FsSecrets;
 use crate::datapath::{Datapath, Options as DatapathOptions};
 use crate::ike::{
@@ -79,7 +81,7 @@ pub struct Options {
     pub socket: PathBuf,
     /// Configuration files to load at the start.
     pub files: Vec<PathBuf>,
-    /// What must outlive the daemon: the sequence numbers of manual keys.
+    /// What must outlive the daemon: the sequence numbers of manual keys, and the secret of RFC 6290.
     pub state_dir: PathBuf,
     /// The directory of systemd credentials.
     pub credentials: Option<PathBuf>,
@@ -184,8 +186,11 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         }
         let (internal_in, internal) = mpsc::channel(64);
         let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
-        let endpoint_config =
-            EndpointConfig { export_keys: keylog.is_some(), ..EndpointConfig::default() };
+        let endpoint_config = EndpointConfig {
+            export_keys: keylog.is_some(),
+            qcd_secret: qcd::secret(&options.state_dir, &mut OsRandom),
+            ..EndpointConfig::default()
+        };
         let mut driver = Driver {
             options: options.clone(),
             endpoint: Endpoint::new(endpoint_config, env),
@@ -203,6 +208,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             next_job: 0,
             started: now,
             mtu_check: now + MTU_INTERVAL,
+            revocation: revocation::Stamps::new(),
             counter_check: now + MTU_INTERVAL,
             give_back: None,
             ending: false,
@@ -283,6 +289,8 @@ pub(super) struct Driver {
     next_job: u64,
     started: Instant,
     mtu_check: Instant,
+    /// The files with CRLs and OCSP responses, as they were read last.
+    revocation: revocation::Stamps,
     counter_check: Instant,
     /// When memory is to be given back, and how often still.
     give_back: Option<(Instant, u32)>,
@@ -416,6 +424,7 @@ impl Driver {
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
             self.read_path_mtus(None).await;
+            self.reread_revocation();
         }
     }
 

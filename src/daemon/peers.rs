@@ -152,6 +152,9 @@ impl Entry {
                 let detail = format!("further key exchange, {method}");
                 enter(self, UpPhase::IkeSaInit, &detail)
             }
+            Phase::IkeIntermediatePpk => {
+                enter(self, UpPhase::IkeSaInit, "naming the post-quantum preshared key")
+            }
             Phase::IkeAuth => enter(self, UpPhase::IkeAuth, "asking"),
             Phase::Authenticated => enter(self, UpPhase::IkeAuth, "the peer is authenticated"),
             Phase::CreateChildSa => enter(self, UpPhase::ChildSa, "asking"),
@@ -316,6 +319,7 @@ mod tests {
             nat_local: false,
             nat_peer: false,
             suite: None,
+            ppk: false,
             established: None,
             rekey_in: None,
             children: child.into_iter().collect(),

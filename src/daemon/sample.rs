@@ -33,6 +33,7 @@ pub(super) fn site_b() -> Peer {
         local_id: Identity::Fqdn("a.example.net".into()),
         peer_id: Some(Identity::Fqdn("b.example.net".into())),
         auth: Auth::psk(Secret::copy_of(b"correct horse")),
+        ppk: None,
         ike: IkePolicy {
             proposals: vec![IkeProposal {
                 encr: vec![gcm],
@@ -92,6 +93,7 @@ pub(super) fn config() -> Config {
             clamp_mss: true,
         },
         log_level: None,
+        revocation: Default::default(),
     }
 }
 

@@ -23,6 +23,7 @@ use super::lease::Leases;
 use super::limits;
 use super::natd::Nat;
 use super::protect::{Content, OpenError, Protector};
+use super::qcd;
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
@@ -58,6 +59,8 @@ pub(super) struct Ctx<'a> {
     pub(super) touched: &'a mut Vec<SaId>,
     /// See [`EndpointConfig`](super::EndpointConfig).
     pub(super) export_keys: bool,
+    /// See [`EndpointConfig`](super::EndpointConfig).
+    pub(super) qcd_secret: Option<&'a Secret>,
 }
 
 impl Ctx<'_> {
@@ -172,6 +175,8 @@ pub(super) enum Task {
     DeleteIke,
     /// Asks whether the peer lives.
     Liveness,
+    /// Tells our token (RFC 6290 §4.3).
+    Token,
 }
 
 /// The CHILD_SA that a packet asked for.
@@ -237,6 +242,10 @@ pub(super) struct IkeSa {
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
     /// Whom EAP has authenticated, where the peer is not who it says in IDi by anything else.
     pub(super) eap_identity: Option<super::eap::UserName>,
+    /// Whether a PPK is in the keys, or in those that they come from.
+    pub(super) ppk: bool,
+    /// What the peer shows without protection when it has lost this IKE SA (RFC 6290).
+    pub(super) qcd_token: Option<Secret>,
     /// Addresses of our pool that the peer has.
     pub(super) leased: Vec<IpAddr>,
     /// What the peer configured us with.
@@ -467,6 +476,13 @@ impl IkeSa {
     /// An unprotected message that names us. RFC 7296 §2.4, §2.21.4: at most a hint that something may be wrong.
     fn hint(&mut self, ctx: &mut Ctx<'_>, datagram: &[u8]) {
         let Ok(message) = Message::parse(datagram) else { return };
+        if self.is_disowned_by(&message.payloads)
+            && matches!(self.state, State::Established | State::Replaced)
+        {
+            // RFC 6290 §4.5: silently, and from wherever it comes.
+            self.close(ctx, CloseReason::PeerRestarted);
+            return;
+        }
         let says_so = message.payloads.iter().any(|payload| {
             matches!(payload, Payload::Notify(notify)
                 if matches!(notify.notify_type, NotifyType::INVALID_IKE_SPI | NotifyType::INVALID_SPI))
@@ -497,9 +513,13 @@ impl IkeSa {
         self.close(ctx, CloseReason::PeerMisbehaved("it sent a malformed message"));
     }
 
-    /// What a message has to have because of where we are: IKE_AUTH may have several rounds.
+    /// What a message has to have because of where we are: IKE_AUTH and IKE_INTERMEDIATE may have several rounds.
     fn needs(&self, exchange: ExchangeType, payloads: &[Payload]) -> &'static [PayloadType] {
-        if exchange == ExchangeType::IKE_AUTH { eap::needs(&self.state, payloads) } else { &[] }
+        match exchange {
+            ExchangeType::IKE_AUTH => eap::needs(&self.state, payloads),
+            ExchangeType::IKE_INTERMEDIATE => intermediate::needs(&self.state),
+            _ => &[],
+        }
     }
 
     fn handle_request(
@@ -526,17 +546,18 @@ impl IkeSa {
             State::InitAnswered(_) | State::Established | State::Replaced | State::Deleting => {}
         }
         // RFC 9242 §3.2: every IKE_INTERMEDIATE before IKE_AUTH, and as many as were agreed on.
-        let additional = if let State::InitAnswered(awaited) = &self.state {
-            Some(!awaited.init.additional.is_empty())
-        } else {
-            None
-        };
+        let awaited =
+            if let State::InitAnswered(awaited) = &self.state { Some(awaited) } else { None };
         let in_place = match header.exchange {
-            ExchangeType::IKE_INTERMEDIATE => additional == Some(true),
-            ExchangeType::IKE_AUTH => additional == Some(false),
+            ExchangeType::IKE_INTERMEDIATE => {
+                awaited.is_some_and(|awaited| awaited.init.awaits_intermediate())
+            }
+            ExchangeType::IKE_AUTH => {
+                awaited.is_some_and(|awaited| awaited.init.additional.is_empty())
+            }
             ExchangeType::CREATE_CHILD_SA
             | ExchangeType::IKE_FOLLOWUP_KE
-            | ExchangeType::INFORMATIONAL => additional.is_none(),
+            | ExchangeType::INFORMATIONAL => awaited.is_none(),
             _ => false,
         };
         if !in_place {
@@ -739,6 +760,12 @@ impl IkeSa {
                 // The other one may have ended meanwhile.
                 Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
                 Task::DeleteIke => {}
+                Task::Token => {
+                    // The answer says that the peer lives, and nothing else.
+                    let token = qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r);
+                    self.active = Some(Active::Liveness(ctx.now));
+                    self.request(ctx, ExchangeType::INFORMATIONAL, token.as_slice());
+                }
                 Task::Liveness => {
                     self.active = Some(Active::Liveness(ctx.now));
                     self.request(ctx, ExchangeType::INFORMATIONAL, &[]);
@@ -900,6 +927,7 @@ impl IkeSa {
             nat_local: self.nat.local,
             nat_peer: self.nat.peer,
             suite: self.session.as_ref().map(|session| session.suite),
+            ppk: self.ppk,
             established: self.established.map(|at| now.saturating_duration_since(at)),
             rekey_in: self.rekey_at.map(|at| at.saturating_duration_since(now)),
             children: self

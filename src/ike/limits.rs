@@ -1,5 +1,6 @@
 //! Numbers that bound what IKE does.
 
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::rate::Rate;
@@ -9,6 +10,8 @@ use super::rate::Rate;
 /// Longest COOKIE in bytes (RFC 7296 §2.6).
 pub(super) const MAX_COOKIE: usize = 64;
 
+/// Length in bytes of a token (RFC 6290 §5).
+pub(super) const QCD_TOKEN: RangeInclusive<usize> = 16..=128;
 /// Size of an IP datagram that every link of IPv6 carries (RFC 7383 §2.5.1).
 pub(super) const FRAGMENTED_DATAGRAM_V6: u16 = 1280;
 /// Size of an IP datagram that almost every path of IPv4 carries (RFC 7383 §2.5.1).
@@ -95,6 +98,12 @@ pub(super) const MAX_CHILD_SAS: usize = 64;
 pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
 /// CERT payloads of a peer: its own certificate, and those of the CAs between. Each of them may multiply the paths that there are.
 pub(super) const MAX_CERTS: usize = 6;
+/// Tokens of one unprotected message that are looked at (RFC 6290 §4.5: four at least).
+pub(super) const MAX_QCD_TOKENS: usize = 8;
+/// PPKs that an initiator names in IKE_INTERMEDIATE and that are looked for (RFC 9867 §3.1).
+pub(super) const MAX_PPKS_NAMED: usize = 8;
+/// OCSP responses of a peer that are looked at (RFC 4806).
+pub(super) const MAX_OCSP: usize = 2;
 /// Raw public keys of peers that are tried on one signature which comes without a CERT payload.
 pub(super) const MAX_RAW_KEYS: usize = 4;
 /// EAP messages of a peer in one IKE_AUTH: several times the ten exchanges of RFC 7296 §2.16, for certificates in fragments.
@@ -103,6 +112,8 @@ pub(super) const MAX_EAP_ROUNDS: usize = 64;
 pub(super) const MAX_EAP_TLS: usize = 65_536;
 /// Bytes of a TLS message in one EAP-TLS message of ours: what goes into a packet of the smallest MTU that IPv6 has, in IKE and UDP.
 pub(super) const EAP_TLS_FRAGMENT: usize = 1024;
+/// Ways in which one AUTH payload may be a signature: by the keys without a PPK, and by those with the one that is named.
+pub(super) const MAX_PROOFS: usize = 2;
 /// Sets of CAs that one certificate is tried with, where the identities fit several peers with different ones.
 pub(super) const MAX_AUTHORITIES: usize = 4;
 /// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.

@@ -145,9 +145,15 @@ impl Puppet {
 
     /// Its IKE_SA_INIT response to what it has read.
     pub fn init_response(&mut self) -> Option<Vec<u8>> {
+        self.init_response_with(&[])
+    }
+
+    /// The same with more payloads.
+    pub fn init_response_with(&mut self, more: &[Payload]) -> Option<Vec<u8>> {
         let mut payloads = vec![Payload::Sa(answer_ike(self.chosen.as_ref()?, None))];
         payloads.extend(self.ke_and_nonce());
         payloads.extend(self.fragmentation_supported());
+        payloads.extend_from_slice(more);
         let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
         self.init_message = Message { header, payloads }.emit();
         Some(self.init_message.clone())
@@ -435,6 +441,13 @@ impl Stage {
     pub fn responder_with(seed: u64, peer: Peer) -> Self {
         let path = peers::path(peers::ADDR_B, peers::ADDR_A);
         Self::new(seed, peer, path, Puppet::initiator(seed), EndpointConfig::default())
+    }
+
+    /// The same with an endpoint of this configuration, and site A as its peer.
+    #[must_use]
+    pub fn responder_with_config(seed: u64, config: EndpointConfig) -> Self {
+        let path = peers::path(peers::ADDR_B, peers::ADDR_A);
+        Self::new(seed, peers::site_b(), path, Puppet::initiator(seed), config)
     }
 
     /// The endpoint as site A, before it a puppet that waits. The second value is the endpoint's IKE_SA_INIT.
