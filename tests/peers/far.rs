@@ -38,12 +38,6 @@ pub(crate) trait Far {
     /// answer is lost.
     fn may_send_early(&self) -> bool;
 
-    /// Whether its kernel may lack the SA that we send on in a rekey: it answers before the new one is there, or the old one goes
-    /// before it says so. What comes then is lost there.
-    fn lacks_sas_in_rekeys(&self) -> bool {
-        false
-    }
-
     /// Whether it demands cookies only while there are half-open IKE SAs, though told to.
     fn wants_half_open_for_a_cookie(&self) -> bool;
 
