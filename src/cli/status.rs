@@ -188,7 +188,8 @@ fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
     let user = sa.eap_identity.as_ref().map(|user| format!(" (EAP: {user})")).unwrap_or_default();
     line(text, format_args!("             {} === {peer_id}{user}", sa.local_id));
     line(text, format_args!("             {} -> {}, {nat}", sa.local, sa.remote));
-    line(text, format_args!("             {suite}"));
+    let ppk = if sa.ppk { ", with a PPK" } else { "" };
+    line(text, format_args!("             {suite}{ppk}"));
     if !sa.leased_addresses.is_empty() {
         let leased = sa.leased_addresses.join(" ");
         line(text, format_args!("             the peer has {leased} of our pool"));
@@ -304,6 +305,7 @@ mod tests {
             local_id: "a.example.net".into(),
             peer_id: Some("b.example.net".into()),
             eap_identity: None,
+            ppk: false,
             virtual_addresses: vec!["10.3.0.1".into()],
             leased_addresses: vec!["10.4.0.1".into()],
             dns_servers: vec!["10.1.0.53".into()],

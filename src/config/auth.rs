@@ -1,6 +1,7 @@
 //! `[auth]`: how both sides prove who they are: by a key that both have, by signatures, with certificates or without, or by EAP.
 
 mod eap;
+mod ppk;
 mod signature;
 
 use core::ops::Range;
@@ -10,6 +11,8 @@ use super::diagnostic::Report;
 use super::raw::{Raw, Text, WrittenKey};
 use super::secret::{self, SecretSource};
 use crate::ipsec::pad::{Auth, Identity, LocalAuth, PeerAuth};
+
+pub(super) use ppk::ppk;
 
 /// How a side proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

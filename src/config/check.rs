@@ -58,6 +58,7 @@ pub(super) fn config(
     same_identity(raw, local_id.as_ref(), peer_id.as_ref(), report);
 
     let auth = auth::auth(raw, mode, secrets, local_id.as_ref(), report);
+    let ppk = auth::ppk(raw, mode, secrets, report);
     let any = matches!(address, Some(Some(PeerAddress::Any)));
     let esp = policy::esp(&raw.esp, any, report);
     let ike = policy::ike(&raw.ike, esp.as_ref().map(|esp| esp.encap), report);
@@ -85,6 +86,7 @@ pub(super) fn config(
         local_id: local_id?,
         peer_id: peer_id?,
         auth: auth?,
+        ppk: ppk?,
         ike: ike?,
         request: request?,
         pool: pool?,

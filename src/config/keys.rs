@@ -23,13 +23,14 @@ const fn key(
 }
 
 const KEY: &str = "a string, { file = \"…\" } or { credential = \"…\" }";
+const PPK: &str = r#"ppk = { id = "a-b", file = "b.ppk" }"#;
 const AH: &str = r#"ah = { proposal = "sha256", spi-in = "0x1002", spi-out = "0x2002", auth-key-in = { file = "b-ah-in.key" }, auth-key-out = { file = "b-ah-out.key" } }"#;
 
 /// The tables of a configuration file, in the order in which they are documented.
 pub const SECTIONS: &[&str] =
     &["local", "peer", "auth", "ike", "esp", "child", "manual", "interface", "log"];
 
-/// Every key, in the order in which it is documented. `psk.file`, `psk.credential` and `ah.…` are those of a table.
+/// Every key, in the order in which it is documented. `psk.file`, `ppk.id`, `ah.…` and the like are those of a table.
 pub const KEYS: &[Key] = &[
     key("", "name", "a string", r#"name = "branch-office""#),
     key("local", "address", "a string", r#"address = "192.0.2.1""#),
@@ -62,6 +63,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("auth", "psk.file", "a string", r#"psk = { file = "b.psk" }"#),
     key("auth", "psk.credential", "a string", r#"psk = { credential = "b.psk" }"#),
+    key("auth", "ppk", "a table", PPK),
+    key("auth", "ppk.id", "a string", PPK),
+    key("auth", "ppk.file", "a string", PPK),
+    key("auth", "ppk.credential", "a string", r#"ppk = { id = "a-b", credential = "b.ppk" }"#),
+    key("auth", "ppk-required", "true or false", "ppk-required = false"),
     key("auth", "cert", "a string or a list of strings", r#"cert = "a.pem""#),
     key(
         "auth",

@@ -56,6 +56,8 @@ pub(super) struct Auth<'a> {
     /// Place of its header, if it is there.
     pub(super) span: Option<Range<usize>>,
     pub(super) psk: Option<WrittenKey<'a>>,
+    pub(super) ppk: Option<Ppk<'a>>,
+    pub(super) ppk_required: Option<Spanned<bool>>,
     pub(super) cert: Option<List<'a>>,
     /// A text is the name of a file here. Never empty.
     pub(super) key: Option<Vec<WrittenKey<'a>>>,
@@ -73,6 +75,14 @@ pub(super) struct Auth<'a> {
     pub(super) peer: Option<Text<'a>>,
     pub(super) extended_key_usage: Option<Text<'a>>,
     pub(super) allow_sha_1: Option<Spanned<bool>>,
+}
+
+/// `[auth] ppk` as written. Not to be printed.
+pub(super) struct Ppk<'a> {
+    /// Place of its table.
+    pub(super) span: Range<usize>,
+    pub(super) id: Option<Text<'a>>,
+    pub(super) key: Option<WrittenKey<'a>>,
 }
 
 /// `[[auth.eap-user]]` as written. Not to be printed.
@@ -519,6 +529,8 @@ impl Walk<'_> {
         let section = self.section(root, "auth");
         Auth {
             psk: self.key(&section, "psk"),
+            ppk: self.ppk(&section),
+            ppk_required: self.spanned_boolean(&section, "ppk-required"),
             cert: self.list(&section, "cert"),
             key: self.keys(&section, "key"),
             passphrase: self.key(&section, "passphrase"),
@@ -535,6 +547,18 @@ impl Walk<'_> {
             allow_sha_1: self.spanned_boolean(&section, "allow-sha1"),
             span: section.span,
         }
+    }
+
+    fn ppk<'a>(&mut self, section: &Section<'a>) -> Option<Ppk<'a>> {
+        let value = self.get(section, "ppk")?;
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong_type("auth", "ppk", value.span(), kind(value.get_ref()));
+            return None;
+        };
+        let inner = Section { name: "auth", prefix: "ppk.", table: Some(table), span: None };
+        let id = self.text(&inner, "ppk.id");
+        let key = self.key_table("auth", "ppk", table, value.span(), &["id"]);
+        Some(Ppk { span: value.span(), id, key })
     }
 
     /// Each `[[auth.eap-user]]`.
@@ -611,7 +635,7 @@ impl Walk<'_> {
             DeValue::String(text) => {
                 Some(WrittenKey::Inline(Spanned::new(value.span(), text.as_ref())))
             }
-            DeValue::Table(table) => self.key_table(section.name, name, table, value.span()),
+            DeValue::Table(table) => self.key_table(section.name, name, table, value.span(), &[]),
             DeValue::Array(_)
             | DeValue::Boolean(_)
             | DeValue::Datetime(_)
@@ -633,9 +657,11 @@ impl Walk<'_> {
         name: &str,
         table: &'a DeTable<'a>,
         span: Range<usize>,
+        also: &[&str],
     ) -> Option<WrittenKey<'a>> {
         let example = match name {
             "psk" => "b.psk",
+            "ppk" => "b.ppk",
             "passphrase" | "eap-password" | "eap-user.password" => "a.pass",
             _ => "b.key",
         };
@@ -643,9 +669,12 @@ impl Walk<'_> {
         let mut whole = true;
         for (key, value) in table {
             let word: &str = key.get_ref();
+            if also.contains(&word) {
+                continue;
+            }
             if word != "file" && word != "credential" {
                 whole = false;
-                self.unknown_in(name, key.span(), word, &["file", "credential"]);
+                self.unknown_in(name, key.span(), word, &[also, &["file", "credential"]].concat());
                 continue;
             }
             match value.get_ref().as_str() {

@@ -13,8 +13,17 @@ use crate::crypto::Secret;
 /// The longest pre-shared key, in bytes.
 const MAX_PSK: usize = 4096;
 
-/// Shorter keys can be guessed from a recorded IKE_AUTH (RFC 7296 §2.15), so they get a warning.
-const WEAK_PSK: usize = 16;
+/// From how many bytes on a key gets no warning, and what can be done with a shorter one.
+struct Weak {
+    below: usize,
+    why: &'static str,
+}
+
+/// RFC 7296 §2.15.
+const WEAK_PSK: Weak = Weak { below: 16, why: "whoever records IKE_AUTH can try guesses" };
+
+/// RFC 8784 §6: 256 bits, of which a quantum computer leaves half.
+const WEAK_PPK: Weak = Weak { below: 32, why: "it is to stand against a quantum computer" };
 
 /// Where files come from. The file system is behind it, so that checking a configuration is pure.
 pub trait SecretSource {
@@ -69,7 +78,19 @@ pub(super) fn load(
 ) -> Option<Secret> {
     let make = |at: &str| format!("make a key with: ipsecd genpsk {at}");
     let Found { bytes, span, what } = fetch(psk, "psk", &make, mode, secrets, report)?;
-    decode(bytes.expose(), span, &what, report)
+    decode(bytes.expose(), span, &what, &WEAK_PSK, report)
+}
+
+/// Reads a configured PPK. What is wrong goes to the report.
+pub(super) fn load_ppk(
+    ppk: &WrittenKey<'_>,
+    mode: Option<u32>,
+    secrets: &dyn SecretSource,
+    report: &mut Report,
+) -> Option<Secret> {
+    let make = |at: &str| format!("make a key with: ipsecd genpsk {at}");
+    let Found { bytes, span, what } = fetch(ppk, "ppk", &make, mode, secrets, report)?;
+    decode(bytes.expose(), span, &what, &WEAK_PPK, report)
 }
 
 /// Reads the manual key `name` of `len` bytes, in hexadecimal digits; `parts` says what the bytes are. What is wrong
@@ -128,7 +149,11 @@ pub(super) fn fetch(
     secrets: &dyn SecretSource,
     report: &mut Report,
 ) -> Option<Found> {
-    let example = if noun == "psk" { "b.psk" } else { "b.key" };
+    let example = match noun {
+        "psk" => "b.psk",
+        "ppk" => "b.ppk",
+        _ => "b.key",
+    };
     match key {
         WrittenKey::Inline(text) => {
             if let Some(mode) = mode.filter(|mode| mode & 0o077 != 0) {
@@ -224,7 +249,13 @@ fn without_newline(bytes: &[u8]) -> &[u8] {
 }
 
 /// Takes text as it is, `0x…` as hex and `0s…` as base64, as strongSwan does.
-fn decode(bytes: &[u8], span: Range<usize>, what: &str, report: &mut Report) -> Option<Secret> {
+fn decode(
+    bytes: &[u8],
+    span: Range<usize>,
+    what: &str,
+    weak: &Weak,
+    report: &mut Report,
+) -> Option<Secret> {
     let secret = if let Some(digits) = strip(bytes, b'x') {
         let decoded = core::str::from_utf8(digits).ok().and_then(value::hex);
         let Some(decoded) = decoded else {
@@ -257,17 +288,12 @@ fn decode(bytes: &[u8], span: Range<usize>, what: &str, report: &mut Report) -> 
         report.error(span, message).help(format!("at most {MAX_PSK}: is it the right file?"));
         return None;
     }
-    if secret.len() < WEAK_PSK {
+    if secret.len() < weak.below {
         let n = secret.len();
         let bytes = if n == 1 { "byte" } else { "bytes" };
         report
-            .warning(
-                span,
-                format!(
-                    "{what} is weak: {n} {bytes}, and whoever records IKE_AUTH can try guesses"
-                ),
-            )
-            .help(format!("at least {WEAK_PSK} bytes, best random: ipsecd genpsk"));
+            .warning(span, format!("{what} is weak: {n} {bytes}, and {}", weak.why))
+            .help(format!("at least {} bytes, best random: ipsecd genpsk", weak.below));
     }
     Some(secret)
 }
@@ -285,7 +311,7 @@ mod tests {
 
     fn decoded(text: &[u8]) -> (Option<Vec<u8>>, String) {
         let mut report = Report::new(Path::new("x.conf"), "psk".into());
-        let secret = decode(text, 0..3, "the psk", &mut report);
+        let secret = decode(text, 0..3, "the psk", &WEAK_PSK, &mut report);
         let found = report.finish(0);
         let message = found.as_slice().first().map(|d| d.message.clone()).unwrap_or_default();
         (secret.map(|s| s.expose().to_vec()), message)

@@ -357,6 +357,9 @@ pub struct IkeSaStatus {
     pub nat_peer: bool,
     /// Algorithms, once chosen.
     pub suite: Option<String>,
+    /// Whether a post-quantum preshared key is in its keys (RFC 8784).
+    #[serde(default)]
+    pub ppk: bool,
     /// Age, once established.
     pub age_seconds: Option<u64>,
     /// Time to the next rekey.

@@ -67,6 +67,13 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
                  peer's own identity"
             ),
         ),
+        CloseReason::Ppk(why) => (
+            Code::Auth,
+            format!(
+                "{name} and we do not use the same post-quantum preshared key: {why}; compare [auth] ppk, its id \
+                 and ppk-required with what the peer has"
+            ),
+        ),
         CloseReason::NoProposal(what) => (Code::Proposal, no_proposal(peer, what)),
         CloseReason::TrafficSelectors => (
             Code::TrafficSelectors,
@@ -230,6 +237,7 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
         | CloseReason::NoTransport
         | CloseReason::PeerMisbehaved(_)
         | CloseReason::PeerNotify(_)
+        | CloseReason::Ppk(_)
         | CloseReason::TrafficSelectors
         | CloseReason::TransportElsewhere { .. } => true,
         CloseReason::DeletedByPeer
@@ -374,6 +382,7 @@ mod tests {
             },
             CloseReason::Eap(EapFault::Method),
             CloseReason::CannotSign("the key failed"),
+            CloseReason::Ppk("the peer does without"),
             CloseReason::NoProposal("IKE_SA"),
             CloseReason::NoProposal("CHILD_SA"),
             CloseReason::TrafficSelectors,

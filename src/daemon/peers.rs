@@ -152,6 +152,9 @@ impl Entry {
                 let detail = format!("further key exchange, {method}");
                 enter(self, UpPhase::IkeSaInit, &detail)
             }
+            Phase::IkeIntermediatePpk => {
+                enter(self, UpPhase::IkeSaInit, "naming the post-quantum preshared key")
+            }
             Phase::IkeAuth => enter(self, UpPhase::IkeAuth, "asking"),
             Phase::Authenticated => enter(self, UpPhase::IkeAuth, "the peer is authenticated"),
             Phase::CreateChildSa => enter(self, UpPhase::ChildSa, "asking"),

@@ -37,6 +37,7 @@ pub(super) fn site_b() -> Peer {
         local_id: Identity::Fqdn("a.example.net".into()),
         peer_id: Some(Identity::Fqdn("b.example.net".into())),
         auth: Auth::psk(Secret::copy_of(b"correct horse")),
+        ppk: None,
         ike: IkePolicy {
             proposals: vec![IkeProposal {
                 encr: vec![gcm],
@@ -145,6 +146,7 @@ pub(super) fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> S
         nat_local: false,
         nat_peer: false,
         suite: None,
+        ppk: false,
         established: None,
         rekey_in: None,
         children: child.into_iter().collect(),

@@ -170,6 +170,7 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         nat_local: sa.nat_local,
         nat_peer: sa.nat_peer,
         suite: sa.suite.map(|suite| suite.to_string()),
+        ppk: sa.ppk,
         age_seconds: sa.established.map(|age| age.as_secs()),
         rekey_in_seconds: sa.rekey_in.map(|wait| wait.as_secs()),
         child_sas: sa.children.iter().map(|child| of_child_sa(child, stats)).collect(),

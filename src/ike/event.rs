@@ -193,6 +193,8 @@ pub enum Phase {
     InvalidKe,
     /// IKE_INTERMEDIATE sent, with an additional key exchange by this method.
     IkeIntermediate(KeId),
+    /// IKE_INTERMEDIATE sent, for a post-quantum preshared key alone (RFC 9867).
+    IkeIntermediatePpk,
     /// IKE_AUTH sent.
     IkeAuth,
     /// IKE_AUTH done: the peer is who it says.
@@ -240,6 +242,9 @@ pub enum CloseReason {
         /// As received.
         got: Identity,
     },
+    /// The two sides do not use the same post-quantum preshared key (RFC 8784).
+    #[error("no post-quantum preshared key in common: {0}")]
+    Ppk(&'static str),
     /// The peer has none of our proposals: NO_PROPOSAL_CHOSEN, for the IKE SA or the CHILD_SA.
     #[error("no common proposal for the {0}")]
     NoProposal(&'static str),
@@ -365,6 +370,8 @@ pub struct SaStatus {
     pub nat_peer: bool,
     /// Algorithms, once chosen.
     pub suite: Option<IkeSuite>,
+    /// Whether a post-quantum preshared key is in its keys (RFC 8784, RFC 9867), or in those of an IKE SA that it replaced.
+    pub ppk: bool,
     /// Age.
     pub established: Option<Duration>,
     /// Time to the next rekey.

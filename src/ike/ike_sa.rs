@@ -245,6 +245,8 @@ pub(super) struct IkeSa {
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
     /// Whom EAP has authenticated, where the peer is not who it says in IDi by anything else.
     pub(super) eap_identity: Option<super::eap::UserName>,
+    /// Whether a PPK is in the keys, or in those that they come from.
+    pub(super) ppk: bool,
     /// Addresses of our pool that the peer has.
     pub(super) leased: Vec<IpAddr>,
     /// What the peer configured us with.
@@ -505,9 +507,13 @@ impl IkeSa {
         self.close(ctx, CloseReason::PeerMisbehaved("it sent a malformed message"));
     }
 
-    /// What a message has to have because of where we are: IKE_AUTH may have several rounds.
+    /// What a message has to have because of where we are: IKE_AUTH and IKE_INTERMEDIATE may have several rounds.
     fn needs(&self, exchange: ExchangeType, payloads: &[Payload]) -> &'static [PayloadType] {
-        if exchange == ExchangeType::IKE_AUTH { eap::needs(&self.state, payloads) } else { &[] }
+        match exchange {
+            ExchangeType::IKE_AUTH => eap::needs(&self.state, payloads),
+            ExchangeType::IKE_INTERMEDIATE => intermediate::needs(&self.state),
+            _ => &[],
+        }
     }
 
     fn handle_request(
@@ -534,17 +540,18 @@ impl IkeSa {
             State::InitAnswered(_) | State::Established | State::Replaced | State::Deleting => {}
         }
         // RFC 9242 §3.2: every IKE_INTERMEDIATE before IKE_AUTH, and as many as were agreed on.
-        let additional = if let State::InitAnswered(awaited) = &self.state {
-            Some(!awaited.init.additional.is_empty())
-        } else {
-            None
-        };
+        let awaited =
+            if let State::InitAnswered(awaited) = &self.state { Some(awaited) } else { None };
         let in_place = match header.exchange {
-            ExchangeType::IKE_INTERMEDIATE => additional == Some(true),
-            ExchangeType::IKE_AUTH => additional == Some(false),
+            ExchangeType::IKE_INTERMEDIATE => {
+                awaited.is_some_and(|awaited| awaited.init.awaits_intermediate())
+            }
+            ExchangeType::IKE_AUTH => {
+                awaited.is_some_and(|awaited| awaited.init.additional.is_empty())
+            }
             ExchangeType::CREATE_CHILD_SA
             | ExchangeType::IKE_FOLLOWUP_KE
-            | ExchangeType::INFORMATIONAL => additional.is_none(),
+            | ExchangeType::INFORMATIONAL => awaited.is_none(),
             _ => false,
         };
         if !in_place {
@@ -912,6 +919,7 @@ impl IkeSa {
             nat_local: self.nat.local,
             nat_peer: self.nat.peer,
             suite: self.session.as_ref().map(|session| session.suite),
+            ppk: self.ppk,
             established: self.established.map(|at| now.saturating_duration_since(at)),
             rekey_in: self.rekey_at.map(|at| at.saturating_duration_since(now)),
             children: self

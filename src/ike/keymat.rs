@@ -1,6 +1,6 @@
 //! Keying material: SKEYSEED and the keys of an IKE SA (RFC 7296 §2.14, §2.18), KEYMAT of CHILD_SAs
 //! (§2.17), and what a pre-shared key signs (§2.15); with additional key exchanges (RFC 9370 §2.2) and the authentication of
-//! IKE_INTERMEDIATE (RFC 9242 §3.3.2).
+//! IKE_INTERMEDIATE (RFC 9242 §3.3.2), and post-quantum preshared keys (RFC 8784 §3, RFC 9867).
 
 use crate::crypto::integ::Integ;
 use crate::crypto::prf::Prf;
@@ -89,6 +89,31 @@ impl IkeKeys {
         Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
     }
 
+    /// These keys with a PPK mixed into SK_d, SK_pi and SK_pr (RFC 8784 §3). `None` if the PRF is not ours.
+    #[must_use]
+    pub fn with_ppk(&self, prf: PrfId, ppk: &Secret) -> Option<Self> {
+        let prf = Prf::new(prf)?;
+        let mix = |key: &Secret| mix_ppk(prf, ppk.expose(), key.expose());
+        let (sk_d, sk_pi, sk_pr) = (mix(&self.sk_d), mix(&self.sk_pi), mix(&self.sk_pr));
+        Some(Self { sk_d, sk_pi, sk_pr, ..self.clone() })
+    }
+
+    /// The keys that follow these after a PPK was agreed on in IKE_INTERMEDIATE (RFC 9867 §3.1): SKEYSEED' = prf+ (PPK, SK_d), and
+    /// all keys from that. Nonces and SPIs are those of IKE_SA_INIT. `None` if an algorithm of the suite is not ours.
+    #[must_use]
+    pub fn next_by_ppk(
+        &self,
+        suite: IkeSuite,
+        nonce_i: &[u8],
+        nonce_r: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+        ppk: &Secret,
+    ) -> Option<Self> {
+        let skeyseed = mix_ppk(Prf::new(suite.prf)?, ppk.expose(), self.sk_d.expose());
+        Self::expand(suite, &skeyseed, nonce_i, nonce_r, spi_i, spi_r)
+    }
+
     fn expand(
         suite: IkeSuite,
         skeyseed: &Secret,
@@ -118,6 +143,32 @@ impl IkeKeys {
         })
     }
 }
+
+/// A key with a PPK mixed in: `prf+ (PPK, key)`, as long as the PRF's keys are (RFC 8784 §3).
+#[must_use]
+pub fn mix_ppk(prf: Prf, ppk: &[u8], key: &[u8]) -> Secret {
+    prf.plus(ppk, &[key], prf.len())
+}
+
+/// What says in IKE_INTERMEDIATE that the initiator has the PPK of this name (RFC 9867 §3.1): the first octets of
+/// `prf(PPK, Ni | Nr | SPIi | SPIr)`. `None` if the PRF is not ours.
+#[must_use]
+pub fn ppk_confirmation(
+    prf: PrfId,
+    ppk: &Secret,
+    nonce_i: &[u8],
+    nonce_r: &[u8],
+    spi_i: IkeSpi,
+    spi_r: IkeSpi,
+) -> Option<[u8; PPK_CONFIRMATION_LEN]> {
+    let spis = [spi_i.0.to_be_bytes(), spi_r.0.to_be_bytes()];
+    let parts = [nonce_i, nonce_r, spis[0].as_slice(), spis[1].as_slice()];
+    let whole = Prf::new(prf)?.compute(ppk.expose(), &parts);
+    whole.expose().first_chunk().copied()
+}
+
+/// Length in bytes of what [`ppk_confirmation`] makes.
+pub const PPK_CONFIRMATION_LEN: usize = 8;
 
 /// The keys of a CHILD_SA. `_i` protects what the initiator of the exchange that made the CHILD_SA
 /// sends, which need not be the original initiator of the IKE SA.

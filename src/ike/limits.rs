@@ -100,6 +100,8 @@ pub(super) const MAX_CHILD_SAS: usize = 64;
 pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
 /// CERT payloads of a peer: its own certificate, and those of the CAs between. Each of them may multiply the paths that there are.
 pub(super) const MAX_CERTS: usize = 6;
+/// PPKs that an initiator names in IKE_INTERMEDIATE and that are looked for (RFC 9867 §3.1).
+pub(super) const MAX_PPKS_NAMED: usize = 8;
 /// Raw public keys of peers that are tried on one signature which comes without a CERT payload.
 pub(super) const MAX_RAW_KEYS: usize = 4;
 /// EAP messages of a peer in one IKE_AUTH: several times the ten exchanges of RFC 7296 §2.16, for certificates in fragments.
@@ -108,6 +110,8 @@ pub(super) const MAX_EAP_ROUNDS: usize = 64;
 pub(super) const MAX_EAP_TLS: usize = 65_536;
 /// Bytes of a TLS message in one EAP-TLS message of ours: what goes into a packet of the smallest MTU that IPv6 has, in IKE and UDP.
 pub(super) const EAP_TLS_FRAGMENT: usize = 1024;
+/// Ways in which one AUTH payload may be a signature: by the keys without a PPK, and by those with the one that is named.
+pub(super) const MAX_PROOFS: usize = 2;
 /// Sets of CAs that one certificate is tried with, where the identities fit several peers with different ones.
 pub(super) const MAX_AUTHORITIES: usize = 4;
 /// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.

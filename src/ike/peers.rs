@@ -6,6 +6,7 @@ use crate::ipsec::pad::{ChildPolicy, Peer};
 /// Whether an IKE SA made with the peer as `old` has it may stay with it as `new` has it.
 pub(super) fn may_keep_ike_sa(old: &Peer, new: &Peer) -> bool {
     old.auth == new.auth
+        && old.ppk == new.ppk
         && old.local_addr == new.local_addr
         && old.address == new.address
         && old.local_id == new.local_id

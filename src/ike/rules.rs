@@ -35,12 +35,9 @@ const RULES: &[Rule] = &[
         response: true,
         required: &[PayloadType::SA, PayloadType::KE, PayloadType::NONCE],
     },
-    Rule {
-        exchange: ExchangeType::IKE_INTERMEDIATE,
-        response: false,
-        required: &[PayloadType::KE],
-    },
-    Rule { exchange: ExchangeType::IKE_INTERMEDIATE, response: true, required: &[PayloadType::KE] },
+    // A key exchange, a PPK, or both: `exchange::intermediate::needs`.
+    Rule { exchange: ExchangeType::IKE_INTERMEDIATE, response: false, required: &[] },
+    Rule { exchange: ExchangeType::IKE_INTERMEDIATE, response: true, required: &[] },
     // What it needs differs from round to round (RFC 7296 §2.16): `exchange::eap::needs`.
     Rule { exchange: ExchangeType::IKE_AUTH, response: false, required: &[] },
     Rule { exchange: ExchangeType::IKE_AUTH, response: true, required: &[] },

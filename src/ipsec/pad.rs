@@ -12,10 +12,12 @@ use super::{DfPolicy, DscpPolicy, Lifetime, Mode, TrafficSelector};
 mod address;
 mod auth;
 mod eap;
+mod ppk;
 
 pub use address::{AddressPool, AddressRequest, Wish};
 pub use auth::{Auth, Authority, Credential, LocalAuth, PeerAuth, Presented};
 pub use eap::{EapClient, EapMethod, EapServer, EapUser};
+pub use ppk::Ppk;
 
 /// Number of an SPD entry, unique in a running daemon. Given by whoever adds a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +122,8 @@ pub struct Peer {
     pub peer_id: Option<Identity>,
     /// How the two prove it.
     pub auth: Auth,
+    /// What is mixed into the keys besides (RFC 8784).
+    pub ppk: Option<Ppk>,
     /// The IKE SA.
     pub ike: IkePolicy,
     /// What we ask it for in a Configuration payload; our selectors are those addresses then.

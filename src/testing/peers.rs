@@ -53,6 +53,7 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
         local_id: Identity::Fqdn(local.to_owned()),
         peer_id: Some(Identity::Fqdn(peer.to_owned())),
         auth: Auth::psk(Secret::copy_of(PSK)),
+        ppk: None,
         ike: IkePolicy {
             proposals: vec![ike_proposal()],
             encap: EncapPolicy::Auto,

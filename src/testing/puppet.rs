@@ -155,9 +155,15 @@ impl Puppet {
 
     /// Its IKE_SA_INIT response to what it has read.
     pub fn init_response(&mut self) -> Option<Vec<u8>> {
+        self.init_response_with(&[])
+    }
+
+    /// The same with more payloads.
+    pub fn init_response_with(&mut self, more: &[Payload]) -> Option<Vec<u8>> {
         let mut payloads = vec![Payload::Sa(answer_ike(self.chosen.as_ref()?, None))];
         payloads.extend(self.ke_and_nonce());
         payloads.extend(self.supported());
+        payloads.extend_from_slice(more);
         let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
         self.init_message = Message { header, payloads }.emit();
         Some(self.init_message.clone())

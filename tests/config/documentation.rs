@@ -69,6 +69,7 @@ fn the_example_of_all_options_sets_every_key() {
     // A psk and certificates do not go together: these have an example of their own.
     let certificate = file("conf/certificate.conf");
     let eap = [file("conf/eap-server.conf"), file("conf/eap-client.conf")].concat();
+    let ppk = file("conf/ppk.conf");
     // Nor do subnets and virtual addresses.
     let road = [("local", "conf/road-warrior.conf"), ("peer", "conf/road-warriors.conf")];
     for key in KEYS.iter().filter(|key| !["child", "manual"].contains(&key.section)) {
@@ -99,6 +100,11 @@ fn the_example_of_all_options_sets_every_key() {
             let heading = format!("[[auth.{word}]]");
             let set = |line: &str| line.trim_start_matches(['#', ' ']).contains(word);
             assert!(eap.contains(&heading) || eap.lines().any(set), "{key:?} has no example");
+            continue;
+        }
+        if key.section == "auth" && first.starts_with("ppk") {
+            let word = key.name.rsplit('.').next().unwrap();
+            assert!(ppk.contains(&format!("{word} = ")), "{key:?} is not in ppk.conf");
             continue;
         }
         let is_given = ["virtual", "pool"].contains(&key.name) || key.name.starts_with("dns");
@@ -166,7 +172,9 @@ fn the_examples_in_the_list_of_keys_are_right() {
                 "start = \"respond\"".parse::<toml::Table>().unwrap().into(),
             );
         }
-        if key.section == "auth" && !key.name.starts_with("psk") {
+        if key.section == "auth"
+            && !["psk", "ppk"].iter().any(|whole| key.name.split('.').next() == Some(*whole))
+        {
             // On its own it is half of something.
             continue;
         }

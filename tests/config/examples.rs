@@ -75,6 +75,9 @@ fn installed(example: &Path) -> (tempfile::TempDir, PathBuf) {
     let Some(manual) = table.get("manual") else {
         let psk = place(&table["auth"]["psk"]);
         genpsk::run(Some(&psk), &mut Fixed, &mut Vec::new()).unwrap();
+        if let Some(ppk) = table["auth"].get("ppk") {
+            genpsk::run(Some(&place(ppk)), &mut Fixed, &mut Vec::new()).unwrap();
+        }
         return (dir, file);
     };
     let pairs = manual.as_array().unwrap().iter();

@@ -10,5 +10,6 @@ mod documentation;
 mod errors;
 mod examples;
 mod manual;
+mod ppk;
 mod properties;
 mod secrets;

@@ -23,6 +23,7 @@ mod lost;
 mod modes;
 mod mutate;
 mod nat;
+mod ppk;
 mod puzzle;
 mod reauth;
 mod refused;

@@ -5,6 +5,7 @@ use super::json::{Algorithms, Keys, Transform};
 use crate::crypto::integ::Integ;
 use crate::crypto::prf::Prf;
 use crate::crypto::{Encr, Secret};
+use crate::ike::keymat::mix_ppk;
 use crate::ike::protect::Content;
 use crate::wire::ike::header::{Header, IkeSpi};
 use crate::wire::ike::numbers::{EncrId, IntegId, PayloadType, PrfId, TransformType};
@@ -145,7 +146,7 @@ pub(super) fn check_ppk(
         ("SK_pi with the PPK", &before.sk_pi, &keys.sk_pi),
         ("SK_pr with the PPK", &before.sk_pr, &keys.sk_pr),
     ] {
-        let mixed = prf.plus(ppk, &[before.bytes()], prf.len());
+        let mixed = mix_ppk(prf, ppk, before.bytes());
         super::same(name, mixed.expose(), after.bytes())?;
     }
     Ok(())

@@ -19,6 +19,7 @@ use messages::{Exchange, Sent};
 use super::ike::{IkeMessage, Inside};
 use super::open::{Record, Verdict};
 use crate::crypto::Secret;
+use crate::ike::keymat;
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{ExchangeType, ProtocolId, TransformType};
 use crate::wire::ike::payload::{Payload, Sa};
@@ -240,9 +241,7 @@ impl Session {
                 keys.extend(before.map(|before| Secret::copy_of(before.bytes())));
                 // Of a PPK that the other side turned out not to have, only this proof is made.
                 keys.extend(
-                    self.lab
-                        .ppks()
-                        .map(|ppk| suite.prf.plus(ppk, &[sk_p.bytes()], suite.prf.len())),
+                    self.lab.ppks().map(|ppk| keymat::mix_ppk(suite.prf, ppk, sk_p.bytes())),
                 );
                 let message = message.datagram.as_slice();
                 let signed = auth::Signed { message, nonce, keys, int_auth };

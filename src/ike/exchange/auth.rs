@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::create_child::{self, Refusal};
 use super::eap::{Asking, Serving};
 use super::offer::Offer;
+use super::ppk::{Claim, PpkUse};
 use super::sa_init::InitDone;
 use super::{Parts, notify};
 use crate::crypto::Secret;
@@ -17,7 +18,7 @@ use crate::ike::eap::EapFault;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::identity;
 use crate::ike::ike_sa::{Ctx, IkeSa, State, Task};
-use crate::ike::keymat::{psk_auth, signed_octets};
+use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
 use crate::ike::limits;
 use crate::ipsec::Path;
 use crate::ipsec::pad::{
@@ -86,31 +87,48 @@ pub(super) struct Signed<'a> {
     prf: PrfId,
     message: &'a [u8],
     nonce: &'a [u8],
-    sk_p: &'a Secret,
+    sk_p: Secret,
     int_auth: Vec<u8>,
 }
 
 impl Signed<'_> {
     pub(super) fn psk(&self, key: &Secret, id: &Id) -> Option<Secret> {
-        psk_auth(self.prf, key, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
+        psk_auth(self.prf, key, self.message, self.nonce, &self.sk_p, &id.body(), &self.int_auth)
+    }
+
+    const fn sk_p(&self) -> &Secret {
+        &self.sk_p
     }
 
     fn octets(&self, id: &Id) -> Option<Vec<u8>> {
-        signed_octets(self.prf, self.message, self.nonce, self.sk_p, &id.body(), &self.int_auth)
+        signed_octets(self.prf, self.message, self.nonce, &self.sk_p, &id.body(), &self.int_auth)
     }
 }
 
+const NO_KEYS: CloseReason = CloseReason::CannotSign("the IKE_SA has no keys");
+
 impl IkeSa {
-    /// What we sign, or the peer should have signed.
+    /// What we sign, or the peer should have signed: with the PPK, if one is used.
     pub(super) fn signed<'a>(&self, init: &'a InitDone, by_initiator: bool) -> Option<Signed<'a>> {
+        let keys = if let PpkUse::Mixed(keys) = &init.ppk { keys } else { &init.keys };
+        self.signed_by(init, keys, by_initiator)
+    }
+
+    /// The same by these keys.
+    pub(super) fn signed_by<'a>(
+        &self,
+        init: &'a InitDone,
+        keys: &IkeKeys,
+        by_initiator: bool,
+    ) -> Option<Signed<'a>> {
         let prf = self.session.as_ref()?.suite.prf;
         let int_auth = init.int_auth.octets();
         Some(if by_initiator {
-            let InitDone { request: message, nonce_r: nonce, keys, .. } = init;
-            Signed { prf, message, nonce, sk_p: &keys.sk_pi, int_auth }
+            let InitDone { request: message, nonce_r: nonce, .. } = init;
+            Signed { prf, message, nonce, sk_p: keys.sk_pi.clone(), int_auth }
         } else {
-            let InitDone { response: message, nonce_i: nonce, keys, .. } = init;
-            Signed { prf, message, nonce, sk_p: &keys.sk_pr, int_auth }
+            let InitDone { response: message, nonce_i: nonce, .. } = init;
+            Signed { prf, message, nonce, sk_p: keys.sk_pr.clone(), int_auth }
         })
     }
 
@@ -123,30 +141,47 @@ impl IkeSa {
         id: &Id,
         asked: &Asked,
     ) -> Result<(Vec<Payload>, Payload), CloseReason> {
-        const FAILED: CloseReason = CloseReason::CannotSign("the IKE_SA has no keys");
-        let signed = self.signed(init, self.initiator).ok_or(FAILED)?;
+        let signed = self.signed(init, self.initiator).ok_or(NO_KEYS)?;
+        let auth = Self::prove_by(ctx, init, &signed, peer, id, asked)?;
+        let certs = match &peer.auth.local {
+            LocalAuth::Signature(credentials) => {
+                let credential = cert::choose(&init.terms, credentials, asked).ok_or(NO_KEYS)?;
+                cert::payloads(credential, asked)
+            }
+            LocalAuth::Eap(_) | LocalAuth::Psk(_) => Vec::new(),
+        };
+        Ok((certs, Payload::Auth(auth)))
+    }
+
+    /// AUTH over these octets.
+    fn prove_by(
+        ctx: &mut Ctx<'_>,
+        init: &InitDone,
+        signed: &Signed<'_>,
+        peer: &Peer,
+        id: &Id,
+        asked: &Asked,
+    ) -> Result<Auth, CloseReason> {
         match &peer.auth.local {
             // Proved with the MSK, at the end.
             LocalAuth::Eap(_) => {
                 Err(CloseReason::CannotSign("by EAP only an initiator proves who it is"))
             }
             LocalAuth::Psk(key) => {
-                let data = signed.psk(key, id).ok_or(FAILED)?.expose().to_vec();
-                let auth = Auth { method: AuthMethod::SHARED_KEY_MIC, data };
-                Ok((Vec::new(), Payload::Auth(auth)))
+                let data = signed.psk(key, id).ok_or(NO_KEYS)?.expose().to_vec();
+                Ok(Auth { method: AuthMethod::SHARED_KEY_MIC, data })
             }
             LocalAuth::Signature(credentials) => {
-                let credential = cert::choose(&init.terms, credentials, asked).ok_or(FAILED)?;
-                let octets = signed.octets(id).ok_or(FAILED)?;
-                let auth = cert::sign(&init.terms, credential, ctx.rng, &octets)
-                    .map_err(CloseReason::CannotSign)?;
-                Ok((cert::payloads(credential, asked), Payload::Auth(auth)))
+                let credential = cert::choose(&init.terms, credentials, asked).ok_or(NO_KEYS)?;
+                let octets = signed.octets(id).ok_or(NO_KEYS)?;
+                cert::sign(&init.terms, credential, ctx.rng, &octets)
+                    .map_err(CloseReason::CannotSign)
             }
         }
     }
 
     /// Which of these peers has proved, by this message, to have this identity: the first, or what is wrong with the first that
-    /// is none.
+    /// is none. With it the keys that its PPK is in, where one is used.
     fn proved<'p>(
         &self,
         ctx: &Ctx<'_>,
@@ -154,16 +189,22 @@ impl IkeSa {
         peers: &[&'p Arc<Peer>],
         parts: &Parts<'_>,
         id: &Id,
-    ) -> Result<&'p Arc<Peer>, CloseReason> {
+    ) -> Result<(&'p Arc<Peer>, Option<Box<IkeKeys>>), CloseReason> {
         const FAILED: CloseReason = CloseReason::AuthenticationOfPeer;
         let auth = parts.auth.ok_or(FAILED)?;
-        let signed = self.signed(init, !self.initiator).ok_or(FAILED)?;
         let is_psk = auth.method == AuthMethod::SHARED_KEY_MIC;
         // RFC 7619: an identity that proves nothing is none. There is no method by which it would be one here.
-        let mut shown = None;
+        let mut shown: Vec<(Secret, &[u8], Result<Shown, CertFault>)> = Vec::new();
         let mut tried: Vec<(&Authority, Result<(), CertFault>)> = Vec::new();
         let mut wrong = None;
         for peer in peers {
+            let Claim { signed, data, mixed } = match self.claim(init, peer, auth, parts) {
+                Ok(claim) => claim,
+                Err(reason) => {
+                    wrong.get_or_insert(reason);
+                    continue;
+                }
+            };
             let result = match &peer.auth.peer {
                 PeerAuth::Eap(_) => {
                     Err(CloseReason::MethodOfPeer { got: auth.method, expected: "EAP" })
@@ -178,21 +219,32 @@ impl IkeSa {
                     Err(CloseReason::MethodOfPeer { got: auth.method, expected })
                 }
                 PeerAuth::Psk(key) => {
-                    let good = signed.psk(key, id) == Some(Secret::copy_of(&auth.data));
+                    let good = signed.psk(key, id) == Some(Secret::copy_of(data));
                     if good { Ok(()) } else { Err(FAILED) }
                 }
                 PeerAuth::Signature(authority) => {
-                    // The signature once, and each set of CAs once: public-key work is dear.
-                    let shown = shown.get_or_insert_with(|| {
-                        let octets = signed.octets(id).ok_or(CertFault::Signature)?;
+                    // The signature once by the same keys, and each set of CAs once: public-key work is dear.
+                    let known =
+                        |(sk_p, of, _): &(Secret, &[u8], _)| *sk_p == *signed.sk_p() && *of == data;
+                    let at = shown.iter().position(known).unwrap_or(shown.len());
+                    if at == limits::MAX_PROOFS {
+                        wrong.get_or_insert(FAILED);
+                        continue;
+                    }
+                    if at == shown.len() {
+                        let octets = signed.octets(id).ok_or(FAILED)?;
                         let known = peers.iter().filter_map(|peer| match &peer.auth.peer {
                             PeerAuth::Signature(authority) => Some(&authority.keys),
                             PeerAuth::Eap(_) | PeerAuth::Psk(_) => None,
                         });
-                        Shown::verify(&init.terms, parts, auth, &octets, known.flatten())
-                    });
+                        let auth = Auth { method: auth.method, data: data.to_vec() };
+                        let found =
+                            Shown::verify(&init.terms, parts, &auth, &octets, known.flatten());
+                        shown.push((signed.sk_p().clone(), data, found));
+                    }
+                    let Some((_, _, shown)) = shown.get(at) else { continue };
                     let again = tried.iter().find(|(other, _)| **other == **authority);
-                    let result = match (&*shown, again) {
+                    let result = match (shown, again) {
                         (Err(fault), _) => Err(fault.clone()),
                         (Ok(_), Some((_, result))) => result.clone(),
                         (Ok(_), None) if tried.len() >= limits::MAX_AUTHORITIES => {
@@ -210,23 +262,41 @@ impl IkeSa {
                 }
             };
             match result {
-                Ok(()) => return Ok(peer),
+                Ok(()) => return Ok((peer, mixed)),
                 Err(reason) => drop(wrong.get_or_insert(reason)),
             }
         }
         Err(wrong.unwrap_or(FAILED))
     }
 
+    /// Initiator: CERT, and AUTH with what goes with it if there is a PPK.
+    fn prove_with_ppk(
+        &self,
+        ctx: &mut Ctx<'_>,
+        init: &mut InitDone,
+        peer: &Peer,
+        id: &Id,
+    ) -> Result<(Vec<Payload>, Vec<Payload>), CloseReason> {
+        self.mix_ppk(init, peer).ok_or(NO_KEYS)?;
+        let asked = &init.terms.asked;
+        let (certs, auth) = self.prove(ctx, init, peer, id, asked)?;
+        let plain = |signed: &Signed<'_>| {
+            Self::prove_by(ctx, init, signed, peer, id, asked).map(|auth| auth.data)
+        };
+        let notifies = self.ppk_notifies(init, peer, plain)?;
+        Ok((certs, [vec![auth], notifies].concat()))
+    }
+
     /// Initiator: sends IKE_AUTH.
-    pub(super) fn send_auth(&mut self, ctx: &mut Ctx<'_>, init: InitDone) {
+    pub(super) fn send_auth(&mut self, ctx: &mut Ctx<'_>, mut init: InitDone) {
         let Some(peer) = self.peer.clone() else { return };
         let id = identity::to_wire(&peer.local_id);
         let proof = match &peer.auth.local {
             // RFC 7296 §2.16: leaving AUTH out says that EAP is wanted.
-            LocalAuth::Eap(_) => Ok((Vec::new(), None)),
-            LocalAuth::Psk(_) | LocalAuth::Signature(_) => self
-                .prove(ctx, &init, &peer, &id, &init.terms.asked)
-                .map(|(certs, auth)| (certs, Some(auth))),
+            LocalAuth::Eap(_) => Ok((Vec::new(), Vec::new())),
+            LocalAuth::Psk(_) | LocalAuth::Signature(_) => {
+                self.prove_with_ppk(ctx, &mut init, &peer, &id)
+            }
         };
         let (certs, auth) = match proof {
             Ok(proof) => proof,
@@ -287,7 +357,8 @@ impl IkeSa {
 
     /// Initiator: the answer.
     pub(in crate::ike) fn handle_auth_response(&mut self, ctx: &mut Ctx<'_>, payloads: &[Payload]) {
-        let State::AuthSent(sent) = core::mem::replace(&mut self.state, State::Established) else {
+        let State::AuthSent(mut sent) = core::mem::replace(&mut self.state, State::Established)
+        else {
             return;
         };
         let Some(peer) = self.peer.clone() else { return };
@@ -318,6 +389,11 @@ impl IkeSa {
             self.close(ctx, reason);
             return;
         };
+        if let Err(reason) = self.settle_ppk(&mut sent.init, &peer, &parts) {
+            sent.forget_offer(ctx);
+            self.reject(ctx, reason);
+            return;
+        }
         let got = identity::from_wire(&id);
         let checked = match &sent.asking {
             Some(Asking::Last { msk, .. }) => {
@@ -368,6 +444,7 @@ impl IkeSa {
         }
         self.note_authentication(ctx, &peer);
         self.heed_auth_lifetime(ctx, &parts);
+        self.conclude_ppk(&init, &peer);
         self.establish(ctx, None);
         if let Some(offer) = offer {
             self.conclude_auth_child(ctx, offer, &init, &parts);
@@ -418,8 +495,15 @@ impl IkeSa {
             self.begin_serving(ctx, header, awaited, &matching, payloads);
             return;
         }
+        let proved = self.proved(ctx, &awaited.init, &matching, &parts, id_i);
+        let (proved, mixed) = match proved {
+            Ok((peer, mixed)) => (Ok(peer), mixed),
+            Err(reason) => (Err(reason), None),
+        };
+        if let Some(mixed) = mixed {
+            awaited.init.ppk = PpkUse::Mixed(mixed);
+        }
         let init = &awaited.init;
-        let proved = self.proved(ctx, init, &matching, &parts, id_i);
         let matching = proved.as_ref().ok().or(matching.first()).copied();
         // RFC 7296 §2.21.2: one answer, whatever failed, so that nobody can learn which identities exist.
         let Some(peer) = matching.cloned() else {
@@ -463,6 +547,7 @@ impl IkeSa {
         let mut proof = vec![Payload::IdR(id_r)];
         proof.extend(certs);
         proof.push(ours);
+        proof.extend(Self::ppk_answer(init));
         self.accept(ctx, header, init, &peer, who, &parts, proof);
     }
 
@@ -487,6 +572,7 @@ impl IkeSa {
         }
         self.state = State::Established;
         self.note_authentication(ctx, peer);
+        self.conclude_ppk(init, peer);
         let configured = match self.answer_configuration(ctx, parts.cp) {
             // RFC 7296 §2.19: not fatal to the IKE SA.
             Err(_) if parts.sa.is_none() => Ok(None),
@@ -555,7 +641,7 @@ impl IkeSa {
                 spi_i = %self.spi_i, spi_r = %self.spi_r, local_id = %peer.local_id,
                 peer_id = %status.peer_id.as_ref().unwrap_or(&peer.local_id),
                 suite = %status.suite.map(|suite| suite.to_string()).unwrap_or_default(),
-                remote = %self.path.remote, rekeyed = from.is_some(), "IKE_SA established"
+                ppk = self.ppk, remote = %self.path.remote, rekeyed = from.is_some(), "IKE_SA established"
             );
             ctx.events.push_back(Event::IkeSaEstablished {
                 peer: Arc::clone(&peer.name),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tracing::{debug, warn};
 
 use super::Parts;
-use super::auth::{AuthSent, Awaited};
+use super::auth::{AuthSent, Awaited, Signed};
+use super::ppk::{Claim, PpkUse};
 use super::sa_init::InitDone;
 use crate::crypto::Secret;
 use crate::ike::cert::Asked;
@@ -120,28 +121,41 @@ impl IkeSa {
         eap: &Eap,
     ) {
         let Some(Asking::Eap { mut client, id_r }) = sent.asking.take() else { return };
-        let payload = match client.handle(eap, ctx.rng) {
+        let payloads = match client.handle(eap, ctx.rng) {
             Ok(ClientStep::Respond(response)) => {
                 sent.asking = Some(Asking::Eap { client, id_r });
-                Payload::Eap(response)
+                vec![Payload::Eap(response)]
             }
             Ok(ClientStep::Succeeded(msk)) => {
-                let id = self.peer.as_ref().map(|peer| identity::to_wire(&peer.local_id));
-                let auth = id.and_then(|id| self.auth_by_msk(&sent.init, &msk, &id));
-                let Some(auth) = auth else {
+                let proof = self.prove_by_msk(&mut sent.init, &msk);
+                let Some(proof) = proof else {
                     self.give_up_eap(ctx, &sent, CloseReason::CannotSign("the IKE_SA has no keys"));
                     return;
                 };
                 sent.asking = Some(Asking::Last { msk, id_r });
-                auth
+                proof
             }
             Err(fault) => {
                 self.give_up_eap(ctx, &sent, CloseReason::Eap(fault));
                 return;
             }
         };
-        self.request(ctx, ExchangeType::IKE_AUTH, &[payload]);
+        self.request(ctx, ExchangeType::IKE_AUTH, &payloads);
         self.state = State::AuthSent(sent);
+    }
+
+    /// AUTH of the last round, and what goes with it if there is a PPK (RFC 8784 §3: it is named where AUTH is).
+    fn prove_by_msk(&self, init: &mut InitDone, msk: &Secret) -> Option<Vec<Payload>> {
+        let peer = self.peer.clone()?;
+        self.mix_ppk(init, &peer)?;
+        let id = identity::to_wire(&peer.local_id);
+        let auth = self.auth_by_msk(init, msk, &id)?;
+        let plain = |signed: &Signed<'_>| {
+            let data = signed.psk(msk, &id).map(|data| data.expose().to_vec());
+            data.ok_or(CloseReason::CannotSign("the IKE_SA has no keys"))
+        };
+        let notifies = self.ppk_notifies(init, &peer, plain).ok()?;
+        Some([vec![auth], notifies].concat())
     }
 
     /// AUTH of the last round: whether the responder has the same MSK.
@@ -256,10 +270,21 @@ impl IkeSa {
                 self.respond(ctx, header.exchange, header.message_id, &[Payload::Eap(answer)]);
             }
             (Stage::Last { msk, user }, _, Some(auth)) => {
-                let expected = self.signed(&awaited.init, true);
-                let expected = expected.and_then(|signed| signed.psk(&msk, &serving.id_i));
+                let claim = self.claim(&awaited.init, &serving.peer, auth, &parts);
+                let Claim { signed, data, mixed } = match claim {
+                    Ok(claim) => claim,
+                    Err(reason) => {
+                        warn!(peer = %serving.peer.name, remote = %self.path.remote, %reason, "AUTH does not hold");
+                        self.fail_auth(ctx, header, reason);
+                        return;
+                    }
+                };
+                let expected = signed.psk(&msk, &serving.id_i);
                 let good = auth.method == AuthMethod::SHARED_KEY_MIC
-                    && expected == Some(Secret::copy_of(&auth.data));
+                    && expected == Some(Secret::copy_of(data));
+                if let Some(mixed) = mixed {
+                    awaited.init.ppk = PpkUse::Mixed(mixed);
+                }
                 let ours = self.auth_by_msk(&awaited.init, &msk, &serving.id_r);
                 let Some(ours) = ours.filter(|_| good) else {
                     warn!(peer = %serving.peer.name, remote = %self.path.remote, "AUTH does not hold");
@@ -272,7 +297,9 @@ impl IkeSa {
                 self.eap_identity = Some(user);
                 let who = identity::from_wire(&serving.id_i);
                 let parts = Parts::of(&serving.offer);
-                self.accept(ctx, header, &awaited.init, &serving.peer, who, &parts, vec![ours]);
+                let mut proof = vec![ours];
+                proof.extend(Self::ppk_answer(&awaited.init));
+                self.accept(ctx, header, &awaited.init, &serving.peer, who, &parts, proof);
             }
             // What is needed has been looked at before.
             (Stage::Eap(_) | Stage::Last { .. }, _, _) => {}

@@ -9,6 +9,7 @@ pub(super) mod followup;
 pub(super) mod informational;
 pub(super) mod intermediate;
 mod offer;
+pub(super) mod ppk;
 pub(super) mod reauth;
 pub(super) mod rekey;
 pub(super) mod sa_init;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
+use super::ppk::{self, PpkUse};
 use super::reauth::Authentication;
 use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::{self, KeyPair};
@@ -60,8 +61,16 @@ pub(in crate::ike) struct InitDone {
     /// What those that have been made add to AUTH.
     pub(in crate::ike) int_auth: IntAuth,
     pub(in crate::ike) terms: cert::Terms,
+    pub(in crate::ike) ppk: PpkUse,
     /// Initiator: the peer takes an IKE_AUTH without CHILD_SA (RFC 6023).
     pub(in crate::ike) may_be_childless: bool,
+}
+
+impl InitDone {
+    /// Whether an IKE_INTERMEDIATE may follow: for a key exchange, or for a PPK.
+    pub(in crate::ike) fn awaits_intermediate(&self) -> bool {
+        !self.additional.is_empty() || matches!(self.ppk, PpkUse::InIntermediate)
+    }
 }
 
 impl IkeSa {
@@ -108,6 +117,7 @@ impl IkeSa {
             put_off: None,
             peer_identity: None,
             eap_identity: None,
+            ppk: false,
             leased: Vec::new(),
             configuration: None,
         }
@@ -127,6 +137,7 @@ impl IkeSa {
         sa.peer.clone_from(&self.peer);
         sa.peer_identity.clone_from(&self.peer_identity);
         sa.eap_identity.clone_from(&self.eap_identity);
+        sa.ppk = self.ppk;
         sa.nat = self.nat;
         sa.encap = self.encap;
         sa.fragmentation = self.fragmentation.successor();
@@ -201,8 +212,11 @@ impl IkeSa {
             payloads.push(notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]));
         }
         // RFC 9370 §2.2.1: whoever offers additional key exchanges must have the exchange that carries them.
-        if has_additional(&peer.ike.proposals) {
+        if has_additional(&peer.ike.proposals) || peer.ppk.is_some() {
             payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
+        }
+        if peer.ppk.is_some() {
+            payloads.extend(ppk::offer());
         }
         let header = Header::new(
             self.spi_i,
@@ -331,6 +345,14 @@ impl IkeSa {
             init.hint_tries = times_sent;
             return;
         };
+        let ppk = peer.ppk.as_ref().map(|ppk| (PpkUse::agreed(&parts), ppk.required));
+        if matches!(ppk, Some((PpkUse::None, true))) {
+            // RFC 8784 §6: this answer may be a forgery, so another one is waited for.
+            init.hint.get_or_insert(CloseReason::Ppk("the peer does without"));
+            init.hint_tries = times_sent;
+            return;
+        }
+        let ppk = ppk.map(|(agreed, _)| agreed).unwrap_or_default();
         let nonce_i = init.nonce.clone();
         let Some(keys) =
             IkeKeys::derive(chosen.suite, &nonce_i, &nonce.data, self.spi_i, spi_r, &shared)
@@ -372,6 +394,7 @@ impl IkeSa {
             additional: chosen.addke.methods().collect(),
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(peer.auth.has_signature(), &parts),
+            ppk,
             may_be_childless: parts.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED).is_some(),
         };
         self.after_init(ctx, done);
@@ -479,6 +502,9 @@ impl IkeSa {
         if intermediate {
             payloads.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]));
         }
+        let has_ppk = accepting.iter().any(|peer| peer.ppk.is_some());
+        let ppk = if has_ppk { PpkUse::agreed(&parts) } else { PpkUse::None };
+        payloads.extend(ppk.answer());
         // RFC 7296 §1.2: the responder asks for certificates here, the initiator in IKE_AUTH.
         payloads.extend(cert::request(accepting.iter().map(|peer| &peer.auth.peer)));
         let header =
@@ -505,6 +531,7 @@ impl IkeSa {
             additional: chosen.addke.methods().collect(),
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(signs, &parts),
+            ppk,
             may_be_childless: true,
         };
         let awaited = auth::Awaited { init: done, candidates: accepting, serving: None };
