@@ -344,8 +344,15 @@ fn answer_to_a_stale_attempt_is_followed_by_its_delete() {
     pair.command(A, Command::RemovePeer { peer: Arc::from("b") }).unwrap();
     pair.command(A, Command::AddPeer(Arc::new(peers::site_a()))).unwrap();
     pair.initiate(A);
-    pair.exchange(A, IKE_SA_INIT);
-    pair.exchange(A, IKE_AUTH);
+    // Between them, hints about packets of B's that meet no SA.
+    for exchange in [IKE_SA_INIT, IKE_AUTH] {
+        for side in [A, B] {
+            let flying = pair.in_flight(side);
+            let at = flying.iter().position(|info| info.exchange == exchange).unwrap();
+            let held = pair.take(side, at).unwrap();
+            pair.deliver(held);
+        }
+    }
     pair.deliver(answer);
     pair.hold = false;
     settle(&mut pair);
