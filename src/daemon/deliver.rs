@@ -189,7 +189,7 @@ mod tests {
             }
             for again in 1..=2 {
                 deliver(&lost, &tuns, &delivered, &mut coalescer);
-                assert_eq!(*device.taken.lock().unwrap(), packets.repeat(again));
+                assert_eq!(*device.taken.lock().unwrap(), vec![&packets[..]; again].concat());
                 assert!(device.refused.load(Ordering::Relaxed), "it is not asked again");
             }
             assert_eq!(lost.tun.load(Ordering::Relaxed), 0);

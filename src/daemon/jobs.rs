@@ -197,7 +197,7 @@ mod tests {
             1,
             &[("lan", 300, "INSTALLED"), ("lan", 299, "DELETING"), ("dmz", 301, "INSTALLED")],
         );
-        let old = Old::of(&[before.clone()], false);
+        let old = Old::of(std::slice::from_ref(&before), false);
         assert_eq!(
             old,
             Old::Children(vec![
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn ike_sa_is_replaced_when_another_is_established() {
         let before = with(1, &[]);
-        let old = Old::of(&[before.clone()], true);
+        let old = Old::of(std::slice::from_ref(&before), true);
         assert!(old.has(None) && !old.has(Some("lan")) && !old.is_empty());
         let mut leaving = before.clone();
         leaving.state = "DELETING";

@@ -200,11 +200,9 @@ pub(super) fn followup_awaited(seed: u64) -> Found {
     let request = stage.puppet.request(ExchangeType::CREATE_CHILD_SA, &payloads)?;
     let sent = stage.give(&request);
     let inside = stage.puppet.open(sent.first()?)?;
-    let link = inside.iter().find_map(|payload| match payload {
-        Payload::Notify(notify) if notify.notify_type == NotifyType::ADDITIONAL_KEY_EXCHANGE => {
-            Some(notify.clone())
-        }
-        _ => None,
+    let link = inside.iter().find_map(|payload| {
+        let Payload::Notify(notify) = payload else { return None };
+        (notify.notify_type == NotifyType::ADDITIONAL_KEY_EXCHANGE).then(|| notify.clone())
     })?;
     let key = KeyPair::generate(METHODS[0], &mut stage.puppet.random)?;
     let payloads = [ke(key.group(), key.public()), Payload::Notify(link)];
@@ -288,8 +286,7 @@ mod tests {
     fn child_sas_are_what_their_state_says() {
         let only = |state: State| {
             let (stage, _) = state.stage(1).unwrap_or_else(|| panic!("no {state:?}"));
-            let found = stage.sad.all_inbound().next().map(|sa| (sa.mode, sa.suite.protocol()));
-            found
+            stage.sad.all_inbound().next().map(|sa| (sa.mode, sa.suite.protocol()))
         };
         assert_eq!(only(State::EstablishedTransport), Some((Mode::Transport, Protocol::Esp)));
         assert_eq!(only(State::EstablishedAh), Some((Mode::Tunnel, Protocol::Ah)));

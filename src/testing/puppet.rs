@@ -115,7 +115,8 @@ impl Puppet {
     /// The payloads of its IKE_SA_INIT request.
     #[must_use]
     pub fn init_payloads(&self) -> Vec<Payload> {
-        let mut payloads = vec![Payload::Sa(ike_offer(&[self.ike_proposal.clone()], None))];
+        let mut payloads =
+            vec![Payload::Sa(ike_offer(std::slice::from_ref(&self.ike_proposal), None))];
         payloads.extend(self.ke_and_nonce());
         payloads.extend(self.supported());
         payloads
@@ -136,7 +137,8 @@ impl Puppet {
         let Payload::Sa(sa) = message.payloads.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        self.suite = Some(accept_ike(&[self.ike_proposal.clone()], sa, self.made())?.suite);
+        self.suite =
+            Some(accept_ike(std::slice::from_ref(&self.ike_proposal), sa, self.made())?.suite);
         self.derive(&message.payloads)
     }
 
@@ -147,7 +149,7 @@ impl Puppet {
         let Payload::Sa(sa) = message.payloads.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        let chosen = choose_ike(&[self.ike_proposal.clone()], sa, self.made(), None)?;
+        let chosen = choose_ike(std::slice::from_ref(&self.ike_proposal), sa, self.made(), None)?;
         self.suite = Some(chosen.suite);
         self.chosen = Some(chosen);
         self.derive(&message.payloads)
@@ -179,12 +181,16 @@ impl Puppet {
     /// What offers a CHILD_SA as site A would: SA, TSi, TSr, without nonce.
     #[must_use]
     pub fn child_offer(&self) -> Vec<Payload> {
-        self.child_payloads(child_offer(&[self.child_proposal.clone()], self.esp_spi, false))
+        self.child_payloads(child_offer(
+            std::slice::from_ref(&self.child_proposal),
+            self.esp_spi,
+            false,
+        ))
     }
 
     /// The same with a key exchange, as CREATE_CHILD_SA may have it, and a nonce.
     pub fn child_offer_with_ke(&mut self) -> Vec<Payload> {
-        let sa = child_offer(&[self.child_proposal.clone()], self.esp_spi, true);
+        let sa = child_offer(std::slice::from_ref(&self.child_proposal), self.esp_spi, true);
         let mut payloads = self.child_payloads(sa);
         let [ke, _] = self.ke_and_nonce();
         payloads.extend([ke, self.fresh_nonce()]);
@@ -240,7 +246,7 @@ impl Puppet {
         let Payload::Sa(sa) = request.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        let chosen = choose_child(&[self.child_proposal.clone()], sa, false, None)?;
+        let chosen = choose_child(std::slice::from_ref(&self.child_proposal), sa, false, None)?;
         Some(self.child_payloads(answer_child(&chosen, self.esp_spi)))
     }
 

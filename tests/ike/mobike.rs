@@ -325,9 +325,9 @@ fn support_has_no_data_and_what_is_in_it_is_ignored() {
     let request = stage.puppet.open(&auth).unwrap();
     assert!(request.contains(&notify(NotifyType::MOBIKE_SUPPORTED, &[])));
     // The puppet knows no NAT detection: then nobody may change the addresses (RFC 4555 §3.9).
-    let no_nats = request.iter().find_map(|payload| match payload {
-        Payload::Notify(n) if n.notify_type == NotifyType::NO_NATS_ALLOWED => Some(n.data.clone()),
-        _ => None,
+    let no_nats = request.iter().find_map(|payload| {
+        let Payload::Notify(n) = payload else { return None };
+        (n.notify_type == NotifyType::NO_NATS_ALLOWED).then(|| n.data.clone())
     });
     let mut want = vec![192, 0, 2, 1, 192, 0, 2, 2];
     want.extend([500_u16, 500].map(u16::to_be_bytes).concat());

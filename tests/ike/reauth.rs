@@ -152,11 +152,9 @@ fn auth_lifetime_is_told_by_the_responder_and_followed_by_the_initiator() {
     let request = stage.puppet.request(IKE_AUTH, &payloads).unwrap();
     let answer = stage.give(&request).remove(0);
     let answer = stage.puppet.open(&answer).unwrap();
-    let told = answer.iter().find_map(|payload| match payload {
-        Payload::Notify(notify) if notify.notify_type == NotifyType::AUTH_LIFETIME => {
-            Some(notify.data.clone())
-        }
-        _ => None,
+    let told = answer.iter().find_map(|payload| {
+        let Payload::Notify(notify) = payload else { return None };
+        (notify.notify_type == NotifyType::AUTH_LIFETIME).then(|| notify.data.clone())
     });
     assert_eq!(told, Some(vec![0, 0, 0x0e, 0x10]), "3600 seconds");
 

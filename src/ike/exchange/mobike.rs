@@ -280,7 +280,7 @@ impl IkeSa {
     }
 
     /// Responder: the IKE SA follows at once, its CHILD_SAs when it is sure that the initiator is there.
-    fn follow(&mut self, ctx: &mut Ctx<'_>, path: Path, parts: &Parts<'_>) {
+    fn follow(&mut self, ctx: &Ctx<'_>, path: Path, parts: &Parts<'_>) {
         let is_new = self.path != path;
         if is_new {
             info!(peer = %self.peer_name(), from = %self.path.remote, remote = %path.remote, "the peer moves");

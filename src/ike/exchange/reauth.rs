@@ -201,7 +201,7 @@ impl IkeSa {
     /// Responder: whether a peer that is authenticated may have another IKE SA (see [`Unique`]); that which it may not have with
     /// it goes.
     pub(super) fn may_have_another(
-        &mut self,
+        &self,
         ctx: &mut Ctx<'_>,
         peer: &Peer,
         parts: &Parts<'_>,

@@ -383,12 +383,11 @@ impl IkeSa {
         self.session = Some(session);
         self.encap = nat || pretend;
         // RFC 7296 §2.23: from here on port 4500, at both ends. RFC 4555 §3.3: also where a NAT may come between them later.
-        if self.encap || (peer.ike.mobike && self.nat.supported) {
-            if self.path.encap == Encap::Plain {
-                self.path.local.set_port(PORT_NATT);
-                self.path.remote.set_port(PORT_NATT);
-                self.path.encap = Encap::Udp;
-            }
+        let floats = self.encap || (peer.ike.mobike && self.nat.supported);
+        if floats && self.path.encap == Encap::Plain {
+            self.path.local.set_port(PORT_NATT);
+            self.path.remote.set_port(PORT_NATT);
+            self.path.encap = Encap::Udp;
         }
         let done = InitDone {
             request,
