@@ -25,6 +25,7 @@ mod mutate;
 mod nat;
 mod ppk;
 mod puzzle;
+mod qcd;
 mod reauth;
 mod refused;
 mod rekey;
