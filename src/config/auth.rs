@@ -166,6 +166,13 @@ fn ours(raw: &Raw<'_>, local: How, report: &mut Report) {
             "add key = \"a.key\"",
         );
     }
+    if let Some(ocsp) = auth.ocsp.as_ref().filter(|_| auth.cert.is_none()) {
+        wrong(
+            ocsp.span.clone(),
+            "[auth] ocsp: there is no certificate of ours that it is for",
+            "leave it out: of the peer's certificate, the peer sends it",
+        );
+    }
     if let Some(passphrase) = auth.passphrase.as_ref().filter(|_| auth.key.is_none()) {
         wrong(
             passphrase.span(),
@@ -200,6 +207,7 @@ fn theirs(raw: &Raw<'_>, peer: How, local: How, report: &mut Report) {
     let useless = [
         ("ca", auth.ca.as_ref().map(|list| list.span.clone())),
         ("crl", auth.crl.as_ref().map(|list| list.span.clone())),
+        ("revocation", auth.revocation.as_ref().map(Text::span)),
         ("public-key", auth.public_key.as_ref().map(|list| list.span.clone())),
         ("extended-key-usage", auth.extended_key_usage.as_ref().map(Text::span)),
         ("allow-sha1", auth.allow_sha_1.as_ref().map(toml::Spanned::span)),
@@ -213,7 +221,7 @@ fn theirs(raw: &Raw<'_>, peer: How, local: How, report: &mut Report) {
             report
                 .error(span, format!("[auth] {key}: the peer proves itself by EAP"))
                 .help("leave it out");
-        } else if auth.ca.is_none() && matches!(key, "crl" | "extended-key-usage") {
+        } else if auth.ca.is_none() && matches!(key, "crl" | "extended-key-usage" | "revocation") {
             report
                 .error(span, format!("[auth] {key}: the peer proves itself without a certificate"))
                 .help("leave it out; or give its CAs, ca = [\"ca.pem\"]");

@@ -8,7 +8,9 @@ use super::diagnostic::Report;
 use super::raw::{Raw, Text};
 use super::secret::SecretSource;
 use super::value::{self, Wrong};
-use super::{Config, Keying, address, auth, child, identity, keys, manual, policy};
+use super::{
+    Config, Keying, RevocationFiles, address, auth, child, identity, keys, manual, policy,
+};
 use crate::ipsec::pad::{Identity, Peer, PeerAddress};
 
 /// Checks everything; what is wrong goes to the report. `None` only if something did.
@@ -50,6 +52,7 @@ pub(super) fn config(
             keying: Keying::Manual(peer?),
             interface: interface?,
             log_level: log_level?,
+            revocation: RevocationFiles::default(),
         });
     }
 
@@ -97,6 +100,7 @@ pub(super) fn config(
         keying: Keying::Ike(Box::new(peer)),
         interface: interface?,
         log_level: log_level?,
+        revocation: RevocationFiles::of(raw, report.file()),
     })
 }
 

@@ -87,6 +87,8 @@ pub const KEYS: &[Key] = &[
     key("auth", "passphrase.credential", "a string", r#"passphrase = { credential = "a.pass" }"#),
     key("auth", "ca", "a string or a list of strings", r#"ca = ["ca.pem"]"#),
     key("auth", "crl", "a string or a list of strings", r#"crl = ["ca.crl"]"#),
+    key("auth", "revocation", "a string", r#"revocation = "relaxed""#),
+    key("auth", "ocsp", "a string or a list of strings", r#"ocsp = "a.ocsp""#),
     key("auth", "public-key", "a string or a list of strings", r#"public-key = "b.pub""#),
     key("auth", "eap-methods", "a string or a list of strings", r#"eap-methods = ["mschapv2"]"#),
     key("auth", "eap-identity", "a string", r#"eap-identity = "joe""#),

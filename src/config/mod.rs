@@ -33,6 +33,8 @@ mod raw;
 #[cfg(feature = "daemon")]
 mod render;
 #[cfg(feature = "daemon")]
+mod revocation;
+#[cfg(feature = "daemon")]
 mod secret;
 #[cfg(feature = "daemon")]
 mod selector;
@@ -70,6 +72,17 @@ pub struct Config {
     pub interface: Interface,
     /// `[log] level`, a `tracing` filter, if given.
     pub log_level: Option<String>,
+    /// Files that say what is revoked, which may change without the rest.
+    pub revocation: RevocationFiles,
+}
+
+/// Where CRLs and OCSP responses are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevocationFiles {
+    /// Of `[auth] crl`.
+    pub crls: Vec<PathBuf>,
+    /// Of `[auth] ocsp`: one for each certificate of ours.
+    pub ocsp: Vec<PathBuf>,
 }
 
 /// The peer of a file, by how it comes to its keys (RFC 4301 §4.5).

@@ -64,6 +64,9 @@ pub(super) struct Auth<'a> {
     pub(super) passphrase: Option<WrittenKey<'a>>,
     pub(super) ca: Option<List<'a>>,
     pub(super) crl: Option<List<'a>>,
+    pub(super) revocation: Option<Text<'a>>,
+    /// Files with OCSP responses for `cert`.
+    pub(super) ocsp: Option<List<'a>>,
     /// Files with the peer's public keys.
     pub(super) public_key: Option<List<'a>>,
     pub(super) eap_methods: Option<List<'a>>,
@@ -535,6 +538,8 @@ impl Walk<'_> {
             passphrase: self.key(&section, "passphrase"),
             ca: self.list(&section, "ca"),
             crl: self.list(&section, "crl"),
+            revocation: self.text(&section, "revocation"),
+            ocsp: self.list(&section, "ocsp"),
             public_key: self.list(&section, "public-key"),
             eap_methods: self.list(&section, "eap-methods"),
             eap_identity: self.text(&section, "eap-identity"),

@@ -7,6 +7,7 @@
 
 #[cfg(feature = "daemon")]
 pub mod issue;
+pub mod ocsp;
 
 use core::fmt;
 use core::net::IpAddr;
@@ -21,12 +22,20 @@ use webpki::{
     ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, RequiredEkuNotFoundContext,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
 use x509_cert::der::asn1::Any;
+use x509_cert::der::oid::AssociatedOid;
+use x509_cert::der::oid::db::rfc5912::ID_AD_OCSP;
 use x509_cert::der::{DateTime, Decode, Encode, Tag, Tagged};
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{KeyUsage, SubjectAltName};
+use x509_cert::ext::pkix::{
+    AuthorityInfoAccessSyntax, CrlDistributionPoints, IssuingDistributionPoint, KeyUsage,
+    SubjectAltName,
+};
 use x509_cert::name::{Name, RdnSequence};
 
+use self::ocsp::{OcspError, OcspResponse, OcspStatus};
 use super::sign::{Hash, KeyKind, PublicKey, PublicKeyError, Scheme, verify_ecdsa};
 
 /// The longest certificate that is looked at, in bytes.
@@ -39,8 +48,11 @@ pub struct Certificate {
     subject: Vec<u8>,
     issuer: Vec<u8>,
     names: Vec<SubjectName>,
+    serial: Vec<u8>,
     key: PublicKey,
     may_sign: bool,
+    /// Whether it says where its status can be asked for: CRL distribution points, or an OCSP responder.
+    has_status_uri: bool,
 }
 
 /// A name in the subjectAltName of a certificate, of a kind that an IKE identity can have.
@@ -93,6 +105,11 @@ pub enum CertError {
     /// It is in its issuer's CRL.
     #[error("it, or a CA's above it, is revoked")]
     Revoked,
+    /// Nothing says whether it is revoked, and something has to.
+    #[error(
+        "nothing says whether it, or a CA's above it, is revoked: there is no CRL of its issuer{0}"
+    )]
+    StatusUnknown(OcspNote),
     /// It is signed in a way that is not ours, such as with SHA-1.
     #[error("it, or a CA's above it, is signed with an algorithm that is not accepted")]
     SignatureAlgorithm,
@@ -102,6 +119,19 @@ pub enum CertError {
     /// No CA that is trusted has issued it.
     #[error("no CA that is trusted here has issued it; it says that its issuer is {0}")]
     UnknownIssuer(String),
+}
+
+/// What was wrong with the OCSP response, where one came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OcspNote(pub Option<OcspError>);
+
+impl fmt::Display for OcspNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(error) => write!(f, ", and its OCSP response does not help: {error}"),
+            None => f.write_str(", and no OCSP response came"),
+        }
+    }
 }
 
 /// A point in time, for people.
@@ -131,7 +161,21 @@ impl Certificate {
             .get_extension::<KeyUsage>()
             .map_err(|_| CertError::Malformed("its keyUsage is broken"))?
             .is_none_or(|(_critical, usage)| usage.digital_signature() || usage.non_repudiation());
+        let has_status_uri = tbs.extensions().is_some_and(|extensions| {
+            let responder = ID_AD_OCSP.as_bytes();
+            extensions.iter().any(|extension| {
+                extension.extn_id == CrlDistributionPoints::OID
+                    || (extension.extn_id == AuthorityInfoAccessSyntax::OID
+                        && extension
+                            .extn_value
+                            .as_bytes()
+                            .windows(responder.len())
+                            .any(|bytes| bytes == responder))
+            })
+        });
         Ok(Self {
+            serial: tbs.serial_number().as_bytes().to_vec(),
+            has_status_uri,
             subject: tbs.subject().to_der().map_err(malformed)?,
             issuer: tbs.issuer().to_der().map_err(malformed)?,
             key: PublicKey::of_spki(&spki)?,
@@ -157,6 +201,12 @@ impl Certificate {
     #[must_use]
     pub fn issuer(&self) -> &[u8] {
         &self.issuer
+    }
+
+    /// Its serial number, as the contents of a DER INTEGER.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
     }
 
     /// The names in its subjectAltName.
@@ -205,13 +255,34 @@ pub enum ExtendedKeyUsage {
     Ipsec,
 }
 
+/// Of which certificates something must say that they are not revoked. What is known to be revoked is refused in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Revocation {
+    /// Those that say where it can be asked.
+    IfUri,
+    /// None.
+    #[default]
+    Relaxed,
+    /// All, but for the CAs that are trusted.
+    Strict,
+}
+
 /// The CAs that are trusted, and what they have revoked.
 pub struct Trust {
     cas: Vec<Ca>,
     usage: ExtendedKeyUsage,
-    crls: Vec<(Vec<u8>, CertRevocationList<'static>)>,
+    revocation: Revocation,
+    crls: Vec<Crl>,
 }
 
+struct Crl {
+    der: Vec<u8>,
+    read: CertRevocationList<'static>,
+    /// Whose it is, if it is about all that this CA has issued.
+    complete_of: Option<Vec<u8>>,
+}
+
+#[derive(Clone)]
 struct Ca {
     der: Vec<u8>,
     subject: Vec<u8>,
@@ -242,6 +313,7 @@ impl Trust {
         Ok(Self {
             cas: cas.collect::<Result<_, _>>()?,
             usage: ExtendedKeyUsage::default(),
+            revocation: Revocation::default(),
             crls: Vec::new(),
         })
     }
@@ -255,9 +327,40 @@ impl Trust {
             let crl = BorrowedCertRevocationList::from_der(der)
                 .and_then(|crl| crl.to_owned())
                 .map_err(|error| (i, of_webpki(error, &[])))?;
-            self.crls.push((der.clone(), CertRevocationList::from(crl)));
+            let read = CertRevocationList::from(crl);
+            self.crls.push(Crl { der: der.clone(), read, complete_of: complete_of(der) });
         }
         Ok(self)
+    }
+
+    /// The same CAs and rules with other CRLs.
+    ///
+    /// # Errors
+    /// The first that cannot be used, by its number.
+    pub fn with_other_crls(&self, crls: &[Vec<u8>]) -> Result<Self, (usize, CertError)> {
+        let (cas, usage, revocation) = (self.cas.clone(), self.usage, self.revocation);
+        Self { cas, usage, revocation, crls: Vec::new() }.with_crls(crls)
+    }
+
+    /// Says of which certificates something must say that they are not revoked.
+    #[must_use]
+    pub fn with_revocation(mut self, revocation: Revocation) -> Self {
+        self.revocation = revocation;
+        self
+    }
+
+    /// Whether an OCSP response is of use (RFC 4806): where not all is taken that nothing is known of.
+    #[must_use]
+    pub fn wants_ocsp(&self) -> bool {
+        self.revocation != Revocation::Relaxed && !self.cas.is_empty()
+    }
+
+    /// Whether the CAs and rules are the same, whatever the CRLs.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.cas.iter().map(|ca| &ca.der).eq(other.cas.iter().map(|ca| &ca.der))
+            && self.usage == other.usage
+            && self.revocation == other.revocation
     }
 
     /// Says which extended key usage a certificate must have, if it has one.
@@ -289,11 +392,25 @@ impl Trust {
         others: &[Vec<u8>],
         now: Duration,
     ) -> Result<(), CertError> {
+        self.verify_with_ocsp(leaf, others, &[], now)
+    }
+
+    /// The same with OCSP responses that came with it (RFC 4806).
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn verify_with_ocsp(
+        &self,
+        leaf: &Certificate,
+        others: &[Vec<u8>],
+        ocsp: &[Vec<u8>],
+        now: Duration,
+    ) -> Result<(), CertError> {
         let der = CertificateDer::from(leaf.der.as_slice());
         let others: Vec<_> =
             others.iter().map(|other| CertificateDer::from(other.as_slice())).collect();
         let anchors: Vec<_> = self.cas.iter().map(|ca| ca.anchor.clone()).collect();
-        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().map(|(_, crl)| crl).collect();
+        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().map(|crl| &crl.read).collect();
         let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
             options
                 .with_depth(RevocationCheckDepth::Chain)
@@ -303,8 +420,8 @@ impl Trust {
                 .build()
         });
         let wrong = |error| of_webpki(error, &leaf.issuer);
-        EndEntityCert::try_from(&der)
-            .map_err(wrong)?
+        let end_entity = EndEntityCert::try_from(&der).map_err(wrong)?;
+        let path = end_entity
             .verify_for_usage(
                 ALGORITHMS,
                 &anchors,
@@ -316,15 +433,76 @@ impl Trust {
             )
             .map_err(wrong)?;
         // RFC 4945 §5.1.3.2: one of the two, if there is a key usage at all.
-        if leaf.may_sign { Ok(()) } else { Err(CertError::KeyUsage) }
+        if !leaf.may_sign {
+            return Err(CertError::KeyUsage);
+        }
+        let above: Vec<_> =
+            path.intermediate_certificates().map(|ca| Certificate::parse(&ca.der())).collect();
+        let above = above.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let by_ocsp = self.ocsp_status(leaf, above.first(), path.anchor(), ocsp, now);
+        if by_ocsp == Ok(OcspStatus::Revoked) {
+            return Err(CertError::Revoked);
+        }
+        let note = OcspNote(by_ocsp.err().filter(|_| !ocsp.is_empty()));
+        let has_status = |certificate: &Certificate| {
+            (by_ocsp == Ok(OcspStatus::Good) && certificate == leaf)
+                || self
+                    .crls
+                    .iter()
+                    .any(|crl| crl.complete_of.as_deref() == Some(&certificate.issuer))
+        };
+        let needs_status = |certificate: &Certificate| match self.revocation {
+            Revocation::IfUri => certificate.has_status_uri,
+            Revocation::Relaxed => false,
+            Revocation::Strict => true,
+        };
+        let is_missing =
+            |certificate: &&Certificate| needs_status(certificate) && !has_status(certificate);
+        let unknown = core::iter::once(leaf).chain(&above).find(is_missing);
+        unknown.map_or(Ok(()), |_| Err(CertError::StatusUnknown(note)))
     }
+
+    /// What the first of these responses says that says anything; why the last does not, if none does.
+    fn ocsp_status(
+        &self,
+        leaf: &Certificate,
+        above: Option<&Certificate>,
+        anchor: &TrustAnchor<'_>,
+        responses: &[Vec<u8>],
+        now: Duration,
+    ) -> Result<OcspStatus, OcspError> {
+        let of_anchor = || {
+            let ca = self.cas.iter().find(|ca| {
+                ca.anchor.subject == anchor.subject
+                    && ca.anchor.subject_public_key_info == anchor.subject_public_key_info
+            });
+            ca.and_then(|ca| Certificate::parse(&ca.der).ok())
+        };
+        let issuer = above.cloned().or_else(of_anchor).ok_or(OcspError::OtherCertificate)?;
+        let mut last = Err(OcspError::OtherCertificate);
+        for der in responses {
+            last = OcspResponse::parse(der).and_then(|found| found.status(leaf, &issuer, now));
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// The issuer of a CRL without issuingDistributionPoint, which would say that it is about some certificates alone (RFC 5280 §5.2.5).
+fn complete_of(der: &[u8]) -> Option<Vec<u8>> {
+    let list = CertificateList::<Rfc5280>::from_der(der).ok()?.tbs_cert_list;
+    let of_some =
+        |extension: &x509_cert::ext::Extension| extension.extn_id == IssuingDistributionPoint::OID;
+    let is_partial = list.crl_extensions.iter().flatten().any(of_some);
+    if is_partial { None } else { list.issuer.to_der().ok() }
 }
 
 impl PartialEq for Trust {
     fn eq(&self, other: &Self) -> bool {
-        self.cas.iter().map(|ca| &ca.der).eq(other.cas.iter().map(|ca| &ca.der))
-            && self.usage == other.usage
-            && self.crls.iter().map(|crl| &crl.0).eq(other.crls.iter().map(|crl| &crl.0))
+        self.is_like(other)
+            && self.crls.iter().map(|crl| &crl.der).eq(other.crls.iter().map(|crl| &crl.der))
     }
 }
 

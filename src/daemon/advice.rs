@@ -130,6 +130,12 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
                  transport mode there"
             ),
         ),
+        CloseReason::PeerRestarted => (
+            Code::Peer,
+            format!(
+                "{name} has restarted and lost the IKE_SA; it is made anew: nothing to do here"
+            ),
+        ),
         CloseReason::DeletedByPeer => (
             Code::Peer,
             format!("{name} deleted the IKE_SA: look at the peer's log for its reason"),
@@ -182,6 +188,9 @@ fn of_fault(fault: &CertFault) -> &'static str {
                 "the peer needs another one, unless a clock is wrong"
             }
             CertError::Revoked => "the peer needs another one",
+            CertError::StatusUnknown(_) => {
+                "put a CRL of its CA into [auth] crl, have the peer send an OCSP response, or set [auth] revocation = \"relaxed\""
+            }
             CertError::CrlExpired(_) | CertError::CrlSignature => {
                 "put the CA's newest CRL into [auth] crl, and load the configuration again"
             }
@@ -237,6 +246,7 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
         | CloseReason::Lifetime
         | CloseReason::Limit(_)
         | CloseReason::Operator
+        | CloseReason::PeerRestarted
         | CloseReason::Replaced
         | CloseReason::Unreachable { .. } => false,
     }
@@ -383,6 +393,7 @@ mod tests {
             CloseReason::NatForbidden,
             CloseReason::DeletedByPeer,
             CloseReason::Operator,
+            CloseReason::PeerRestarted,
             CloseReason::Lifetime,
             CloseReason::Replaced,
             CloseReason::PeerNotify(NotifyType::INVALID_SYNTAX),
@@ -484,6 +495,6 @@ mod tests {
     #[test]
     fn only_what_time_may_heal_is_not_fatal() {
         let heals: Vec<_> = every_reason().into_iter().filter(|reason| !is_fatal(reason)).collect();
-        assert_eq!(heals.len(), 7, "{heals:?}");
+        assert_eq!(heals.len(), 8, "{heals:?}");
     }
 }

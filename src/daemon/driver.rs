@@ -8,6 +8,7 @@ mod attempts;
 mod events;
 mod manual;
 mod requests;
+mod revocation;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -35,6 +36,7 @@ use crate::config::Config;
 use crate::control::protocol::{Ask, Body, Code, Failure, Target, UpPhase, UpState};
 use crate::control::server::{Incoming, Server};
 use crate::crypto::random::OsRandom;
+use crate::daemon::qcd;
 use crate::daemon::secrets::FsSecrets;
 use crate::datapath::{Datapath, Options as DatapathOptions};
 use crate::ike::{
@@ -45,7 +47,7 @@ use crate::io::lock::NamespaceLock;
 use crate::io::privs::{self, PrivsError};
 use crate::io::resolve;
 use crate::io::route::Netlink;
-use crate::io::sys::Received;
+use crate::io::sys::{self, Received};
 use crate::io::tun::Offload;
 use crate::io::udp::{self, Socket};
 use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
@@ -60,6 +62,11 @@ const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 const MTU_INTERVAL: Duration = Duration::from_secs(30);
 /// After a change of addresses or routes so much time passes before it is looked at: mostly several come at once.
 const NETWORK_PAUSE: Duration = Duration::from_millis(100);
+/// From this many half-open IKE SAs on, what they took is given back to the system when they are gone.
+const CROWD: usize = 64;
+/// How often that is tried, and how often after the last is gone: a closed IKE SA stays for a little.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
+const GIVE_BACK_TIMES: u32 = 2;
 /// IKE messages from port 500 that wait for the driver.
 const IKE_QUEUE: usize = 256;
 /// Longest IKE message from port 500; a longer one is none (see `ike`).
@@ -76,7 +83,7 @@ pub struct Options {
     pub socket: PathBuf,
     /// Configuration files to load at the start.
     pub files: Vec<PathBuf>,
-    /// What must outlive the daemon: the sequence numbers of manual keys.
+    /// What must outlive the daemon: the sequence numbers of manual keys, and the secret of RFC 6290.
     pub state_dir: PathBuf,
     /// The directory of systemd credentials.
     pub credentials: Option<PathBuf>,
@@ -181,8 +188,11 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         }
         let (internal_in, internal) = mpsc::channel(64);
         let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
-        let endpoint_config =
-            EndpointConfig { export_keys: keylog.is_some(), ..EndpointConfig::default() };
+        let endpoint_config = EndpointConfig {
+            export_keys: keylog.is_some(),
+            qcd_secret: qcd::secret(&options.state_dir, &mut OsRandom),
+            ..EndpointConfig::default()
+        };
         let mut driver = Driver {
             options: options.clone(),
             endpoint: Endpoint::new(endpoint_config, env),
@@ -200,8 +210,10 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             next_job: 0,
             started: now,
             mtu_check: now + MTU_INTERVAL,
+            revocation: revocation::Stamps::new(),
             counter_check: now + MTU_INTERVAL,
             network_check: None,
+            give_back: None,
             ending: false,
             had_peer: false,
             news: true,
@@ -284,9 +296,13 @@ pub(super) struct Driver {
     next_job: u64,
     started: Instant,
     mtu_check: Instant,
+    /// The files with CRLs and OCSP responses, as they were read last.
+    revocation: revocation::Stamps,
     counter_check: Instant,
     /// When it is looked whether our addresses are others.
     network_check: Option<Instant>,
+    /// When memory is to be given back, and how often still.
+    give_back: Option<(Instant, u32)>,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
@@ -421,9 +437,26 @@ impl Driver {
         if self.counter_check <= now {
             self.extend_counters(now);
         }
+        self.give_memory_back(now);
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
             self.read_path_mtus(None).await;
+            self.reread_revocation();
+        }
+    }
+
+    /// A flood of strangers leaves holes all over the heap, which the allocator would keep.
+    fn give_memory_back(&mut self, now: Instant) {
+        if self.endpoint.half_open() >= CROWD {
+            let (at, _) = self.give_back.unwrap_or((now + GIVE_BACK_INTERVAL, 0));
+            self.give_back = Some((at, GIVE_BACK_TIMES));
+        }
+        if let Some((at, times)) = self.give_back
+            && at <= now
+        {
+            sys::give_memory_back();
+            let next = (now + GIVE_BACK_INTERVAL, times.saturating_sub(1));
+            self.give_back = (self.endpoint.half_open() > 0 || next.1 > 0).then_some(next);
         }
     }
 
@@ -445,8 +478,15 @@ impl Driver {
         let rekeys = self.rekeys.iter().map(|job| job.deadline);
         let counted = self.peers.values().any(|entry| entry.installed.is_some());
         let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
-        let all = peers.chain(ups).chain(rekeys).chain(checks).chain(self.network_check);
-        all.min().unwrap_or(self.mtu_check)
+        let give_back = self.give_back.map(|(at, _)| at);
+        peers
+            .chain(ups)
+            .chain(rekeys)
+            .chain(checks)
+            .chain(give_back)
+            .chain(self.network_check)
+            .min()
+            .unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {

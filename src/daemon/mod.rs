@@ -15,6 +15,7 @@ pub mod log;
 pub mod manual;
 pub mod network;
 pub mod peers;
+pub mod qcd;
 #[cfg(test)]
 mod sample;
 pub mod secrets;

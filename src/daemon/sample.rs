@@ -94,6 +94,7 @@ pub(super) fn config() -> Config {
             clamp_mss: true,
         },
         log_level: None,
+        revocation: Default::default(),
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct Asked {
     cas: Vec<[u8; 20]>,
     /// Whether it takes raw public keys (RFC 7670).
     raw: bool,
+    /// Whether it wants an OCSP response (RFC 4806).
+    ocsp: bool,
 }
 
 impl Terms {
@@ -91,6 +93,7 @@ impl Asked {
             // As many as a CERTREQ of a message may have; only a few of them are compared with each.
             cas: hashes.filter_map(|hash| hash.try_into().ok()).take(256).collect(),
             raw: of(CertEncoding::RAW_PUBLIC_KEY).next().is_some(),
+            ocsp: of(CertEncoding::OCSP_CONTENT).next().is_some(),
         }
     }
 
@@ -109,10 +112,11 @@ pub(super) fn hash_algorithms() -> Payload {
 /// CERTREQ payloads (RFC 7296 §3.7) for what these peers may prove themselves with; none, where none has a signature.
 pub(super) fn request<'a>(peers: impl Iterator<Item = &'a PeerAuth>) -> Vec<Payload> {
     let mut hashes: Vec<[u8; 20]> = Vec::new();
-    let mut raw = false;
+    let (mut raw, mut ocsp) = (false, false);
     for peer in peers {
         let PeerAuth::Signature(authority) = peer else { continue };
         raw |= !authority.keys.is_empty();
+        ocsp |= authority.trust.wants_ocsp();
         for hash in authority.trust.certreq_hashes() {
             if hashes.len() < limits::MAX_CERTREQ_CAS && !hashes.contains(&hash) {
                 hashes.push(hash);
@@ -123,7 +127,9 @@ pub(super) fn request<'a>(peers: impl Iterator<Item = &'a PeerAuth>) -> Vec<Payl
     let x509 = (!hashes.is_empty()).then(|| ask(CertEncoding::X509_SIGNATURE, hashes.concat()));
     // RFC 7670 §3: no CA goes with it.
     let raw = raw.then(|| ask(CertEncoding::RAW_PUBLIC_KEY, Vec::new()));
-    x509.into_iter().chain(raw).collect()
+    // RFC 4806 §4.1: no responder is named, as it is the issuer, or whom that has designated.
+    let ocsp = ocsp.then(|| ask(CertEncoding::OCSP_CONTENT, Vec::new()));
+    x509.into_iter().chain(raw).chain(ocsp).collect()
 }
 
 /// Which of our credentials this peer gets: the first that is by a CA which it has named, or a raw key if it has asked for one,
@@ -159,7 +165,11 @@ pub(super) fn payloads(credential: &Credential, asked: &Asked) -> Vec<Payload> {
             let above = chain.iter().skip(1);
             let above = above.take_while(|ca| !asked.names(&ca.public_key().certreq_hash()));
             let sent = chain.iter().take(1).chain(above);
-            sent.map(|certificate| cert(CertEncoding::X509_SIGNATURE, certificate.der())).collect()
+            // RFC 4806 §4.2: a CERT payload of its own.
+            let ocsp = credential.ocsp().filter(|_| asked.ocsp);
+            sent.map(|certificate| cert(CertEncoding::X509_SIGNATURE, certificate.der()))
+                .chain(ocsp.map(|der| cert(CertEncoding::OCSP_CONTENT, der)))
+                .collect()
         }
     }
 }
@@ -222,6 +232,7 @@ fn scheme(terms: &Terms, credential: &Credential) -> Result<(AuthMethod, Scheme)
 pub(super) struct Shown {
     leaf: Leaf,
     others: Vec<Vec<u8>>,
+    ocsp: Vec<Vec<u8>>,
     is_sha_1: bool,
 }
 
@@ -272,17 +283,20 @@ impl Shown {
                 known.peek().ok_or(CertFault::Missing)?;
                 let found = known.find_map(|key| Some((key, by(key)?)));
                 let (key, scheme) = found.ok_or(CertFault::UnknownKey)?;
-                return Ok(Self::by(Leaf::RawKey(key.clone()), Vec::new(), scheme));
+                return Ok(Self::by(Leaf::RawKey(key.clone()), Vec::new(), Vec::new(), scheme));
             }
         };
         let others = certs.filter(|cert| cert.encoding == CertEncoding::X509_SIGNATURE);
         let others = others.map(|cert| cert.data.clone()).collect();
+        // RFC 4806 §3.2: for which certificate it is stands in it.
+        let ocsp = parts.certs.iter().filter(|cert| cert.encoding == CertEncoding::OCSP_CONTENT);
+        let ocsp = ocsp.take(limits::MAX_OCSP).map(|cert| cert.data.clone()).collect();
         let scheme = by(leaf.key()).ok_or(CertFault::Signature)?;
-        Ok(Self::by(leaf, others, scheme))
+        Ok(Self::by(leaf, others, ocsp, scheme))
     }
 
-    fn by(leaf: Leaf, others: Vec<Vec<u8>>, scheme: Scheme) -> Self {
-        Self { leaf, others, is_sha_1: scheme == Scheme::RsaPkcs1(Hash::Sha1) }
+    fn by(leaf: Leaf, others: Vec<Vec<u8>>, ocsp: Vec<Vec<u8>>, scheme: Scheme) -> Self {
+        Self { leaf, others, ocsp, is_sha_1: scheme == Scheme::RsaPkcs1(Hash::Sha1) }
     }
 
     /// Whether a CA of this authority vouches that the certificate is in force at this time, and that it is `id`'s; or whether
@@ -301,7 +315,7 @@ impl Shown {
             return Ok(());
         }
         let Leaf::Certificate(leaf) = &self.leaf else { return Err(CertFault::UnknownKey) };
-        authority.trust.verify(leaf, &self.others, now)?;
+        authority.trust.verify_with_ocsp(leaf, &self.others, &self.ocsp, now)?;
         if id.is_in(leaf) { Ok(()) } else { Err(CertFault::Name(id.clone())) }
     }
 }

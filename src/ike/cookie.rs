@@ -3,9 +3,12 @@
 use core::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
 use super::limits::COOKIE_SECRET_TIME;
+use crate::crypto::SecureRandom;
 use crate::crypto::integ::Integ;
-use crate::crypto::{Secret, SecureRandom};
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::IntegId;
 
@@ -15,8 +18,8 @@ const COOKIE_LEN: usize = 16;
 /// The secrets behind our COOKIEs: `<version> | <difficulty> | MAC(secret, difficulty | SPIi | IPi | port | Ni)`. The difficulty is that of
 /// the puzzle that went with it (RFC 8019 §7.1.1.3), 0 if there was none.
 pub(super) struct CookieJar {
-    current: Secret,
-    previous: Option<Secret>,
+    current: Integ,
+    previous: Option<Integ>,
     version: u8,
     changes_at: Instant,
 }
@@ -69,32 +72,32 @@ impl CookieJar {
             None
         };
         let ours = mac(secret?, difficulty, nonce, from, spi_i);
-        (Secret::copy_of(theirs) == Secret::copy_of(&ours)).then_some(difficulty)
+        bool::from(ours.ct_eq(theirs)).then_some(difficulty)
     }
 }
 
-fn fresh(rng: &mut dyn SecureRandom) -> Secret {
-    let mut secret = vec![0; SECRET_LEN];
-    rng.fill(&mut secret);
-    Secret::new(secret)
+/// Keyed once, since a flood asks for very many.
+fn fresh(rng: &mut dyn SecureRandom) -> Integ {
+    let mut secret = Zeroizing::new([0; SECRET_LEN]);
+    rng.fill(&mut *secret);
+    Integ::new(IntegId::AUTH_HMAC_SHA2_256_128, &*secret)
+        .expect("HMAC-SHA2-256 takes a key of 32 bytes")
 }
 
 fn mac(
-    secret: &Secret,
+    secret: &Integ,
     difficulty: u8,
     nonce: &[u8],
     from: SocketAddr,
     spi_i: IkeSpi,
 ) -> [u8; COOKIE_LEN] {
     let mut cookie = [0; COOKIE_LEN];
-    let integ = Integ::new(IntegId::AUTH_HMAC_SHA2_256_128, secret.expose())
-        .expect("HMAC-SHA2-256 takes a key of 32 bytes");
     let ip = match from.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
     // The fixed-length parts come first, so that no two inputs run together.
-    integ.sign(
+    secret.sign(
         &[&[difficulty], &spi_i.0.to_be_bytes(), &ip.octets(), &from.port().to_be_bytes(), nonce],
         &mut cookie,
     );

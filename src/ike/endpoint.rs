@@ -12,7 +12,7 @@ use super::ike_sa::{Ctx, IkeSa, SaId, State, Task, Wanted};
 use super::lease::Leases;
 use super::limits;
 use super::peers;
-use crate::crypto::SecureRandom;
+use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::{ChildPolicy, Peer, StartPolicy};
 use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
 use crate::wire::Reader;
@@ -30,6 +30,9 @@ pub struct EndpointConfig {
     /// The last Message ID of an IKE SA, which is rekeyed some time before (RFC 7296 §2.2). Only a test wants another than the
     /// last that 32 bits can hold.
     pub last_message_id: u32,
+    /// What our tokens are made with (RFC 6290): 32 random bytes that outlive the process, and that no other endpoint has. Without
+    /// it there are none; those of peers are taken all the same.
+    pub qcd_secret: Option<Secret>,
 }
 
 impl Default for EndpointConfig {
@@ -38,6 +41,7 @@ impl Default for EndpointConfig {
             cookie_threshold: limits::COOKIE_THRESHOLD,
             export_keys: false,
             last_message_id: u32::MAX,
+            qcd_secret: None,
         }
     }
 }
@@ -117,7 +121,7 @@ impl Endpoint {
         }
         if header.major > Header::MAJOR {
             let notify = NotifyType::INVALID_MAJOR_VERSION;
-            self.answer_unprotected(now, path, &header, datagram.len(), notify, &[]);
+            self.answer_error(now, path, &header, datagram.len(), notify, &[]);
             return;
         }
         if header.major < Header::MAJOR {
@@ -448,7 +452,6 @@ impl Endpoint {
     }
 
     /// How many IKE SAs there are as responder whose initiator is not authenticated.
-    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn half_open(&self) -> usize {
         self.door.half_open.len()
@@ -502,6 +505,7 @@ impl Endpoint {
             last_message_id: self.config.last_message_id,
             touched,
             export_keys: self.config.export_keys,
+            qcd_secret: self.config.qcd_secret.as_ref(),
         }
     }
 

@@ -287,6 +287,9 @@ pub enum CloseReason {
     /// The peer deleted it.
     #[error("deleted by the peer")]
     DeletedByPeer,
+    /// The peer showed that it has lost it (RFC 6290).
+    #[error("the peer has restarted")]
+    PeerRestarted,
     /// The operator ended it.
     #[error("ended by the operator")]
     Operator,

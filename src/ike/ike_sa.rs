@@ -23,6 +23,7 @@ use super::lease::Leases;
 use super::limits;
 use super::natd::Nat;
 use super::protect::{Content, OpenError, Protector};
+use super::qcd;
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
@@ -58,6 +59,8 @@ pub(super) struct Ctx<'a> {
     pub(super) touched: &'a mut Vec<SaId>,
     /// See [`EndpointConfig`](super::EndpointConfig).
     pub(super) export_keys: bool,
+    /// See [`EndpointConfig`](super::EndpointConfig).
+    pub(super) qcd_secret: Option<&'a Secret>,
 }
 
 impl Ctx<'_> {
@@ -174,6 +177,8 @@ pub(super) enum Task {
     Liveness,
     /// Says, or asks, something about the path (RFC 4555).
     Path(mobike::Question),
+    /// Tells our token (RFC 6290 §4.3).
+    Token,
 }
 
 /// The CHILD_SA that a packet asked for.
@@ -246,6 +251,8 @@ pub(super) struct IkeSa {
     pub(super) eap_identity: Option<super::eap::UserName>,
     /// Whether a PPK is in the keys, or in those that they come from.
     pub(super) ppk: bool,
+    /// What the peer shows without protection when it has lost this IKE SA (RFC 6290).
+    pub(super) qcd_token: Option<Secret>,
     /// Addresses of our pool that the peer has.
     pub(super) leased: Vec<IpAddr>,
     /// What the peer configured us with.
@@ -486,6 +493,13 @@ impl IkeSa {
     /// An unprotected message that names us. RFC 7296 §2.4, §2.21.4: at most a hint that something may be wrong.
     fn hint(&mut self, ctx: &mut Ctx<'_>, datagram: &[u8]) {
         let Ok(message) = Message::parse(datagram) else { return };
+        if self.is_disowned_by(&message.payloads)
+            && matches!(self.state, State::Established | State::Replaced)
+        {
+            // RFC 6290 §4.5: silently, and from wherever it comes.
+            self.close(ctx, CloseReason::PeerRestarted);
+            return;
+        }
         let says_so = message.payloads.iter().any(|payload| {
             matches!(payload, Payload::Notify(notify)
                 if matches!(notify.notify_type, NotifyType::INVALID_IKE_SPI | NotifyType::INVALID_SPI))
@@ -768,6 +782,12 @@ impl IkeSa {
                 // The other one may have ended meanwhile.
                 Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
                 Task::DeleteIke => {}
+                Task::Token => {
+                    // The answer says that the peer lives, and nothing else.
+                    let token = qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r);
+                    self.active = Some(Active::Liveness(ctx.now));
+                    self.request(ctx, ExchangeType::INFORMATIONAL, token.as_slice());
+                }
                 Task::Liveness => {
                     self.active = Some(Active::Liveness(ctx.now));
                     let payloads = self.liveness_payloads();

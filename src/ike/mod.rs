@@ -24,6 +24,7 @@ mod peers;
 pub mod proposal;
 pub mod protect;
 mod puzzle;
+mod qcd;
 mod rate;
 mod rules;
 mod timers;

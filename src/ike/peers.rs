@@ -5,7 +5,8 @@ use crate::ipsec::pad::{ChildPolicy, Peer};
 
 /// Whether an IKE SA made with the peer as `old` has it may stay with it as `new` has it.
 pub(super) fn may_keep_ike_sa(old: &Peer, new: &Peer) -> bool {
-    old.auth == new.auth
+    // CRLs and OCSP responses are for who comes next.
+    old.auth.is_like(&new.auth)
         && old.ppk == new.ppk
         && old.local_addr == new.local_addr
         && old.address == new.address

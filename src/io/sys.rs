@@ -284,6 +284,13 @@ pub fn set_tun_offloads(tun: BorrowedFd<'_>, flags: c_uint) -> io::Result<()> {
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) })
 }
 
+/// Gives the memory that the allocator holds and nobody uses back to the system, as far as the allocator can do that.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) may be called at any time, from any thread.
+    let _whether_any = unsafe { libc::malloc_trim(0) };
+}
+
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

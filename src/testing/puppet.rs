@@ -443,6 +443,13 @@ impl Stage {
         Self::new(seed, peer, path, Puppet::initiator(seed), EndpointConfig::default())
     }
 
+    /// The same with an endpoint of this configuration, and site A as its peer.
+    #[must_use]
+    pub fn responder_with_config(seed: u64, config: EndpointConfig) -> Self {
+        let path = peers::path(peers::ADDR_B, peers::ADDR_A);
+        Self::new(seed, peers::site_b(), path, Puppet::initiator(seed), config)
+    }
+
     /// The endpoint as site A, before it a puppet that waits. The second value is the endpoint's IKE_SA_INIT.
     #[must_use]
     pub fn initiator(seed: u64) -> (Self, Vec<u8>) {

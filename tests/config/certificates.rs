@@ -434,3 +434,67 @@ fn pki_requests_are_read_by_openssl() {
     assert!(output.status.success() && text.contains("verify OK"), "{text}");
     assert!(text.contains("DNS:a.example.net, IP Address:192.0.2.1"), "{text}");
 }
+
+#[test]
+fn revocation_has_three_words_and_an_ocsp_response_is_read() {
+    let ours = "cert = \"a-ocsp.pem\"\nkey = \"a-ocsp.key\"\nca = [\"ca-ocsp.pem\"]\n";
+    for (word, wants) in [("strict", true), ("ifuri", true), ("relaxed", false)] {
+        let lines = format!("{ours}revocation = \"{word}\"\nocsp = \"a-good.ocsp\"");
+        let auth = load(&lines).unwrap().config.ike().unwrap().auth.clone();
+        let PeerAuth::Signature(authority) = &auth.peer else { panic!("{auth:?}") };
+        assert_eq!(authority.trust.wants_ocsp(), wants, "{word}");
+        let LocalAuth::Signature(credentials) = &auth.local else { panic!("{auth:?}") };
+        assert!(credentials[0].ocsp().is_some_and(|der| der.len() > 200));
+    }
+    for (lines, words) in [
+        ("revocation = \"hard\"", "unknown word `hard`"),
+        ("ocsp = \"error.ocsp\"", "[auth] ocsp: `error.ocsp` cannot be used"),
+        ("ocsp = \"a-ocsp.pem\"", "[auth] ocsp: `a-ocsp.pem` cannot be used"),
+        ("ocsp = [\"a-good.ocsp\", \"a-good.ocsp\"]", "2 files, and cert: 1"),
+        ("ocsp = \"none.ocsp\"", "cannot read the ocsp file"),
+    ] {
+        let told = load(&format!("{ours}{lines}")).unwrap_err().to_string();
+        assert!(told.contains(words), "{lines}: {told}");
+    }
+}
+
+#[test]
+fn crls_and_ocsp_responses_are_read_again_without_the_rest() {
+    let dir = directory();
+    let lines = "cert = \"a-ocsp.pem\"\nkey = \"a-ocsp.key\"\nocsp = \"mine.ocsp\"\n\
+                 ca = [\"ca-p256.pem\"]\ncrl = [\"now.crl\"]";
+    let put = |from: &str, to: &str| {
+        std::fs::copy(dir.path().join(from), dir.path().join(to)).unwrap();
+    };
+    put("ca-p256.crl", "now.crl");
+    put("a-good.ocsp", "mine.ocsp");
+    let config = load_in(dir.path(), lines).unwrap().config;
+    let secrets = FsSecrets::new(None);
+    let before = config.ike().unwrap();
+    let revoked = |peer: &ipsecd::ipsec::pad::Peer| {
+        let PeerAuth::Signature(authority) = &peer.auth.peer else { panic!("a certificate") };
+        let read = |name: &str| {
+            let text = std::fs::read(dir.path().join(name)).unwrap();
+            pem::blocks(&text).next().unwrap().der.unwrap().expose().to_vec()
+        };
+        let leaf = Certificate::parse(&read("a-middle.pem")).unwrap();
+        authority.trust.verify(&leaf, &[read("ca-middle.pem")], TODAY)
+    };
+    assert_eq!(revoked(before), Ok(()));
+    // Nothing has changed.
+    let same = config.with_revocation_read_again(&secrets).unwrap().unwrap();
+    assert_eq!(same.auth, before.auth);
+
+    put("ca-p256-middle-revoked.crl", "now.crl");
+    put("a-delegated.ocsp", "mine.ocsp");
+    let after = config.with_revocation_read_again(&secrets).unwrap().unwrap();
+    assert_eq!(revoked(&after), Err(CertError::Revoked));
+    assert!(after.auth != before.auth && after.auth.is_like(&before.auth));
+    let LocalAuth::Signature(credentials) = &after.auth.local else { panic!("a certificate") };
+    let response = std::fs::read(dir.path().join("a-delegated.ocsp")).unwrap();
+    assert_eq!(credentials[0].ocsp(), Some(response.as_slice()));
+
+    std::fs::write(dir.path().join("now.crl"), "nothing").unwrap();
+    let error = config.with_revocation_read_again(&secrets).unwrap_err();
+    assert!(error.contains("now.crl") && error.contains("no X509 CRL"), "{error}");
+}

@@ -79,6 +79,8 @@ fn the_example_of_all_options_sets_every_key() {
             "passphrase",
             "ca",
             "crl",
+            "revocation",
+            "ocsp",
             "public-key",
             "local",
             "peer",

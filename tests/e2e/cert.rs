@@ -4,14 +4,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use ipsecd::crypto::pem;
 use ipsecd::crypto::sign::{PrivateKey, Signer};
 
 use crate::lab::ipsecd::PSK;
 use crate::lab::topology::Side;
-use crate::lab::{Charon, Ipsecd, Lab, Need, process, traffic};
+use crate::lab::{Charon, Ipsecd, Lab, Need, process, traffic, wait};
 
 /// How a side proves itself.
 #[derive(Clone, Copy, Debug)]
@@ -216,7 +215,7 @@ fn meet(lab: &Lab, begins: Begins, case: &Case) -> String {
         let output = b.initiate(10);
         assert!(output.status.success(), "{}\n{}", process::text(&output), a.log());
     }
-    a.up_within(Duration::from_secs(2));
+    a.up_within(wait::PATIENCE);
     assert_eq!(a.ike()["initiator"], begins == Begins::Ipsecd);
     traffic::both_ways(lab, 1, false);
     a.down();

@@ -1,7 +1,5 @@
 //! Several CHILD_SAs with one peer, and packets that wait for one.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::lab::charon::Connection;
@@ -75,7 +73,7 @@ fn packets_that_wait_in_vain_are_dropped_and_counted() {
     let mut ping = lab.a.lan.command("ping");
     let _no_answer =
         process::output(ping.args(["-n", "-q", "-c3", "-i0.05", "-W1", "-I", &here, &there]));
-    let dropped = wait::until("what waited to be dropped", Duration::from_secs(5), || {
+    let dropped = wait::until("what waited to be dropped", wait::PATIENCE, || {
         a.status()["drops"]["acquire-failed"].as_u64()
     });
     assert!(dropped >= 1, "{dropped}");
@@ -129,9 +127,7 @@ fn strongswan_makes_several_child_sas_with_us_in_both_roles() {
                 process::run(&mut charon.swanctl(&args));
             }
         }
-        wait::until("two CHILD_SAs", Duration::from_secs(5), || {
-            (children(&a).len() == 2).then_some(())
-        });
+        wait::until("two CHILD_SAs", wait::PATIENCE, || (children(&a).len() == 2).then_some(()));
         pings_both_networks(&lab);
         a.rekey(false);
         pings_both_networks(&lab);

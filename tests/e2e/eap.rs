@@ -2,11 +2,10 @@
 //! nothing. The certificates are those of `tests/pki`.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::cert::{pki, write};
 use crate::lab::topology::Side;
-use crate::lab::{Charon, Ipsecd, Lab, Need, process, traffic};
+use crate::lab::{Charon, Ipsecd, Lab, Need, process, traffic, wait};
 
 /// Which of the two is the client, and begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +132,7 @@ fn meet(lab: &Lab, case: &Case) -> String {
         let output = b.initiate(10);
         assert!(output.status.success(), "{}\n{}", process::text(&output), a.log());
     }
-    a.up_within(Duration::from_secs(2));
+    a.up_within(wait::PATIENCE);
     let ike = a.ike();
     assert_eq!(ike["initiator"], case.client == Client::Ipsecd);
     match case.client {

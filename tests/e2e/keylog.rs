@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -39,7 +38,7 @@ fn tshark_and_decrypt_open_a_live_session_with_the_keys_that_the_daemon_wrote() 
         assert!(shown.contains("WARNING: the keys of every SA are written to"), "{shown}");
         assert!(a.log().contains("the keys of every SA are written to disk"), "{}", a.log());
         a.down();
-        wait::until("strongSwan to hear of the DELETE", Duration::from_secs(5), || {
+        wait::until("strongSwan to hear of the DELETE", wait::PATIENCE, || {
             b.sas().is_empty().then_some(())
         });
         let wire = wire.stop();

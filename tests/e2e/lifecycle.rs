@@ -11,7 +11,7 @@ fn killed_and_started_again_it_carries_traffic_within_five_seconds() {
     let b = Charon::start(&lab.b, &Connection::new(&lab.b, &lab.a, false));
     let peer = Peer::new(&lab.a, &lab.b, false);
     let mut a = Ipsecd::start_with_peer(&lab.a, &peer);
-    a.up_within(Duration::from_secs(10));
+    a.up_within(wait::PATIENCE);
     let (source, target) = (lab.a.host(1, false), lab.b.host(1, false));
     traffic::ping(&lab.a.lan, source, target);
     for _ in 0..3 {
@@ -19,7 +19,7 @@ fn killed_and_started_again_it_carries_traffic_within_five_seconds() {
         assert!(b.sas().contains("INSTALLED"), "strongSwan still holds the old SA");
         let clock = Stopwatch::start();
         a = Ipsecd::start_with_peer(&lab.a, &peer);
-        traffic::answers_within(Duration::from_secs(5), &lab.a.lan, source, target);
+        traffic::answers_within(wait::PATIENCE, &lab.a.lan, source, target);
         let took = clock.elapsed();
         println!("traffic {took:?} after the start");
         assert!(took < Duration::from_secs(5), "{took:?}");
@@ -37,7 +37,7 @@ fn sigterm_deletes_the_sas_and_puts_everything_back() {
     assert_ne!(before, lab.a.gw.network_state());
     assert!(a.stop().success());
     assert_eq!(before, lab.a.gw.network_state(), "something was left");
-    wait::until("strongSwan to hear of the DELETE", Duration::from_secs(5), || {
+    wait::until("strongSwan to hear of the DELETE", wait::PATIENCE, || {
         b.sas().is_empty().then_some(())
     });
 }
@@ -53,7 +53,7 @@ fn what_sigkill_left_the_next_start_removes() {
     daemon.kill();
     assert_ne!(before, lab.a.gw.network_state(), "SIGKILL leaves something");
     let daemon = Ipsecd::start(&lab.a, &a);
-    wait::until("the leftovers to go", Duration::from_secs(5), || {
+    wait::until("the leftovers to go", wait::PATIENCE, || {
         (before == lab.a.gw.network_state()).then_some(())
     });
     assert!(daemon.stop().success());

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::lab::capture::{self, Capture};
 use crate::lab::topology::Side;
-use crate::lab::{Ipsecd, Lab, Need, process, traffic};
+use crate::lab::{Ipsecd, Lab, Need, process, traffic, wait};
 
 /// What crosses the link between A and the router.
 const PROTECTED: &str =
@@ -223,7 +223,7 @@ fn no_restart_uses_a_sequence_number_again() {
         a.kill();
         a = Ipsecd::start_for_file(&lab.a, lab.a.dir.join("manual/far.conf"));
         a.must_up();
-        traffic::answers_within(Duration::from_secs(5), &lab.a.lan, source, target);
+        traffic::answers_within(wait::PATIENCE, &lab.a.lan, source, target);
         let now = used(&a);
         assert!(now > before + 10, "{now} after {before}: the rest of a block is skipped");
         before = now;
@@ -475,7 +475,7 @@ fn transport_mode_carries_a_tunnel_device_of_the_kernel() {
         side.gw.ip(&format!("route add {} via 10.99.0.{}", far.subnet(1, false), 3 - host));
     }
     let (source, target) = (lab.a.host(1, false), lab.b.host(1, false));
-    traffic::answers_within(Duration::from_secs(5), &lab.a.lan, source, target);
+    traffic::answers_within(wait::PATIENCE, &lab.a.lan, source, target);
     traffic::both_ways(&lab, 1, false);
     let wire = wire.stop();
     let clear = format!("host {a} and host {b} and not ({PROTECTED})");

@@ -1,10 +1,8 @@
 //! Two ipsecd whose CHILD_SAs are not ESP tunnels: transport mode and AH, negotiated, with and without a NAT.
 
-use std::time::Duration;
-
 use crate::lab::capture::{self, Capture};
 use crate::lab::topology::Side;
-use crate::lab::{Ipsecd, Lab, Need, Peer, traffic};
+use crate::lab::{Ipsecd, Lab, Need, Peer, traffic, wait};
 
 /// What crosses the link, but for IKE and IPsec, neighbours and the like left out.
 const CLEAR: &str = "(ip or ip6) and not (udp port 500 or udp port 4500 or ip proto 50 or ip6 proto 50 or ip proto 51 or ip6 proto 51) \
@@ -59,7 +57,7 @@ fn transport_mode_and_ah_are_negotiated_and_carry_traffic() {
         let b = Ipsecd::start(&lab.b, &there);
         b.must_up();
         a.must_up();
-        b.up_within(Duration::from_secs(2));
+        b.up_within(wait::PATIENCE);
         for round in 0..2 {
             if transport {
                 hosts_exchange_traffic(&lab, v6);
@@ -104,7 +102,7 @@ fn transport_mode_passes_a_nat() {
     let b = Ipsecd::start(&lab.b, &there);
     b.must_up();
     a.must_up();
-    b.up_within(Duration::from_secs(2));
+    b.up_within(wait::PATIENCE);
     let (from, to) = (lab.a.outside(false), lab.b.outside(false));
     traffic::ping(&lab.a.gw, from, to);
     let outside = lab.b.router(false);

@@ -130,7 +130,7 @@ fn recovers(v6_inside: bool, v6_outside: bool, encap: &str) {
     let (a, b) = (peer(&lab.a, &lab.b), peer(&lab.b, &lab.a));
     let (a, b) = (Ipsecd::start(&lab.a, &a), Ipsecd::start_with_peer(&lab.b, &b));
     a.must_up();
-    b.up_within(Duration::from_secs(10));
+    b.up_within(wait::PATIENCE);
     let [source, target] = lab.both().map(|side| side.host(1, v6_inside));
     answered(&lab.a.lan, source, target, Duration::from_secs(10));
     let there = Transfer::start(&lab.a.lan, source, &lab.b.lan, target);

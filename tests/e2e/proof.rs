@@ -1,7 +1,5 @@
 //! The lab itself: two strongSwans, and nothing of ours.
 
-use std::time::Duration;
-
 use crate::lab::capture::{self, Capture};
 use crate::lab::charon::Connection;
 use crate::lab::readers::{self, Found, Keys};
@@ -82,9 +80,7 @@ fn the_bad_link_loses_and_the_good_one_does_not() {
         let relay = Relay::start(&lab, &lab.a, &lab.b, faults);
         a.must_initiate();
         let stream = Stream::start(&lab.a, &lab.b, 1_000);
-        wait::until("packets to be sent", Duration::from_secs(20), || {
-            (stream.sent() > 2_000).then_some(())
-        });
+        wait::until("packets to be sent", wait::PATIENCE, || (stream.sent() > 2_000).then_some(()));
         let account = stream.stop();
         drop(relay);
         match faults.loss {

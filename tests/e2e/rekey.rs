@@ -1,7 +1,6 @@
 //! Rekeying while packets flow: none is lost, none arrives twice.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::lab::stream::{Account, Stream};
 use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, traffic, wait};
@@ -47,7 +46,7 @@ fn no_packet_is_lost_over_200_child_and_20_ike_rekeys() {
             ikes.insert(by.ike()["spi_i"].to_string());
         }
         let sent = there.sent();
-        wait::until("packets through the new SA", Duration::from_secs(5), || {
+        wait::until("packets through the new SA", wait::PATIENCE, || {
             (there.received() >= sent).then_some(())
         });
     }
@@ -60,31 +59,57 @@ fn no_packet_is_lost_over_200_child_and_20_ike_rekeys() {
 
 #[test]
 fn no_packet_is_lost_when_ipsecd_or_strongswan_rekeys() {
+    rekey_with_strongswan(5);
+}
+
+#[test]
+#[ignore = "takes minutes: run it alone"]
+fn no_packet_is_lost_over_1000_rekeys_with_strongswan() {
+    rekey_with_strongswan(250);
+}
+
+/// Both kinds of SA by either side, in each round: four rekeys, under packets both ways.
+fn rekey_with_strongswan(rounds: usize) {
     let Some(lab) = Lab::open(&[Need::StrongSwan, Need::Alone]) else { return };
     let b = Charon::start(&lab.b, &Connection::new(&lab.b, &lab.a, false));
     let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
     a.must_up();
     traffic::ping(&lab.a.lan, lab.a.host(1, false), lab.b.host(1, false));
     let (there, back) = (Stream::start(&lab.a, &lab.b, 500), Stream::start(&lab.b, &lab.a, 500));
-    let spi = || a.child()["spi_inbound"].to_string();
-    let ike_spi = || a.ike()["spi_i"].to_string();
-    for _ in 0..5 {
-        a.rekey(false);
+    let spi = |ike: bool| match ike {
+        true => a.ike()["spi_i"].to_string(),
+        false => a.child()["spi_inbound"].to_string(),
+    };
+    let (mut children, mut ikes) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..rounds {
         for ike in [false, true] {
-            let (old, old_ike) = (spi(), ike_spi());
-            b.rekey(ike);
-            wait::until("the rekey by strongSwan", Duration::from_secs(5), || {
-                (if ike { ike_spi() != old_ike } else { spi() != old }).then_some(())
-            });
+            for ours in [true, false] {
+                let old = spi(ike);
+                if ours {
+                    a.rekey(ike);
+                } else {
+                    b.rekey(ike);
+                }
+                let new = wait::until("the rekey", wait::PATIENCE, || {
+                    Some(spi(ike)).filter(|new| *new != old)
+                });
+                if ike {
+                    ikes.insert(new)
+                } else {
+                    children.insert(new)
+                };
+            }
         }
-        a.rekey(true);
         let sent = there.sent();
-        wait::until("packets through the new SA", Duration::from_secs(5), || {
+        wait::until("packets through the new SA", wait::PATIENCE, || {
             (there.received() >= sent).then_some(())
         });
     }
-    complete(&there.stop(), "to strongSwan");
-    complete(&back.stop(), "to ipsecd");
+    let (there, back) = (there.stop(), back.stop());
+    assert_eq!((children.len(), ikes.len()), (2 * rounds, 2 * rounds), "all were new");
+    println!("{} rekeys: {} packets there, {} back", 4 * rounds, there.sent, back.sent);
+    complete(&there, "to strongSwan");
+    complete(&back, "to ipsecd");
 }
 
 #[test]
@@ -98,7 +123,7 @@ fn soft_lifetimes_rekey_by_themselves() {
     a.must_up();
     let first = a.child()["spi_inbound"].clone();
     let stream = Stream::start(&lab.a, &lab.b, 1_000);
-    wait::until("a rekey by packets", Duration::from_secs(15), || {
+    wait::until("a rekey by packets", wait::PATIENCE, || {
         (a.child()["spi_inbound"] != first).then_some(())
     });
     complete(&stream.stop(), "to B");

@@ -1,7 +1,5 @@
 //! strongSwan at the far end: both roles, both families, suites, NAT, liveness, restarts.
 
-use std::time::Duration;
-
 use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, traffic, wait};
 
 /// Who begins.
@@ -25,11 +23,11 @@ fn meet(lab: &Lab, begins: Begins, peer: &Peer, connection: &Connection) {
     if begins == Begins::StrongSwan {
         b.must_initiate();
     }
-    a.up_within(Duration::from_secs(2));
+    a.up_within(wait::PATIENCE);
     assert_eq!(a.ike()["initiator"], begins == Begins::Ipsecd);
     traffic::both_ways(lab, 1, peer.subnets[0].contains(':'));
     a.down();
-    wait::until("strongSwan to hear of the DELETE", Duration::from_secs(5), || {
+    wait::until("strongSwan to hear of the DELETE", wait::PATIENCE, || {
         b.sas().is_empty().then_some(())
     });
     assert_eq!(before, lab.a.gw.network_state(), "something was left");
@@ -189,15 +187,13 @@ fn a_dead_strongswan_is_noticed_and_met_again_when_it_is_back() {
     peer.ike = "dpd = \"1s\"\nretransmit-timeout = \"200ms\"\nretransmit-tries = 3".to_owned();
     let b = Charon::start(&lab.b, &connection);
     let a = Ipsecd::start_with_peer(&lab.a, &peer);
-    a.up_within(Duration::from_secs(10));
+    a.up_within(wait::PATIENCE);
     let (source, target) = (lab.a.host(1, false), lab.b.host(1, false));
     traffic::ping(&lab.a.lan, source, target);
     b.kill();
-    wait::until("the liveness check to fail", Duration::from_secs(15), || {
-        (a.state() != "up").then_some(())
-    });
+    wait::until("the liveness check to fail", wait::PATIENCE, || (a.state() != "up").then_some(()));
     let _b = Charon::start(&lab.b, &connection);
-    traffic::answers_within(Duration::from_secs(20), &lab.a.lan, source, target);
+    traffic::answers_within(wait::PATIENCE, &lab.a.lan, source, target);
     traffic::both_ways(&lab, 1, false);
 }
 
@@ -209,7 +205,7 @@ fn a_liveness_check_by_strongswan_is_answered() {
     let b = Charon::start(&lab.b, &connection);
     let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
     a.must_up();
-    wait::until("three liveness checks to be answered", Duration::from_secs(20), || {
+    wait::until("three liveness checks to be answered", wait::PATIENCE, || {
         (b.log().matches("parsed INFORMATIONAL response").count() >= 3).then_some(())
     });
     assert_eq!(a.state(), "up");
@@ -228,7 +224,7 @@ fn strongswan_that_restarts_and_begins_anew_replaces_the_old_sas() {
     let b = Charon::start(&lab.b, &connection);
     b.must_initiate();
     traffic::both_ways(&lab, 1, false);
-    wait::until("INITIAL_CONTACT to remove the old IKE SA", Duration::from_secs(5), || {
+    wait::until("INITIAL_CONTACT to remove the old IKE SA", wait::PATIENCE, || {
         (a.status()["peers"][0]["ike_sas"].as_array()?.len() == 1).then_some(())
     });
 }
@@ -242,9 +238,9 @@ fn down_by_strongswan_is_followed() {
     let a = Ipsecd::start(&lab.a, &peer);
     a.must_up();
     b.must_initiate();
-    a.up_within(Duration::from_secs(2));
+    a.up_within(wait::PATIENCE);
     b.terminate();
-    wait::until("our SAs to be gone", Duration::from_secs(5), || {
+    wait::until("our SAs to be gone", wait::PATIENCE, || {
         a.status()["peers"][0]["ike_sas"].as_array()?.is_empty().then_some(())
     });
     b.must_initiate();

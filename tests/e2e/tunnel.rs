@@ -77,7 +77,7 @@ impl Scenario {
         let (begins, waits) = if self.nat == Nat::BeforeB { (&b, &a) } else { (&a, &b) };
         waits.must_up();
         begins.must_up();
-        waits.up_within(Duration::from_secs(2));
+        waits.up_within(wait::PATIENCE);
 
         traffic::both_ways(&lab, 1, self.v6_inside);
 
@@ -91,7 +91,7 @@ impl Scenario {
             }
         }
         begins.down();
-        wait::until("the far end to hear of the DELETE", Duration::from_secs(5), || {
+        wait::until("the far end to hear of the DELETE", wait::PATIENCE, || {
             waits.status()["peers"][0]["ike_sas"].as_array()?.is_empty().then_some(())
         });
         waits.down();
@@ -183,7 +183,7 @@ fn several_subnets_of_both_families_in_one_tunnel() {
     let (a, b) = (peer(&lab.a, &lab.b), peer(&lab.b, &lab.a));
     let (a, b) = (Ipsecd::start(&lab.a, &a), Ipsecd::start_with_peer(&lab.b, &b));
     a.must_up();
-    b.up_within(Duration::from_secs(10));
+    b.up_within(wait::PATIENCE);
     for (net, v6) in [(1, false), (2, false), (1, true), (2, true)] {
         traffic::ping(&lab.a.lan, lab.a.host(net, v6), lab.b.host(3 - net, v6));
         traffic::ping(&lab.b.lan, lab.b.host(net, v6), lab.a.host(net, v6));
@@ -218,8 +218,8 @@ fn both_sides_may_begin_at_once() {
     let (a, b) = (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));
     let a = Ipsecd::start_with_peer(&lab.a, &a);
     let b = Ipsecd::start_with_peer(&lab.b, &b);
-    a.up_within(Duration::from_secs(10));
-    b.up_within(Duration::from_secs(10));
+    a.up_within(wait::PATIENCE);
+    b.up_within(wait::PATIENCE);
     traffic::both_ways(&lab, 1, false);
 }
 
@@ -237,7 +237,7 @@ fn a_forgetful_nat_costs_some_packets_and_no_tunnel() {
     traffic::ping(&lab.a.lan, source, target);
     let seen = b.child()["remote"].clone();
     relay.rebind();
-    traffic::answers_within(Duration::from_secs(5), &lab.a.lan, source, target);
+    traffic::answers_within(wait::PATIENCE, &lab.a.lan, source, target);
     assert_ne!(b.child()["remote"], seen, "the far end follows to the new port");
     let spi = a.child()["spi_inbound"].clone();
     relay.hole(true);
@@ -263,7 +263,7 @@ fn a_bad_link_delays_the_tunnel_and_does_not_prevent_it() {
         let relay = Relay::start(&lab, &lab.a, &lab.b, faults);
         a.must_up();
         let (source, target) = (lab.a.host(1, false), lab.b.host(1, false));
-        traffic::answers_within(Duration::from_secs(5), &lab.a.lan, source, target);
+        traffic::answers_within(wait::PATIENCE, &lab.a.lan, source, target);
         a.rekey(false);
         a.rekey(true);
         traffic::transfer(&lab.a.lan, source, &lab.b.lan, target, 30_000);
@@ -283,7 +283,7 @@ fn a_path_narrower_than_the_gateways_know_carries_tcp() {
         lab.b.gw.ip("link set wan0 mtu 1350");
         let (a, b) = (Ipsecd::start(&lab.a, &a), Ipsecd::start_with_peer(&lab.b, &b));
         a.must_up();
-        b.up_within(Duration::from_secs(10));
+        b.up_within(wait::PATIENCE);
         traffic::both_ways(&lab, 1, false);
         a.down();
         b.down();

@@ -4,7 +4,6 @@ use crate::lab::capture::Capture;
 use crate::lab::ipsecd::PSK;
 use crate::lab::readers::{self, Found, Keys};
 use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, traffic, wait};
-use std::time::Duration;
 
 #[test]
 fn tshark_and_scapy_open_every_packet_and_find_none_malformed() {
@@ -28,7 +27,7 @@ fn tshark_and_scapy_open_every_packet_and_find_none_malformed() {
         a.rekey(true);
         traffic::ping(&lab.b.lan, target, source);
         a.down();
-        wait::until("strongSwan to hear of the DELETE", Duration::from_secs(5), || {
+        wait::until("strongSwan to hear of the DELETE", wait::PATIENCE, || {
             b.sas().is_empty().then_some(())
         });
         let keys = Keys::from_log(&b.log());

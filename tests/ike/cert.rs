@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use ipsecd::crypto::pem;
 use ipsecd::crypto::sign::{PrivateKey, PublicKeyError, Signer};
-use ipsecd::crypto::x509::{CertError, Certificate, Trust};
+use ipsecd::crypto::x509::ocsp::OcspError;
+use ipsecd::crypto::x509::{CertError, Certificate, OcspNote, Revocation, Trust};
 use ipsecd::ike::{CertFault, CloseReason, Command};
 use ipsecd::ipsec::pad::{Auth, Authority, Credential, Identity, LocalAuth, Peer, PeerAuth};
 use ipsecd::wire::ike::message::Message;
@@ -398,4 +399,71 @@ fn signature_hashes_are_announced_where_signatures_are() {
 #[test]
 fn keys_of_unknown_kinds_are_an_error_of_their_own() {
     assert_eq!(CertError::from(PublicKeyError::Kind), CertError::Key(PublicKeyError::Kind));
+}
+
+/// Site A with a certificate that an OCSP response may go with, site B that wants to know all, and the other way round.
+fn sites_with_ocsp(response: Option<&str>, revocation: Revocation) -> (Peer, Peer) {
+    let (mut a, mut b) = sites("a-ocsp", &[]);
+    let credential = |name: &str, response: Option<&str>| {
+        let leaf = Certificate::parse(&der(&format!("{name}.pem"))).unwrap();
+        let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).unwrap();
+        let credential = Credential::new(vec![leaf], Arc::new(key)).unwrap();
+        LocalAuth::Signature(Arc::new([credential.with_ocsp(response.map(file))]))
+    };
+    let authority = |revocation| {
+        let trust = Trust::new(&[der("ca-ocsp.pem")]).unwrap().with_revocation(revocation);
+        PeerAuth::Signature(Arc::new(Authority { trust, keys: Vec::new(), allow_sha_1: false }))
+    };
+    a.auth = Auth { local: credential("a-ocsp", response), peer: authority(Revocation::Strict) };
+    b.auth = Auth { local: credential("b-ocsp", Some("b-good.ocsp")), peer: authority(revocation) };
+    (a, b)
+}
+
+#[test]
+fn an_ocsp_response_that_is_asked_for_goes_with_the_certificate_both_ways() {
+    for response in ["a-good.ocsp", "a-delegated.ocsp"] {
+        let (a, b) = sites_with_ocsp(Some(response), Revocation::Strict);
+        succeeds(a, b);
+    }
+    let (a, b) = sites_with_ocsp(None, Revocation::Strict);
+    assert_eq!(refused(a, b), CertFault::Certificate(CertError::StatusUnknown(OcspNote(None))));
+    let (a, b) = sites_with_ocsp(Some("a-old.ocsp"), Revocation::Strict);
+    let note = OcspNote(Some(OcspError::Time));
+    assert_eq!(refused(a, b), CertFault::Certificate(CertError::StatusUnknown(note)));
+    let (a, b) = sites_with_ocsp(Some("a-revoked.ocsp"), Revocation::Strict);
+    assert_eq!(refused(a, b), CertFault::Certificate(CertError::Revoked));
+    // Who is not asked says nothing.
+    let (a, b) = sites_with_ocsp(Some("a-revoked.ocsp"), Revocation::Relaxed);
+    succeeds(a, b);
+}
+
+#[test]
+fn the_initiator_wants_to_know_of_the_responder_too() {
+    let (a, mut b) = sites_with_ocsp(Some("a-good.ocsp"), Revocation::Strict);
+    let LocalAuth::Signature(credentials) = &b.auth.local else { panic!("a certificate") };
+    let without = credentials[0].clone().with_ocsp(None);
+    b.auth.local = LocalAuth::Signature(Arc::new([without]));
+    let pair = attempt(a, b);
+    let unknown = CertFault::Certificate(CertError::StatusUnknown(OcspNote(None)));
+    assert_eq!(pair.closed(A), [CloseReason::CertificateOfPeer(unknown)]);
+    assert_ok(&pair, pair.check_gone());
+}
+
+#[test]
+fn a_new_crl_leaves_what_is_there_and_refuses_who_comes_next() {
+    let (a, b) = sites("a-revoked", &[]);
+    let mut pair = attempt(a, b.clone());
+    assert_ok(&pair, pair.check_established(1));
+    let mut with_crl = b;
+    with_crl.auth.peer = theirs_with(&["ca-p256"], &["ca-p256"], false);
+    pair.command(B, Command::AddPeer(Arc::new(with_crl))).unwrap();
+    settle(&mut pair);
+    assert_ok(&pair, pair.check_established(1));
+    pair.terminate(A).unwrap();
+    settle(&mut pair);
+    pair.initiate(A);
+    settle(&mut pair);
+    assert_ok(&pair, pair.check_gone());
+    let revoked = CertFault::Certificate(CertError::Revoked);
+    assert_eq!(pair.closed(B).last(), Some(&CloseReason::CertificateOfPeer(revoked)));
 }

@@ -26,6 +26,7 @@ mod mutate;
 mod nat;
 mod ppk;
 mod puzzle;
+mod qcd;
 mod refused;
 mod rekey;
 mod review;

@@ -9,6 +9,7 @@ Takes requests at ADDRESS, port 99: one JSON object a connection, until the send
   {"kill": path}                                -> {}   the process whose id is in the file, which goes; it is gone then
   {"stream": [source, target, rate]}            -> {}   begins to send numbered pings, so many a second
   {"settle": true}                              -> {"sent": 100, "lost": [], "twice": []}   ends that, and waits for the last
+  {"expire": [target, protocol, spi]}           -> {"error": 0}   the SA is said to have come to its soft lifetime; spi: "0x..."
   {"wrap": [source, target, protocol, header, from, to]} -> {"fault": ""}   a ping in a packet of a tunnel of others
 Echoes at every address: TCP port 7, the whole stream once its sender has ended it.
 Receives ESP in UDP at port 4500 for the kernel, as an IKE daemon does; with `ike` it leaves that to one.
@@ -68,6 +69,8 @@ class Control(socketserver.BaseRequestHandler):
         elif "settle" in request:
             stream, Stream.now = Stream.now, None
             answer = stream.settle() if stream else {}
+        elif "expire" in request:
+            answer = {"error": expired(*request["expire"])}
         elif "wrap" in request:
             answer = {"fault": wrapped(*request["wrap"])}
         else:
@@ -220,6 +223,23 @@ def ping(family, source, target, number, payload):
                     raise ValueError(f"ping {number}: other bytes came back")
                 return
     raise ValueError(f"ping {number}: no answer")
+
+
+def expired(target, protocol, spi):
+    """XFRM_MSG_EXPIRE, which the kernel hands on to all who manage SAs; the error number of its answer."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    # struct xfrm_user_expire: the SA (its identity is at 56), and whether the lifetime is the hard one.
+    message = bytearray(232)
+    address = socket.inet_pton(family, target)
+    message[56 : 56 + len(address)] = address
+    struct.pack_into("!IB", message, 72, int(spi, 16), {"esp": 50, "ah": 51}[protocol])
+    struct.pack_into("=H", message, 212, family)
+    request_and_acknowledge = 5
+    head = struct.pack("=IHHII", 16 + len(message), 0x18, request_and_acknowledge, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6) as netlink:
+        netlink.settimeout(PATIENCE)
+        netlink.send(head + message)
+        return struct.unpack_from("=i", netlink.recv(4096), 16)[0]
 
 
 def wrapped(source, target, protocol, header, inner_source, inner_target):

@@ -32,9 +32,30 @@ impl Capture {
     /// Ends it. The file is complete then.
     #[track_caller]
     pub(crate) fn stop(self) -> PathBuf {
+        // What it has not read yet it would leave out: it is asked for its counts until it has read all that the kernel has for it.
+        wait::within(Duration::from_secs(3), || {
+            let asked = self.counts().len();
+            self.tcpdump.signal(Signal::SIGUSR1);
+            wait::within(wait::PATIENCE, || (self.counts().len() > asked).then_some(()))?;
+            self.counts().last().filter(|(captured, received)| captured == received).map(drop)
+        });
         let status = self.tcpdump.end(Signal::SIGINT, Duration::from_secs(10));
         assert!(status.success(), "tcpdump: {status}");
         self.file
+    }
+
+    /// What it said of packets captured, and received by its filter.
+    fn counts(&self) -> Vec<(u64, u64)> {
+        let log = self.tcpdump.log();
+        let line = |line: &str| {
+            let mut numbers = line
+                .split(|c: char| !c.is_ascii_digit())
+                .filter(|digits| !digits.is_empty())
+                .filter_map(|digits| digits.parse().ok());
+            Some((numbers.next()?, numbers.next()?))
+        };
+        let lines = log.lines().filter(|line| line.contains(" captured, "));
+        lines.filter_map(line).collect()
     }
 }
 

@@ -14,13 +14,14 @@ PACKAGES=(
   openssl                     # a reader of certificate requests
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
   libcharon-extauth-plugins   # its EAP-MSCHAPv2
+  openiked libevent-2.1-7 procps # another
   libreswan libnss3-tools libevent-core-2.1-7 libevent-pthreads-2.1-7 libldns3 libunbound8 libcurl3-nss # another peer
 )
 (($#)) && PACKAGES=("$@")
 
 # Packages that Debian does not let stand beside strongSwan: unpacked here, each into a directory of its name. What
 # they depend on is named above.
-BESIDE=(libreswan)
+BESIDE=(libreswan openiked)
 LAB=/usr/local/lib/ipsecd-lab
 
 command -v dpkg-query >/dev/null || {

@@ -25,6 +25,8 @@ pub(crate) enum Need {
     Libreswan,
     /// nftables with address translation.
     Nat,
+    /// iked and ikectl, beside strongSwan.
+    OpenIked,
     /// Scapy with its IPsec layer.
     Scapy,
     /// charon with its ESP in user space, and swanctl.
@@ -278,6 +280,7 @@ fn missing(needs: &[Need]) -> Option<String> {
             &["/usr/local/lib/ipsecd-lab/libreswan/usr/libexec/ipsec/pluto", "certutil", "openssl"]
         }
         Need::Nat => &["nft"],
+        Need::OpenIked => &["/usr/local/lib/ipsecd-lab/openiked/usr/sbin/iked", "pgrep", "ss"],
         Need::Scapy => &["/usr/bin/python3", "tcpdump"],
         Need::StrongSwan => &["/usr/lib/ipsec/charon", "swanctl"],
         Need::Tshark => &["tshark", "tcpdump"],

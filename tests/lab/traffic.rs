@@ -37,7 +37,7 @@ pub(crate) fn answers_within(limit: Duration, from: &Netns, source: IpAddr, targ
 #[track_caller]
 pub(crate) fn ping(from: &Netns, source: IpAddr, target: IpAddr) {
     let mut ping = from.command("ping");
-    ping.args(["-n", "-c10", "-i0.05", "-W3"]);
+    ping.args(["-n", "-c10", "-i0.05", "-W10"]);
     let said = process::run(ping.args(["-I", &source.to_string(), &target.to_string()]));
     assert!(said.contains(" 0% packet loss"), "{source} -> {target}:\n{said}");
 }

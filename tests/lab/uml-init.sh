@@ -32,7 +32,7 @@ exec modprobe -d /run/modules -C /run/modules/conf "$@"
 END
 chmod 755 /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe
-/run/modprobe -a ipv6 af_packet unix esp4 esp6 ah4 ah6 xfrm_user xfrm4_tunnel xfrm6_tunnel ipip ip_gre dummy
+/run/modprobe -a ipv6 af_packet unix esp4 esp6 ah4 ah6 xfrm_user af_key xfrm4_tunnel xfrm6_tunnel ipip ip_gre dummy
 
 ip link set lo up
 ip link set vec0 up

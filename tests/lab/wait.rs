@@ -7,6 +7,10 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// For what comes by itself in no time worth mentioning, on a machine that has other things to do. Where the time is the claim, a test
+/// says its own.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
 

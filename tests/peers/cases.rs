@@ -5,7 +5,7 @@ use crate::lab::wait;
 use crate::session::{PATIENCE, Session, Stage};
 use crate::tunnel::{Proof, Tunnel};
 
-type Case = fn(&Stage<'_>);
+pub(crate) type Case = fn(&Stage<'_>);
 
 macro_rules! cases {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as Case)),*] };
@@ -22,11 +22,13 @@ pub(crate) const CASES: &[(&str, Case)] = cases![
     rekeys_begun_by_either_side_lose_nothing,
     rekeys_with_pfs,
     a_delete_by_either_side_is_followed,
+    a_child_sa_deleted_by_the_peer_goes,
     a_dead_peer_is_met_again,
     our_death_is_noticed_and_met_again,
     narrowing_by_either_side,
     invalid_ke_is_answered_by_either_side,
     a_cookie_is_returned,
+    our_cookie_is_returned,
     several_child_sas,
     fragments_both_ways,
     nat_in_front_of_either_side,
@@ -129,6 +131,8 @@ fn rekey_by_either(stage: &Stage<'_>, tunnel: &Tunnel) {
     let session = stage.meet(tunnel);
     let (us, peer) = (End::Ipsecd, End::Peer);
     let rekeys = [(us, false), (peer, false), (us, true), (peer, true), (peer, false), (us, false)];
+    let told = |&(by, ike): &Rekey| by == us || !ike || stage.far.rekeys_ike_when_told();
+    let rekeys: Vec<_> = rekeys.into_iter().filter(told).collect();
     session.under_traffic(|| rekey_each_in_turn(&session, &rekeys));
     wait::until("the old SAs to be gone", PATIENCE, || {
         (session.kernel().matches("proto esp").count() == 2).then_some(())
@@ -148,7 +152,9 @@ fn rekeys_with_pfs(stage: &Stage<'_>) {
         ..Tunnel::begun_by(End::Peer)
     };
     let session = stage.meet(&tunnel);
-    rekey_each_in_turn(&session, &[(End::Ipsecd, false), (End::Peer, false)]);
+    let mut rekeys = vec![(End::Ipsecd, false), (End::Peer, false), (End::Ipsecd, true)];
+    rekeys.extend(stage.far.rekeys_ike_when_told().then_some((End::Peer, true)));
+    rekey_each_in_turn(&session, &rekeys);
     session.end();
 }
 
@@ -156,10 +162,15 @@ fn a_delete_by_either_side_is_followed(stage: &Stage<'_>) {
     for begins in ENDS {
         // By us it is in every case's end.
         let session = stage.meet(&Tunnel::begun_by(begins));
+        let old = session.spis();
         stage.far.delete(&stage.guest, true);
-        session.gone();
+        // Who began begins again, perhaps before anybody looks.
+        session.gone(&old);
         stage.clear();
     }
+}
+
+fn a_child_sa_deleted_by_the_peer_goes(stage: &Stage<'_>) {
     let session = stage.meet(&Tunnel::begun_by(End::Peer));
     stage.far.delete(&stage.guest, false);
     wait::until("the CHILD_SA to be gone", PATIENCE, || {
@@ -182,7 +193,7 @@ fn a_dead_peer_is_met_again(stage: &Stage<'_>) {
     wait::until("the liveness check to fail", PATIENCE, || {
         (session.ipsecd.state() != "up").then_some(())
     });
-    stage.far.start(&stage.guest, &tunnel);
+    stage.far.start(&stage.guest, &session.tunnel);
     session.ipsecd.up_within(PATIENCE);
     session.carry();
     session.end();
@@ -257,8 +268,22 @@ fn a_cookie_is_returned(stage: &Stage<'_>) {
     }
     session.begin();
     session.carry();
-    let log = session.ipsecd.log();
-    assert!(log.to_lowercase().contains("cookie"), "no COOKIE was heard of");
+    let seen = stage.ground.seen();
+    assert!(seen.cookies[0] > 0, "no COOKIE came back: {seen:?}");
+    session.end();
+}
+
+fn our_cookie_is_returned(stage: &Stage<'_>) {
+    // What the strangers propose.
+    let ike = "aes256gcm16-prfsha256-x25519".to_owned();
+    let tunnel = Tunnel { anywhere: true, ike, ..Tunnel::begun_by(End::Peer) };
+    let session = stage.prepare(&tunnel);
+    session.ipsecd.must_up();
+    stage.ground.beset_ipsecd();
+    session.begin();
+    session.carry();
+    let seen = stage.ground.seen();
+    assert!(seen.cookies[1] > 0, "no COOKIE came back: {seen:?}");
     session.end();
 }
 

@@ -1,5 +1,6 @@
 //! What a case needs of a peer, whichever it is.
 
+use crate::cases::Case;
 use crate::lab::uml::Guest;
 use crate::tunnel::Tunnel;
 
@@ -7,6 +8,11 @@ use crate::tunnel::Tunnel;
 pub(crate) trait Far {
     /// Its name, for its reader.
     fn name(&self) -> &'static str;
+
+    /// What it can do of `tunnel`: the same, but for what its kernel or it itself does not know.
+    fn within_reach(&self, tunnel: &Tunnel) -> Tunnel {
+        tunnel.clone()
+    }
 
     /// Starts it with what it is told; it answers when this returns.
     fn start(&self, guest: &Guest<'_>, tunnel: &Tunnel);
@@ -16,6 +22,11 @@ pub(crate) trait Far {
 
     /// Rekeys the IKE SA, or the CHILD_SA.
     fn rekey(&self, guest: &Guest<'_>, ike: bool);
+
+    /// Whether it rekeys an IKE SA at a command; if not, it does at its lifetime.
+    fn rekeys_ike_when_told(&self) -> bool {
+        true
+    }
 
     /// Deletes the IKE SA, or the CHILD_SA alone.
     fn delete(&self, guest: &Guest<'_>, ike: bool);
@@ -32,6 +43,11 @@ pub(crate) trait Far {
 
     /// Cases that it cannot meet, and why.
     fn lacks(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// Cases that are for it alone.
+    fn more(&self) -> &'static [(&'static str, Case)] {
         &[]
     }
 

@@ -8,9 +8,14 @@
 //! ```
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use ipsecd::testing::Puppet;
+use ipsecd::wire::ike::message::Message;
+use ipsecd::wire::ike::numbers::NotifyType;
+use ipsecd::wire::ike::payload::Payload;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,8 +34,15 @@ const NAT: u8 = 8;
 /// The first payload of an IKE fragment, in the IKE header.
 const SKF: u8 = 53;
 
-/// The exchange type of IKE_AUTH, in the IKE header.
+/// Exchange types, in the IKE header.
+const IKE_SA_INIT: u8 = 34;
 const IKE_AUTH: u8 = 35;
+
+/// A notify as the first payload, in the IKE header: in a request for an IKE SA, a COOKIE that comes back.
+const NOTIFY: u8 = 41;
+
+/// Half-open IKE SAs that are more than ipsecd has without demanding COOKIEs.
+const MANY: u8 = 40;
 
 /// The inner networks that each side has.
 pub(crate) const NETS: [u8; 3] = [1, 2, 3];
@@ -109,6 +121,8 @@ pub(crate) struct Seen {
     pub(crate) encapsulated: u64,
     /// IKE fragments (SKF, RFC 7383), from ipsecd and from the peer.
     pub(crate) fragments: [u64; 2],
+    /// IKE_SA_INIT requests with a COOKIE, from ipsecd and from the peer.
+    pub(crate) cookies: [u64; 2],
 }
 
 /// The namespaces.
@@ -182,6 +196,8 @@ impl Ground {
                counter encapsulated {{ }}
                counter fragments-of-ipsecd {{ }}
                counter fragments-of-the-peer {{ }}
+               counter cookies-of-ipsecd {{ }}
+               counter cookies-of-the-peer {{ }}
                chain pre {{ type filter hook prerouting priority -300;
                  ip saddr {{ 10.1.0.0/16, 10.2.0.0/16 }} counter name clear
                  ip6 saddr {{ fd01::/16, fd02::/16 }} counter name clear
@@ -191,6 +207,8 @@ impl Ground {
                  meta l4proto 51 counter name raw-ah
                  ip saddr {gw} udp dport 500 @th,192,8 {SKF} counter name fragments-of-ipsecd
                  ip saddr {guest} udp dport 500 @th,192,8 {SKF} counter name fragments-of-the-peer
+                 ip saddr {gw} udp dport 500 @th,192,8 {NOTIFY} @th,208,8 {IKE_SA_INIT} counter name cookies-of-ipsecd
+                 ip saddr {guest} udp dport 500 @th,192,8 {NOTIFY} @th,208,8 {IKE_SA_INIT} counter name cookies-of-the-peer
                  udp dport 4500 @th,64,32 != 0 counter name encapsulated
                  udp sport 4500 @th,64,32 != 0 counter name encapsulated
                }}
@@ -226,6 +244,40 @@ impl Ground {
         ));
     }
 
+    /// Strangers begin IKE SAs with ipsecd and go no further, so many that it demands COOKIEs of all.
+    #[track_caller]
+    pub(crate) fn beset_ipsecd(&self) {
+        self.router.ip("route replace local 100.64.0.0/16 dev lo");
+        for number in 0..MANY {
+            // No two from one owner.
+            let from = Ipv4Addr::new(100, 64, number, 1);
+            let socket = self.router.enter(|| UdpSocket::bind((from, 500))).expect("a socket");
+            socket.connect((End::Ipsecd.outside(false), 500)).expect("a route");
+            socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+            let mut puppet = Puppet::initiator(number.into());
+            let payloads = puppet.init_payloads();
+            let request = puppet.init_request(payloads);
+            let ask = |request: &[u8]| {
+                let mut answer = vec![0; 4096];
+                socket.send(request).expect("it leaves");
+                let len = socket.recv(&mut answer).expect("an answer");
+                Message::parse(&answer[..len]).expect("an answer has form")
+            };
+            let is_cookie = |payload: &&Payload| matches!(payload, Payload::Notify(notify) if notify.notify_type == NotifyType::COOKIE);
+            let mut answer = ask(&request);
+            if let Some(cookie) = answer.payloads.iter().find(is_cookie).cloned() {
+                let mut again = Message::parse(&request).expect("as it was made");
+                again.payloads.insert(0, cookie);
+                answer = ask(&again.emit());
+            }
+            let is_sa = |payload: &Payload| matches!(payload, Payload::Sa(_));
+            assert!(
+                answer.payloads.iter().any(is_sa),
+                "stranger {number} begins no IKE SA: {answer:?}"
+            );
+        }
+    }
+
     /// What passed since [`Ground::watch`].
     #[track_caller]
     pub(crate) fn seen(&self) -> Seen {
@@ -243,6 +295,7 @@ impl Ground {
             ah: count("raw-ah"),
             encapsulated: count("encapsulated"),
             fragments: ["fragments-of-ipsecd", "fragments-of-the-peer"].map(count),
+            cookies: ["cookies-of-ipsecd", "cookies-of-the-peer"].map(count),
         }
     }
 

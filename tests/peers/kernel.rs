@@ -8,6 +8,7 @@ use crate::ground::Ground;
 use crate::lab::Need;
 use crate::lab::wait::Stopwatch;
 use crate::libreswan::Libreswan;
+use crate::openiked::OpenIked;
 use crate::session::Stage;
 use crate::strongswan::StrongSwan;
 
@@ -23,7 +24,8 @@ fn meet_every_case(far: &dyn Far, needs: &[Need]) {
     println!("{}: booted after {:.1} s", far.name(), boot.elapsed().as_secs_f32());
     let mut failed = Vec::new();
     let mut met = 0;
-    for (name, case) in CASES.iter().filter(|(name, _)| name.contains(&wanted)) {
+    let cases = CASES.iter().chain(far.more());
+    for (name, case) in cases.filter(|(name, _)| name.contains(&wanted)) {
         if let Some((_, why)) = far.lacks().iter().find(|(lacking, _)| lacking == name) {
             println!("{}: {name} left out: {why}", far.name());
             continue;
@@ -52,4 +54,9 @@ fn strongswan_on_a_real_kernel_meets_every_case() {
 #[test]
 fn libreswan_on_a_real_kernel_meets_every_case() {
     meet_every_case(&Libreswan, &[Need::Kernel, Need::Nat, Need::Libreswan]);
+}
+
+#[test]
+fn openiked_on_a_real_kernel_meets_every_case() {
+    meet_every_case(&OpenIked, &[Need::Kernel, Need::Nat, Need::OpenIked]);
 }

@@ -1,5 +1,5 @@
-//! Live, against IKE daemons that are not ours and whose ESP and AH are a real kernel's: strongSwan and libreswan in
-//! User-Mode-Linux.
+//! Live, against IKE daemons that are not ours and whose ESP and AH are a real kernel's: strongSwan, libreswan and
+//! OpenIKED in User-Mode-Linux.
 //!
 //! Each peer is booted once and then meets one case after the other, all cases of a kind being the same for all peers.
 //! `IPSECD_CASE=name` runs those alone in whose name it is. Needs root, and what `tests/lab/install.sh` installs. A
@@ -20,6 +20,7 @@ mod far;
 mod ground;
 mod kernel;
 mod libreswan;
+mod openiked;
 mod session;
 mod strongswan;
 mod tunnel;

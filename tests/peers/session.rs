@@ -1,5 +1,6 @@
 //! A tunnel that stands, and what is held against it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -18,9 +19,6 @@ const LEAST: u64 = 20;
 
 /// Pings a second during a rekey.
 const RATE: u32 = 200;
-
-/// A DELETE that is answered takes less.
-const ANSWERED: Duration = Duration::from_millis(2_900);
 
 /// Pings, and bytes over TCP, that each end sends to the other.
 const PINGS: &[usize] = &[56, 1_000];
@@ -44,11 +42,12 @@ impl<'a> Stage<'a> {
     /// Starts both as `tunnel` says, and lets nobody begin.
     #[track_caller]
     pub(crate) fn prepare(&self, tunnel: &Tunnel) -> Session<'_> {
+        let tunnel = self.far.within_reach(tunnel);
         self.ground.watch(tunnel.nat);
-        self.far.start(&self.guest, tunnel);
+        self.far.start(&self.guest, &tunnel);
         let dir = self.ground.dir("gw");
         let ipsecd = Ipsecd::start_for_file_in(&self.ground.gw, &dir, tunnel.write(&dir));
-        Session { stage: self, tunnel: tunnel.clone(), ipsecd }
+        Session { stage: self, tunnel, ipsecd }
     }
 
     /// Brings `tunnel` up and sees traffic through it.
@@ -147,28 +146,43 @@ impl<'a> Session<'a> {
         self.stage.guest.run("ip -s xfrm state")
     }
 
-    /// Waits until neither end has an SA.
+    /// The SPIs of all SAs, IKE's too, at both ends.
     #[track_caller]
-    pub(crate) fn gone(&self) {
-        wait::until("the kernel's SAs to be gone", PATIENCE, || {
-            self.kernel().trim().is_empty().then_some(())
-        });
-        wait::until("our SAs to be gone", PATIENCE, || {
-            self.ipsecd.status()["peers"][0]["ike_sas"]
-                .as_array()
-                .is_none_or(Vec::is_empty)
-                .then_some(())
-        });
+    pub(crate) fn spis(&self) -> BTreeSet<String> {
+        let kernel = self.kernel();
+        let kernel = kernel.split("spi ").skip(1).filter_map(|rest| rest.split_whitespace().next());
+        let mut spis: BTreeSet<_> = kernel.map(str::to_owned).collect();
+        let status = self.ipsecd.status();
+        for sa in status["peers"][0]["ike_sas"].as_array().into_iter().flatten() {
+            spis.insert(sa["spi_i"].to_string());
+            for child in sa["child_sas"].as_array().into_iter().flatten() {
+                spis.insert(child["spi_inbound"].to_string());
+            }
+        }
+        spis
+    }
+
+    /// Waits until neither end has any of these any more.
+    #[track_caller]
+    pub(crate) fn gone(&self, old: &BTreeSet<String>) {
+        assert!(!old.is_empty(), "there were SAs");
+        let gone = wait::within(PATIENCE, || self.spis().is_disjoint(old).then_some(()));
+        assert!(
+            gone.is_some(),
+            "{old:?} are still there\n{}\n{:#}",
+            self.kernel(),
+            self.ipsecd.status()
+        );
     }
 
     /// Ends it from our side: nothing is left at either end.
     #[track_caller]
     pub(crate) fn end(self) {
-        let watch = wait::Stopwatch::start();
+        let answers = || self.ipsecd.log().matches("DELETE answered").count();
+        let before = answers();
         self.ipsecd.down();
-        let took = watch.elapsed();
-        assert!(took < ANSWERED, "down took {took:?}: the DELETE was not answered");
-        self.gone();
+        wait::until("the DELETE to be answered", PATIENCE, || (answers() > before).then_some(()));
+        wait::until("all SAs to be gone", PATIENCE, || self.spis().is_empty().then_some(()));
         assert!(self.ipsecd.stop().success());
         self.stage.clear();
     }

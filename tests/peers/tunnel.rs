@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::ground::End;
 use crate::lab::ipsecd::PSK;
@@ -44,6 +45,8 @@ pub(crate) struct Tunnel {
     pub(crate) our_subnets: Option<[String; 2]>,
     /// What the peer is told instead, its own and ours.
     pub(crate) their_subnets: Option<[String; 2]>,
+    /// Whether the peer may be anywhere, for ipsecd.
+    pub(crate) anywhere: bool,
     /// Further lines of `[ike]` and `[esp]`.
     pub(crate) ike_lines: String,
     pub(crate) esp_lines: String,
@@ -51,6 +54,8 @@ pub(crate) struct Tunnel {
     pub(crate) their_dpd: bool,
     /// Whether the peer demands COOKIE.
     pub(crate) busy: bool,
+    /// When the peer rekeys the IKE SA by itself.
+    pub(crate) their_ike_life: Option<Duration>,
 }
 
 impl Default for Tunnel {
@@ -72,10 +77,12 @@ impl Default for Tunnel {
             apart: false,
             our_subnets: None,
             their_subnets: None,
+            anywhere: false,
             ike_lines: String::new(),
             esp_lines: String::new(),
             their_dpd: false,
             busy: false,
+            their_ike_life: None,
         }
     }
 }
@@ -166,7 +173,8 @@ impl Tunnel {
             Some(subnets) => subnets.clone().map(|list| vec![list]),
             None => [End::Ipsecd, End::Peer].map(|end| self.subnets(end)),
         };
-        let remote = self.remote(End::Ipsecd).unwrap_or_else(|| "any".to_owned());
+        let remote = self.remote(End::Ipsecd).filter(|_| !self.anywhere);
+        let remote = remote.unwrap_or_else(|| "any".to_owned());
         let [ike, esp] = [(&self.our_ike, &self.ike), (&self.our_esp, &self.esp)]
             .map(|(ours, both)| ours.as_ref().unwrap_or(both));
         let subnets = |list: Vec<String>| {

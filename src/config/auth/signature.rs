@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::super::diagnostic::Report;
 use super::super::identity::render;
+use super::super::policy::choice;
 use super::super::raw::{List, Raw, Text, WrittenKey};
 use super::super::secret::{self, SecretFile, SecretSource};
 use crate::crypto::Secret;
 use crate::crypto::pem;
 use crate::crypto::sign::{PrivateKey, PrivateKeyError, PublicKey};
-use crate::crypto::x509::{CertError, Certificate, ExtendedKeyUsage, Trust};
+use crate::crypto::x509::ocsp::OcspResponse;
+use crate::crypto::x509::{CertError, Certificate, ExtendedKeyUsage, Revocation, Trust};
 use crate::ipsec::pad::{Authority, Credential, Identity};
 
 /// The most certificates that we send: peers look at no more than a few.
@@ -41,11 +43,32 @@ pub(super) fn credentials(
             .help("a key for each certificate, in the same order");
         return None;
     }
+    let responses = raw.auth.ocsp.as_ref();
+    if let Some(list) = responses.filter(|list| list.items.len() != certs.items.len()) {
+        let numbers = (list.items.len(), certs.items.len());
+        report
+            .error(
+                list.span.clone(),
+                format!("[auth] ocsp: {} files, and cert: {}", numbers.0, numbers.1),
+            )
+            .help("one for each certificate, in the same order");
+        return None;
+    }
     let found: Vec<_> = certs
         .items
         .iter()
         .zip(keys)
-        .map(|(cert, key)| credential(raw, cert, key, mode, secrets, local_id, report))
+        .enumerate()
+        .map(|(number, (cert, key))| {
+            let made = credential(raw, cert, key, mode, secrets, local_id, report);
+            match responses.and_then(|list| list.items.get(number)) {
+                Some(name) => {
+                    let response = ocsp_response(name, secrets, report);
+                    Some(made?.with_ocsp(Some(response?)))
+                }
+                None => made,
+            }
+        })
         .collect();
     found.into_iter().collect()
 }
@@ -101,6 +124,24 @@ fn credential(
     let roots = roots.into_iter().chain(ours).filter(|ca| ca.subject() == issuer);
     let roots = roots.map(|ca| ca.public_key().certreq_hash()).collect();
     credential.map(|credential| credential.with_roots(roots))
+}
+
+/// What a responder has said of our certificate, in DER as `openssl ocsp -respout` has it.
+fn ocsp_response(
+    name: &Text<'_>,
+    secrets: &dyn SecretSource,
+    report: &mut Report,
+) -> Option<Vec<u8>> {
+    let found = read(name, "ocsp", secrets, report)?;
+    let der = found.bytes.expose();
+    if let Err(error) = OcspResponse::parse(der) {
+        let shown = name.get_ref().escape_debug();
+        report
+            .error(name.span(), format!("[auth] ocsp: `{shown}` cannot be used: {error}"))
+            .help("a good OCSP response in DER: openssl ocsp -respin FILE -resp_text");
+        return None;
+    }
+    Some(der.to_vec())
 }
 
 /// The certificates to send, and those of CAs that have issued their own.
@@ -254,6 +295,17 @@ pub(super) fn authority(
             None
         }
     };
+    let revocation = match &raw.auth.revocation {
+        None => Some(Revocation::default()),
+        Some(word) => {
+            let choices = &[
+                ("strict", Revocation::Strict),
+                ("ifuri", Revocation::IfUri),
+                ("relaxed", Revocation::Relaxed),
+            ];
+            choice(word, "[auth] revocation", choices, report)
+        }
+    };
     let mut fine = true;
     for (key, list, help) in [
         ("ca", &raw.auth.ca, "name the file of at least one CA: ca = [\"ca.pem\"]"),
@@ -310,7 +362,7 @@ pub(super) fn authority(
         fine = false;
     }
     let allow_sha_1 = raw.auth.allow_sha_1.as_ref().is_some_and(|allow| *allow.get_ref());
-    let trust = trust.with_extended_key_usage(usage?);
+    let trust = trust.with_extended_key_usage(usage?).with_revocation(revocation?);
     fine.then_some(Authority { trust, keys, allow_sha_1 })
 }
 

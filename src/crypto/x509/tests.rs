@@ -216,3 +216,117 @@ fn garbage_is_an_error_wherever_it_is() {
     }
     assert_eq!(Certificate::parse(&vec![0x30; MAX_CERTIFICATE + 1]), Err(CertError::TooLong));
 }
+
+// OCSP (RFC 6960), and what must be known not to be revoked.
+
+fn ocsp_file(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Of `a-ocsp.pem`, or another, with these responses and CRLs.
+fn known(
+    revocation: Revocation,
+    leaf: &str,
+    responses: &[&str],
+    crls: &[&str],
+) -> Result<(), CertError> {
+    let responses: Vec<_> = responses.iter().map(|name| ocsp_file(name)).collect();
+    let trust = trust(&["ca-ocsp.pem"], crls).with_revocation(revocation);
+    trust.verify_with_ocsp(&cert(leaf), &[], &responses, NOW)
+}
+
+fn unknown(error: Option<OcspError>) -> Result<(), CertError> {
+    Err(CertError::StatusUnknown(OcspNote(error)))
+}
+
+#[test]
+fn ocsp_says_of_a_certificate_what_its_issuer_or_whom_that_has_designated_has_signed() {
+    let of = |name: &str| {
+        OcspResponse::parse(&ocsp_file(name))?.status(
+            &cert("a-ocsp.pem"),
+            &cert("ca-ocsp.pem"),
+            NOW,
+        )
+    };
+    for name in ["a-good.ocsp", "a-good-sha256.ocsp", "a-delegated.ocsp", "a-endless.ocsp"] {
+        assert_eq!(of(name), Ok(OcspStatus::Good), "{name}");
+    }
+    assert_eq!(of("a-revoked.ocsp"), Ok(OcspStatus::Revoked));
+    for (name, error) in [
+        ("a-unknown.ocsp", OcspError::Unknown),
+        ("a-old.ocsp", OcspError::Time),
+        ("a-future.ocsp", OcspError::Time),
+        ("a-endless-old.ocsp", OcspError::Time),
+        ("a-stale-signer.ocsp", OcspError::Signature),
+        ("a-wrong-usage.ocsp", OcspError::Signature),
+        ("a-foreign-signer.ocsp", OcspError::Signature),
+        ("a-forged.ocsp", OcspError::Signature),
+        ("a-other-ca.ocsp", OcspError::OtherCertificate),
+        ("b-good.ocsp", OcspError::OtherCertificate),
+        ("error.ocsp", OcspError::Malformed),
+        ("a-ocsp.pem", OcspError::Malformed),
+    ] {
+        assert_eq!(of(name), Err(error), "{name}");
+    }
+}
+
+#[test]
+fn no_flipped_bit_of_an_ocsp_response_makes_it_good() {
+    let whole = ocsp_file("a-good.ocsp");
+    let (leaf, ca) = (cert("a-ocsp.pem"), cert("ca-ocsp.pem"));
+    for at in 0..whole.len() {
+        let mut spoiled = whole.clone();
+        spoiled[at] ^= 1;
+        let found = OcspResponse::parse(&spoiled).and_then(|it| it.status(&leaf, &ca, NOW));
+        assert_ne!(found, Ok(OcspStatus::Revoked), "{at}");
+        // What is around the part that is signed may say the same in another way.
+        let inside = 40..whole.len() - 90;
+        assert!(!inside.contains(&at) || found.is_err(), "{at}");
+    }
+    for len in 0..whole.len() {
+        assert!(OcspResponse::parse(&whole[..len]).is_err());
+    }
+    let long = vec![0x30; ocsp::MAX_OCSP_RESPONSE + 1];
+    assert_eq!(OcspResponse::parse(&long).err(), Some(OcspError::Malformed));
+}
+
+#[test]
+fn strict_wants_to_know_of_each_certificate_that_it_is_not_revoked() {
+    let (leaf, strict) = ("a-ocsp.pem", Revocation::Strict);
+    assert_eq!(known(strict, leaf, &[], &[]), unknown(None));
+    assert_eq!(known(strict, leaf, &["a-good.ocsp"], &[]), Ok(()));
+    assert_eq!(known(strict, leaf, &["a-old.ocsp"], &[]), unknown(Some(OcspError::Time)));
+    assert_eq!(known(strict, leaf, &["a-old.ocsp", "a-good.ocsp"], &[]), Ok(()));
+    assert_eq!(
+        known(strict, leaf, &["b-good.ocsp"], &[]),
+        unknown(Some(OcspError::OtherCertificate))
+    );
+    assert_eq!(known(strict, leaf, &[], &["ca-ocsp.crl"]), Ok(()));
+    // Of a CA between, an OCSP response for the host says nothing.
+    let strict = |crls: &[&str]| {
+        trust(&["ca-p256.pem"], crls).with_revocation(Revocation::Strict).verify(
+            &cert("a-middle.pem"),
+            &[der("ca-middle.pem")],
+            NOW,
+        )
+    };
+    assert_eq!(strict(&["ca-p256.crl"]), unknown(None));
+}
+
+#[test]
+fn ifuri_wants_to_know_it_where_the_certificate_says_who_knows() {
+    assert_eq!(known(Revocation::IfUri, "a-ocsp.pem", &[], &[]), Ok(()));
+    assert_eq!(known(Revocation::IfUri, "b-ocsp.pem", &[], &[]), unknown(None));
+    assert_eq!(known(Revocation::IfUri, "b-ocsp.pem", &["b-good.ocsp"], &[]), Ok(()));
+    assert_eq!(known(Revocation::IfUri, "b-ocsp.pem", &[], &["ca-ocsp.crl"]), Ok(()));
+}
+
+#[test]
+fn what_is_known_to_be_revoked_is_refused_whatever_must_be_known() {
+    for revocation in [Revocation::Strict, Revocation::IfUri, Revocation::Relaxed] {
+        let found = known(revocation, "a-ocsp.pem", &["a-revoked.ocsp"], &["ca-ocsp.crl"]);
+        assert_eq!(found, Err(CertError::Revoked));
+    }
+    assert_eq!(known(Revocation::Relaxed, "a-ocsp.pem", &["a-forged.ocsp"], &[]), Ok(()));
+}

@@ -190,7 +190,7 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: Command) {
         if let Err(error) = self.endpoint.handle_command(clock::now(), command) {
             tracing::warn!(%error, "command not taken");
         }

@@ -136,6 +136,7 @@ fn sha_1_is_taken_only_if_that_is_allowed() {
     let shown = |is_sha_1| Shown {
         leaf: Leaf::Certificate(Box::new(Certificate::parse(&der(name)).expect("a certificate"))),
         others: Vec::new(),
+        ocsp: Vec::new(),
         is_sha_1,
     };
     let id = Identity::Fqdn("a.example.net".into());
@@ -257,7 +258,11 @@ fn of_several_credentials_the_one_goes_out_that_the_peer_can_verify() {
         all.iter().position(|credential| credential == chosen).expect("one of them")
     };
     let modern = terms(true, Some(&HASHES));
-    let asked = |cas: &[&str], raw| Asked { cas: cas.iter().map(|ca| root(ca)).collect(), raw };
+    let asked = |cas: &[&str], raw| Asked {
+        cas: cas.iter().map(|ca| root(ca)).collect(),
+        raw,
+        ocsp: false,
+    };
     assert_eq!(chosen(&modern, &asked(&["ca-ed25519"], false)), 1);
     assert_eq!(chosen(&modern, &asked(&["ca-ed25519", "ca-p256"], true)), 0);
     assert_eq!(chosen(&modern, &asked(&["ca-p521"], true)), 2);

@@ -20,7 +20,7 @@ use crate::ike::half_open::{HalfOpen, Prefix};
 use crate::ike::ike_sa::{IkeSa, SaId, State};
 use crate::ike::puzzle::{self, Puzzle};
 use crate::ike::rate::{Bucket, Buckets, Rate};
-use crate::ike::{limits, rules};
+use crate::ike::{limits, qcd, rules};
 use crate::ipsec::pad::{Peer, PeerAddress};
 use crate::ipsec::{Path, Spi};
 use crate::wire::ike::header::{Flags, Header, IkeSpi, PORT};
@@ -136,7 +136,7 @@ impl Endpoint {
         }
         let Ok(message) = Message::parse(datagram) else {
             let syntax = NotifyType::INVALID_SYNTAX;
-            self.answer_unprotected(now, path, header, datagram.len(), syntax, &[]);
+            self.answer_error(now, path, header, datagram.len(), syntax, &[]);
             return;
         };
         if let Err(violation) =
@@ -148,7 +148,7 @@ impl Endpoint {
             } else {
                 (NotifyType::INVALID_SYNTAX, Vec::new())
             };
-            self.answer_unprotected(now, path, header, datagram.len(), notify, &data);
+            self.answer_error(now, path, header, datagram.len(), notify, &data);
             return;
         }
         let has_solved = is_solved(&message, glance, given);
@@ -321,8 +321,27 @@ impl Endpoint {
             }
             return;
         }
-        let notify = NotifyType::INVALID_IKE_SPI;
-        self.answer_unprotected(now, path, header, datagram.len(), notify, &[]);
+        let unknown = Payload::Notify(Notify::new(NotifyType::INVALID_IKE_SPI, []));
+        // A request too short for both has the token alone. It asks whether we live: that is as good an answer.
+        let mut answers = Vec::new();
+        if let Some(token) = self.token_of_lost(header) {
+            answers.push(vec![unknown.clone(), token.clone()]);
+            answers.push(vec![token]);
+        }
+        answers.push(vec![unknown]);
+        self.answer_unprotected(now, path, header, datagram.len(), answers);
+    }
+
+    /// Our token for the IKE SA that this request is protected by, if that is one that we may have lost (RFC 6290 §3).
+    fn token_of_lost(&self, header: &Header) -> Option<Payload> {
+        let is_protected = matches!(header.next_payload, PayloadType::SK | PayloadType::SKF);
+        // RFC 6290 §9.2: whoever gets the token of an IKE SA that is there can end it at the peer, so the flag that says which SPI is
+        // ours must not decide.
+        let is_ours = |spi: IkeSpi| spi.0 == 0 || self.sas.contains_key(&spi.0);
+        if !is_protected || is_ours(header.spi_i) || is_ours(header.spi_r) {
+            return None;
+        }
+        qcd::token(self.config.qcd_secret.as_ref(), header.spi_i, header.spi_r)
     }
 
     fn hint_of_lost_child(&mut self, now: Instant, path: Path, spi: &[u8]) {
@@ -336,7 +355,7 @@ impl Endpoint {
     }
 
     /// Tells an error outside of any IKE SA, if it is not longer than the `received` bytes that it answers.
-    pub(super) fn answer_unprotected(
+    pub(super) fn answer_error(
         &mut self,
         now: Instant,
         path: Path,
@@ -344,6 +363,19 @@ impl Endpoint {
         received: usize,
         notify: NotifyType,
         data: &[u8],
+    ) {
+        let notify = Payload::Notify(Notify::new(notify, data));
+        self.answer_unprotected(now, path, header, received, vec![vec![notify]]);
+    }
+
+    /// Answers a message outside of any IKE SA: the first of these answers that is not longer than the `received` bytes before it.
+    fn answer_unprotected(
+        &mut self,
+        now: Instant,
+        path: Path,
+        header: &Header,
+        received: usize,
+        answers: Vec<Vec<Payload>>,
     ) {
         if header.flags.response {
             return;
@@ -355,9 +387,10 @@ impl Endpoint {
             Flags::new(!header.flags.initiator, true),
             header.message_id,
         );
-        let answer =
-            Message { header, payloads: vec![Payload::Notify(Notify::new(notify, data))] }.emit();
-        if answer.len() <= received && self.door.may_answer(now, path.remote.ip()) {
+        let mut answers = answers.into_iter().map(|payloads| Message { header, payloads }.emit());
+        if let Some(answer) = answers.find(|answer| answer.len() <= received)
+            && self.door.may_answer(now, path.remote.ip())
+        {
             self.send(path, answer);
         }
     }

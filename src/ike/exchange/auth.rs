@@ -21,6 +21,7 @@ use crate::ike::identity;
 use crate::ike::ike_sa::{Ctx, IkeSa, State, Task};
 use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
 use crate::ike::limits;
+use crate::ike::qcd;
 use crate::ipsec::Path;
 use crate::ipsec::pad::{
     Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAddress, PeerAuth, StartPolicy,
@@ -318,6 +319,7 @@ impl IkeSa {
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.extend(auth);
+        payloads.extend(qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r));
         // What a packet asked for, or else what is to be up from the start.
         let wanted = self.wanted.first().map(|wanted| Arc::clone(&wanted.child));
         let first = peer
@@ -445,6 +447,7 @@ impl IkeSa {
             self.forget_replaced(ctx);
         }
         self.conclude_ppk(&init, &peer);
+        self.take_token(&parts);
         self.establish(ctx, None);
         if let Some(offer) = offer {
             self.conclude_auth_child(ctx, offer, &init, &parts);
@@ -577,6 +580,7 @@ impl IkeSa {
             self.forget_older(ctx, began);
         }
         self.conclude_ppk(init, peer);
+        self.take_token(parts);
         let configured = match self.answer_configuration(ctx, parts.cp) {
             // RFC 7296 §2.19: not fatal to the IKE SA.
             Err(_) if parts.sa.is_none() => Ok(None),
@@ -586,6 +590,7 @@ impl IkeSa {
         self.take_over_attempts(ctx, peer);
 
         let mut answer = proof;
+        answer.extend(qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r));
         if parts.sa.is_some() {
             let child = configured.and_then(|reply| {
                 answer.extend(reply);

@@ -17,6 +17,7 @@ impl IkeSa {
         payloads: &[Payload],
     ) {
         let parts = Parts::of(payloads);
+        self.take_token(&parts);
         let deletes_ike = payloads.iter().any(is_delete_of_ike);
         let mut answer = if deletes_ike { Vec::new() } else { self.handle_deletes(ctx, payloads) };
         if !deletes_ike {

@@ -209,6 +209,7 @@ impl IkeSa {
             self.terminate(ctx, CloseReason::PeerMisbehaved(reason));
             return;
         };
+        next.take_token(&parts);
         // Should theirs not be there yet, it will not be.
         self.drop_pending_ike(ctx);
         let lowest = lower(&request.nonce, &nonce.data);
@@ -442,6 +443,10 @@ impl IkeSa {
         self.active = None;
         next.resume_mobike();
         next.establish(ctx, Some((self.spi_i, self.spi_r)));
+        if ctx.qcd_secret.is_some() {
+            // RFC 6290 §4.3: the new SPIs have another token.
+            next.queue(Task::Token);
+        }
         next.next_task(ctx);
         ctx.put(next);
     }

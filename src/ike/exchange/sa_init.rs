@@ -115,6 +115,7 @@ impl IkeSa {
             peer_identity: None,
             eap_identity: None,
             ppk: false,
+            qcd_token: None,
             leased: Vec::new(),
             configuration: None,
         }

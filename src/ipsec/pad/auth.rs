@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{EapClient, EapServer};
 use crate::crypto::Secret;
 use crate::crypto::sign::{PublicKey, Signer};
-use crate::crypto::x509::{Certificate, Trust};
+use crate::crypto::x509::{CertError, Certificate, Trust};
 
 /// How the sides prove who they are, each in its own way (RFC 7296 §2.15).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub enum PeerAuth {
 pub struct Credential {
     presented: Presented,
     roots: Vec<[u8; 20]>,
+    ocsp: Option<Vec<u8>>,
     signer: Arc<dyn Signer>,
 }
 
@@ -66,11 +67,46 @@ pub struct Authority {
     pub allow_sha_1: bool,
 }
 
+impl Authority {
+    fn is_like(&self, other: &Self) -> bool {
+        self.trust.is_like(&other.trust)
+            && self.keys == other.keys
+            && self.allow_sha_1 == other.allow_sha_1
+    }
+
+    /// The same with other CRLs.
+    ///
+    /// # Errors
+    /// The first that cannot be used, by its number.
+    pub fn with_other_crls(&self, crls: &[Vec<u8>]) -> Result<Self, (usize, CertError)> {
+        let trust = self.trust.with_other_crls(crls)?;
+        Ok(Self { trust, keys: self.keys.clone(), allow_sha_1: self.allow_sha_1 })
+    }
+}
+
 impl Auth {
     /// Both sides by the same key.
     #[must_use]
     pub fn psk(key: Secret) -> Self {
         Self { local: LocalAuth::Psk(key.clone()), peer: PeerAuth::Psk(key) }
+    }
+
+    /// Whether who proved itself by the one has done so by the other: they differ in CRLs and OCSP responses at most.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.local == other.local
+            && match (&self.peer, &other.peer) {
+                (PeerAuth::Signature(a), PeerAuth::Signature(b)) => a.is_like(b),
+                (PeerAuth::Eap(a), PeerAuth::Eap(b)) => {
+                    a.methods == b.methods
+                        && a.users == b.users
+                        && match (&a.authority, &b.authority) {
+                            (Some(a), Some(b)) => a.is_like(b),
+                            (a, b) => a.is_none() && b.is_none(),
+                        }
+                }
+                (a, b) => a == b,
+            }
     }
 
     /// Whether a signature is made or wanted.
@@ -88,6 +124,7 @@ impl Credential {
         (chain.first()?.public_key() == signer.public_key()).then_some(Self {
             presented: Presented::Chain(chain),
             roots: Vec::new(),
+            ocsp: None,
             signer,
         })
     }
@@ -99,10 +136,23 @@ impl Credential {
         self
     }
 
+    /// Says what a responder has said of the certificate: the DER of an OCSPResponse, for peers that ask for it (RFC 4806).
+    #[must_use]
+    pub fn with_ocsp(mut self, der: Option<Vec<u8>>) -> Self {
+        self.ocsp = der;
+        self
+    }
+
+    /// The OCSP response for the certificate.
+    #[must_use]
+    pub fn ocsp(&self) -> Option<&[u8]> {
+        self.ocsp.as_deref()
+    }
+
     /// The key that `signer` holds, without a certificate (RFC 7670).
     #[must_use]
     pub fn raw(signer: Arc<dyn Signer>) -> Self {
-        Self { presented: Presented::RawKey, roots: Vec::new(), signer }
+        Self { presented: Presented::RawKey, roots: Vec::new(), ocsp: None, signer }
     }
 
     /// What goes into CERT payloads.
