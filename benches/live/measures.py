@@ -73,7 +73,10 @@ class Probe:
         before = self.cpu()
         found = self.lab.a.run(*command, timeout=self.seconds + 30)
         cpu = self.cpu() - before
-        return json.loads(found)["end"], cpu
+        said = json.loads(found)
+        if "error" in said:
+            raise Failed(f"iperf3: {said['error']}")
+        return said["end"], cpu
 
     def tcp(self, name, *arguments):
         found, cpu = self.iperf(*arguments)
@@ -87,15 +90,16 @@ class Probe:
 
     def udp(self, size):
         found, cpu = self.iperf("-u", "-l", str(size), "-b", str(RATE * size * 8))
-        delivered = found["sum"]["packets"] - found["sum"]["lost_packets"]
-        yield f"udp {size} lost", found["sum"]["lost_percent"]
+        total = of_udp(found)
+        delivered = total["packets"] - total["lost_packets"]
+        yield f"udp {size} lost", total["lost_percent"]
         if self.daemons and delivered:
             yield f"udp {size} cpu", cpu / delivered / 1e3
 
     def udp_most(self, size):
         found, _cpu = self.iperf("-u", "-l", str(size), "-b", "0")
-        delivered = found["sum"]["packets"] - found["sum"]["lost_packets"]
-        yield f"udp {size} most", delivered / found["sum"]["seconds"] / 1e3
+        total = of_udp(found)
+        yield f"udp {size} most", (total["packets"] - total["lost_packets"]) / total["seconds"] / 1e3
 
     def ping(self, name, interval):
         count = max(20, int(self.seconds / interval))
@@ -133,6 +137,14 @@ class Probe:
     def memory(self):
         if self.daemons:
             yield "rss", max(daemon.memory()[0] for daemon in self.daemons) / (1 << 20)
+
+
+def of_udp(found):
+    """What the server got, as far as it said so."""
+    total = found.get("sum")
+    if not total or "lost_packets" not in total:
+        raise Failed("iperf3's server did not tell what it got")
+    return total
 
 
 def tcp(probe):

@@ -37,7 +37,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--bench", default="all", help="parts, with commas: idle, ping, tcp, udp, tcp1, process")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--duration", type=int, default=4, help="seconds of each measurement")
+    parser.add_argument("--duration", type=int, default=4, metavar="SECONDS", help="seconds of each measurement")
     parser.add_argument("--subjects", default="", help="only those whose name has one of these words")
     parser.add_argument("--results", type=Path, help="where what was found is kept, as JSON")
     parser.add_argument("--add", action="store_true", help="to what is in there already")
@@ -99,11 +99,13 @@ def measure(subject, tools, parts, duration, work):
         lab.close()
 
 
-def measure_process(directory):
-    """The benches within one process: `figure NAME VALUE UNIT`, a line each."""
+def measure_process(directory, failed):
+    """The benches within one process: `figure NAME VALUE UNIT`, a line each. What one told before it failed counts."""
     for name in IN_PROCESS:
-        said = run(bench_program(directory, name), "--bench", timeout=1200)
-        for line in said.splitlines():
+        done = subprocess.run([bench_program(directory, name), "--bench"], capture_output=True, text=True, timeout=1200, check=False)
+        if done.returncode != 0:
+            failed[f"bench {name}"] = next((line for line in done.stderr.splitlines() if line.strip()), "it failed")
+        for line in done.stdout.splitlines():
             word, _, rest = line.partition(" ")
             if word == "figure":
                 figure, value, unit = rest.rsplit(" ", 2)
@@ -131,7 +133,11 @@ def main():
     results = {"machine": machine(), "duration": options.duration, "rounds": {}, "process": {}, "failed": {}}
     if options.add and results_file.exists():
         results = json.loads(results_file.read_text())
-    results.setdefault("command", "make bench")
+    parts = "all" if options.parts == [*PARTS, "process"] else ",".join(options.parts)
+    more = [f"--duration {options.duration}"] if options.duration != 4 else []
+    more += [f"--subjects '{options.subjects}'"] if options.subjects else []
+    more = f" OPTIONS='{' '.join([*more, '--write'])}'" if more or parts != "all" else ""
+    results["command"] = f"make bench BENCH={parts} ROUNDS={options.rounds}{more}"
 
     def keep():
         results_file.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +163,7 @@ def main():
     if "process" in options.parts:
         for turn in range(options.rounds):
             print(f"round {turn + 1} of {options.rounds}: in process", flush=True)
-            for name, value, unit in measure_process(directory):
+            for name, value, unit in measure_process(directory, results["failed"]):
                 results["process"].setdefault(name, {"unit": unit, "values": []})["values"].append(value)
             keep()
     print(report.text(results))
