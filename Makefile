@@ -1,12 +1,14 @@
 # ipsecd. `make` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lab lint deny doc fuzz install uninstall clean
+.PHONY: help build demo test lab lint deny doc fuzz bench install uninstall clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
 MAN     := $(PREFIX)/share/man/man1
 BASH    := $(PREFIX)/share/bash-completion/completions
 T       ?= 60
+BENCH   ?= all
+ROUNDS  ?= 5
 
 help:          ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +38,9 @@ doc:           ## the library's documentation, in target/doc
 fuzz:          ## every fuzz target for T seconds (make fuzz T=60)
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
 	fuzz/run.sh $(T)
+
+bench:         ## beside other VPNs, into docs/performance.md (root); in parts: make bench BENCH=tcp ROUNDS=1
+	benches/live/run.py --bench $(BENCH) --rounds $(ROUNDS) $(if $(filter all,$(BENCH)),--write) $(OPTIONS)
 
 install: build ## into PREFIX (/usr/local): the binary, its man pages, completions
 	install -D -m 755 target/release/ipsecd $(DESTDIR)$(PREFIX)/sbin/ipsecd

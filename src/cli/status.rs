@@ -187,7 +187,8 @@ fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
     let peer_id = sa.peer_id.as_deref().unwrap_or("?");
     let user = sa.eap_identity.as_ref().map(|user| format!(" (EAP: {user})")).unwrap_or_default();
     line(text, format_args!("             {} === {peer_id}{user}", sa.local_id));
-    line(text, format_args!("             {} -> {}, {nat}", sa.local, sa.remote));
+    let mobike = if sa.mobike { ", may move" } else { "" };
+    line(text, format_args!("             {} -> {}, {nat}{mobike}", sa.local, sa.remote));
     let ppk = if sa.ppk { ", with a PPK" } else { "" };
     line(text, format_args!("             {suite}{ppk}"));
     if !sa.leased_addresses.is_empty() {
@@ -313,6 +314,7 @@ mod tests {
             peer_subnets: vec!["10.1.0.0/16".into()],
             local: "192.0.2.1:4500".into(),
             remote: "192.0.2.2:4500".into(),
+            mobike: true,
             nat_local: true,
             nat_peer: false,
             suite: Some("AES_GCM_16-256/PRF_HMAC_SHA2_384/CURVE25519".into()),

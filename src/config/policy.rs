@@ -12,7 +12,7 @@ use super::raw::{self, List, Scalar, Text};
 use super::value::{self, Wrong};
 use super::{Interface, subnet};
 use crate::ipsec::pad::{
-    EncapPolicy, FragmentPolicy, Fragments, IkePolicy, LossAction, StartPolicy,
+    EncapPolicy, FragmentPolicy, Fragments, IkePolicy, LossAction, StartPolicy, Unique,
 };
 use crate::ipsec::suite::{ChildProposal, Protocol};
 use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode};
@@ -58,9 +58,28 @@ pub(super) fn ike(
         Some(text) => limit(text, "[ike] rekey-time", report),
         None => Some(Some(4 * HOUR)),
     };
-    let over_time = match (&raw.over_time, rekey_time) {
-        (Some(text), _) => duration(text, "[ike] over-time", SECOND, report),
-        (None, rekey) => Some(rekey.flatten().unwrap_or_default() / 10),
+    let reauth_time = match &raw.reauth_time {
+        Some(text) => limit(text, "[ike] reauth-time", report),
+        None => Some(None),
+    };
+    let over_time = match &raw.over_time {
+        Some(text) => duration(text, "[ike] over-time", SECOND, report),
+        None => {
+            let time = rekey_time.flatten().or(reauth_time.flatten());
+            Some(time.unwrap_or_default() / 10)
+        }
+    };
+    let unique = match &raw.unique {
+        Some(text) => {
+            let choices = &[
+                ("no", Unique::No),
+                ("replace", Unique::Replace),
+                ("keep", Unique::Keep),
+                ("never", Unique::Never),
+            ];
+            choice(text, "[ike] unique", choices, report)
+        }
+        None => Some(Unique::No),
     };
     let dpd_delay = match &raw.dpd {
         Some(text) => limit(text, "[ike] dpd", report),
@@ -87,6 +106,8 @@ pub(super) fn ike(
         encap: encap?,
         rekey_time: rekey_time?,
         over_time: over_time?,
+        reauth_time: reauth_time?,
+        unique: unique?,
         dpd_delay: dpd_delay?,
         childless: raw.childless.unwrap_or(false),
         dpd_action: dpd_action?,
@@ -95,6 +116,7 @@ pub(super) fn ike(
         retransmit_base_percent: base,
         retransmit_tries: tries,
         fragmentation: fragmentation?,
+        mobike: raw.mobike.unwrap_or(true),
     })
 }
 

@@ -130,6 +130,8 @@ pub(super) struct Ike<'a> {
     pub(super) allow_legacy: Option<bool>,
     pub(super) rekey_time: Option<Text<'a>>,
     pub(super) over_time: Option<Text<'a>>,
+    pub(super) reauth_time: Option<Text<'a>>,
+    pub(super) unique: Option<Text<'a>>,
     pub(super) dpd: Option<Text<'a>>,
     pub(super) childless: Option<bool>,
     pub(super) dpd_action: Option<Text<'a>>,
@@ -139,6 +141,7 @@ pub(super) struct Ike<'a> {
     pub(super) retransmit_tries: Option<Spanned<Scalar<'a>>>,
     pub(super) fragmentation: Option<Text<'a>>,
     pub(super) fragment_size: Option<Spanned<Scalar<'a>>>,
+    pub(super) mobike: Option<bool>,
 }
 
 /// `[esp]`.
@@ -735,6 +738,8 @@ impl Walk<'_> {
             allow_legacy: self.boolean(&section, "allow-legacy"),
             rekey_time: self.text(&section, "rekey-time"),
             over_time: self.text(&section, "over-time"),
+            reauth_time: self.text(&section, "reauth-time"),
+            unique: self.text(&section, "unique"),
             dpd: self.text(&section, "dpd"),
             childless: self.boolean(&section, "childless"),
             dpd_action: self.text(&section, "dpd-action"),
@@ -744,6 +749,7 @@ impl Walk<'_> {
             retransmit_tries: self.scalar(&section, "retransmit-tries", false, false),
             fragmentation: self.text(&section, "fragmentation"),
             fragment_size: self.scalar(&section, "fragment-size", false, false),
+            mobike: self.boolean(&section, "mobike"),
         }
     }
 

@@ -351,6 +351,9 @@ pub struct IkeSaStatus {
     pub local: String,
     /// The peer's address and port.
     pub remote: String,
+    /// Whether addresses may change (RFC 4555).
+    #[serde(default)]
+    pub mobike: bool,
     /// Whether a NAT is in front of us.
     pub nat_local: bool,
     /// Whether a NAT is in front of the peer.

@@ -145,6 +145,13 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
             Code::Peer,
             format!("the IKE_SA with {name} reached its lifetime before it was rekeyed"),
         ),
+        CloseReason::NotUnique => (
+            Code::Peer,
+            format!(
+                "{name} has an IKE_SA with us from another address already, and [ike] unique = \"keep\" keeps that: end it, or \
+                 set unique = \"replace\""
+            ),
+        ),
         CloseReason::Replaced => {
             (Code::Peer, format!("{name} began a new IKE_SA in place of this one"))
         }
@@ -245,6 +252,7 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
         CloseReason::DeletedByPeer
         | CloseReason::Lifetime
         | CloseReason::Limit(_)
+        | CloseReason::NotUnique
         | CloseReason::Operator
         | CloseReason::PeerRestarted
         | CloseReason::Replaced
@@ -396,6 +404,7 @@ mod tests {
             CloseReason::PeerRestarted,
             CloseReason::Lifetime,
             CloseReason::Replaced,
+            CloseReason::NotUnique,
             CloseReason::PeerNotify(NotifyType::INVALID_SYNTAX),
             CloseReason::PeerMisbehaved("a rule"),
             CloseReason::Limit("too many"),

@@ -96,12 +96,16 @@ fn source_of(packet: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::AtomicBool;
     use std::io::PipeReader;
     use std::os::fd::{AsFd, BorrowedFd};
+    use std::sync::Mutex;
 
     use super::*;
     use crate::io::tun::TunDevice;
     use crate::ipsec::PacketBuf;
+    use crate::wire::ip::{Ipv4Packet, Ipv4Repr, NextHeader};
+    use crate::wire::udp::UdpPacket;
 
     struct Nothing(&'static str, PipeReader);
 
@@ -125,6 +129,93 @@ mod tests {
         fn send(&self, _: &[IoSlice<'_>]) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// A TUN that takes packets one by one alone, whatever it was thought to take.
+    struct OneByOne {
+        pipe: PipeReader,
+        refused: AtomicBool,
+        taken: Mutex<Vec<Vec<u8>>>,
+        error: i32,
+    }
+
+    impl AsFd for OneByOne {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.pipe.as_fd()
+        }
+    }
+
+    impl TunDevice for OneByOne {
+        fn name(&self) -> &str {
+            "one"
+        }
+        fn offloads(&self) -> Offloads {
+            let refused = self.refused.load(Ordering::Relaxed);
+            Offloads { tcp: !refused, udp: !refused }
+        }
+        fn refuses_offloads(&self) {
+            self.refused.store(true, Ordering::Relaxed);
+        }
+        fn recv(&self, _: &mut [PacketBuf], _: &mut Vec<VnetHeader>) -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+            let alone = VnetHeader::default().emit();
+            if parts.len() > 2 || *parts[0] != alone {
+                return Err(io::Error::from_raw_os_error(self.error));
+            }
+            self.taken.lock().unwrap().push(parts[1].to_vec());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn where_a_run_is_refused_packets_are_written_one_by_one() {
+        for error in [libc::EIO, libc::EINVAL] {
+            let device = Arc::new(OneByOne {
+                pipe: io::pipe().unwrap().0,
+                refused: AtomicBool::new(false),
+                taken: Mutex::default(),
+                error,
+            });
+            let port = TunPort { device: Arc::<OneByOne>::clone(&device), peers: vec![] };
+            let tuns = [Arc::new(port)];
+            let packets: Vec<_> = (0..3_u8).map(datagram).collect();
+            let lost = Lost::default();
+            let mut coalescer = Coalescer::new();
+            let mut delivered = Delivered::default();
+            for packet in &packets {
+                delivered.push(PacketBuf::copy_of(packet));
+            }
+            for again in 1..=2 {
+                deliver(&lost, &tuns, &delivered, &mut coalescer);
+                assert_eq!(*device.taken.lock().unwrap(), vec![&packets[..]; again].concat());
+                assert!(device.refused.load(Ordering::Relaxed), "it is not asked again");
+            }
+            assert_eq!(lost.tun.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    /// UDP in IPv4, the `nth` of a flow, that may be joined with its neighbours.
+    fn datagram(nth: u8) -> Vec<u8> {
+        let (src, dst) = ([10, 2, 0, 1], [10, 1, 0, 1]);
+        let header = Ipv4Repr {
+            src_addr: src.into(),
+            dst_addr: dst.into(),
+            protocol: NextHeader::UDP,
+            tos: 0,
+            ident: nth.into(),
+            dont_fragment: true,
+            ttl: 64,
+            payload_len: 108,
+        };
+        let mut packet = vec![nth; 128];
+        packet[..20].copy_from_slice(&header.emit());
+        Ipv4Packet::new_checked(&mut packet[..]).unwrap().fill_checksum();
+        packet[20..28].copy_from_slice(&[0x30, 0x39, 0x27, 0x0f, 0, 108, 0, 0]);
+        let (src, dst) = (IpAddr::from(src), IpAddr::from(dst));
+        UdpPacket::new_checked(&mut packet[20..]).unwrap().fill_checksum(src, dst);
+        packet
     }
 
     fn tun(name: &'static str, start: &str, end: &str) -> Arc<TunPort> {

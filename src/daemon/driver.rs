@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::jobs;
@@ -50,7 +50,7 @@ use crate::io::route::Netlink;
 use crate::io::sys::{self, Received};
 use crate::io::tun::Offload;
 use crate::io::udp::{self, Socket};
-use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
+use crate::ipsec::{Encap, Notice, Path, SaParams, SadUpdate, Spd};
 
 /// How long the end of a peer waits for the answer to its DELETE.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -65,8 +65,12 @@ const CROWD: usize = 64;
 /// How often that is tried, and how often after the last is gone: a closed IKE SA stays for a little.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 const GIVE_BACK_TIMES: u32 = 2;
+/// After a change of addresses or routes so much time passes before it is looked at: mostly several come at once.
+const NETWORK_PAUSE: Duration = Duration::from_millis(100);
 /// IKE messages from port 500 that wait for the driver.
 const IKE_QUEUE: usize = 256;
+/// Looking at all peers and jobs takes at most one part in so many of the driver's time, however many there are.
+const LOOK_SHARE: u32 = 10;
 /// Longest IKE message from port 500; a longer one is none (see `ike`).
 const MAX_MESSAGE: usize = 16_384;
 /// IKE messages from port 500 that are received at once.
@@ -211,11 +215,16 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             revocation: revocation::Stamps::new(),
             counter_check: now + MTU_INTERVAL,
             give_back: None,
+            network_check: None,
             ending: false,
             had_peer: false,
             news: true,
+            next_look: now,
+            mtus_changed: false,
         };
+        let changes = Netlink::changes().map_err(system("watch addresses and routes"))?;
         let inputs = Inputs {
+            changes,
             ike,
             internal,
             requests,
@@ -252,6 +261,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
 
 /// Everything that the driver waits for.
 struct Inputs {
+    /// Of addresses and routes.
+    changes: Arc<Notify>,
     ike: mpsc::Receiver<(Path, Vec<u8>)>,
     internal: mpsc::Receiver<Internal>,
     requests: mpsc::Receiver<Incoming>,
@@ -294,18 +305,26 @@ pub(super) struct Driver {
     counter_check: Instant,
     /// When memory is to be given back, and how often still.
     give_back: Option<(Instant, u32)>,
+    /// When it is looked whether our addresses are others.
+    network_check: Option<Instant>,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
     news: bool,
+    /// When peers and jobs may be looked at again.
+    next_look: Instant,
+    /// SAs changed since the MTUs of TUNs and routes were set.
+    mtus_changed: bool,
 }
 
 impl Driver {
     /// Loads the files that it was started with.
     async fn load_files(&mut self) -> Result<(), DaemonError> {
         for config in self.load_all(&self.options.files)? {
-            self.add_peer(config).await?;
+            self.take_peer(config).await?;
         }
+        // Once for all of them.
+        self.publish_policies();
         self.turn(clock::now()).await;
         Ok(())
     }
@@ -360,6 +379,9 @@ impl Driver {
                     self.news = true;
                     self.hear_client(incoming).await;
                 }
+                () = inputs.changes.notified() => {
+                    self.network_check.get_or_insert(clock::now() + NETWORK_PAUSE);
+                }
                 _ = inputs.terminate.recv() => {
                     if self.interrupted("SIGTERM") {
                         return Ok(());
@@ -410,11 +432,21 @@ impl Driver {
             self.endpoint.handle_timeout(now);
         }
         self.drain(now).await;
-        if self.news || self.next_of_ours() <= now {
+        if self.next_look <= now && (self.news || self.next_of_ours() <= now) {
             self.news = false;
+            if self.mtus_changed {
+                self.set_mtus().await;
+            }
             self.look_at_peers(now).await;
             self.look_at_jobs(now);
             // Those may have given the endpoint commands.
+            self.drain(now).await;
+            let end = clock::now();
+            self.next_look = end + end.saturating_duration_since(now) * (LOOK_SHARE - 1);
+        }
+        if self.network_check.is_some_and(|at| at <= now) {
+            self.network_check = None;
+            self.look_at_addresses(now);
             self.drain(now).await;
         }
         if self.counter_check <= now {
@@ -445,11 +477,8 @@ impl Driver {
 
     /// The next moment at which something is due.
     fn next_wake(&self) -> Instant {
-        if self.news {
-            return clock::now();
-        }
         let endpoint = self.endpoint.poll_timeout().map(|(due, _)| due);
-        let ours = self.next_of_ours();
+        let ours = if self.news { self.next_look } else { self.next_of_ours().max(self.next_look) };
         endpoint.map_or(ours, |due| due.min(ours))
     }
 
@@ -462,13 +491,8 @@ impl Driver {
         let counted = self.peers.values().any(|entry| entry.installed.is_some());
         let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
         let give_back = self.give_back.map(|(at, _)| at);
-        peers
-            .chain(ups)
-            .chain(rekeys)
-            .chain(checks)
-            .chain(give_back)
-            .min()
-            .unwrap_or(self.mtu_check)
+        let all = peers.chain(ups).chain(rekeys).chain(checks);
+        all.chain(give_back).chain(self.network_check).min().unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {
@@ -505,13 +529,21 @@ impl Driver {
 
     /// Every IKE SA. A CHILD_SA that we may not send on yet counts as being installed.
     fn sas(&self, now: Instant) -> Vec<SaStatus> {
-        let mut sas = self.endpoint.status(now);
-        let outbound = self.shared.datapath.load().stats().outbound;
-        let outbound: BTreeSet<_> = outbound.iter().map(|sa| (sa.other_spi, sa.spi)).collect();
+        self.installed(self.endpoint.status(now))
+    }
+
+    fn installed(&self, mut sas: Vec<SaStatus>) -> Vec<SaStatus> {
+        let datapath = self.shared.datapath.load();
+        let sad = datapath.sad();
+        let is_installed = |inbound, outbound| {
+            sad.inbound(inbound).is_some_and(|entry| {
+                let others = sad.outbound(entry.sa.params().policy);
+                let pair = |params: &SaParams| (params.other_spi, params.spi);
+                others.iter().any(|other| pair(other.sa.params()) == (inbound, outbound))
+            })
+        };
         for child in sas.iter_mut().flat_map(|sa| &mut sa.children) {
-            if child.state == "INSTALLED"
-                && !outbound.contains(&(child.spi_inbound, child.spi_outbound))
-            {
+            if child.state == "INSTALLED" && !is_installed(child.spi_inbound, child.spi_outbound) {
                 child.state = "INSTALLING";
             }
         }
@@ -520,9 +552,7 @@ impl Driver {
 
     /// The IKE SAs of a peer.
     fn sas_of(&self, peer: &Arc<str>) -> Vec<SaStatus> {
-        let mut sas = self.sas(clock::now());
-        sas.retain(|sa| sa.peer == *peer);
-        sas
+        self.installed(self.endpoint.status_of(peer, clock::now()))
     }
 
     /// Takes everything out of the host again; returns the answers for after that.

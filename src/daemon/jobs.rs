@@ -6,7 +6,11 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::peers::is_established;
 use crate::control::protocol::{Body, Failure, Progress, UpPhase, UpResult, UpState};
+use crate::ike::{ChildStatus, SaStatus};
+use crate::ipsec::Spi;
+use crate::wire::ike::header::IkeSpi;
 
 /// The client's end.
 pub type Reply = mpsc::Sender<Body>;
@@ -57,12 +61,77 @@ pub struct Rekey {
     pub reply: Reply,
     /// The peer.
     pub peer: Arc<str>,
-    /// The IKE SA, and not its CHILD_SAs.
-    pub ike: bool,
-    /// How many replacements are still to come.
-    pub left: usize,
+    /// What is to be replaced.
+    pub old: Old,
     /// When it ends at the latest.
     pub deadline: Instant,
+}
+
+/// What a `rekey` is to replace, whichever side does it in the end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Old {
+    /// The IKE SA with these SPIs, if there is one.
+    Ike(Option<(IkeSpi, IkeSpi)>),
+    /// CHILD_SAs: their policies' names and inbound SPIs.
+    Children(Vec<(Arc<str>, Spi)>),
+}
+
+impl Old {
+    /// What there is: of several IKE SAs the newest.
+    #[must_use]
+    pub fn of(sas: &[SaStatus], ike: bool) -> Self {
+        let newest = sas.iter().filter(|sa| is_established(sa)).min_by_key(|sa| sa.established);
+        if ike {
+            return Self::Ike(newest.map(|sa| (sa.spi_i, sa.spi_r)));
+        }
+        let children = newest.into_iter().flat_map(|sa| &sa.children).filter(|sa| is_in_use(sa));
+        Self::Children(children.map(|sa| (Arc::clone(&sa.name), sa.spi_inbound)).collect())
+    }
+
+    /// Whether there is nothing to replace.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Ike(spis) => spis.is_none(),
+            Self::Children(children) => children.is_empty(),
+        }
+    }
+
+    /// Whether this child, or else the IKE SA, is among it.
+    #[must_use]
+    pub fn has(&self, child: Option<&str>) -> bool {
+        match (self, child) {
+            (Self::Ike(_), None) => true,
+            (Self::Children(children), Some(child)) => {
+                children.iter().any(|(name, _)| **name == *child)
+            }
+            (Self::Ike(_), Some(_)) | (Self::Children(_), None) => false,
+        }
+    }
+
+    /// Whether each has given way to another, by what there is now with the peer.
+    pub fn are_replaced<'a>(&self, sas: impl Iterator<Item = &'a SaStatus>) -> bool {
+        let established: Vec<_> = sas.filter(|sa| is_established(sa)).collect();
+        match self {
+            Self::Ike(old) => {
+                let is_old = |sa: &&SaStatus| Some((sa.spi_i, sa.spi_r)) == *old;
+                !established.is_empty() && !established.iter().any(is_old)
+            }
+            Self::Children(old) => {
+                let in_use = || {
+                    established.iter().flat_map(|sa| &sa.children).filter(|child| is_in_use(child))
+                };
+                old.iter().all(|(name, spi)| {
+                    in_use().any(|child| child.name == *name)
+                        && in_use().all(|child| child.spi_inbound != *spi)
+                })
+            }
+        }
+    }
+}
+
+fn is_in_use(child: &ChildStatus) -> bool {
+    child.state == "INSTALLED" || child.state == "REKEYING"
 }
 
 impl Up {
@@ -98,5 +167,68 @@ impl UpPeer {
     /// It ended so.
     pub fn end(&mut self, state: UpState, error: Option<Failure>) {
         self.result = Some(UpResult { peer: self.name.to_string(), state, error });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::sample::sa;
+
+    fn with(spi: u32, names: &[(&str, u32, &'static str)]) -> SaStatus {
+        let mut status = sa("ESTABLISHED", true, Some("lan"));
+        status.spi_i = IkeSpi(spi.into());
+        let one = status.children.remove(0);
+        status.children = names
+            .iter()
+            .map(|(name, spi, state)| ChildStatus {
+                name: (*name).into(),
+                spi_inbound: Spi::new(*spi).unwrap(),
+                state,
+                ..one.clone()
+            })
+            .collect();
+        status
+    }
+
+    #[test]
+    fn child_sas_are_replaced_when_each_has_a_successor() {
+        let before = with(
+            1,
+            &[("lan", 300, "INSTALLED"), ("lan", 299, "DELETING"), ("dmz", 301, "INSTALLED")],
+        );
+        let old = Old::of(std::slice::from_ref(&before), false);
+        assert_eq!(
+            old,
+            Old::Children(vec![
+                ("lan".into(), Spi::new(300).unwrap()),
+                ("dmz".into(), Spi::new(301).unwrap())
+            ])
+        );
+        assert!(old.has(Some("dmz")) && !old.has(Some("web")) && !old.has(None));
+        let replaced = |sas: &[SaStatus]| old.are_replaced(sas.iter());
+        assert!(!replaced(&[before]));
+        // Whoever made the new one, and where both did, whichever stays.
+        let half = with(
+            1,
+            &[("lan", 300, "DELETING"), ("lan", 302, "INSTALLED"), ("dmz", 301, "REKEYING")],
+        );
+        assert!(!replaced(&[half]));
+        assert!(!replaced(&[with(1, &[("lan", 302, "INSTALLED")])]), "dmz is gone, not replaced");
+        assert!(replaced(&[with(2, &[("lan", 302, "INSTALLED"), ("dmz", 303, "INSTALLED")])]));
+        assert!(!replaced(&[]));
+    }
+
+    #[test]
+    fn ike_sa_is_replaced_when_another_is_established() {
+        let before = with(1, &[]);
+        let old = Old::of(std::slice::from_ref(&before), true);
+        assert!(old.has(None) && !old.has(Some("lan")) && !old.is_empty());
+        let mut leaving = before.clone();
+        leaving.state = "DELETING";
+        assert!(!old.are_replaced([&before].into_iter()));
+        assert!(!old.are_replaced([&leaving].into_iter()));
+        assert!(old.are_replaced([&leaving, &with(2, &[])].into_iter()));
+        assert!(Old::of(&[leaving], true).is_empty());
     }
 }

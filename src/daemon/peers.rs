@@ -186,7 +186,7 @@ impl Entry {
         }
         // An attempt that met nobody is not the loss of anything.
         if let CloseReason::Unreachable { exchange, .. } = reason
-            && !["IKE_SA_INIT", "IKE_AUTH"].contains(exchange)
+            && !["IKE_SA_INIT", "IKE_INTERMEDIATE", "IKE_AUTH"].contains(exchange)
         {
             self.after_loss = peer.ike.dpd_action;
         }
@@ -267,62 +267,14 @@ pub fn judge(entry: &Entry, reason: &CloseReason) -> Option<(Failure, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::sample::{config, ike};
-    use crate::ike::ChildStatus;
+    use crate::daemon::sample::{config, ike, sa};
     use crate::io::clock;
-    use crate::ipsec::pad::Identity;
-    use crate::ipsec::suite::{Encr, EspSuite};
-    use crate::ipsec::{Encap, Mode, Path, Spi};
-    use crate::wire::ike::header::IkeSpi;
-    use crate::wire::ike::numbers::{EncrId, EsnId, IntegId};
 
     struct Zero;
 
     impl SecureRandom for Zero {
         fn fill(&mut self, buf: &mut [u8]) {
             buf.fill(0);
-        }
-    }
-
-    fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> SaStatus {
-        let path = Path {
-            local: "192.0.2.1:500".parse().unwrap(),
-            remote: "192.0.2.2:500".parse().unwrap(),
-            encap: Encap::Plain,
-        };
-        let encr = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
-        let child = child.map(|name| ChildStatus {
-            name: name.into(),
-            state: "INSTALLED",
-            spi_inbound: Spi::new(256).unwrap(),
-            spi_outbound: Spi::new(257).unwrap(),
-            suite: EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN }.into(),
-            mode: Mode::Tunnel,
-            ts_local: [].into(),
-            ts_peer: [].into(),
-            path,
-            established: Duration::ZERO,
-            rekey_in: None,
-        });
-        SaStatus {
-            peer: "site-b".into(),
-            state,
-            initiator,
-            spi_i: IkeSpi(1),
-            spi_r: IkeSpi(2),
-            local_id: Identity::Fqdn("a".into()),
-            peer_id: None,
-            eap_identity: None,
-            leased: Vec::new(),
-            configuration: None,
-            path,
-            nat_local: false,
-            nat_peer: false,
-            suite: None,
-            ppk: false,
-            established: None,
-            rekey_in: None,
-            children: child.into_iter().collect(),
         }
     }
 

@@ -4,13 +4,17 @@ use core::time::Duration;
 
 use crate::config::{Config, Interface, Keying};
 use crate::crypto::Secret;
+use crate::ike::{ChildStatus, SaStatus};
 use crate::ipsec::pad::{
     Auth, ChildPolicy, EncapPolicy, FragmentPolicy, Identity, IkePolicy, Peer, PeerAddress,
-    StartPolicy,
+    StartPolicy, Unique,
 };
-use crate::ipsec::suite::{ChildProposal, Encr, IkeProposal, Protocol};
-use crate::ipsec::{DfPolicy, DscpPolicy, Lifetime, Mode, PolicyId, TrafficSelector};
-use crate::wire::ike::numbers::{EncrId, EsnId, KeId, PrfId};
+use crate::ipsec::suite::{ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
+use crate::ipsec::{
+    DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, PolicyId, Spi, TrafficSelector,
+};
+use crate::wire::ike::header::IkeSpi;
+use crate::wire::ike::numbers::{EncrId, EsnId, IntegId, KeId, PrfId};
 
 /// Every packet between two addresses.
 pub(super) fn range(start: &str, end: &str) -> TrafficSelector {
@@ -45,6 +49,8 @@ pub(super) fn site_b() -> Peer {
             encap: EncapPolicy::Auto,
             rekey_time: None,
             over_time: Duration::ZERO,
+            reauth_time: None,
+            unique: Unique::No,
             dpd_delay: None,
             childless: false,
             dpd_action: None,
@@ -53,6 +59,7 @@ pub(super) fn site_b() -> Peer {
             retransmit_base_percent: 180,
             retransmit_tries: 5,
             fragmentation: FragmentPolicy::default(),
+            mobike: false,
         },
         request: None,
         pool: None,
@@ -102,5 +109,49 @@ pub(super) fn ike(config: &mut Config) -> &mut Peer {
     match &mut config.keying {
         Keying::Ike(peer) => peer,
         Keying::Manual(_) => panic!("it has manual keys"),
+    }
+}
+
+/// An IKE SA with this peer, and a CHILD_SA if that has a name.
+pub(super) fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> SaStatus {
+    let path = Path {
+        local: "192.0.2.1:500".parse().unwrap(),
+        remote: "192.0.2.2:500".parse().unwrap(),
+        encap: Encap::Plain,
+    };
+    let encr = Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
+    let child = child.map(|name| ChildStatus {
+        name: name.into(),
+        state: "INSTALLED",
+        spi_inbound: Spi::new(256).unwrap(),
+        spi_outbound: Spi::new(257).unwrap(),
+        suite: EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN }.into(),
+        mode: Mode::Tunnel,
+        ts_local: [].into(),
+        ts_peer: [].into(),
+        path,
+        established: Duration::ZERO,
+        rekey_in: None,
+    });
+    SaStatus {
+        peer: "site-b".into(),
+        state,
+        initiator,
+        spi_i: IkeSpi(1),
+        spi_r: IkeSpi(2),
+        local_id: Identity::Fqdn("a".into()),
+        peer_id: None,
+        eap_identity: None,
+        leased: Vec::new(),
+        configuration: None,
+        path,
+        mobike: false,
+        nat_local: false,
+        nat_peer: false,
+        suite: None,
+        ppk: false,
+        established: None,
+        rekey_in: None,
+        children: child.into_iter().collect(),
     }
 }

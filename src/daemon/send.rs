@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use smallvec::SmallVec;
 
 use super::sockets::Sockets;
-use super::worker::{FromWorker, Queue, Shared};
+use super::worker::{FromWorker, Lost, Queue, Shared};
 use crate::datapath::{Form, MAX_RUN, MAX_RUN_LEN, Sealed};
 use crate::io::sys::ToSend;
 use crate::io::udp::{Fragment, Socket};
@@ -30,8 +30,10 @@ pub(super) fn send_sealed(shared: &Shared, queue: &Queue, sealed: &[Sealed]) {
     };
     for run in sealed.chunk_by(same_socket) {
         match run.first().and_then(|first| socket_of(&shared.sockets, first)) {
-            Some(socket) => send_through(socket, shared, queue, run),
-            None => count_lost(shared, run.iter().map(|sealed| sealed.packets().count()).sum()),
+            Some(socket) => send_through(socket, &shared.lost, queue, run),
+            None => {
+                count_lost(&shared.lost, run.iter().map(|sealed| sealed.packets().count()).sum())
+            }
         }
     }
 }
@@ -47,7 +49,7 @@ struct Message<'a> {
     packets: usize,
 }
 
-fn send_through(socket: &Socket, shared: &Shared, queue: &Queue, sealed: &[Sealed]) {
+fn send_through(socket: &Socket, lost: &Lost, queue: &Queue, sealed: &[Sealed]) {
     let mut parts = SmallVec::<[IoSlice<'_>; 64]>::new();
     let mut plan = SmallVec::<[Message<'_>; 16]>::new();
     if socket.takes_segments() {
@@ -80,14 +82,14 @@ fn send_through(socket: &Socket, shared: &Shared, queue: &Queue, sealed: &[Seale
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if !wait_for_room(socket) {
                     return count_lost(
-                        shared,
+                        lost,
                         plan[at..].iter().map(|message| message.packets).sum(),
                     );
                 }
             }
             // It concerns the first message only.
             Err(error) => {
-                refused(socket, shared, queue, &plan[at], &messages[at], &error);
+                refused(socket, lost, queue, &plan[at], &messages[at], &error);
                 at += 1;
             }
         }
@@ -131,7 +133,7 @@ fn unit(sealed: &Sealed) -> Option<NonZeroU16> {
 /// policy), and then each packet goes by itself.
 fn refused(
     socket: &Socket,
-    shared: &Shared,
+    lost: &Lost,
     queue: &Queue,
     message: &Message<'_>,
     to_send: &ToSend<'_>,
@@ -151,24 +153,24 @@ fn refused(
                     socket.refuses_segments();
                 }
                 Ok(_one) => {}
-                Err(error) => lost(shared, queue, message.first, 1, &error),
+                Err(error) => not_sent(lost, queue, message.first, 1, &error),
             }
         }
         return;
     }
-    lost(shared, queue, message.first, message.packets, error);
+    not_sent(lost, queue, message.first, message.packets, error);
 }
 
-fn lost(shared: &Shared, queue: &Queue, sealed: &Sealed, packets: usize, error: &io::Error) {
+fn not_sent(lost: &Lost, queue: &Queue, sealed: &Sealed, packets: usize, error: &io::Error) {
     if error.raw_os_error() == Some(libc::EMSGSIZE) {
-        queue.send(&shared.lost, FromWorker::TooBig { path: sealed.path });
+        queue.send(lost, FromWorker::TooBig { path: sealed.path });
     }
-    count_lost(shared, packets);
+    count_lost(lost, packets);
     tracing::trace!(%error, remote = %sealed.path.remote, packets, "not sent");
 }
 
-fn count_lost(shared: &Shared, packets: usize) {
-    shared.lost.send.fetch_add(packets as u64, Ordering::Relaxed);
+fn count_lost(lost: &Lost, packets: usize) {
+    lost.send.fetch_add(packets as u64, Ordering::Relaxed);
 }
 
 /// The sockets of a family, as far as a packet's form says which.
@@ -228,7 +230,12 @@ fn wait_for_room(socket: &Socket) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
     use super::*;
+    use crate::io::sys;
+    use crate::io::udp::Pair;
     use crate::ipsec::{PacketBuf, Path};
 
     fn sealed(len: usize, segment_len: u16, remote: &str) -> Sealed {
@@ -280,6 +287,37 @@ mod tests {
         let mut marked = sealed(100, 0, A);
         marked.form = Form::Payload { traffic_class: 2, dont_fragment: true };
         assert_eq!(runs(&[sealed(100, 0, A), marked]), [1, 1]);
+    }
+
+    #[test]
+    fn where_segmentation_is_refused_packets_leave_one_by_one() {
+        let Ok(pair) = Pair::udp(0, false, true) else {
+            return; // SO_MARK needs CAP_NET_ADMIN.
+        };
+        let socket = &pair.main;
+        assert!(socket.takes_segments());
+        // UDP that has no checksums to compute refuses to cut: EINVAL.
+        sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let remote = receiver.local_addr().unwrap();
+        let (queue, _driver) = Queue::alone();
+        let lost = Lost::default();
+        let mut run = [sealed(250, 100, A), sealed(60, 0, A)];
+        for sealed in &mut run {
+            let local = "127.0.0.1:0".parse().unwrap();
+            sealed.path = Path { local, remote, encap: Encap::Udp };
+        }
+        let received = || {
+            let mut buffer = [0; 512];
+            receiver.recv(&mut buffer).unwrap()
+        };
+        for _ in 0..2 {
+            send_through(socket, &lost, &queue, &run);
+            assert_eq!([received(), received(), received(), received()], [100, 100, 50, 60]);
+            assert!(!socket.takes_segments());
+        }
+        assert_eq!(lost.send.load(Ordering::Relaxed), 0);
     }
 
     #[test]

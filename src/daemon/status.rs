@@ -167,6 +167,7 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         peer_subnets: given(sa, |given| selectors(&given.subnets)),
         local: sa.path.local.to_string(),
         remote: sa.path.remote.to_string(),
+        mobike: sa.mobike,
         nat_local: sa.nat_local,
         nat_peer: sa.nat_peer,
         suite: sa.suite.map(|suite| suite.to_string()),

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use super::deliver;
@@ -24,7 +25,7 @@ use crate::datapath::coalesce::Coalescer;
 use crate::datapath::{Datapath, Hold, InboundBatch, OutboundBatch, Received};
 use crate::io::clock;
 use crate::io::raw::{self, Chain};
-use crate::io::sys::{self, BATCH};
+use crate::io::sys::{self, BATCH, FEW};
 use crate::io::tun::TunDevice;
 use crate::io::udp::Socket;
 use crate::ipsec::{Encap, Notice, PacketBuf, Path, PolicyId, TrafficSelector};
@@ -219,6 +220,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// A queue by itself, and its other end.
+    #[cfg(test)]
+    pub(super) fn alone() -> (Self, mpsc::Receiver<FromWorker>) {
+        let (to_driver, receiver) = mpsc::channel(QUEUE);
+        (Self { to_driver }, receiver)
+    }
+
     pub(super) fn send(&self, lost: &Lost, message: FromWorker) {
         if self.to_driver.try_send(message).is_err() {
             lost.queue_full.fetch_add(1, Ordering::Relaxed);
@@ -350,6 +358,9 @@ struct InboundWorker {
     chains: Vec<Chain>,
     batch: InboundBatch,
     coalescer: Coalescer,
+    /// How many datagrams are asked for: few until there are many, so that one packet after some silence touches little
+    /// memory.
+    ask_for: usize,
 }
 
 /// A socket that receives, and what comes from it.
@@ -374,6 +385,7 @@ impl InboundWorker {
             chains: vec![Chain::default(); BATCH],
             batch: InboundBatch::new(MAX_PACKET),
             coalescer: Coalescer::new(),
+            ask_for: FEW,
         }
     }
 
@@ -402,12 +414,14 @@ impl InboundWorker {
 
     /// One batch of one socket.
     fn pass(&mut self, source: Source<'_>) -> io::Result<()> {
-        let mut buffers: Vec<_> =
-            self.received.iter_mut().map(|one| IoSliceMut::new(one.buf.space_mut())).collect();
+        let asked_for = self.ask_for;
+        let spaces = self.received.iter_mut().take(asked_for).map(|one| one.buf.space_mut());
+        let mut buffers: SmallVec<[_; FEW]> = spaces.map(IoSliceMut::new).collect();
         let result = match source.raw {
             Some(_) => raw::recv(source.socket, &mut buffers, &mut self.meta, &mut self.chains),
             None => source.socket.recv(&mut buffers, &mut self.meta),
         };
+        drop(buffers);
         match result {
             Ok(()) => {}
             Err(error) if is_idle(&error) => return Ok(()),
@@ -433,6 +447,13 @@ impl InboundWorker {
             }
         }
         let count = self.meta.len();
+        self.ask_for = if count == asked_for {
+            BATCH
+        } else if count <= FEW {
+            FEW
+        } else {
+            asked_for
+        };
         let datapath = self.shared.datapath.load();
         datapath.inbound_batch(clock::now(), &mut self.received[..count], &mut self.batch);
         let tuns = self.shared.tuns.load();
@@ -453,7 +474,7 @@ fn wait(
     patience: PollTimeout,
     ready: &mut Vec<bool>,
 ) -> io::Result<()> {
-    let mut polled: Vec<_> = core::iter::once(wake.as_fd())
+    let mut polled: SmallVec<[_; 8]> = core::iter::once(wake.as_fd())
         .chain(fds.iter().copied())
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
         .collect();

@@ -141,7 +141,7 @@ impl Delivered {
     }
 
     /// One packet, which is all that is in its buffer.
-    pub(super) fn push(&mut self, buf: PacketBuf) {
+    pub(crate) fn push(&mut self, buf: PacketBuf) {
         self.packets.push(Lies { buffer: self.buffers.len(), range: 0..buf.len() });
         self.buffers.push(buf);
     }

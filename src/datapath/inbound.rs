@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::ipsec::ah;
 use crate::ipsec::esp::peek_spi;
-use crate::ipsec::inbound::Opened;
+use crate::ipsec::inbound::{Opened, Opening};
 use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
@@ -30,19 +30,26 @@ impl Datapath {
     pub fn inbound_batch(&self, now: Instant, received: &mut [Received], out: &mut InboundBatch) {
         out.clear();
         let now = self.millis(now);
+        let mut run = Run::default();
         for received in received.iter_mut().filter(|received| !received.buf.is_empty()) {
-            self.inbound(now, received, out);
+            self.inbound(now, received, &mut run, out);
             received.buf.clear();
         }
     }
 
     /// What passes is taken out of `received`.
-    fn inbound(&self, now: u64, received: &mut Received, out: &mut InboundBatch) {
+    fn inbound<'a>(
+        &'a self,
+        now: u64,
+        received: &mut Received,
+        run: &mut Run<'a>,
+        out: &mut InboundBatch,
+    ) {
         if received.path.encap == Encap::Udp {
-            return self.datagrams(now, received, out);
+            return self.datagrams(now, received, run, out);
         }
         let Received { path, buf, .. } = received;
-        match self.in_ip(now, path, buf, out) {
+        match self.in_ip(now, path, buf, run, out) {
             Ok(()) => {
                 let spare = out.pool.take();
                 out.deliver.push(mem::replace(buf, spare));
@@ -52,18 +59,24 @@ impl Datapath {
     }
 
     /// Every datagram of a run, each opened where it lies.
-    fn datagrams(&self, now: u64, received: &mut Received, out: &mut InboundBatch) {
+    fn datagrams<'a>(
+        &'a self,
+        now: u64,
+        received: &mut Received,
+        run: &mut Run<'a>,
+        out: &mut InboundBatch,
+    ) {
         let Received { path, traffic_class, ref mut buf, segment_len } = *received;
-        let mut run = out.pool.exchange(buf);
-        let segment_len = segment_len.map_or(run.len(), |len| len.get().into());
+        let mut piece = out.pool.exchange(buf);
+        let segment_len = segment_len.map_or(piece.len(), |len| len.get().into());
         let place = out.deliver.place();
         let (mut at, mut kept) = (0, false);
-        for datagram in run.chunks_mut(segment_len) {
+        for datagram in piece.chunks_mut(segment_len) {
             let start = at;
             at += datagram.len();
             match natt::classify(datagram) {
                 Ok(Datagram::Esp(_)) => {
-                    match self.in_udp(now, &path, traffic_class, datagram, out) {
+                    match self.in_udp(now, &path, traffic_class, datagram, run, out) {
                         Ok(Some(range)) => {
                             let range = start + range.start..start + range.end;
                             out.deliver.push_part(place, range);
@@ -85,23 +98,25 @@ impl Datapath {
             }
         }
         if kept {
-            out.deliver.keep(place, run);
+            out.deliver.keep(place, piece);
         } else {
-            out.pool.put(run);
+            out.pool.put(piece);
         }
     }
 
     /// ESP, the data of a datagram. Where in it the packet to deliver is; `None` if it was delivered by itself.
-    fn in_udp(
-        &self,
+    fn in_udp<'a>(
+        &'a self,
         now: u64,
         path: &Path,
         traffic_class: u8,
         datagram: &mut [u8],
+        run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) -> Result<Option<Range<usize>>, DropReason> {
         let entry = self.sa_of(now, Protocol::Esp, datagram, path, out)?;
-        let (opened, range) = match entry.sa.open_in_place(datagram) {
+        let current = run.of(entry);
+        let (opened, range) = match current.opening.open_in_place(datagram) {
             Ok((opened, range)) => (self.open(entry, Ok(opened), out)?, range),
             Err(reason) => (self.open(entry, Err(reason), out)?, 0..0),
         };
@@ -111,7 +126,7 @@ impl Datapath {
                 let packet = &mut datagram[range.clone()];
                 let outer = Ecn::of(traffic_class);
                 let len = self.decapsulate(entry, outer, opened.next_header, packet);
-                let len = charge(entry, len)?;
+                let len = current.charge(len)?;
                 Ok(Some(range.start..range.start + len))
             }
             Mode::Transport => {
@@ -121,7 +136,7 @@ impl Datapath {
                 } else {
                     Err(DropReason::NoRoom)
                 };
-                match charge(entry, restored.map(|()| packet.len())) {
+                match current.charge(restored.map(|()| packet.len())) {
                     Ok(_len) => out.deliver.push(packet),
                     Err(reason) => {
                         out.pool.put(packet);
@@ -134,11 +149,12 @@ impl Datapath {
     }
 
     /// ESP or AH in an IP packet.
-    fn in_ip(
-        &self,
+    fn in_ip<'a>(
+        &'a self,
         now: u64,
         path: &Path,
         packet: &mut PacketBuf,
+        run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) -> Result<(), DropReason> {
         let ip = IpPacket::new_checked(&packet[..]).map_err(|_| DropReason::OuterMalformed)?;
@@ -146,11 +162,11 @@ impl Datapath {
         packet.truncate(len);
         if let Some(place) = Place::of(packet, NextHeader::ESP) {
             let entry = self.sa_of(now, Protocol::Esp, &packet[place.at..], path, out)?;
-            return self.esp(now, entry, path, outer, place, packet, out);
+            return self.esp(now, entry, path, outer, place, packet, run, out);
         }
         let place = Place::of(packet, NextHeader::AH).ok_or(DropReason::OuterMalformed)?;
         let entry = self.sa_of(now, Protocol::Ah, &packet[place.at..], path, out)?;
-        let opened = self.open(entry, entry.sa.open_at(packet, place), out)?;
+        let opened = self.open(entry, run.of(entry).opening.open_at(packet, place), out)?;
         if let Some(Bundle::Around(spi)) = entry.bundle {
             // AH is taken out, and what it was around stands where it stood.
             let inside = self.sad.inbound(spi).filter(|_| {
@@ -158,36 +174,38 @@ impl Datapath {
             });
             let inside = inside.ok_or(DropReason::BundleBroken);
             let inside = inside.inspect_err(|&reason| entry.sa.drops.count(reason))?;
-            return self.esp(now, inside, path, outer, place, packet, out);
+            return self.esp(now, inside, path, outer, place, packet, run, out);
         }
         self.authenticated(now, entry, path, opened, out);
         let len = match entry.sa.params().mode {
             Mode::Tunnel => self.decapsulate(entry, outer, opened.next_header, packet),
             Mode::Transport => self.check_transport(entry, packet).map(|inner| inner.len),
         };
-        packet.truncate(charge(entry, len)?);
+        packet.truncate(run.of(entry).charge(len)?);
         Ok(())
     }
 
     /// ESP at its place in an IP packet.
     #[expect(clippy::too_many_arguments, reason = "what is known of the packet so far")]
-    fn esp(
-        &self,
+    fn esp<'a>(
+        &'a self,
         now: u64,
-        entry: &InboundEntry,
+        entry: &'a InboundEntry,
         path: &Path,
         outer: Ecn,
         place: Place,
         packet: &mut PacketBuf,
+        run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) -> Result<(), DropReason> {
         let mode = entry.sa.params().mode;
+        let current = run.of(entry);
         let opened = match mode {
             Mode::Tunnel => {
                 packet.trim_front(place.at);
-                entry.sa.open(packet)
+                current.opening.open(packet)
             }
-            Mode::Transport => entry.sa.open_at(packet, place),
+            Mode::Transport => current.opening.open_at(packet, place),
         };
         let opened = self.open(entry, opened, out)?;
         self.authenticated(now, entry, path, opened, out);
@@ -196,7 +214,7 @@ impl Datapath {
             (Mode::Transport, NextHeader::NONE) => Err(DropReason::Dummy),
             (Mode::Transport, _) => self.check_transport(entry, packet).map(|inner| inner.len),
         };
-        packet.truncate(charge(entry, len)?);
+        packet.truncate(current.charge(len)?);
         Ok(())
     }
 
@@ -395,13 +413,53 @@ impl Datapath {
     }
 }
 
-/// Counts what is delivered, how long it is, or why it is not, under its SA.
-fn charge(entry: &InboundEntry, delivered: Result<usize, DropReason>) -> Result<usize, DropReason> {
-    match delivered {
-        Ok(len) => entry.traffic.count_inbound(len),
-        Err(reason) => entry.sa.drops.count(reason),
+/// Packets of a batch that follow each other under one SA.
+#[derive(Default)]
+struct Run<'a>(Option<Current<'a>>);
+
+/// The SA of the packets at hand, and what they carried.
+struct Current<'a> {
+    entry: &'a InboundEntry,
+    opening: Opening<'a>,
+    packets: usize,
+    bytes: usize,
+}
+
+impl<'a> Run<'a> {
+    /// The run of this SA; that of another is over.
+    #[inline]
+    fn of(&mut self, entry: &'a InboundEntry) -> &mut Current<'a> {
+        self.0.take_if(|current| !core::ptr::eq(current.entry, entry));
+        self.0.get_or_insert_with(|| Current {
+            entry,
+            opening: entry.sa.opening(),
+            packets: 0,
+            bytes: 0,
+        })
     }
-    delivered
+}
+
+impl Current<'_> {
+    /// Counts what is delivered, how long it is, or why it is not, under its SA.
+    #[inline]
+    fn charge(&mut self, delivered: Result<usize, DropReason>) -> Result<usize, DropReason> {
+        match delivered {
+            Ok(len) => {
+                self.packets += 1;
+                self.bytes += len;
+            }
+            Err(reason) => self.entry.sa.drops.count(reason),
+        }
+        delivered
+    }
+}
+
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        if self.packets > 0 {
+            self.entry.traffic.count_inbound(self.packets, self.bytes);
+        }
+    }
 }
 
 /// Whether packets now come from elsewhere. A peer may use UDP or not as it likes (RFC 7296 §2.23); the port tells

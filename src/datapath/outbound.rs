@@ -9,7 +9,7 @@ use std::time::Instant;
 pub use cut::{MAX_RUN, MAX_RUN_LEN};
 
 use crate::ipsec::inner::Inner;
-use crate::ipsec::lifetime::Limit;
+use crate::ipsec::lifetime::{Limit, Tally};
 use crate::ipsec::mtu;
 use crate::ipsec::sad::OutboundEntry;
 use crate::ipsec::selector::matches_pair;
@@ -31,8 +31,9 @@ impl Datapath {
     pub fn outbound_batch(&self, now: Instant, packets: &mut [PacketBuf], out: &mut OutboundBatch) {
         out.clear();
         let now = self.millis(now);
+        let mut run = Run::default();
         for packet in packets.iter_mut().filter(|packet| !packet.is_empty()) {
-            self.outbound(now, packet, out);
+            self.outbound(now, packet, &mut run, out);
             packet.clear();
         }
     }
@@ -48,19 +49,20 @@ impl Datapath {
     ) {
         out.clear();
         let now = self.millis(now);
+        let mut run = Run::default();
         let packets = packets.iter_mut().zip(vnet);
         for (packet, vnet) in packets.filter(|(packet, _)| !packet.is_empty()) {
             match (vnet.gso, vnet.checksum) {
-                (Gso::None, None) => self.outbound(now, packet, out),
+                (Gso::None, None) => self.outbound(now, packet, &mut run, out),
                 (Gso::None, Some(partial)) => {
                     if segment::complete(packet, partial) {
-                        self.outbound(now, packet, out);
+                        self.outbound(now, packet, &mut run, out);
                     } else {
                         self.shared.drops.count(DropReason::OutboundMalformed);
                     }
                 }
                 (Gso::TcpV4 | Gso::TcpV6 | Gso::Udp, _) => {
-                    self.outbound_cut(now, packet, vnet, out)
+                    self.outbound_cut(now, packet, vnet, &mut run, out)
                 }
             }
             packet.clear();
@@ -68,20 +70,33 @@ impl Datapath {
     }
 
     /// What passes is taken out of `packet`.
-    fn outbound(&self, now: u64, packet: &mut PacketBuf, out: &mut OutboundBatch) {
+    fn outbound<'a>(
+        &'a self,
+        now: u64,
+        packet: &mut PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
         let Some(inner) = Inner::parse(packet) else {
             return self.shared.drops.count(DropReason::OutboundMalformed);
         };
         packet.truncate(inner.len);
         if inner.fragment.is_some() && self.sad.transport_takes(&inner.flow) {
-            return self.reassemble(now, &inner, packet, out);
+            return self.reassemble(now, &inner, packet, run, out);
         }
-        self.apply_policy(now, &inner, packet, out);
+        self.apply_policy(now, &inner, packet, run, out);
     }
 
     /// RFC 4303 §3.3.4, RFC 4302 §3.3.4: transport mode takes whole packets, and the host may have fragmented what it
     /// hands to the TUN.
-    fn reassemble(&self, now: u64, inner: &Inner, packet: &PacketBuf, out: &mut OutboundBatch) {
+    fn reassemble<'a>(
+        &'a self,
+        now: u64,
+        inner: &Inner,
+        packet: &PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
         let mut whole = out.pool.take();
         match self.shared.reassembly.take(now, inner, packet, &mut whole, &self.shared.drops) {
             Ok(false) => {}
@@ -89,7 +104,7 @@ impl Datapath {
                 Some(inner) => {
                     // Whoever fragmented it knows that it is long: it is not to be told again.
                     let inner = Inner { dont_fragment: false, ..inner };
-                    self.apply_policy(now, &inner, &mut whole, out);
+                    self.apply_policy(now, &inner, &mut whole, run, out);
                 }
                 None => self.shared.drops.count(DropReason::OutboundMalformed),
             },
@@ -98,14 +113,16 @@ impl Datapath {
         out.pool.put(whole);
     }
 
-    fn apply_policy(
-        &self,
+    fn apply_policy<'a>(
+        &'a self,
         now: u64,
         inner: &Inner,
         packet: &mut PacketBuf,
+        run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
-        match self.spd.lookup_out(&inner.flow) {
+        let (action, entry) = self.decide(&inner.flow, run);
+        match action {
             // RFC 4301 §5.1: what no entry matches is discarded.
             None => self.shared.drops.count(DropReason::NoPolicy),
             Some(Action::Discard) => self.shared.drops.count(DropReason::PolicyDiscard),
@@ -113,14 +130,35 @@ impl Datapath {
                 self.shared.bypassed.fetch_add(1, Ordering::Relaxed);
                 out.bypass.push(out.pool.exchange(packet));
             }
-            Some(Action::Protect(policy)) => match self.sad.outbound_for(policy, &inner.flow) {
+            Some(Action::Protect(policy)) => match entry {
                 Some(entry) => match entry.sa.params().mode {
-                    Mode::Tunnel => self.tunnel(now, entry, inner, packet, out),
-                    Mode::Transport => self.transport(now, entry, inner, packet, out),
+                    Mode::Tunnel => self.tunnel(now, entry, inner, packet, run, out),
+                    Mode::Transport => self.transport(now, entry, inner, packet, run, out),
                 },
                 None => self.without_sa(now, policy, inner.flow, packet, out),
             },
         }
+    }
+
+    /// What becomes of a flow, and by which SA. A batch is often of one flow, which then is looked up once.
+    #[inline]
+    fn decide<'a>(
+        &'a self,
+        flow: &Flow,
+        run: &mut Run<'a>,
+    ) -> (Option<Action>, Option<&'a OutboundEntry>) {
+        if let Some((decided, action, entry)) = run.decided
+            && decided == *flow
+        {
+            return (action, entry);
+        }
+        let action = self.spd.lookup_out(flow);
+        let entry = match action {
+            Some(Action::Protect(policy)) => self.sad.outbound_for(policy, flow),
+            Some(Action::Bypass | Action::Discard) | None => None,
+        };
+        run.decided = Some((*flow, action, entry));
+        (action, entry)
     }
 
     /// RFC 4301 §5.1, step 3b: an SA is asked for. If there is one, but the peer has narrowed it to exclude this packet,
@@ -144,12 +182,13 @@ impl Datapath {
     }
 
     /// RFC 4301 §8.2: what does not fit is fragmented, or its sender is told.
-    fn tunnel(
-        &self,
+    fn tunnel<'a>(
+        &'a self,
         now: u64,
-        entry: &OutboundEntry,
+        entry: &'a OutboundEntry,
         inner: &Inner,
         packet: &mut PacketBuf,
+        run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
         let mtu = least_to_ask_for(inner, entry.mtu);
@@ -157,7 +196,7 @@ impl Datapath {
             if self.options.clamp_mss {
                 mss::clamp(packet, inner, mtu);
             }
-            return self.seal(entry, inner, packet, inner.len <= entry.mtu, out);
+            return self.seal(entry, inner, packet, inner.len <= entry.mtu, run, out);
         }
         if inner.dont_fragment {
             return self.too_big(now, entry, mtu, packet, out);
@@ -175,21 +214,22 @@ impl Datapath {
                         out.pool.put(buf);
                         break;
                     }
-                    self.seal(entry, inner, &mut buf, true, out);
+                    self.seal(entry, inner, &mut buf, true, run, out);
                     out.pool.put(buf);
                 }
             }
-            _ => self.seal(entry, inner, packet, false, out),
+            _ => self.seal(entry, inner, packet, false, run, out),
         }
     }
 
     /// RFC 4301 §8.2 as well. What may be fragmented is, once it is protected (RFC 4303 §3.3.4, RFC 4302 §3.3.4).
-    fn transport(
-        &self,
+    fn transport<'a>(
+        &'a self,
         now: u64,
-        entry: &OutboundEntry,
+        entry: &'a OutboundEntry,
         inner: &Inner,
         packet: &mut PacketBuf,
+        run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
         let refuse = |reason| {
@@ -215,7 +255,7 @@ impl Datapath {
         if self.options.clamp_mss {
             mss::clamp(packet, inner, mtu);
         }
-        self.seal_transport(entry, inner, packet, place, inner.len <= fits, out);
+        self.seal_transport(entry, inner, packet, place, inner.len <= fits, run, out);
     }
 
     /// Drops what is longer than `mtu`, and tells its sender.
@@ -239,17 +279,19 @@ impl Datapath {
     }
 
     /// Tunnel mode. `fits`: the outer packet is no longer than its path takes.
-    fn seal(
-        &self,
-        entry: &OutboundEntry,
+    fn seal<'a>(
+        &'a self,
+        entry: &'a OutboundEntry,
         inner: &Inner,
         packet: &mut PacketBuf,
         fits: bool,
+        run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
         let sa = &entry.sa;
         let params = sa.params();
         let len = packet.len();
+        let current = run.of(entry);
         let next_header = if inner.is_ipv6() { NextHeader::IPV6 } else { NextHeader::IPV4 };
         let traffic_class = ecn::encapsulate(inner.traffic_class, params.dscp);
         let dont_fragment = fits && dont_fragment(inner, params.df);
@@ -263,10 +305,10 @@ impl Datapath {
         };
         match (params.suite.protocol(), sa.around()) {
             (Protocol::Esp, None) => {
-                let sealed =
-                    pad(packet, params, entry.mtu).and_then(|()| sa.seal(packet, next_header));
+                let sealed = pad(packet, params, entry.mtu)
+                    .and_then(|()| sa.seal_into(&mut current.tally, packet, next_header));
                 if self.is_sealed(sa, sealed, params, out) {
-                    entry.traffic.count_outbound(len);
+                    current.carried(len);
                     send(entry, packet, Form::Payload { traffic_class, dont_fragment }, out);
                 }
             }
@@ -279,7 +321,7 @@ impl Datapath {
                         .ok_or(DropReason::NoRoom)
                         .and_then(|place| around.seal_at(packet, place));
                     if self.is_sealed(around, sealed, params, out) {
-                        entry.traffic.count_outbound(len);
+                        current.carried(len);
                         self.send_whole(entry, packet, out);
                     }
                 }
@@ -289,7 +331,7 @@ impl Datapath {
                 let sealed =
                     place.ok_or(DropReason::NoRoom).and_then(|place| sa.seal_at(packet, place));
                 if self.is_sealed(sa, sealed, params, out) {
-                    entry.traffic.count_outbound(len);
+                    current.carried(len);
                     self.send_whole(entry, packet, out);
                 }
             }
@@ -297,13 +339,15 @@ impl Datapath {
     }
 
     /// Transport mode: the IP header that is there stays (RFC 4301 §5.1.2 is of tunnel mode).
-    fn seal_transport(
-        &self,
-        entry: &OutboundEntry,
+    #[expect(clippy::too_many_arguments, reason = "what is known of the packet so far")]
+    fn seal_transport<'a>(
+        &'a self,
+        entry: &'a OutboundEntry,
         inner: &Inner,
         packet: &mut PacketBuf,
         place: Place,
         fits: bool,
+        run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
         let sa = &entry.sa;
@@ -314,7 +358,7 @@ impl Datapath {
             let next_header = NextHeader(packet[place.next_header_at]);
             packet.trim_front(place.at);
             if self.is_sealed(sa, sa.seal(packet, next_header), params, out) {
-                entry.traffic.count_outbound(len);
+                run.of(entry).carried(len);
                 let traffic_class = inner.traffic_class;
                 let dont_fragment = fits && inner.dont_fragment;
                 send(entry, packet, Form::Payload { traffic_class, dont_fragment }, out);
@@ -327,7 +371,7 @@ impl Datapath {
                 return;
             }
         }
-        entry.traffic.count_outbound(len);
+        run.of(entry).carried(len);
         self.send_whole(entry, packet, out);
     }
 
@@ -385,6 +429,53 @@ impl Datapath {
             }
             let (path, form) = (entry.path, Form::Packet);
             out.sealed.push(Sealed { buf, segment_len: None, path, form });
+        }
+    }
+}
+
+/// Packets of a batch that follow each other.
+#[derive(Default)]
+struct Run<'a> {
+    /// What was decided for the flow of the last one.
+    decided: Option<(Flow, Option<Action>, Option<&'a OutboundEntry>)>,
+    current: Option<Current<'a>>,
+}
+
+/// The SA of the packets at hand, and what they carried.
+struct Current<'a> {
+    entry: &'a OutboundEntry,
+    tally: Tally,
+    packets: usize,
+    bytes: usize,
+}
+
+impl<'a> Run<'a> {
+    /// The run of this SA; that of another is over.
+    #[inline]
+    fn of(&mut self, entry: &'a OutboundEntry) -> &mut Current<'a> {
+        self.current.take_if(|current| !core::ptr::eq(current.entry, entry));
+        self.current.get_or_insert_with(|| Current {
+            entry,
+            tally: Tally::default(),
+            packets: 0,
+            bytes: 0,
+        })
+    }
+}
+
+impl Current<'_> {
+    #[inline]
+    fn carried(&mut self, len: usize) {
+        self.packets += 1;
+        self.bytes += len;
+    }
+}
+
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        self.entry.sa.usage().add(&self.tally);
+        if self.packets > 0 {
+            self.entry.traffic.count_outbound(self.packets, self.bytes);
         }
     }
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use self::door::Door;
 use super::event::{CloseReason, Command, CommandError, Event, SaStatus, TimerKind, Transmit};
 use super::ike_sa::{Ctx, IkeSa, SaId, State, Task, Wanted};
+use super::ike_sas::IkeSas;
 use super::lease::Leases;
 use super::limits;
-use super::peers;
+use super::peers::{self, Peers};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::{ChildPolicy, Peer, StartPolicy};
 use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
@@ -68,8 +69,8 @@ pub struct Endpoint {
     config: EndpointConfig,
     rng: Box<dyn SecureRandom>,
     wall_clock: Arc<dyn WallClock>,
-    peers: BTreeMap<Arc<str>, Arc<Peer>>,
-    sas: BTreeMap<SaId, IkeSa>,
+    peers: Peers,
+    sas: IkeSas,
     /// The deadline of each IKE SA that has one, twice: to find the first, and to find an SA's.
     deadlines: BTreeSet<(Instant, TimerKind, SaId)>,
     deadline_of: BTreeMap<SaId, (Instant, TimerKind)>,
@@ -93,8 +94,8 @@ impl Endpoint {
             config,
             rng: env.rng,
             wall_clock: env.wall_clock,
-            peers: BTreeMap::new(),
-            sas: BTreeMap::new(),
+            peers: Peers::default(),
+            sas: IkeSas::default(),
             deadlines: BTreeSet::new(),
             deadline_of: BTreeMap::new(),
             door: Door::default(),
@@ -188,7 +189,7 @@ impl Endpoint {
         flow: Flow,
         path: Option<Path>,
     ) -> Result<(), CommandError> {
-        let wanted = self.peers.values().find_map(|peer| {
+        let wanted = self.peers.of_policy(policy).and_then(|peer| {
             let child = peer.children.iter().find(|child| child.policy == policy)?;
             Some((Arc::clone(&peer.name), Arc::clone(&child.name)))
         });
@@ -232,7 +233,7 @@ impl Endpoint {
                 Ok(())
             }
             Command::TerminateAll => {
-                let peers: Vec<_> = self.peers.keys().cloned().collect();
+                let peers: Vec<_> = self.peers.names().cloned().collect();
                 for peer in peers {
                     self.terminate(now, &peer);
                 }
@@ -240,6 +241,16 @@ impl Endpoint {
             }
             Command::Acquire { policy, flow, path } => self.acquire(now, policy, flow, Some(path)),
             Command::Initiate { peer, path } => self.initiate(now, &peer, path),
+            Command::Move { spi_i, spi_r, local } => {
+                for id in [spi_i.0, spi_r.0] {
+                    self.with(now, id, |sa, ctx| {
+                        if (sa.spi_i, sa.spi_r) == (spi_i, spi_r) {
+                            sa.relocate(ctx, local);
+                        }
+                    });
+                }
+                Ok(())
+            }
             Command::RekeyIke { peer } => self.task_for(now, &peer, |_| vec![Task::RekeyIke]),
             Command::RekeyChildren { peer } => self.task_for(now, &peer, |sa| {
                 sa.children
@@ -255,14 +266,13 @@ impl Endpoint {
     fn add_peer(&mut self, now: Instant, peer: Arc<Peer>) {
         let name = Arc::clone(&peer.name);
         self.door.know(&peer);
-        let Some(before) = self.peers.insert(Arc::clone(&name), Arc::clone(&peer)) else { return };
+        let Some(before) = self.peers.insert(&peer) else { return };
         self.door.forget(&before);
         if !peers::may_keep_ike_sa(&before, &peer) {
             self.terminate(now, &name);
             return;
         }
-        let ids: Vec<_> =
-            self.sas.values().filter(|sa| sa.peer_name() == name).map(|sa| sa.id).collect();
+        let ids: Vec<_> = self.sas.of_peer(&name).map(|sa| sa.id).collect();
         for id in ids {
             self.with(now, id, |sa, ctx| {
                 sa.peer = Some(Arc::clone(&peer));
@@ -314,7 +324,10 @@ impl Endpoint {
     ) -> Result<(), CommandError> {
         let peer = self.known(name)?;
         let mut connecting = false;
-        for sa in self.sas.values_mut().filter(|sa| sa.peer_name() == *name) {
+        let mut stale = Vec::new();
+        let ids: Vec<_> = self.sas.of_peer(name).map(|sa| sa.id).collect();
+        for id in ids {
+            let Some(sa) = self.sas.get_mut(&id) else { continue };
             match &mut sa.state {
                 State::InitSent(_) | State::IntermediateSent(_) => connecting = true,
                 // One of a peer that was removed ends by itself: it has the selectors and keys of that time.
@@ -324,13 +337,17 @@ impl Endpoint {
                     sent.unwanted = false;
                     connecting = true;
                 }
-                State::AuthSent(_) => {}
+                State::AuthSent(_) => stale.push(sa.id),
                 State::InitAnswered(_)
                 | State::Established
                 | State::Replaced
                 | State::Deleting
                 | State::Closed(_) => {}
             }
+        }
+        // Should its IKE_AUTH arrive after that of the new one, the responder would take the old one for the newer.
+        for id in stale {
+            self.with(now, id, |sa, ctx| sa.requests.hush(ctx.now + limits::STALE_AUTH));
         }
         if connecting {
             return Ok(());
@@ -368,8 +385,7 @@ impl Endpoint {
     }
 
     fn terminate(&mut self, now: Instant, peer: &Arc<str>) {
-        let ids: Vec<_> =
-            self.sas.values().filter(|sa| sa.peer_name() == *peer).map(|sa| sa.id).collect();
+        let ids: Vec<_> = self.sas.of_peer(peer).map(|sa| sa.id).collect();
         for id in ids {
             self.with(now, id, |sa, ctx| match &mut sa.state {
                 // Not known to the daemon; what it may become is deleted with the one that it may replace.
@@ -385,12 +401,10 @@ impl Endpoint {
     }
 
     /// The established IKE SA with a peer; of several, the newest.
-    fn established_with(&self, peer: &str) -> Option<SaId> {
+    fn established_with(&self, peer: &Arc<str>) -> Option<SaId> {
         self.sas
-            .values()
-            .filter(|sa| {
-                sa.is_established() && sa.established.is_some() && *sa.peer_name() == *peer
-            })
+            .of_peer(peer)
+            .filter(|sa| sa.is_established() && sa.established.is_some())
             .max_by_key(|sa| (sa.established, sa.id))
             .map(|sa| sa.id)
     }
@@ -431,6 +445,14 @@ impl Endpoint {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
         self.deadlines.first().map(|(at, kind, _)| (*at, *kind))
+    }
+
+    /// The IKE SAs of a peer.
+    #[must_use]
+    pub fn status_of(&self, peer: &Arc<str>, now: Instant) -> Vec<SaStatus> {
+        let mut all: Vec<_> = self.sas.of_peer(peer).filter_map(|sa| sa.status(now)).collect();
+        all.sort_by_key(|sa| (sa.spi_i, sa.spi_r));
+        all
     }
 
     /// Every IKE SA, sorted by peer, for status.

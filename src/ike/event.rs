@@ -64,6 +64,15 @@ pub enum Command {
         /// The peer's name.
         peer: Arc<str>,
     },
+    /// Our address towards the peer of an IKE SA is another from here on. Without MOBIKE nothing comes of it (RFC 4555).
+    Move {
+        /// Initiator's SPI.
+        spi_i: IkeSpi,
+        /// Responder's SPI.
+        spi_r: IkeSpi,
+        /// The address.
+        local: IpAddr,
+    },
     /// Deletes the SAs of a peer (sending DELETE); the peer stays known.
     Terminate {
         /// The peer's name.
@@ -154,6 +163,15 @@ pub enum Event {
         peer: Arc<str>,
         /// The child policy's name.
         child: Arc<str>,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The peer did not let an SA be replaced. It stays, and its rekey is tried again.
+    RekeyRefused {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// The child policy's name; `None`: the IKE SA.
+        child: Option<Arc<str>>,
         /// Why.
         reason: CloseReason,
     },
@@ -287,6 +305,9 @@ pub enum CloseReason {
     /// Its lifetime is over.
     #[error("lifetime ended")]
     Lifetime,
+    /// It has an IKE SA with us from another address, which is kept (`unique`).
+    #[error("the peer has an IKE_SA from another address, which is kept")]
+    NotUnique,
     /// Replaced: the same peer established another (INITIAL_CONTACT, or uniqueness).
     #[error("replaced by a newer IKE_SA of the same peer")]
     Replaced,
@@ -316,6 +337,8 @@ pub enum TimerKind {
     Rekey,
     /// An IKE SA or CHILD_SA ends.
     Expire,
+    /// Both sides authenticate each other anew.
+    Reauthenticate,
     /// A task that met TEMPORARY_FAILURE tries again (RFC 7296 §2.25).
     Retry,
     /// What a rekeyed or deleted SA leaves behind is dropped.
@@ -353,6 +376,8 @@ pub struct SaStatus {
     pub configuration: Option<Arc<Configuration>>,
     /// Where it is.
     pub path: Path,
+    /// Whether addresses may change (RFC 4555).
+    pub mobike: bool,
     /// Whether a NAT is in front of us.
     pub nat_local: bool,
     /// Whether a NAT is in front of the peer.

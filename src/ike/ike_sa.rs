@@ -14,16 +14,19 @@ use super::configuration::Configuration;
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
 use super::exchange::{
-    auth, create_child, eap, followup, informational::is_delete_of_ike, intermediate, rekey,
-    sa_init,
+    auth, create_child, eap, followup, informational::is_delete_of_ike, intermediate, mobike,
+    reauth, rekey, sa_init,
 };
 use super::frag::{Fragmentation, Whole};
+use super::ike_sas::IkeSas;
 use super::keymat::IkeKeys;
 use super::lease::Leases;
 use super::limits;
 use super::natd::Nat;
+use super::peers::Peers;
 use super::protect::{Content, OpenError, Protector};
 use super::qcd;
+use super::rate::{Bucket, cost_of};
 use super::rules::{self, Violation};
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
@@ -33,7 +36,7 @@ use crate::ipsec::{Encap, Flow, Path, Protocol, SadUpdate, Spi};
 use crate::wire::ParseError;
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType};
+use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, PayloadType};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// An IKE SA's number in this endpoint: the SPI that we chose.
@@ -49,8 +52,8 @@ pub(super) struct Ctx<'a> {
     /// Whose CHILD_SA has this inbound SPI.
     pub(super) spis: &'a mut BTreeMap<Spi, SaId>,
     /// Every other IKE SA.
-    pub(super) others: &'a mut BTreeMap<SaId, IkeSa>,
-    pub(super) peers: &'a BTreeMap<Arc<str>, Arc<Peer>>,
+    pub(super) others: &'a mut IkeSas,
+    pub(super) peers: &'a Peers,
     /// Addresses that peers have of us, and we of them.
     pub(super) leases: &'a mut Leases,
     /// See [`super::EndpointConfig`].
@@ -109,7 +112,8 @@ impl Ctx<'_> {
     }
 
     /// Puts another IKE SA where it belongs.
-    pub(super) fn put(&mut self, sa: IkeSa) {
+    pub(super) fn put(&mut self, sa: impl Into<Box<IkeSa>>) {
+        let sa = sa.into();
         self.touched.push(sa.id);
         self.others.insert(sa.id, sa);
     }
@@ -173,8 +177,12 @@ pub(super) enum Task {
     Disown(Protocol, Spi),
     /// Deletes the IKE SA.
     DeleteIke,
+    /// Deletes the IKE SAs that this one was made in place of, by authenticating anew.
+    Supersede,
     /// Asks whether the peer lives.
     Liveness,
+    /// Says, or asks, something about the path (RFC 4555).
+    Path(mobike::Question),
     /// Tells our token (RFC 6290 §4.3).
     Token,
 }
@@ -202,6 +210,7 @@ pub(super) enum Active {
     Disown(Spi),
     /// Since when it is asked.
     Liveness(Instant),
+    Path(Box<mobike::Asked>),
 }
 
 pub(super) struct IkeSa {
@@ -212,6 +221,10 @@ pub(super) struct IkeSa {
     pub(super) spi_i: IkeSpi,
     pub(super) spi_r: IkeSpi,
     pub(super) path: Path,
+    /// Where the last authentic message came from that was not a repetition.
+    pub(super) heard_on: Path,
+    /// If both ends have it.
+    pub(super) mobike: Option<Box<mobike::Mobike>>,
     pub(super) nat: Nat,
     /// Whether ESP goes in UDP.
     pub(super) encap: bool,
@@ -231,6 +244,11 @@ pub(super) struct IkeSa {
     /// Series of ours that the peer forgot, one after another.
     pub(super) series_failures: u32,
     pub(super) created: Instant,
+    pub(super) authentication: reauth::Authentication,
+    /// Until what it was made in place of is deleted.
+    pub(super) reauth: Option<reauth::Reauth>,
+    /// Work with keys that the peer has had us do.
+    pub(super) key_work: Bucket,
     pub(super) established: Option<Instant>,
     pub(super) rekey_at: Option<Instant>,
     pub(super) expire_at: Option<Instant>,
@@ -327,6 +345,11 @@ impl IkeSa {
         let (header, content) = (self.header(exchange, true, id), Content::of(payloads));
         let datagrams = session.outbound.seal_to_fit(header, &content, max_len, ctx.rng);
         self.responses.answered(datagrams.clone());
+        if self.mobike.is_some() && self.heard_on != self.path {
+            // RFC 7296 §2.11: to where the request came from, which is no reason to follow (RFC 4555 §3.8).
+            send_again(ctx, self.heard_on, datagrams);
+            return;
+        }
         self.transmit_all(ctx, datagrams);
     }
 
@@ -454,6 +477,11 @@ impl IkeSa {
     /// An authentic message that is not a repetition has come along `path`.
     fn heard(&mut self, ctx: &mut Ctx<'_>, path: Path) {
         self.last_heard = ctx.now;
+        self.heard_on = path;
+        if self.mobike.is_some() {
+            // RFC 4555 §3.8: not but for UPDATE_SA_ADDRESSES.
+            return;
+        }
         // RFC 7296 §2.23: who is not behind a NAT follows who is. Before ESTABLISHED the initiator may float to 4500.
         let floats = matches!(self.state, State::InitAnswered(_));
         if path != self.path && (floats || (self.nat.peer && !self.nat.local)) {
@@ -666,10 +694,15 @@ impl IkeSa {
                 ctx.spis.remove(&spi);
             }
             // It answered what was sent after these were agreed on, so it has them.
-            Some(Active::Liveness(since)) => self.activate(ctx, |child| {
-                let asked = child.unconfirmed.as_ref().is_some_and(|waits| waits.ask_at.is_none());
-                asked && child.created <= since
-            }),
+            Some(Active::Liveness(since)) => {
+                self.activate(ctx, |child| {
+                    let asked =
+                        child.unconfirmed.as_ref().is_some_and(|waits| waits.ask_at.is_none());
+                    asked && child.created <= since
+                });
+                self.compare_mapping(ctx, payloads);
+            }
+            Some(Active::Path(asked)) => self.handle_path_answer(ctx, &asked, payloads),
             None => {}
         }
     }
@@ -734,11 +767,14 @@ impl IkeSa {
         since + limits::PUT_OFF_TIME <= now
     }
 
-    /// Whether there is another established IKE SA with the same peer.
-    fn has_twin(&self, ctx: &Ctx<'_>) -> bool {
-        ctx.others.values().any(|other| {
-            other.is_established() && !other.is_candidate() && other.peer_name() == self.peer_name()
-        })
+    /// Whether the peer may have us do this work with keys, of so many microseconds, now.
+    pub(super) fn may_work(&mut self, now: Instant, group: KeId) -> bool {
+        let cost = cost_of(group).min(limits::KEY_WORK_OF_PEER.burst);
+        let may = self.key_work.take(now, limits::KEY_WORK_OF_PEER, cost);
+        if !may {
+            debug!(peer = %self.peer_name(), %group, "the peer asks for too much work with keys");
+        }
+        may
     }
 
     /// Begins the next task if none is under way.
@@ -758,8 +794,9 @@ impl IkeSa {
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
                 Task::Disown(protocol, spi) => self.begin_disown(ctx, protocol, spi),
                 // The other one may have ended meanwhile.
-                Task::DeleteIke if self.has_twin(ctx) => self.terminate(ctx, CloseReason::Replaced),
+                Task::DeleteIke if self.has_twin(ctx) => self.retire(ctx),
                 Task::DeleteIke => {}
+                Task::Supersede => self.supersede(ctx),
                 Task::Token => {
                     // The answer says that the peer lives, and nothing else.
                     let token = qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r);
@@ -768,8 +805,10 @@ impl IkeSa {
                 }
                 Task::Liveness => {
                     self.active = Some(Active::Liveness(ctx.now));
-                    self.request(ctx, ExchangeType::INFORMATIONAL, &[]);
+                    let payloads = self.liveness_payloads();
+                    self.request(ctx, ExchangeType::INFORMATIONAL, &payloads);
                 }
+                Task::Path(question) => self.begin_path(ctx, question),
             }
         }
     }
@@ -833,7 +872,8 @@ impl IkeSa {
                 Active::Ike(_)
                 | Active::DeleteChildren(_)
                 | Active::DeleteIke
-                | Active::Liveness(_),
+                | Active::Liveness(_)
+                | Active::Path(_),
             )
             | None => {}
         }
@@ -924,6 +964,7 @@ impl IkeSa {
             leased: self.leased.clone(),
             configuration: self.configuration.clone(),
             path: self.path,
+            mobike: self.mobike.is_some(),
             nat_local: self.nat.local,
             nat_peer: self.nat.peer,
             suite: self.session.as_ref().map(|session| session.suite),

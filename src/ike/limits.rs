@@ -90,6 +90,13 @@ pub(super) const PUZZLE_SLICE: u32 = 1024;
 pub(super) const PUZZLE_REST: Duration = Duration::from_millis(1);
 /// Buckets of what is limited by prefix; prefixes that fall together share one.
 pub(super) const PREFIX_BUCKETS: usize = 4096;
+/// Work with keys that an authenticated peer may ask for under one IKE SA, in microseconds of a slow core: a twentieth of its time.
+/// Beyond, it is put off with TEMPORARY_FAILURE.
+pub(super) const KEY_WORK_OF_PEER: Rate = Rate { per_second: 50_000, burst: 1_000_000 };
+/// Established IKE SAs of one identity; for another, the oldest goes. One is enough, and two while it authenticates anew.
+pub(super) const MAX_IKE_SAS_OF_PEER: usize = 16;
+/// The same where the configuration says that many share the identity (`unique = "never"`).
+pub(super) const MAX_IKE_SAS_OF_MANY: usize = 1024;
 /// IKE SAs in all.
 pub(super) const MAX_IKE_SAS: usize = 65_536;
 /// CHILD_SAs under one IKE SA; a policy needs one, and two while it is rekeyed.
@@ -120,6 +127,8 @@ pub(super) const MAX_AUTHORITIES: usize = 4;
 pub(super) const MAX_CERTREQ_CAS: usize = 8;
 /// Hash algorithms that are read in SIGNATURE_HASH_ALGORITHMS; five have numbers.
 pub(super) const MAX_HASHES: usize = 32;
+/// Further addresses of a peer that are noted (RFC 4555 §3.4).
+pub(super) const MAX_PEER_ADDRESSES: usize = 16;
 /// Addresses of our pools that one IKE SA may have.
 pub(super) const MAX_LEASES: usize = 4;
 /// Addresses of our pools that nobody has, kept for who had them; the oldest is forgotten first.
@@ -148,6 +157,16 @@ pub(super) const CONFIRM_AFTER: Duration = Duration::from_millis(50);
 /// The same for a CHILD_SA that replaces another, which serves as long. A peer that still repeats its CREATE_CHILD_SA answers the
 /// question too, so that it comes when no peer repeats any longer; the DELETE of what was replaced mostly comes at once.
 pub(super) const CONFIRM_REKEYED_AFTER: Duration = Duration::from_secs(180);
+/// After reauthentication, or where one IKE SA takes the place of another, the old one serves so long yet, for packets under way.
+pub(super) const REAUTH_OVERLAP: Duration = Duration::from_secs(5);
+/// A reauthentication that came to nothing is tried again after this time.
+pub(super) const REAUTH_RETRY: Duration = Duration::from_secs(60);
+/// Shortest AUTH_LIFETIME (RFC 4478) that is followed.
+pub(super) const MIN_AUTH_LIFETIME: Duration = Duration::from_secs(30);
+/// An IKE SA that the peer seems to have authenticated anew is deleted after this time, should the peer not do it.
+pub(super) const SUPERSEDED_AFTER: Duration = Duration::from_secs(60);
+/// The answer to an IKE_AUTH that is not sent any more is waited for so long, to delete what it made.
+pub(super) const STALE_AUTH: Duration = Duration::from_secs(30);
 /// The secret of COOKIEs changes in this time; the one before it stays valid as long again.
 pub(super) const COOKIE_SECRET_TIME: Duration = Duration::from_secs(60);
 /// NAT keepalives (RFC 3948 §4 has 20 s as its default).

@@ -15,6 +15,7 @@ mod glance;
 mod half_open;
 mod identity;
 mod ike_sa;
+mod ike_sas;
 pub mod keymat;
 mod lease;
 mod limits;

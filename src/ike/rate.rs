@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::half_open::Prefix;
 use super::limits;
+use crate::wire::ike::numbers::KeId;
 
 /// So many units a second, and a burst of so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,19 @@ impl Buckets {
             .ok()
             .and_then(|at| self.buckets.get_mut(at))
             .is_some_and(|bucket| bucket.take(now, rate, units))
+    }
+}
+
+/// What it may take to make a key pair, agree, and look at one IKE_AUTH: microseconds of a slow core.
+pub(super) fn cost_of(group: KeId) -> u32 {
+    match group {
+        KeId::MODP_8192 => 250_000,
+        KeId::MODP_6144 => 150_000,
+        KeId::MODP_4096 => 60_000,
+        KeId::MODP_3072 => 30_000,
+        KeId::MODP_2048 => 12_000,
+        KeId::ECP_384 | KeId::ECP_521 => 2_500,
+        _ => 500,
     }
 }
 

@@ -26,6 +26,8 @@ impl IkeSa {
             State::Established => {
                 all.push((self.rekey_at, TimerKind::Rekey));
                 all.push((self.expire_at, TimerKind::Expire));
+                all.push((self.authentication.again_at, TimerKind::Reauthenticate));
+                all.push((self.authentication.expire_at, TimerKind::Expire));
                 all.push((self.liveness_at(), TimerKind::Liveness));
                 all.push((self.keepalive_at, TimerKind::Keepalive));
             }
@@ -90,7 +92,8 @@ impl IkeSa {
         self.expire_pending(ctx);
         self.tend_children(ctx);
         if self.is_established() {
-            if self.expire_at.is_some_and(|at| at <= now) {
+            let ends = [self.expire_at, self.authentication.expire_at];
+            if ends.into_iter().flatten().any(|at| at <= now) {
                 if self.requests.is_idle() {
                     self.terminate(ctx, CloseReason::Lifetime);
                 } else {
@@ -102,6 +105,9 @@ impl IkeSa {
             } else if self.rekey_at.is_some_and(|at| at <= now) {
                 self.rekey_at = None;
                 self.queue(Task::RekeyIke);
+            }
+            if self.authentication.again_at.is_some_and(|at| at <= now) {
+                self.begin_reauth(ctx);
             }
             if self.liveness_at().is_some_and(|at| at <= now) {
                 self.queue(Task::Liveness);

@@ -105,6 +105,14 @@ impl Requests {
         self.pending = None;
     }
 
+    /// The request under way is not sent again. Its answer is waited for until then.
+    pub(super) fn hush(&mut self, until: Instant) {
+        if let Some(pending) = &mut self.pending {
+            pending.sent = u32::MAX;
+            pending.at = until;
+        }
+    }
+
     /// How often the request under way has been sent.
     pub(super) fn times_sent(&self) -> u32 {
         self.pending.as_ref().map_or(0, |pending| pending.sent)
@@ -129,6 +137,13 @@ impl Requests {
             pending.datagrams = datagrams;
             pending.wait = how.timeout;
             pending.at = now + how.timeout;
+        }
+    }
+
+    /// What is under way is to be sent again at once: it may have gone nowhere.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let Some(pending) = &mut self.pending {
+            pending.at = now;
         }
     }
 

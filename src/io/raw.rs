@@ -76,7 +76,7 @@ pub fn recv(
     if !socket.is_v6() {
         return socket.recv(buffers, received);
     }
-    chains.iter_mut().for_each(|chain| *chain = Chain::default());
+    chains.iter_mut().take(buffers.len()).for_each(|chain| *chain = Chain::default());
     sys::recv_batch_with(socket.as_fd(), buffers, received, &mut |index, kind, data| {
         if let Some(chain) = chains.get_mut(index) {
             chain.hear(kind, data);

@@ -6,17 +6,20 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::io;
+use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, pin_mut};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
-use rtnetlink::packet_core::ErrorMessage;
+use rtnetlink::packet_core::{ErrorMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::route::{
     RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
-use rtnetlink::{IpVersion, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{IpVersion, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use super::rule::{self, HOST_TABLE};
 use super::udp::MARK;
@@ -81,6 +84,33 @@ impl Netlink {
         let (connection, handle, _messages) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         Ok(Self { handle })
+    }
+
+    /// What tells of changes of addresses and routes, until it is dropped. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Those of the netlink socket.
+    pub fn changes() -> io::Result<Arc<Notify>> {
+        const GROUPS: [MulticastGroup; 4] = [
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        let (connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
+        tokio::spawn(connection);
+        let changed = Arc::new(Notify::new());
+        let told = Arc::downgrade(&changed);
+        tokio::spawn(async move {
+            // What they say is not kept, but that there was one.
+            while let Some((message, _)) = messages.next().await {
+                let Some(told) = told.upgrade() else { return };
+                if !is_of_our_route(&message.payload) {
+                    told.notify_one();
+                }
+            }
+        });
+        Ok(changed)
     }
 
     /// The index of an interface.
@@ -333,6 +363,16 @@ fn message_of(route: &Route) -> RouteMessage {
         Via::Throw => message.header.kind = RouteType::Throw,
     }
     message
+}
+
+fn is_of_our_route(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
+    let NetlinkPayload::InnerMessage(
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+    ) = message
+    else {
+        return false;
+    };
+    route.header.protocol == RouteProtocol::from(PROTOCOL)
 }
 
 fn is_ours(rule: &RuleMessage) -> bool {

@@ -20,6 +20,8 @@ use socket2::SockAddr;
 
 /// Most datagrams in one system call.
 pub const BATCH: usize = 64;
+/// So many take little memory.
+pub const FEW: usize = 4;
 
 /// What came with a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +79,12 @@ pub fn recv_batch(
     buffers: &mut [IoSliceMut<'_>],
     received: &mut Vec<Received>,
 ) -> io::Result<()> {
-    recv::<ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
+    // The arrays for many take 18 KB, which a single packet after some silence would meet outside of every cache.
+    if buffers.len() <= FEW {
+        recv::<FEW, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
+    } else {
+        recv::<BATCH, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
+    }
 }
 
 /// As [`recv_batch`], with all that the socket was asked to tell of the IPv6 headers.
@@ -90,21 +97,25 @@ pub fn recv_batch_with(
     received: &mut Vec<Received>,
     on_control: OnControl<'_>,
 ) -> io::Result<()> {
-    recv::<WITH_EXTENSIONS>(socket, buffers, received, on_control)
+    if buffers.len() <= FEW {
+        recv::<FEW, WITH_EXTENSIONS>(socket, buffers, received, on_control)
+    } else {
+        recv::<BATCH, WITH_EXTENSIONS>(socket, buffers, received, on_control)
+    }
 }
 
-fn recv<const CONTROL: usize>(
+fn recv<const MAX: usize, const CONTROL: usize>(
     socket: BorrowedFd<'_>,
     buffers: &mut [IoSliceMut<'_>],
     received: &mut Vec<Received>,
     on_control: OnControl<'_>,
 ) -> io::Result<()> {
     received.clear();
-    let count = buffers.len().min(BATCH);
+    let count = buffers.len().min(MAX);
     // SAFETY: these are plain C structs of integers and pointers, for which all zero bytes are a value.
-    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-    let mut names: [libc::sockaddr_storage; BATCH] = unsafe { mem::zeroed() };
-    let mut controls = [Control([0; CONTROL]); BATCH];
+    let mut headers: [libc::mmsghdr; MAX] = unsafe { mem::zeroed() };
+    let mut names: [libc::sockaddr_storage; MAX] = unsafe { mem::zeroed() };
+    let mut controls = [Control([0; CONTROL]); MAX];
     for (i, buffer) in buffers.iter_mut().take(count).enumerate() {
         let header = &mut headers[i].msg_hdr;
         header.msg_name = ptr::from_mut(&mut names[i]).cast();
@@ -157,8 +168,6 @@ pub fn send_batch(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io::Result
         send::<BATCH>(socket, messages)
     }
 }
-
-const FEW: usize = 4;
 
 fn send<const MAX: usize>(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io::Result<usize> {
     let count = messages.len().min(MAX);

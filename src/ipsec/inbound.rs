@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::esp::Payload;
-use super::lifetime::{Limit, Usage};
+use super::lifetime::{Limit, Tally, Usage};
 use super::pace::Pace;
 use super::protection::Protection;
 use super::replay::{Arrival, IcvVerified, ReplayWindow};
@@ -20,9 +20,9 @@ use crate::wire::ip::NextHeader;
 pub struct InboundSa {
     params: SaParams,
     protection: Protection,
-    /// Shared among workers only, and held for a few instructions.
+    /// Shared among workers only, which hold it for the packets of a batch that follow each other.
     window: Mutex<ReplayWindow>,
-    /// The top of the window now or a moment ago: what is ahead of it need not wait for the window.
+    /// The top of the window, for who must not wait for it.
     top: AtomicU64,
     usage: Usage,
     /// Packets that were dropped under this SA.
@@ -84,15 +84,56 @@ impl InboundSa {
     /// The highest sequence number received.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.window().top()
+        self.top.load(Ordering::Relaxed)
     }
 
+    /// For packets that are opened one after the other: the window is taken once, and what they carry is counted at the end.
+    /// Until it is dropped, nobody else opens packets of this SA.
+    #[must_use]
+    pub fn opening(&self) -> Opening<'_> {
+        // Whoever panicked while holding it left it whole: it changes in the last step of `accept`.
+        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        Opening { sa: self, window, tally: Tally::default() }
+    }
+
+    /// As [`Opening::open`], of one packet.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(&self, packet: &mut PacketBuf) -> Result<Opened, DropReason> {
+        self.opening().open(packet)
+    }
+
+    /// As [`Opening::open_at`], of one packet.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_at(&self, packet: &mut PacketBuf, place: Place) -> Result<Opened, DropReason> {
+        self.opening().open_at(packet, place)
+    }
+}
+
+/// Packets of one SA that are opened one after the other: [`InboundSa::opening`].
+#[derive(Debug)]
+pub struct Opening<'a> {
+    sa: &'a InboundSa,
+    window: MutexGuard<'a, ReplayWindow>,
+    tally: Tally,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.sa.usage.add(&self.tally);
+    }
+}
+
+impl Opening<'_> {
     /// Makes the payload of an ESP packet, in the order of RFC 4303 §3.4: window, ICV, window again, trailer.
     ///
     /// # Errors
     /// Why it is not to be used. What the buffer then holds is unspecified. Before the ICV is verified nothing of the
     /// SA changes.
-    pub fn open(&self, packet: &mut PacketBuf) -> Result<Opened, DropReason> {
+    pub fn open(&mut self, packet: &mut PacketBuf) -> Result<Opened, DropReason> {
         self.open_esp(packet, 0)
     }
 
@@ -102,8 +143,8 @@ impl InboundSa {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_at(&self, packet: &mut PacketBuf, place: Place) -> Result<Opened, DropReason> {
-        match &self.protection {
+    pub fn open_at(&mut self, packet: &mut PacketBuf, place: Place) -> Result<Opened, DropReason> {
+        match &self.sa.protection {
             Protection::Esp(_) => {
                 let opened = self.open_esp(packet, place.at)?;
                 place.mend(packet, opened.next_header).ok_or(DropReason::EspMalformed)?;
@@ -113,7 +154,7 @@ impl InboundSa {
         }
     }
 
-    fn open_esp(&self, packet: &mut PacketBuf, at: usize) -> Result<Opened, DropReason> {
+    fn open_esp(&mut self, packet: &mut PacketBuf, at: usize) -> Result<Opened, DropReason> {
         let (_, sealed) = packet.split_at_mut_checked(at).ok_or(DropReason::EspMalformed)?;
         let (payload, arrival) = self.open_parts(sealed)?;
         if at > 0 {
@@ -129,24 +170,28 @@ impl InboundSa {
     /// # Errors
     /// As there.
     #[inline]
-    pub fn open_in_place(&self, packet: &mut [u8]) -> Result<(Opened, Range<usize>), DropReason> {
+    pub fn open_in_place(
+        &mut self,
+        packet: &mut [u8],
+    ) -> Result<(Opened, Range<usize>), DropReason> {
         let (payload, arrival) = self.open_parts(packet)?;
         let opened = self.count(payload.len, payload.next_header, arrival)?;
         Ok((opened, payload.at..payload.at + payload.len))
     }
 
     #[inline]
-    fn open_parts(&self, sealed: &mut [u8]) -> Result<(Payload, Arrival), DropReason> {
-        let Protection::Esp(esp) = &self.protection else { return Err(DropReason::EspMalformed) };
+    fn open_parts(&mut self, sealed: &mut [u8]) -> Result<(Payload, Arrival), DropReason> {
+        let sa = self.sa;
+        let Protection::Esp(esp) = &sa.protection else { return Err(DropReason::EspMalformed) };
         let mut parts = esp.parts(sealed)?;
-        let sequence = self.check(parts.sequence)?;
-        let proof = esp.verify(&mut parts, self.params.suite.esn(), sequence)?;
+        let sequence = self.window.check(parts.sequence)?;
+        let proof = esp.verify(&mut parts, sa.params.suite.esn(), sequence)?;
         let arrival = self.accept(sequence, proof)?;
         Ok((esp.decrypt(parts)?, arrival))
     }
 
     fn open_ah(
-        &self,
+        &mut self,
         ah: &ah::Ah,
         packet: &mut PacketBuf,
         place: Place,
@@ -154,10 +199,10 @@ impl InboundSa {
         let header = packet.get(place.at..).ok_or(DropReason::AhMalformed)?;
         let header = AhPacket::new_checked(header).map_err(|_| DropReason::AhMalformed)?;
         let (next_header, header_len) = (header.next_header(), header.header_len());
-        let sequence = self.check(header.sequence())?;
-        let proof = ah.open(packet, place, sequence, self.params.suite.esn())?;
+        let sequence = self.window.check(header.sequence())?;
+        let proof = ah.open(packet, place, sequence, self.sa.params.suite.esn())?;
         let arrival = self.accept(sequence, proof)?;
-        match self.params.mode {
+        match self.sa.params.mode {
             Mode::Transport => {
                 let _next_header = ah::strip(packet, place)?;
             }
@@ -166,39 +211,22 @@ impl InboundSa {
         self.count(packet.len(), next_header, arrival)
     }
 
+    #[inline]
     fn count(
-        &self,
+        &mut self,
         len: usize,
         next_header: NextHeader,
         arrival: Arrival,
     ) -> Result<Opened, DropReason> {
-        if !self.usage.permits(len) {
-            return Err(DropReason::LifetimeEnded);
-        }
-        Ok(Opened { next_header, arrival, limit: self.usage.count(len) })
-    }
-
-    /// Before the ICV: the whole sequence number of a packet that carries `low`.
-    #[inline]
-    fn check(&self, low: u32) -> Result<u64, DropReason> {
-        let (size, esn) = (self.params.replay_window, self.params.suite.esn());
-        match ReplayWindow::ahead(self.top.load(Ordering::Relaxed), size, esn, low) {
-            Some(sequence) => Ok(sequence),
-            None => self.window().check(low),
-        }
+        let limit = self.sa.usage.count_into(&mut self.tally, len)?;
+        Ok(Opened { next_header, arrival, limit })
     }
 
     /// After the ICV: the window moves.
     #[inline]
-    fn accept(&self, sequence: u64, proof: IcvVerified) -> Result<Arrival, DropReason> {
-        let mut window = self.window();
-        let arrival = window.accept(sequence, proof)?;
-        self.top.store(window.top(), Ordering::Relaxed);
+    fn accept(&mut self, sequence: u64, proof: IcvVerified) -> Result<Arrival, DropReason> {
+        let arrival = self.window.accept(sequence, proof)?;
+        self.sa.top.store(self.window.top(), Ordering::Relaxed);
         Ok(arrival)
-    }
-
-    fn window(&self) -> MutexGuard<'_, ReplayWindow> {
-        // Whoever panicked while holding it left it whole: it changes in the last step of `accept`.
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

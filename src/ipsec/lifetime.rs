@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::Lifetime;
+use super::{DropReason, Lifetime};
 
 /// What an SA has carried, and what it may. Shared by workers.
 #[derive(Debug)]
@@ -12,6 +12,13 @@ pub struct Usage {
     packets: AtomicU64,
     soft_told: AtomicBool,
     hard_told: AtomicBool,
+}
+
+/// What several packets carried that is not counted yet.
+#[derive(Debug, Default)]
+pub struct Tally {
+    bytes: u64,
+    packets: u64,
 }
 
 /// A limit was reached; each is reported once in the life of an SA.
@@ -85,6 +92,50 @@ impl Usage {
         self.count_bytes(len, packets)
     }
 
+    /// Counts a packet of `len` bytes, if it may still pass: into `tally`, where there is no limit that it could reach.
+    ///
+    /// # Errors
+    /// [`DropReason::LifetimeEnded`].
+    #[inline]
+    pub fn count_into(&self, tally: &mut Tally, len: usize) -> Result<Limit, DropReason> {
+        if self.is_unlimited() {
+            tally.bytes = tally.bytes.saturating_add(len as u64);
+            tally.packets += 1;
+            return Ok(Limit::None);
+        }
+        if !self.permits(len) {
+            return Err(DropReason::LifetimeEnded);
+        }
+        Ok(self.count(len))
+    }
+
+    /// As [`count_numbered`](Self::count_numbered), into `tally`, where there is no limit that it could reach.
+    #[inline]
+    pub fn count_numbered_into(&self, tally: &mut Tally, len: usize, packets: u64) -> Limit {
+        if !self.is_unlimited() {
+            return self.count_numbered(len, packets);
+        }
+        self.packets.store(packets, Ordering::Relaxed);
+        tally.bytes = tally.bytes.saturating_add(len as u64);
+        Limit::None
+    }
+
+    /// Counts what was tallied.
+    pub fn add(&self, tally: &Tally) {
+        if tally.packets > 0 {
+            self.packets.fetch_add(tally.packets, Ordering::Relaxed);
+        }
+        if tally.bytes > 0 {
+            self.bytes.fetch_add(tally.bytes, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    const fn is_unlimited(&self) -> bool {
+        let Lifetime { soft_bytes, hard_bytes, soft_packets, hard_packets, .. } = self.limits;
+        matches!((soft_bytes, hard_bytes, soft_packets, hard_packets), (None, None, None, None))
+    }
+
     #[inline]
     fn count_bytes(&self, len: usize, packets: u64) -> Limit {
         let bytes = self.bytes.fetch_add(len as u64, Ordering::Relaxed).saturating_add(len as u64);
@@ -131,6 +182,35 @@ mod tests {
             assert_eq!(told.iter().position(|&limit| limit == Limit::Soft), Some(9));
             assert_eq!(told.iter().filter(|&&limit| limit != Limit::None).count(), 1);
         }
+    }
+
+    #[test]
+    fn without_limits_packets_are_counted_when_the_tally_is_added() {
+        let usage = Usage::new(Lifetime::default());
+        let mut tally = Tally::default();
+        for _ in 0..3 {
+            assert_eq!(usage.count_into(&mut tally, 100), Ok(Limit::None));
+        }
+        assert_eq!((usage.bytes(), usage.packets()), (0, 0));
+        usage.add(&tally);
+        assert_eq!((usage.bytes(), usage.packets()), (300, 3));
+        let mut tally = Tally::default();
+        assert_eq!(usage.count_numbered_into(&mut tally, 50, 4), Limit::None);
+        usage.add(&tally);
+        assert_eq!((usage.bytes(), usage.packets()), (350, 4));
+    }
+
+    #[test]
+    fn with_limits_no_packet_waits_to_be_counted() {
+        let limits =
+            Lifetime { soft_packets: Some(2), hard_packets: Some(3), ..Lifetime::default() };
+        let usage = Usage::new(limits);
+        let mut tally = Tally::default();
+        let told: Vec<_> = (0..4).map(|_| usage.count_into(&mut tally, 100)).collect();
+        let ended = Err(DropReason::LifetimeEnded);
+        assert_eq!(told, [Ok(Limit::None), Ok(Limit::Soft), Ok(Limit::None), ended]);
+        usage.add(&tally);
+        assert_eq!((usage.bytes(), usage.packets()), (300, 3));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use super::esp::Sealing;
-use super::lifetime::{Limit, Usage};
+use super::lifetime::{Limit, Tally, Usage};
 use super::protection::Protection;
 use super::{DropCounters, DropReason, PacketBuf, Place, SaParams};
 use crate::wire::ip::NextHeader;
@@ -91,7 +91,29 @@ impl OutboundSa {
         packet: &mut PacketBuf,
         next_header: NextHeader,
     ) -> Result<Limit, DropReason> {
-        self.seal_behind(packet, 0, next_header)
+        self.counted(|tally| self.seal_into(tally, packet, next_header))
+    }
+
+    /// As [`seal`](Self::seal); where the SA has no limit of packets or bytes, what it carries goes into `tally`, to be
+    /// [added](Usage::add) after several packets.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn seal_into(
+        &self,
+        tally: &mut Tally,
+        packet: &mut PacketBuf,
+        next_header: NextHeader,
+    ) -> Result<Limit, DropReason> {
+        self.seal_behind(tally, packet, 0, next_header)
+    }
+
+    fn counted<T>(&self, seal: impl FnOnce(&mut Tally) -> T) -> T {
+        let mut tally = Tally::default();
+        let sealed = seal(&mut tally);
+        self.usage.add(&tally);
+        sealed
     }
 
     /// Makes an ESP packet that means nothing, of a payload of `len` bytes (RFC 4303 §2.6). What the buffer held is
@@ -117,7 +139,9 @@ impl OutboundSa {
             Protection::Esp(_) => {
                 let next_header =
                     packet.get(place.next_header_at).ok_or(DropReason::OutboundMalformed)?;
-                let limit = self.seal_behind(packet, place.at, NextHeader(*next_header))?;
+                let next_header = NextHeader(*next_header);
+                let limit =
+                    self.counted(|tally| self.seal_behind(tally, packet, place.at, next_header))?;
                 place.mend(packet, NextHeader::ESP).ok_or(DropReason::TooBig)?;
                 Ok(limit)
             }
@@ -128,14 +152,16 @@ impl OutboundSa {
                 }
                 let sequence = self.next_sequence(len)?;
                 ah.seal(packet, place, self.params.spi, sequence, self.esn())?;
-                Ok(self.count(sequence, len))
+                Ok(self.counted(|tally| self.count(tally, sequence, len)))
             }
         }
     }
 
     /// Makes an ESP packet of what follows the first `at` bytes.
+    #[inline]
     fn seal_behind(
         &self,
+        tally: &mut Tally,
         packet: &mut PacketBuf,
         at: usize,
         next_header: NextHeader,
@@ -151,7 +177,7 @@ impl OutboundSa {
         }
         let sequence = self.next_sequence(len)?;
         esp.seal(packet, at, sealing, self.params.spi, sequence, self.esn())?;
-        Ok(self.count(sequence, len))
+        Ok(self.count(tally, sequence, len))
     }
 
     /// What sealing does to a payload of `len` bytes; `None` under AH.
@@ -176,7 +202,7 @@ impl OutboundSa {
         }
         let before = self.sequence.fetch_add(count, Ordering::Relaxed);
         let end = before.checked_add(count).filter(|&end| end <= last)?;
-        let limit = self.count(end, len);
+        let limit = self.counted(|tally| self.count(tally, end, len));
         Some(Reserved { next: before + 1, end, limit })
     }
 
@@ -209,8 +235,10 @@ impl OutboundSa {
         if sequence > last { Err(DropReason::SequenceExhausted) } else { Ok(sequence) }
     }
 
-    fn count(&self, sequence: u64, len: usize) -> Limit {
-        let limit = self.usage.count_numbered(len, sequence - self.params.sequence);
+    #[inline]
+    fn count(&self, tally: &mut Tally, sequence: u64, len: usize) -> Limit {
+        let packets = sequence - self.params.sequence;
+        let limit = self.usage.count_numbered_into(tally, len, packets);
         // A replacement must be there before the numbers run out (RFC 4303 §3.3.3); a sixteenth of them is left.
         let last = self.last_sequence();
         if limit == Limit::None && sequence > last - last / 16 {

@@ -93,6 +93,20 @@ pub enum LossAction {
     Restart,
 }
 
+/// What becomes of the IKE SAs that a peer has with us when it, or we, establish another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unique {
+    /// They go if the peer says that it has none (INITIAL_CONTACT, RFC 7296 §2.4), and stay otherwise.
+    #[default]
+    No,
+    /// They go once the new one is in use.
+    Replace,
+    /// They stay: while one lives, the peer gets no other from another address.
+    Keep,
+    /// They stay, whatever the peer says; INITIAL_CONTACT is not sent.
+    Never,
+}
+
 /// A peer: one entry of the PAD.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -121,7 +135,7 @@ pub struct Peer {
 }
 
 /// What an IKE SA with a peer is to be like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IkePolicy {
     /// Acceptable proposals, the preferred first.
     pub proposals: Vec<IkeProposal>,
@@ -131,8 +145,13 @@ pub struct IkePolicy {
     pub encap: EncapPolicy,
     /// Rekeyed after this time, less up to a tenth of it at random; `None`: never by time.
     pub rekey_time: Option<Duration>,
-    /// After this much more the IKE SA ends if the rekey failed.
+    /// After this much more the IKE SA ends if the rekey, or the reauthentication, failed.
     pub over_time: Duration,
+    /// Both sides authenticate each other anew, in a new IKE SA, after this time, less up to a tenth of it at random (RFC 7296
+    /// §2.8.3); `None`: never, unless the peer asks for it (RFC 4478).
+    pub reauth_time: Option<Duration>,
+    /// Whether the peer may have several IKE SAs with us.
+    pub unique: Unique,
     /// Idle time after which liveness is checked (RFC 7296 §2.4); `None`: only by retransmission.
     pub dpd_delay: Option<Duration>,
     /// What happens when it has not answered that, or any other request; `None`: what [`StartPolicy`] says.
@@ -147,6 +166,8 @@ pub struct IkePolicy {
     pub retransmit_tries: u32,
     /// What is done with messages that are too long for the path.
     pub fragmentation: FragmentPolicy,
+    /// Whether addresses may change (RFC 4555), should the peer want it too.
+    pub mobike: bool,
 }
 
 /// Fragmentation of IKE messages (RFC 7383).

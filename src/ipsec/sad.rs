@@ -89,10 +89,10 @@ struct Counter {
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Sad {
-    inbound: Table<InboundEntry>,
+    inbound: Table<u32, InboundEntry>,
     /// The newest first.
-    outbound: Table<Vec<OutboundEntry>>,
-    traffic: BTreeMap<PolicyId, Arc<Traffic>>,
+    outbound: Table<u32, Vec<OutboundEntry>>,
+    traffic: Table<u32, Arc<Traffic>>,
     /// How many of the outbound SAs are in transport mode.
     transport: usize,
     paths: PathMtus,
@@ -102,7 +102,7 @@ pub struct Sad {
 #[derive(Clone, Debug)]
 struct PathMtus {
     /// Where a path MTU is known.
-    known: BTreeMap<IpAddr, usize>,
+    known: Table<IpAddr, usize>,
     /// Elsewhere.
     default: usize,
 }
@@ -114,9 +114,9 @@ impl Sad {
         Self {
             inbound: Table::default(),
             outbound: Table::default(),
-            traffic: BTreeMap::new(),
+            traffic: Table::default(),
             transport: 0,
-            paths: PathMtus { known: BTreeMap::new(), default: default_path_mtu },
+            paths: PathMtus { known: Table::default(), default: default_path_mtu },
         }
     }
 
@@ -147,7 +147,7 @@ impl Sad {
     #[must_use]
     pub fn transport_takes(&self, flow: &Flow) -> bool {
         self.transport > 0
-            && self.all_outbound().map(|entry| entry.sa.params()).any(|params| {
+            && self.outbound.unordered().flatten().map(|entry| entry.sa.params()).any(|params| {
                 params.mode == Mode::Transport
                     && matches_addresses(&params.ts_local, &params.ts_peer, flow)
             })
@@ -155,17 +155,17 @@ impl Sad {
 
     /// All inbound SAs, by SPI.
     pub fn all_inbound(&self) -> impl Iterator<Item = &InboundEntry> {
-        self.inbound.iter()
+        self.inbound.iter().map(|(_, entry)| entry)
     }
 
     /// All outbound SAs, by policy, the newest first.
     pub fn all_outbound(&self) -> impl Iterator<Item = &OutboundEntry> {
-        self.outbound.iter().flatten()
+        self.outbound.iter().flat_map(|(_, entries)| entries)
     }
 
     /// What each policy that ever had an SA has carried.
     pub fn traffic(&self) -> impl Iterator<Item = (PolicyId, &Traffic)> {
-        self.traffic.iter().map(|(&policy, traffic)| (policy, &**traffic))
+        self.traffic.iter().map(|(policy, traffic)| (PolicyId(policy), &**traffic))
     }
 
     /// The snapshot after an update. Removing or moving what is not there changes nothing.
@@ -187,14 +187,15 @@ impl Sad {
             }
             SadUpdate::RemoveOutbound { policy, spi, other_spi } => {
                 if let Some(entries) = next.outbound.get_mut(policy.0) {
+                    let transport = count_transport(entries);
                     entries.retain(|entry| {
                         let params = entry.sa.params();
                         (params.spi, params.other_spi) != (*spi, *other_spi)
                     });
+                    next.transport -= transport - count_transport(entries);
                     if entries.is_empty() {
                         next.outbound.remove(policy.0);
                     }
-                    next.count_transport();
                 }
             }
         }
@@ -238,11 +239,11 @@ impl Sad {
         let (path_mtu, mtu) = self.paths.mtus(params, params.around.as_deref(), &params.path);
         let traffic = self.traffic_of(policy);
         let entry = OutboundEntry { sa: Arc::new(sa), path: params.path, mtu, path_mtu, traffic };
+        self.transport += count_transport(core::slice::from_ref(&entry));
         match self.outbound.get_mut(policy.0) {
             Some(entries) => entries.insert(0, entry),
             None => self.outbound.insert(policy.0, vec![entry]),
         }
-        self.count_transport();
         Ok(())
     }
 
@@ -252,9 +253,12 @@ impl Sad {
         let mut next = self.clone();
         match mtu {
             Some(mtu) => next.paths.known.insert(remote, mtu),
-            None => next.paths.known.remove(&remote),
-        };
-        next.compute_mtus();
+            None => next.paths.known.remove(remote),
+        }
+        // Nearly every path is like the others, and then there is nothing to look for.
+        if next.paths.to(remote) != self.paths.to(remote) {
+            next.compute_mtus(|path| path.remote.ip() == remote);
+        }
         next
     }
 
@@ -263,86 +267,103 @@ impl Sad {
     pub fn with_default_path_mtu(&self, mtu: usize) -> Self {
         let mut next = self.clone();
         next.paths.default = mtu;
-        next.compute_mtus();
+        next.compute_mtus(|_| true);
         next
     }
 
     /// The longest inner packet that fits into every outbound SA; `None` without an SA.
     #[must_use]
     pub fn smallest_mtu(&self) -> Option<usize> {
-        self.all_outbound().map(|entry| entry.mtu).min()
+        self.outbound.unordered().flatten().map(|entry| entry.mtu).min()
     }
 
     /// Both SAs of a pair, which is named by the inbound SPI.
     fn move_path(&mut self, spi: Spi, path: Path) {
-        let Some(entry) = self.inbound.get_mut(spi.get()) else { return };
-        let is_esp = entry.sa.params().suite.protocol() == Protocol::Esp;
+        let Some(entry) = self.inbound(spi) else { return };
+        let params = entry.sa.params();
+        let is_esp = params.suite.protocol() == Protocol::Esp;
         // RFC 3948 §1: AH cannot go in UDP.
         if path.encap == Encap::Udp && (!is_esp || entry.bundle.is_some()) {
             return;
         }
-        entry.path = path;
-        let params = entry.sa.params();
         let (policy, other_spi) = (params.policy, params.other_spi);
-        if let Some(Bundle::Inside(around)) = entry.bundle
-            && let Some(around) = self.inbound.get_mut(around.get())
-        {
-            around.path = path;
+        let around = match entry.bundle {
+            Some(Bundle::Inside(around)) => Some(around),
+            Some(Bundle::Around(_)) | None => None,
+        };
+        for spi in core::iter::once(spi).chain(around) {
+            let mtu = self.inbound(spi).map_or(0, |entry| self.inbound_mtu(entry, &path));
+            if let Some(entry) = self.inbound.get_mut(spi.get()) {
+                (entry.path, entry.mtu) = (path, mtu);
+            }
         }
         if let Some(entries) = self.outbound.get_mut(policy.0) {
             let is_pair = |params: &SaParams| (params.spi, params.other_spi) == (other_spi, spi);
             for entry in entries.iter_mut().filter(|entry| is_pair(entry.sa.params())) {
                 entry.path = path;
+                entry.compute_mtus(&self.paths);
             }
         }
-        self.compute_mtus();
     }
 
-    fn compute_mtus(&mut self) {
-        let around: Vec<_> = self
-            .inbound
-            .iter()
-            .filter(|entry| matches!(entry.bundle, Some(Bundle::Around(_))))
-            .map(|entry| Arc::clone(&entry.sa))
+    /// Of the SAs whose path is meant.
+    fn compute_mtus(&mut self, is_meant: impl Fn(&Path) -> bool) {
+        let bundles = self.inbound.unordered().filter(|entry| is_meant(&entry.path));
+        let bundles: BTreeMap<_, _> = bundles
+            .filter(|entry| matches!(entry.bundle, Some(Bundle::Inside(_))))
+            .map(|entry| (entry.sa.params().spi, self.inbound_mtu(entry, &entry.path)))
             .collect();
         let paths = &self.paths;
-        for entry in self.inbound.iter_mut() {
-            let other = match entry.bundle {
-                Some(Bundle::Inside(spi)) => around.iter().find(|sa| sa.params().spi == spi),
-                Some(Bundle::Around(_)) | None => None,
-            };
-            let other = other.map(|sa| sa.params());
-            entry.mtu = paths.mtus(entry.sa.params(), other, &entry.path).1;
-        }
-        for entry in self.outbound.iter_mut().flatten() {
-            let around = entry.sa.around().map(|around| around.params());
-            (entry.path_mtu, entry.mtu) = paths.mtus(entry.sa.params(), around, &entry.path);
-        }
+        self.inbound.update(
+            |entry| is_meant(&entry.path),
+            |entry| {
+                let params = entry.sa.params();
+                entry.mtu = match bundles.get(&params.spi) {
+                    Some(mtu) => *mtu,
+                    None => paths.mtus(params, None, &entry.path).1,
+                };
+            },
+        );
+        self.outbound.update(
+            |entries| entries.iter().any(|entry| is_meant(&entry.path)),
+            |entries| entries.iter_mut().for_each(|entry| entry.compute_mtus(paths)),
+        );
     }
 
-    fn count_transport(&mut self) {
-        let is_transport = |entry: &&OutboundEntry| entry.sa.params().mode == Mode::Transport;
-        self.transport = self.all_outbound().filter(is_transport).count();
+    /// The longest packet of an inbound SA, if it came by `path`.
+    fn inbound_mtu(&self, entry: &InboundEntry, path: &Path) -> usize {
+        let around = match entry.bundle {
+            Some(Bundle::Inside(spi)) => self.inbound(spi).map(|around| around.sa.params()),
+            Some(Bundle::Around(_)) | None => None,
+        };
+        self.paths.mtus(entry.sa.params(), around, path).1
     }
 
     fn traffic_of(&mut self, policy: PolicyId) -> Arc<Traffic> {
-        Arc::clone(self.traffic.entry(policy).or_default())
+        if let Some(traffic) = self.traffic.get(policy.0) {
+            return Arc::clone(traffic);
+        }
+        let traffic = Arc::<Traffic>::default();
+        self.traffic.insert(policy.0, Arc::clone(&traffic));
+        traffic
+    }
+}
+
+impl OutboundEntry {
+    fn compute_mtus(&mut self, paths: &PathMtus) {
+        let around = self.sa.around().map(|around| around.params());
+        (self.path_mtu, self.mtu) = paths.mtus(self.sa.params(), around, &self.path);
     }
 }
 
 impl Traffic {
-    /// Counts an inner packet received.
-    pub fn count_inbound(&self, len: usize) {
-        self.inbound.count(1, len);
-    }
-
-    /// Counts an inner packet sent.
-    pub fn count_outbound(&self, len: usize) {
-        self.outbound.count(1, len);
+    /// Counts inner packets received, `len` bytes in all.
+    pub fn count_inbound(&self, packets: usize, len: usize) {
+        self.inbound.count(packets, len);
     }
 
     /// Counts inner packets sent, `len` bytes in all.
-    pub fn count_all_outbound(&self, packets: usize, len: usize) {
+    pub fn count_outbound(&self, packets: usize, len: usize) {
         self.outbound.count(packets, len);
     }
 
@@ -371,12 +392,21 @@ impl Counter {
 }
 
 impl PathMtus {
+    /// Longest outer packet on the way to `remote`.
+    fn to(&self, remote: IpAddr) -> usize {
+        self.known.get(remote).copied().unwrap_or(self.default)
+    }
+
     /// Longest outer packet on a path, and longest packet to be protected for it.
     fn mtus(&self, params: &SaParams, around: Option<&SaParams>, path: &Path) -> (usize, usize) {
-        let path_mtu = self.known.get(&path.remote.ip()).copied().unwrap_or(self.default);
+        let path_mtu = self.to(path.remote.ip());
         let header = header_len(path.remote.is_ipv6());
         (path_mtu, max_len(params, around, path, path_mtu, header).unwrap_or(0))
     }
+}
+
+fn count_transport(entries: &[OutboundEntry]) -> usize {
+    entries.iter().filter(|entry| entry.sa.params().mode == Mode::Transport).count()
 }
 
 /// RFC 4301 §4.3 leaves nesting to the policy; this is the one that there is.

@@ -2,11 +2,17 @@
 //! decides.
 //!
 //! Owns which traffic is protected under which policy. Whether the policy has an SA is the SAD's.
+//!
+//! The order is the meaning, and the index only the way to find it: it tells which entries can match a destination, so that
+//! one of ten thousand tunnels costs a packet what one of one does.
+
+mod index;
 
 use std::sync::Arc;
 
 use super::selector::matches_pair;
 use super::{Flow, PolicyId, TrafficSelector};
+use index::Index;
 
 /// What becomes of matching traffic (RFC 4301 §4.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +40,21 @@ pub struct SpdEntry {
 #[derive(Clone, Debug, Default)]
 pub struct Spd {
     entries: Arc<[SpdEntry]>,
+    index: Arc<Index>,
 }
 
 impl Spd {
     /// The first entry comes first.
     #[must_use]
     pub fn new(entries: Vec<SpdEntry>) -> Self {
-        Self { entries: entries.into() }
+        let index = Arc::new(Index::of(&entries));
+        Self { entries: entries.into(), index }
     }
 
     /// What is to be done with an outbound packet; `None` if no entry matches, which means DISCARD (RFC 4301 §5.1).
     #[must_use]
     pub fn lookup_out(&self, flow: &Flow) -> Option<Action> {
-        let mut entries = self.entries.iter();
+        let mut entries = self.index.may_match(flow.dst).map(|at| &self.entries[at]);
         let entry = entries.find(|entry| matches_pair(&entry.ts_local, &entry.ts_peer, flow))?;
         Some(entry.action)
     }
@@ -96,6 +104,45 @@ mod tests {
         assert_eq!(spd.lookup_out(&flow("10.1.0.1", "10.2.8.1")), protect);
         assert_eq!(spd.lookup_out(&flow("fd01::1", "fd02::1")), protect);
         assert_eq!(spd.lookup_out(&flow("10.3.0.1", "10.2.8.1")), Some(Action::Bypass));
+    }
+
+    #[test]
+    fn the_index_finds_what_looking_through_all_would() {
+        // Networks within networks, some over everything, several of one size.
+        let mut entries = Vec::new();
+        for number in 0..300_u32 {
+            let peer = match number % 5 {
+                0 => format!("10.{}.0.0/16", number % 7),
+                1 => format!("10.{}.{}.0/24 10.{}.0.0/16", number % 7, number % 11, number % 3),
+                2 => format!(
+                    "10.{}.{}.{}/32 fd02::{number:x}/128",
+                    number % 7,
+                    number % 11,
+                    number % 4
+                ),
+                3 => "0.0.0.0/0".to_owned(),
+                _ => format!("fd02::/{} 255.255.255.255/32", number % 129),
+            };
+            let local = if number < 290 { "10.1.0.0/24 fd01::/64" } else { "0.0.0.0/0 ::/0" };
+            entries.push(entry(local, &peer, Action::Protect(PolicyId(number))));
+        }
+        let spd = Spd::new(entries);
+        let destinations = (0..7 * 11 * 4).map(|n| format!("10.{}.{}.{}", n % 7, n % 11, n % 4));
+        let destinations = destinations
+            .chain((0..300).map(|n| format!("fd02::{n:x}")))
+            .chain(["0.0.0.0", "255.255.255.255", "::", "ffff::"].map(str::to_owned));
+        for destination in destinations {
+            let v6 = destination.contains(':');
+            for source in if v6 { ["fd01::1", "fd09::1"] } else { ["10.1.0.1", "10.9.0.1"] } {
+                let flow = flow(source, &destination);
+                let all = spd.entries().iter();
+                let found = all
+                    .clone()
+                    .find(|entry| matches_pair(&entry.ts_local, &entry.ts_peer, &flow))
+                    .map(|entry| entry.action);
+                assert_eq!(spd.lookup_out(&flow), found, "{flow:?}");
+            }
+        }
     }
 
     #[test]

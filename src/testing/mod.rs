@@ -8,6 +8,7 @@
 
 mod clock;
 pub mod eap;
+mod exchanges;
 pub mod fuzz;
 mod fuzz_ah;
 mod fuzz_datapath;

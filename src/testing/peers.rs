@@ -8,7 +8,7 @@ use crate::crypto::Secret;
 use crate::ike::WallClock;
 use crate::ipsec::pad::{
     Auth, ChildPolicy, EncapPolicy, FragmentPolicy, Identity, IkePolicy, Peer, PeerAddress,
-    StartPolicy,
+    StartPolicy, Unique,
 };
 use crate::ipsec::suite::{ChildProposal, Encr, EspSuite, IkeProposal, Protocol};
 use crate::ipsec::{
@@ -59,6 +59,8 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
             encap: EncapPolicy::Auto,
             rekey_time: None,
             over_time: Duration::from_secs(60),
+            reauth_time: None,
+            unique: Unique::No,
             dpd_delay: None,
             childless: false,
             dpd_action: None,
@@ -68,6 +70,8 @@ fn site(name: &str, local: &str, peer: &str, address: IpAddr, here: u8, there: u
             retransmit_tries: 5,
             // So large that each message is one datagram; tests of fragments say otherwise.
             fragmentation: FragmentPolicy { size: u16::MAX, ..FragmentPolicy::default() },
+            // So that everything stays on port 500; tests of it say otherwise.
+            mobike: false,
         },
         request: None,
         pool: None,

@@ -19,14 +19,12 @@ use crate::ike::proposal::{
 use crate::ike::protect::{Content, Protector};
 use crate::ike::{Command, Endpoint, EndpointConfig, Env, Event};
 use crate::ipsec::pad::Peer;
-use crate::ipsec::suite::IkeSuite;
+use crate::ipsec::suite::{ChildProposal, IkeProposal, IkeSuite};
 use crate::ipsec::{Path, Spi, TrafficSelector};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{AuthMethod, ExchangeType, IdType, KeId, NotifyType, PayloadType};
-use crate::wire::ike::payload::{Auth, Id, Ke, Nonce, Notify, Payload, Ts};
-
-const FIRST: Made = Made::First { intermediate: false };
+use crate::wire::ike::payload::{Auth, Id, Ke, Nonce, Notify, Payload, Sa, Ts};
 
 /// A peer that does what a test tells it, and holds every key.
 pub struct Puppet {
@@ -48,6 +46,14 @@ pub struct Puppet {
     pub keys: Option<IkeKeys>,
     /// SPI of its inbound ESP SA.
     pub esp_spi: Spi,
+    /// What it offers and takes for the IKE SA; with additional key exchanges it says that it has IKE_INTERMEDIATE.
+    pub ike_proposal: IkeProposal,
+    /// What it offers and takes for CHILD_SAs.
+    pub child_proposal: ChildProposal,
+    /// Whether its CHILD_SAs are to be in transport mode.
+    pub transport: bool,
+    /// Selectors of site A and of site B.
+    pub selectors: [TrafficSelector; 2],
     /// Whether it says that it takes fragments (RFC 7383).
     pub takes_fragments: bool,
     pair: Option<KeyPair>,
@@ -89,6 +95,10 @@ impl Puppet {
             message_id: 0,
             keys: None,
             esp_spi: fresh_spi(&mut random),
+            ike_proposal: peers::ike_proposal(),
+            child_proposal: peers::esp_proposal(),
+            transport: false,
+            selectors: [peers::subnet(1), peers::subnet(2)],
             takes_fragments: true,
             random,
             pair,
@@ -105,9 +115,10 @@ impl Puppet {
     /// The payloads of its IKE_SA_INIT request.
     #[must_use]
     pub fn init_payloads(&self) -> Vec<Payload> {
-        let mut payloads = vec![Payload::Sa(ike_offer(&[peers::ike_proposal()], None))];
+        let mut payloads =
+            vec![Payload::Sa(ike_offer(std::slice::from_ref(&self.ike_proposal), None))];
         payloads.extend(self.ke_and_nonce());
-        payloads.extend(self.fragmentation_supported());
+        payloads.extend(self.supported());
         payloads
     }
 
@@ -126,7 +137,8 @@ impl Puppet {
         let Payload::Sa(sa) = message.payloads.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        self.suite = Some(accept_ike(&[peers::ike_proposal()], sa, FIRST)?.suite);
+        self.suite =
+            Some(accept_ike(std::slice::from_ref(&self.ike_proposal), sa, self.made())?.suite);
         self.derive(&message.payloads)
     }
 
@@ -137,7 +149,7 @@ impl Puppet {
         let Payload::Sa(sa) = message.payloads.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        let chosen = choose_ike(&[peers::ike_proposal()], sa, FIRST, None)?;
+        let chosen = choose_ike(std::slice::from_ref(&self.ike_proposal), sa, self.made(), None)?;
         self.suite = Some(chosen.suite);
         self.chosen = Some(chosen);
         self.derive(&message.payloads)
@@ -152,7 +164,7 @@ impl Puppet {
     pub fn init_response_with(&mut self, more: &[Payload]) -> Option<Vec<u8>> {
         let mut payloads = vec![Payload::Sa(answer_ike(self.chosen.as_ref()?, None))];
         payloads.extend(self.ke_and_nonce());
-        payloads.extend(self.fragmentation_supported());
+        payloads.extend(self.supported());
         payloads.extend_from_slice(more);
         let header = self.header(ExchangeType::IKE_SA_INIT, true, 0);
         self.init_message = Message { header, payloads }.emit();
@@ -169,11 +181,31 @@ impl Puppet {
     /// What offers a CHILD_SA as site A would: SA, TSi, TSr, without nonce.
     #[must_use]
     pub fn child_offer(&self) -> Vec<Payload> {
-        vec![
-            Payload::Sa(child_offer(&[peers::esp_proposal()], self.esp_spi, false)),
-            Payload::TsI(ts(peers::subnet(1))),
-            Payload::TsR(ts(peers::subnet(2))),
-        ]
+        self.child_payloads(child_offer(
+            std::slice::from_ref(&self.child_proposal),
+            self.esp_spi,
+            false,
+        ))
+    }
+
+    /// The same with a key exchange, as CREATE_CHILD_SA may have it, and a nonce.
+    pub fn child_offer_with_ke(&mut self) -> Vec<Payload> {
+        let sa = child_offer(std::slice::from_ref(&self.child_proposal), self.esp_spi, true);
+        let mut payloads = self.child_payloads(sa);
+        let [ke, _] = self.ke_and_nonce();
+        payloads.extend([ke, self.fresh_nonce()]);
+        payloads
+    }
+
+    /// SA, TSi, TSr, and USE_TRANSPORT_MODE if that is wanted.
+    fn child_payloads(&self, sa: Sa) -> Vec<Payload> {
+        let [site_a, site_b] = self.selectors;
+        let mut payloads =
+            vec![Payload::Sa(sa), Payload::TsI(ts(site_a)), Payload::TsR(ts(site_b))];
+        if self.transport {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::USE_TRANSPORT_MODE, [])));
+        }
+        payloads
     }
 
     /// The payloads of its IKE_AUTH response to `request`: IDr, AUTH, SA, TSi, TSr.
@@ -214,12 +246,8 @@ impl Puppet {
         let Payload::Sa(sa) = request.iter().find(|p| matches!(p, Payload::Sa(_)))? else {
             return None;
         };
-        let chosen = choose_child(&[peers::esp_proposal()], sa, false, None)?;
-        Some(vec![
-            Payload::Sa(answer_child(&chosen, self.esp_spi)),
-            Payload::TsI(ts(peers::subnet(1))),
-            Payload::TsR(ts(peers::subnet(2))),
-        ])
+        let chosen = choose_child(std::slice::from_ref(&self.child_proposal), sa, false, None)?;
+        Some(self.child_payloads(answer_child(&chosen, self.esp_spi)))
     }
 
     /// The AUTH payload that proves its PSK (RFC 7296 §2.15).
@@ -381,9 +409,50 @@ impl Puppet {
         ]
     }
 
-    fn fragmentation_supported(&self) -> Option<Payload> {
-        let supported = Notify::new(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, []);
-        self.takes_fragments.then_some(Payload::Notify(supported))
+    /// The notifies of what it has.
+    fn supported(&self) -> Vec<Payload> {
+        let mut types = Vec::new();
+        if self.takes_fragments {
+            types.push(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);
+        }
+        if self.has_additional() {
+            types.push(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED);
+        }
+        types.into_iter().map(|kind| Payload::Notify(Notify::new(kind, []))).collect()
+    }
+
+    fn has_additional(&self) -> bool {
+        self.ike_proposal.addke.iter().any(|methods| !methods.is_empty())
+    }
+
+    fn made(&self) -> Made {
+        Made::First { intermediate: self.has_additional() }
+    }
+
+    /// Moves on to the keys after another key exchange in IKE_INTERMEDIATE (RFC 9370 §2.2.2).
+    pub fn next_keys(&mut self, shared: &Secret) -> Option<()> {
+        let suite = self.suite?;
+        let (nonce_i, nonce_r) = self.nonces();
+        let keys =
+            self.keys.as_ref()?.next(suite, nonce_i, nonce_r, self.spi_i, self.spi_r, shared)?;
+        self.protect_with(suite, keys);
+        Some(())
+    }
+
+    fn nonces(&self) -> (&[u8], &[u8]) {
+        if self.initiator {
+            (&self.nonce, &self.peer_nonce)
+        } else {
+            (&self.peer_nonce, &self.nonce)
+        }
+    }
+
+    fn protect_with(&mut self, suite: IkeSuite, keys: IkeKeys) {
+        let of_i = Protector::new(suite, &keys.sk_ei, &keys.sk_ai);
+        let of_r = Protector::new(suite, &keys.sk_er, &keys.sk_ar);
+        (self.protect_ours, self.protect_theirs) =
+            if self.initiator { (of_i, of_r) } else { (of_r, of_i) };
+        self.keys = Some(keys);
     }
 
     fn derive(&mut self, payloads: &[Payload]) -> Option<()> {
@@ -396,17 +465,9 @@ impl Puppet {
                 self.peer_nonce.clone_from(&nonce.data);
             }
         }
-        let (nonce_i, nonce_r) = if self.initiator {
-            (&self.nonce, &self.peer_nonce)
-        } else {
-            (&self.peer_nonce, &self.nonce)
-        };
+        let (nonce_i, nonce_r) = self.nonces();
         let keys = IkeKeys::derive(suite, nonce_i, nonce_r, self.spi_i, self.spi_r, &shared?)?;
-        let of_i = Protector::new(suite, &keys.sk_ei, &keys.sk_ai);
-        let of_r = Protector::new(suite, &keys.sk_er, &keys.sk_ar);
-        (self.protect_ours, self.protect_theirs) =
-            if self.initiator { (of_i, of_r) } else { (of_r, of_i) };
-        self.keys = Some(keys);
+        self.protect_with(suite, keys);
         Some(())
     }
 }
@@ -477,16 +538,24 @@ impl Stage {
     /// An established IKE SA with a CHILD_SA, the endpoint having been responder. `None` if it does not come to that.
     #[must_use]
     pub fn established_responder(seed: u64) -> Option<Self> {
-        let mut stage = Self::responder(seed);
-        let payloads = stage.puppet.init_payloads();
-        let request = stage.puppet.init_request(payloads);
-        let response = stage.give(&request);
-        stage.puppet.read_init_response(response.first()?)?;
-        let payloads = stage.puppet.auth_payloads()?;
-        let request = stage.puppet.request(ExchangeType::IKE_AUTH, &payloads)?;
-        let response = stage.give(&request);
-        stage.puppet.open(response.first()?)?;
+        let stage = Self::responder(seed).established_by(|_| true)?;
         (!stage.sad.is_empty()).then_some(stage)
+    }
+
+    /// The puppet, which begins, goes through the initial exchanges, with those payloads of its IKE_AUTH that are wanted. `None`
+    /// if it does not come to an IKE SA.
+    #[must_use]
+    pub fn established_by(mut self, wanted: fn(&Payload) -> bool) -> Option<Self> {
+        let payloads = self.puppet.init_payloads();
+        let request = self.puppet.init_request(payloads);
+        let response = self.give(&request);
+        self.puppet.read_init_response(response.first()?)?;
+        let mut payloads = self.puppet.auth_payloads()?;
+        payloads.retain(wanted);
+        let request = self.puppet.request(ExchangeType::IKE_AUTH, &payloads)?;
+        let response = self.give(&request);
+        self.puppet.open(response.first()?)?;
+        (self.ike_sas() == 1).then_some(self)
     }
 
     /// An established IKE SA with a CHILD_SA, the endpoint having been initiator. `None` if it does not come to that.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Stage, eap};
+use super::{Stage, eap, exchanges};
 use crate::ike::Command;
-use crate::wire::ike::numbers::{ExchangeType, NotifyType, ProtocolId};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType};
 use crate::wire::ike::payload::{Delete, Notify, Payload};
 
 /// In what an endpoint can find itself when a datagram comes.
@@ -32,11 +32,31 @@ pub enum State {
     IkeRekeySent,
     /// Its request to delete the IKE SA is on the way.
     DeleteSent,
+    /// It has sent IKE_INTERMEDIATE.
+    IntermediateSent,
+    /// It waits for the first of two IKE_INTERMEDIATE.
+    IntermediateAwaited,
+    /// It waits for the second.
+    IntermediateHalfDone,
+    /// It has got a COOKIE, and sent IKE_SA_INIT again.
+    CookieReturned,
+    /// It has got a puzzle with its COOKIE.
+    PuzzleGiven,
+    /// It has sent IKE_FOLLOWUP_KE for a CHILD_SA.
+    FollowupSent,
+    /// It waits for IKE_FOLLOWUP_KE.
+    FollowupAwaited,
+    /// Its CHILD_SA is in transport mode.
+    EstablishedTransport,
+    /// Its CHILD_SA is of AH.
+    EstablishedAh,
+    /// It has no CHILD_SA.
+    EstablishedChildless,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 21] = [
         Self::Idle,
         Self::HalfOpen,
         Self::InitSent,
@@ -48,15 +68,30 @@ impl State {
         Self::ChildRekeySent,
         Self::IkeRekeySent,
         Self::DeleteSent,
+        Self::IntermediateSent,
+        Self::IntermediateAwaited,
+        Self::IntermediateHalfDone,
+        Self::CookieReturned,
+        Self::PuzzleGiven,
+        Self::FollowupSent,
+        Self::FollowupAwaited,
+        Self::EstablishedTransport,
+        Self::EstablishedAh,
+        Self::EstablishedChildless,
     ];
 
     /// Those with an established IKE SA.
-    pub const ESTABLISHED: [Self; 5] = [
+    pub const ESTABLISHED: [Self; 10] = [
         Self::EstablishedResponder,
         Self::EstablishedInitiator,
         Self::ChildRekeySent,
         Self::IkeRekeySent,
         Self::DeleteSent,
+        Self::FollowupSent,
+        Self::FollowupAwaited,
+        Self::EstablishedTransport,
+        Self::EstablishedAh,
+        Self::EstablishedChildless,
     ];
 
     /// Whether there is an IKE SA whose state unauthenticated datagrams must not change.
@@ -111,6 +146,16 @@ impl State {
             Self::ChildRekeySent => busy(seed, |peer| Command::RekeyChildren { peer }),
             Self::IkeRekeySent => busy(seed, |peer| Command::RekeyIke { peer }),
             Self::DeleteSent => busy(seed, |peer| Command::Terminate { peer }),
+            Self::IntermediateSent => exchanges::intermediate_sent(seed),
+            Self::IntermediateAwaited => exchanges::intermediate_awaited(seed),
+            Self::IntermediateHalfDone => exchanges::intermediate_half_done(seed),
+            Self::CookieReturned => exchanges::cookie_returned(seed),
+            Self::PuzzleGiven => exchanges::puzzle_given(seed),
+            Self::FollowupSent => exchanges::followup_sent(seed),
+            Self::FollowupAwaited => exchanges::followup_awaited(seed),
+            Self::EstablishedTransport => with_requests(exchanges::transport(seed)?),
+            Self::EstablishedAh => with_requests(exchanges::ah(seed)?),
+            Self::EstablishedChildless => with_requests(exchanges::childless(seed)?),
         }
     }
 }
@@ -120,7 +165,8 @@ impl Stage {
     #[must_use]
     pub fn bodies(&mut self) -> Vec<(ExchangeType, Vec<Payload>)> {
         let old = self.puppet.esp_spi.to_be_bytes();
-        let rekey = Notify::for_sa(ProtocolId::ESP, old, NotifyType::REKEY_SA);
+        let protocol = self.puppet.child_proposal.protocol.id();
+        let rekey = Notify::for_sa(protocol, old, NotifyType::REKEY_SA);
         let offer = self.puppet.child_offer();
         let mut rekey_child = vec![Payload::Notify(rekey), self.puppet.fresh_nonce()];
         rekey_child.extend(offer.clone());
@@ -137,7 +183,7 @@ impl Stage {
             (ExchangeType::CREATE_CHILD_SA, new_child),
             (ExchangeType::CREATE_CHILD_SA, rekey_ike),
             (ExchangeType::INFORMATIONAL, vec![]),
-            (ExchangeType::INFORMATIONAL, vec![Payload::Delete(Delete::esp([old]))]),
+            (ExchangeType::INFORMATIONAL, vec![Payload::Delete(Delete::of(protocol, [old]))]),
             (ExchangeType::INFORMATIONAL, vec![Payload::Delete(Delete::ike())]),
             (
                 ExchangeType::INFORMATIONAL,
@@ -155,7 +201,7 @@ fn busy(seed: u64, command: fn(Arc<str>) -> Command) -> Option<(Stage, Vec<Vec<u
     Some((stage, corpus))
 }
 
-fn with_requests(mut stage: Stage) -> Option<(Stage, Vec<Vec<u8>>)> {
+pub(super) fn with_requests(mut stage: Stage) -> Option<(Stage, Vec<Vec<u8>>)> {
     let mut corpus = Vec::new();
     for (exchange, payloads) in stage.bodies() {
         for (response, message_id) in [(false, stage.puppet.message_id), (true, 0)] {
@@ -167,7 +213,7 @@ fn with_requests(mut stage: Stage) -> Option<(Stage, Vec<Vec<u8>>)> {
 }
 
 /// The same message in fragments, if it is not too short for that.
-fn fragments(
+pub(super) fn fragments(
     stage: &mut Stage,
     exchange: ExchangeType,
     response: bool,

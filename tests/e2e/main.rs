@@ -20,6 +20,7 @@ mod keylog;
 mod lifecycle;
 mod loss;
 mod manual;
+mod mobike;
 mod modes;
 mod offload;
 mod playground;

@@ -9,8 +9,9 @@ use core::net::Ipv4Addr;
 use std::collections::BTreeSet;
 
 use ipsecd::ipsec::pad::StartPolicy;
-use ipsecd::ipsec::{Flow, Notice, PolicyId};
-use ipsecd::wire::ike::numbers::KeId;
+use ipsecd::ipsec::suite::Protocol;
+use ipsecd::ipsec::{Flow, Mode, Notice, PolicyId, TrafficSelector};
+use ipsecd::wire::ike::numbers::{IntegId, KeId};
 
 use crate::support::*;
 
@@ -39,6 +40,18 @@ struct Explore {
     order: Order,
     losses: usize,
     keys: Keys,
+    kind: Kind,
+}
+
+/// What kind of CHILD_SA it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// ESP in tunnel mode.
+    Tunnel,
+    /// ESP between the two hosts themselves.
+    Transport,
+    /// AH in tunnel mode.
+    Ah,
 }
 
 /// The key exchanges of what is made.
@@ -89,14 +102,14 @@ impl Explore {
     /// Runs one path: the choices of `path`, then the first of each. Returns each choice with how many there were.
     fn walk(&self, seed: u64, path: &[usize], traced: bool) -> (Pair, Vec<(usize, usize, Step)>) {
         let mut pair = if self.acts.iter().any(|(_, act)| *act == Act::CreateChild) {
-            start_without_child(seed, self.keys, traced)
+            start_without_child(seed, self.keys, self.kind, traced)
         } else {
-            start(seed, self.keys, traced)
+            start_with(seed, self.keys, self.kind, traced, StartPolicy::Now)
         };
         let mut pending: Vec<usize> = (1..self.acts.len()).collect();
         let mut losses = self.losses;
         let mut taken = Vec::new();
-        begin(&mut pair, self.acts[0]);
+        begin(&mut pair, self.acts[0], self.kind);
         for _ in 0..2000 {
             let steps = self.steps(&pair, &pending, losses);
             if steps.is_empty() {
@@ -115,7 +128,7 @@ impl Explore {
             match step {
                 Step::Begin(which) => {
                     pending.retain(|pending| *pending != which);
-                    begin(&mut pair, self.acts[which]);
+                    begin(&mut pair, self.acts[which], self.kind);
                 }
                 Step::Arrive(from, index) => {
                     let held = pair.take(from, index).unwrap();
@@ -153,11 +166,29 @@ impl Explore {
 }
 
 fn start(seed: u64, keys: Keys, traced: bool) -> Pair {
-    start_with(seed, keys, traced, StartPolicy::Now)
+    start_with(seed, keys, Kind::Tunnel, traced, StartPolicy::Now)
 }
 
-fn start_with(seed: u64, keys: Keys, traced: bool, policy: StartPolicy) -> Pair {
+fn start_with(seed: u64, keys: Keys, kind: Kind, traced: bool, policy: StartPolicy) -> Pair {
     let (mut a, mut b) = (peers::site_a(), peers::site_b());
+    for (peer, [local, remote]) in
+        [(&mut a, [peers::ADDR_A, peers::ADDR_B]), (&mut b, [peers::ADDR_B, peers::ADDR_A])]
+    {
+        let child = &mut peer.children[0];
+        match kind {
+            Kind::Tunnel => {}
+            Kind::Transport => {
+                child.mode = Mode::Transport;
+                child.ts_local = vec![TrafficSelector::from_addr(local)];
+                child.ts_peer = vec![TrafficSelector::from_addr(remote)];
+            }
+            Kind::Ah => {
+                let proposal = &mut child.proposals[0];
+                proposal.protocol = Protocol::Ah;
+                (proposal.encr, proposal.integ) = (vec![], vec![IntegId::AUTH_HMAC_SHA2_256_128]);
+            }
+        }
+    }
     for peer in [&mut a, &mut b] {
         peer.children[0].start = policy;
         if keys != Keys::Plain {
@@ -180,8 +211,8 @@ fn start_with(seed: u64, keys: Keys, traced: bool, policy: StartPolicy) -> Pair 
 }
 
 /// The CHILD_SA is deleted, and does not come back by itself.
-fn start_without_child(seed: u64, keys: Keys, traced: bool) -> Pair {
-    let mut pair = start_with(seed, keys, traced, StartPolicy::OnTraffic);
+fn start_without_child(seed: u64, keys: Keys, kind: Kind, traced: bool) -> Pair {
+    let mut pair = start_with(seed, keys, kind, traced, StartPolicy::OnTraffic);
     let spi = only_child(&pair, A).spi_inbound;
     pair.hold = false;
     pair.notice(A, Notice::Expire { spi, hard: true });
@@ -192,11 +223,15 @@ fn start_without_child(seed: u64, keys: Keys, traced: bool) -> Pair {
     pair
 }
 
-fn begin(pair: &mut Pair, (side, act): (Side, Act)) {
+fn begin(pair: &mut Pair, (side, act): (Side, Act), kind: Kind) {
     // Refused where the other side was faster: the SA to rekey or delete is gone. That is an outcome too.
     let _ = match act {
         Act::CreateChild => {
-            let [src, dst] = [1, 2].map(|net| Ipv4Addr::new(10, net, 0, 1).into());
+            let [src, dst] = if kind == Kind::Transport {
+                [pair.node(side).addr, pair.node(side.other()).addr]
+            } else {
+                [1, 2].map(|net| Ipv4Addr::new(10, net, 0, 1).into())
+            };
             let flow = Flow { src, dst, protocol: 1, ports: None };
             pair.notice(side, Notice::Acquire { policy: PolicyId(1), flow });
             Ok(())
@@ -238,7 +273,8 @@ fn in_every_order(acts: [Act; 2], keys: Keys, check: fn(&Pair) -> Result<(), Vio
     let [first, second] = acts;
     // Either side may be the first to begin; the nonces, and so who wins, follow from the seed.
     for acts in [[(A, first), (B, second)], [(B, first), (A, second)]] {
-        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, keys };
+        let kind = Kind::Tunnel;
+        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, keys, kind };
         let mut paths = 0;
         for seed in 0..4 {
             paths += base.run(seed, check);
@@ -258,8 +294,24 @@ fn with_additional(acts: [Act; 2], check: fn(&Pair) -> Result<(), Violation>) {
     {
         let seed = 2 * seed as u64;
         let keys = Keys::Additional;
-        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, keys };
+        let kind = Kind::Tunnel;
+        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, keys, kind };
         let paths = base.run(seed, check) + base.run(seed + 1, check);
+        assert!(paths > 20, "{acts:?}: only {paths} paths");
+    }
+}
+
+/// The same acts on CHILD_SAs of another kind, with each message lost once.
+fn of_kind(kind: Kind, acts: [Act; 2], check: fn(&Pair) -> Result<(), Violation>) {
+    let [first, second] = acts;
+    for (seed, acts) in
+        [[(A, first), (B, second)], [(B, first), (A, second)]].into_iter().enumerate()
+    {
+        let keys = Keys::Plain;
+        let base = Explore { acts: acts.to_vec(), order: Order::Kept, losses: 0, keys, kind };
+        let seed = seed as u64;
+        let mut paths = base.run(seed, check) + base.run(seed + 2, check);
+        paths += Explore { losses: 1, ..base }.run(seed + 4, check);
         assert!(paths > 20, "{acts:?}: only {paths} paths");
     }
 }
@@ -268,8 +320,8 @@ fn with_additional(acts: [Act; 2], check: fn(&Pair) -> Result<(), Violation>) {
 fn two_against_one(two: [Act; 2], one: Act, check: fn(&Pair) -> Result<(), Violation>) {
     for (side, seed) in [(A, 0), (B, 1)] {
         let acts = vec![(side, two[0]), (side, two[1]), (side.other(), one)];
-        let paths =
-            Explore { acts, order: Order::Kept, losses: 0, keys: Keys::Plain }.run(seed, check);
+        let (keys, kind) = (Keys::Plain, Kind::Tunnel);
+        let paths = Explore { acts, order: Order::Kept, losses: 0, keys, kind }.run(seed, check);
         assert!(paths > 20, "{two:?} against {one:?}: only {paths} paths");
     }
 }
@@ -455,6 +507,35 @@ fn rekeys_of_both_kinds_meet_with_additional_key_exchanges() {
 }
 
 #[test]
+fn what_is_of_the_ike_sa_meets_what_is_of_a_child_sa_with_additional_key_exchanges() {
+    use Act::{CreateChild, RekeyChild, RekeyIke};
+    with_additional([RekeyChild, RekeyIke], both_rekeyed);
+    with_additional([CreateChild, RekeyIke], one_child);
+    with_additional([RekeyIke, CreateChild], one_child);
+}
+
+#[test]
+fn collisions_on_child_sas_of_ah() {
+    collisions_of(Kind::Ah);
+}
+
+#[test]
+fn collisions_on_child_sas_in_transport_mode() {
+    collisions_of(Kind::Transport);
+}
+
+fn collisions_of(kind: Kind) {
+    use Act::{CreateChild, DeleteChild, RekeyChild, RekeyIke};
+    of_kind(kind, [CreateChild, CreateChild], one_child);
+    of_kind(kind, [CreateChild, RekeyIke], one_child);
+    of_kind(kind, [RekeyChild, RekeyChild], both_rekeyed);
+    of_kind(kind, [RekeyChild, RekeyIke], both_rekeyed);
+    of_kind(kind, [RekeyIke, RekeyChild], both_rekeyed);
+    of_kind(kind, [RekeyChild, DeleteChild], agreed);
+    of_kind(kind, [DeleteChild, RekeyIke], agreed);
+}
+
+#[test]
 fn deletes_meet_additional_key_exchanges() {
     with_additional([Act::RekeyChild, Act::DeleteChild], agreed);
     with_additional([Act::RekeyIke, Act::DeleteChild], agreed);
@@ -466,8 +547,8 @@ fn deletes_meet_additional_key_exchanges() {
 fn each_message_of_additional_key_exchanges_may_be_lost_once() {
     for act in [Act::RekeyChild, Act::RekeyIke, Act::CreateChild] {
         let acts = vec![(A, act)];
-        let paths = Explore { acts, order: Order::Kept, losses: 1, keys: Keys::Additional }
-            .run(7, one_child);
+        let (keys, kind) = (Keys::Additional, Kind::Tunnel);
+        let paths = Explore { acts, order: Order::Kept, losses: 1, keys, kind }.run(7, one_child);
         assert!(paths > 4, "{act:?}: only {paths} paths");
     }
 }

@@ -244,7 +244,7 @@ fn unknown_error_means_that_the_request_has_failed_and_nothing_more() {
     // RFC 7296 §3.10.1: of a type that nobody knows.
     assert_eq!(stage.answer(&request, &error(NotifyType(8000))), Vec::<Vec<u8>>::new());
     assert_eq!((stage.ike_sas(), stage.sad.all_inbound().count()), (1, 1));
-    let failed = |event: &&Event| matches!(event, Event::ChildSaFailed { reason, .. } if *reason == CloseReason::PeerNotify(NotifyType(8000)));
+    let failed = |event: &&Event| matches!(event, Event::RekeyRefused { reason, .. } if *reason == CloseReason::PeerNotify(NotifyType(8000)));
     assert_eq!(stage.events.iter().filter(failed).count(), 1);
 }
 

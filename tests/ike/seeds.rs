@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipsecd::ipsec::suite::Protocol;
 use ipsecd::ipsec::{Mode, Notice, TrafficSelector};
-use ipsecd::testing::FixedRandom;
+use ipsecd::testing::{FixedRandom, eap};
 use ipsecd::wire::ike::numbers::{IntegId, KeId};
 
 use crate::support::*;
@@ -36,6 +36,8 @@ struct Run {
     one_sided: BTreeMap<(u64, u64), Duration>,
     /// How many CHILD_SAs there are to be.
     policies: usize,
+    /// Whether A alone may begin.
+    eap: bool,
     /// Whether something was deleted, so that packets may rightly meet nothing.
     deleted: bool,
 }
@@ -49,6 +51,12 @@ impl Run {
         let (transport, ah, second) = (random.chance(20), random.chance(20), random.chance(25));
         a.ike.childless = random.chance(20);
         b.ike.childless = random.chance(20);
+        // A proves who it is by EAP, and so is the one that has to begin.
+        let eap = random.chance(10);
+        if eap {
+            a.auth = eap::client().expect("a key").auth;
+            b.auth = eap::server().expect("a key").auth;
+        }
         // With the smallest, IKE_AUTH and CREATE_CHILD_SA go in fragments.
         let fragment_size = [1280, 1280, 250][random.below(3)];
         for peer in [&mut a, &mut b] {
@@ -91,16 +99,16 @@ impl Run {
         if traced {
             pair.trace.keep_lines();
         }
-        Self { pair, random, one_sided: BTreeMap::new(), policies, deleted: false }
+        Self { pair, random, one_sided: BTreeMap::new(), policies, eap, deleted: false }
     }
 
     fn go(&mut self) -> Result<End, Violation> {
         match self.random.below(5) {
-            0 => {
+            0 if !self.eap => {
                 self.pair.initiate(A);
                 self.pair.initiate(B);
             }
-            1 => self.pair.initiate(B),
+            1 if !self.eap => self.pair.initiate(B),
             _ => self.pair.initiate(A),
         }
         for _ in 0..45 {
@@ -146,7 +154,7 @@ impl Run {
                 Ok(())
             }
             _ => {
-                self.pair.initiate(side);
+                self.pair.initiate(if self.eap { A } else { side });
                 Ok(())
             }
         };

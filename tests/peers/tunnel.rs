@@ -192,7 +192,7 @@ impl Tunnel {
             "[local]\naddress = \"{}\"\nid = {:?}\n{}\
              [peer]\naddress = {remote:?}\nid = {:?}\n{}\
              [auth]\n{auth}\
-             [ike]\nproposals = {ike:?}\n{}\n\
+             [ike]\nproposals = {ike:?}\nmobike = false\n{}\n\
              [esp]\n{lines}{}\n",
             End::Ipsecd.outside(self.v6),
             Self::id(End::Ipsecd),

@@ -4,10 +4,22 @@ use super::*;
 use crate::daemon::peers::is_established;
 use crate::ipsec::{Flow, PolicyId};
 
+/// An SA that is used is told of this often: each time wakes the driver, beside the packets that are under way.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// And so often in the time after which a silent peer is asked (`dpd`), lest one that sends is.
+const ALIVES_A_DELAY: u32 = 3;
+
 impl Driver {
     /// Makes a peer known, or takes a changed configuration for one that is: everything in the host's network first,
     /// so that no packet for it leaves in clear from here on. Returns whether it is new.
-    pub(super) async fn add_peer(&mut self, mut config: Config) -> Result<bool, DaemonError> {
+    pub(super) async fn add_peer(&mut self, config: Config) -> Result<bool, DaemonError> {
+        let is_new = self.take_peer(config).await?;
+        self.publish_policies();
+        Ok(is_new)
+    }
+
+    /// As [`add_peer`](Self::add_peer), but for the SPD, which the caller has to publish.
+    pub(super) async fn take_peer(&mut self, mut config: Config) -> Result<bool, DaemonError> {
         let name = Arc::clone(config.name());
         let mut before = self.peers.remove(&name);
         if let Some(before) = &mut before {
@@ -38,7 +50,6 @@ impl Driver {
         let wants_up = entry.wants_up();
         self.peers.insert(Arc::clone(&name), entry);
         self.had_peer = true;
-        self.publish_policies();
         if let Some(command) = command {
             self.command(command);
         }
@@ -50,10 +61,14 @@ impl Driver {
     }
 
     /// Shows the datapath the SPD and the options that the peers make.
-    fn publish_policies(&self) {
+    pub(super) fn publish_policies(&self) {
         let spd = spd::of(self.peers.values());
         let clamp_mss = self.peers.values().all(|entry| entry.config.interface.clamp_mss);
-        let options = DatapathOptions { clamp_mss, ..DatapathOptions::default() };
+        let delays = self.peers.values().filter_map(|entry| entry.config.ike()?.ike.dpd_delay);
+        let alive_interval = delays
+            .min()
+            .map_or(ALIVE_INTERVAL, |shortest| (shortest / ALIVES_A_DELAY).min(ALIVE_INTERVAL));
+        let options = DatapathOptions { clamp_mss, alive_interval, ..DatapathOptions::default() };
         let datapath = self.shared.datapath.load().with_spd(spd).with_options(options);
         self.shared.datapath.store(Arc::new(datapath));
     }
@@ -170,6 +185,24 @@ impl Driver {
         }
         self.shared.failed.store(Arc::new(failed));
         self.workers.wake();
+    }
+
+    /// Addresses or routes have changed: what may move goes to where the way to its peer begins by now (RFC 4555).
+    pub(super) fn look_at_addresses(&mut self, now: Instant) {
+        for sa in self.endpoint.status(now).into_iter().filter(|sa| sa.mobike) {
+            let config = self.peers.get(&sa.peer).map(|entry| &entry.config);
+            if config.is_none_or(|config| config.local_addr().is_some()) {
+                continue;
+            }
+            match udp::route_to(sa.path.remote.ip()) {
+                Ok((local, _)) if local != sa.path.local.ip() => {
+                    self.command(Command::Move { spi_i: sa.spi_i, spi_r: sa.spi_r, local });
+                }
+                Ok(_) => {}
+                // There may be a way again.
+                Err(error) => tracing::debug!(peer = %sa.peer, %error, "no way to the peer"),
+            }
+        }
     }
 
     pub(super) fn command(&mut self, command: Command) {

@@ -41,7 +41,11 @@ impl Driver {
                 // Packets may wait for it.
                 self.workers.wake();
             }
-            self.set_mtus().await;
+            // With very many peers that is put off, so that it does not grow with each.
+            self.mtus_changed = true;
+            if self.next_look <= now {
+                self.set_mtus().await;
+            }
         }
     }
 
@@ -101,9 +105,6 @@ impl Driver {
                 );
                 let suite = status.suite.map(|suite| suite.to_string()).unwrap_or_default();
                 self.show(&peer, UpPhase::IkeAuth, &format!("IKE_SA established, {suite}"));
-                if rekeyed_from.is_some() {
-                    self.count_rekey(&peer, true);
-                }
             }
             Event::IkeSaClosed { peer, reason } => {
                 tracing::debug!(%peer, %reason, "IKE_SA closed");
@@ -145,9 +146,6 @@ impl Driver {
                     child.spi_outbound,
                 );
                 self.show(&peer, UpPhase::ChildSa, &detail);
-                if rekeyed {
-                    self.count_rekey(&peer, false);
-                }
             }
             Event::ChildSaClosed { peer, child, spi, by_peer } => {
                 tracing::debug!(%peer, %child, %spi, by_peer, "CHILD_SA closed");
@@ -168,6 +166,13 @@ impl Driver {
                 if fatal {
                     self.fail_up(&peer, &failure);
                 }
+            }
+            Event::RekeyRefused { peer, child, reason } => {
+                let child = child.as_deref();
+                tracing::warn!(%peer, child, %reason, "rekey refused");
+                let Some(entry) = self.peers.get(&peer) else { return };
+                let Some((failure, _)) = judge(entry, &reason) else { return };
+                self.fail_rekey(&peer, child, &failure);
             }
             Event::IkeKeys { spi_i, spi_r, suite, keys } => {
                 if let Some(keylog) = &self.keylog {
@@ -196,11 +201,12 @@ impl Driver {
 
     /// Sets the MTUs of TUNs and routes to what fits.
     pub(super) async fn set_mtus(&mut self) {
-        let stats = self.shared.datapath.load().stats();
+        self.mtus_changed = false;
         let mut fits: BTreeMap<Arc<str>, u16> = BTreeMap::new();
-        for sa in stats.outbound {
-            let mtu = u16::try_from(sa.mtu).unwrap_or(u16::MAX);
-            fits.entry(sa.peer).and_modify(|least| *least = mtu.min(*least)).or_insert(mtu);
+        for entry in self.shared.datapath.load().sad().all_outbound() {
+            let mtu = u16::try_from(entry.mtu).unwrap_or(u16::MAX);
+            let peer = Arc::clone(&entry.sa.params().peer);
+            fits.entry(peer).and_modify(|least| *least = mtu.min(*least)).or_insert(mtu);
         }
         self.network.set_mtus(&fits).await;
     }

@@ -134,8 +134,7 @@ impl Driver {
             answer(&reply, error(Code::NotEstablished, text));
             return;
         }
-        let left =
-            if ike { 1 } else { self.sas_of(&peer).iter().map(|sa| sa.children.len()).sum() };
+        let old = jobs::Old::of(&self.sas_of(&peer), ike);
         let command = if ike {
             Command::RekeyIke { peer: Arc::clone(&peer) }
         } else {
@@ -143,13 +142,13 @@ impl Driver {
         };
         let now = clock::now();
         match self.endpoint.handle_command(now, command) {
-            Ok(()) if left == 0 => {
+            Ok(()) if old.is_empty() => {
                 let text = format!("{peer} has no established CHILD_SA");
                 answer(&reply, error(Code::NotEstablished, text));
             }
             Ok(()) => {
                 let deadline = now + REKEY_PATIENCE;
-                self.rekeys.push(jobs::Rekey { reply, peer, ike, left, deadline });
+                self.rekeys.push(jobs::Rekey { reply, peer, old, deadline });
             }
             Err(cause) => {
                 let code = match cause {
@@ -162,13 +161,15 @@ impl Driver {
         }
     }
 
-    /// A replacement is established.
-    pub(super) fn count_rekey(&mut self, peer: &Arc<str>, ike: bool) {
-        for job in &mut self.rekeys {
-            if job.peer == *peer && job.ike == ike {
-                job.left = job.left.saturating_sub(1);
+    /// The peer refused a replacement: of this child, or of the IKE SA.
+    pub(super) fn fail_rekey(&mut self, peer: &Arc<str>, child: Option<&str>, failure: &Failure) {
+        self.rekeys.retain(|job| {
+            let concerned = job.peer == *peer && job.old.has(child);
+            if concerned {
+                answer(&job.reply, Body::Error(failure.clone()));
             }
-        }
+            !concerned
+        });
     }
 
     fn status(&self, only: Option<&str>) -> Body {
@@ -216,11 +217,16 @@ impl Driver {
                 self.reply(farewell, job.reply, Body::Down { peers });
             }
         }
+        let sas = if self.rekeys.is_empty() { Vec::new() } else { self.sas(now) };
         self.rekeys.retain(|job| {
-            if job.left == 0 {
+            if job.old.are_replaced(sas.iter().filter(|sa| sa.peer == job.peer)) {
                 answer(&job.reply, Body::Done);
             } else if job.deadline <= now {
-                let text = format!("{} did not answer the rekey", job.peer);
+                let seconds = REKEY_PATIENCE.as_secs();
+                let text = format!(
+                    "{} has replaced nothing in {seconds} s: it does not answer, or puts us off; see the log",
+                    job.peer
+                );
                 answer(&job.reply, error(Code::Timeout, text));
             } else {
                 return !job.reply.is_closed();

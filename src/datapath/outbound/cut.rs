@@ -6,11 +6,11 @@ use core::num::NonZeroU16;
 use super::super::batch::{Form, OutboundBatch, Sealed};
 use super::super::segment::Segments;
 use super::super::{Datapath, ecn};
-use super::dont_fragment;
+use super::{Run, dont_fragment};
 use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
 use crate::ipsec::sad::OutboundEntry;
-use crate::ipsec::{Action, DropReason, Mode, Notice, PacketBuf, Protocol};
+use crate::ipsec::{DropReason, Mode, Notice, PacketBuf, Protocol};
 use crate::wire::ip::NextHeader;
 use crate::wire::vnet::VnetHeader;
 
@@ -21,11 +21,12 @@ pub const MAX_RUN_LEN: usize = 65_000;
 
 impl Datapath {
     /// A packet that is to be cut as `vnet` says.
-    pub(super) fn outbound_cut(
-        &self,
+    pub(super) fn outbound_cut<'a>(
+        &'a self,
         now: u64,
         packet: &PacketBuf,
         vnet: &VnetHeader,
+        run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
         let Some(inner) = Inner::parse(packet) else {
@@ -34,16 +35,21 @@ impl Datapath {
         let Some(segments) = Segments::new(packet, vnet) else {
             return self.shared.drops.count(DropReason::OutboundMalformed);
         };
-        let entry = self.run_under(&inner, &segments);
+        let entry = self.run_under(&inner, &segments, run);
         if !entry.is_some_and(|entry| self.seal_run(entry, &inner, &segments, out)) {
-            self.one_by_one(now, &segments, out);
+            self.one_by_one(now, &segments, run, out);
         }
     }
 
     /// The SA under which all segments can be sealed as they are: those of tunnel mode that fit.
-    fn run_under(&self, inner: &Inner, segments: &Segments<'_>) -> Option<&OutboundEntry> {
-        let Some(Action::Protect(policy)) = self.spd.lookup_out(&inner.flow) else { return None };
-        self.sad.outbound_for(policy, &inner.flow).filter(|entry| {
+    fn run_under<'a>(
+        &'a self,
+        inner: &Inner,
+        segments: &Segments<'_>,
+        run: &mut Run<'a>,
+    ) -> Option<&'a OutboundEntry> {
+        let (_, entry) = self.decide(&inner.flow, run);
+        entry.filter(|entry| {
             let params = entry.sa.params();
             params.mode == Mode::Tunnel
                 && params.suite.protocol() == Protocol::Esp
@@ -72,7 +78,7 @@ impl Datapath {
         if reserved.limit() == Limit::Soft {
             out.notices.push(Notice::Expire { spi: params.other_spi, hard: false });
         }
-        entry.traffic.count_all_outbound(segments.len(), segments.total_len());
+        entry.traffic.count_outbound(segments.len(), segments.total_len());
         let form = Form::Payload {
             traffic_class: ecn::encapsulate(inner.traffic_class, params.dscp),
             dont_fragment: dont_fragment(inner, params.df),
@@ -105,7 +111,13 @@ impl Datapath {
     }
 
     /// Each as if it had come alone.
-    fn one_by_one(&self, now: u64, segments: &Segments<'_>, out: &mut OutboundBatch) {
+    fn one_by_one<'a>(
+        &'a self,
+        now: u64,
+        segments: &Segments<'_>,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
         let answered = out.replies.len();
         for index in 0..segments.len() {
             // One answer is enough to what the host sent as one.
@@ -118,7 +130,7 @@ impl Datapath {
                 Some(space) => {
                     segments.write(index, space);
                     buf.set_len(segments.len_of(index));
-                    self.outbound(now, &mut buf, out);
+                    self.outbound(now, &mut buf, run, out);
                 }
                 None => self.shared.drops.count(DropReason::NoRoom),
             }

@@ -19,13 +19,13 @@ use crate::ike::glance::Glance;
 use crate::ike::half_open::{HalfOpen, Prefix};
 use crate::ike::ike_sa::{IkeSa, SaId, State};
 use crate::ike::puzzle::{self, Puzzle};
-use crate::ike::rate::{Bucket, Buckets, Rate};
+use crate::ike::rate::{Bucket, Buckets, Rate, cost_of};
 use crate::ike::{limits, qcd, rules};
 use crate::ipsec::pad::{Peer, PeerAddress};
 use crate::ipsec::{Path, Spi};
 use crate::wire::ike::header::{Flags, Header, IkeSpi, PORT};
 use crate::wire::ike::message::Message;
-use crate::wire::ike::numbers::{ExchangeType, KeId, NotifyType, PayloadType, PrfId};
+use crate::wire::ike::numbers::{ExchangeType, NotifyType, PayloadType, PrfId};
 use crate::wire::ike::payload::{Notify, Payload};
 
 /// What the door knows.
@@ -437,17 +437,4 @@ fn prf_of(message: &Message) -> Option<PrfId> {
 fn invalid_spi(payload: &Payload) -> Option<&[u8]> {
     let Payload::Notify(notify) = payload else { return None };
     (notify.notify_type == NotifyType::INVALID_SPI).then_some(&notify.data)
-}
-
-/// What it may take to make a key pair, agree, and look at one IKE_AUTH: microseconds of a slow core.
-fn cost_of(group: KeId) -> u32 {
-    match group {
-        KeId::MODP_8192 => 250_000,
-        KeId::MODP_6144 => 150_000,
-        KeId::MODP_4096 => 60_000,
-        KeId::MODP_3072 => 30_000,
-        KeId::MODP_2048 => 12_000,
-        KeId::ECP_384 | KeId::ECP_521 => 2_500,
-        _ => 500,
-    }
 }

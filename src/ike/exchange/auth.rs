@@ -1,8 +1,6 @@
 //! IKE_AUTH (RFC 7296 §1.2, §2.15): both sides prove who they are, and the first CHILD_SA.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
@@ -22,10 +20,7 @@ use crate::ike::ike_sa::{Ctx, IkeSa, State, Task};
 use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
 use crate::ike::limits;
 use crate::ike::qcd;
-use crate::ipsec::Path;
-use crate::ipsec::pad::{
-    Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAddress, PeerAuth, StartPolicy,
-};
+use crate::ipsec::pad::{Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAuth, StartPolicy};
 use crate::wire::ike::header::Header;
 use crate::wire::ike::numbers::{AuthMethod, ExchangeType, NotifyType, PrfId};
 use crate::wire::ike::payload::{Auth, Delete, Id, Payload};
@@ -55,33 +50,10 @@ impl AuthSent {
 /// What the responder keeps until IKE_AUTH comes.
 pub(in crate::ike) struct Awaited {
     pub(in crate::ike) init: InitDone,
-    /// The peers that this may be, by address and algorithms.
+    /// The peers that this may be, by address and algorithms, or one of each sort that is alike in that.
     pub(in crate::ike) candidates: Vec<Arc<Peer>>,
     /// How far EAP is, if the initiator wants it.
     pub(in crate::ike) serving: Option<Box<Serving>>,
-}
-
-/// The PAD entries for a peer at this address: those that name it first.
-pub(in crate::ike) fn candidates(
-    peers: &BTreeMap<Arc<str>, Arc<Peer>>,
-    path: Path,
-) -> Vec<Arc<Peer>> {
-    let rank = |peer: &Peer| {
-        if peer.local_addr.is_some_and(|local| local != path.local.ip()) {
-            return None;
-        }
-        match &peer.address {
-            PeerAddress::Ip(ip) if *ip == path.remote.ip() => Some(0),
-            // Behind a NAT, the address that is seen is not the one that was written down.
-            PeerAddress::Ip(_) => Some(3),
-            PeerAddress::Name(_) => Some(1),
-            PeerAddress::Any => Some(2),
-        }
-    };
-    let mut found: Vec<_> =
-        peers.values().filter_map(|peer| rank(peer).map(|rank| (rank, Arc::clone(peer)))).collect();
-    found.sort_by_key(|(rank, _)| *rank);
-    found.into_iter().map(|(_, peer)| peer).collect()
 }
 
 /// What both sides sign (RFC 7296 §2.15), but for the identity: a message, the other side's nonce, SK_p.
@@ -309,10 +281,7 @@ impl IkeSa {
         };
         let mut payloads = vec![Payload::IdI(id)];
         payloads.extend(certs);
-        let initial_contact = !ctx
-            .others
-            .values()
-            .any(|other| other.is_established() && other.peer_name() == peer.name);
+        let initial_contact = self.is_initial_contact(ctx, &peer);
         if initial_contact {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
@@ -320,8 +289,12 @@ impl IkeSa {
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.extend(auth);
         payloads.extend(qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r));
-        // What a packet asked for, or else what is to be up from the start.
-        let wanted = self.wanted.first().map(|wanted| Arc::clone(&wanted.child));
+        // What a packet asked for, or there was before, or else what is to be up from the start.
+        let wanted = self
+            .wanted
+            .first()
+            .map(|wanted| Arc::clone(&wanted.child))
+            .or_else(|| self.reauth.as_ref()?.children.first().cloned());
         let first = peer
             .children
             .iter()
@@ -350,6 +323,7 @@ impl IkeSa {
             payloads.extend(Self::configuration_request(ctx, &peer));
             payloads.extend(offer.payloads_for_auth());
         }
+        payloads.extend(self.mobike_supported(&peer));
         ctx.events
             .push_back(Event::Progress { peer: Arc::clone(&peer.name), phase: Phase::IkeAuth });
         self.request(ctx, ExchangeType::IKE_AUTH, &payloads);
@@ -436,6 +410,7 @@ impl IkeSa {
             self.terminate(ctx, reason);
             return;
         }
+        self.agree_on_mobike(&peer, &parts);
         let AuthSent { init, offer, initial_contact, .. } = *sent;
         ctx.events.push_back(Event::Progress {
             peer: Arc::clone(&peer.name),
@@ -445,12 +420,15 @@ impl IkeSa {
             self.forget_replaced(ctx);
         }
         self.conclude_ppk(&init, &peer);
+        self.note_authentication(ctx, &peer);
+        self.heed_auth_lifetime(ctx, &parts);
         self.take_token(&parts);
         self.establish(ctx, None);
         if let Some(offer) = offer {
             self.conclude_auth_child(ctx, offer, &init, &parts);
         }
         self.queue_missing_children();
+        self.go_on_with_reauth();
     }
 
     /// The initiator could not authenticate the responder, which believes to have an SA: it is told (RFC 7296 §2.21.2).
@@ -483,11 +461,11 @@ impl IkeSa {
         let parts = Parts::of(payloads);
         let Some(id_i) = parts.id_i else { return };
         let who = identity::from_wire(id_i);
+        let fitting = ctx.peers.fitting(&candidates, self.path, &who);
         let fits = |peer: &&Arc<Peer>| {
-            peer.peer_id.as_ref().is_none_or(|expected| expected.is_same(&who))
-                && parts.id_r.is_none_or(|id_r| identity::from_wire(id_r).is_same(&peer.local_id))
+            parts.id_r.is_none_or(|id_r| identity::from_wire(id_r).is_same(&peer.local_id))
         };
-        let mut matching: Vec<_> = candidates.iter().filter(fits).collect();
+        let mut matching: Vec<_> = fitting.iter().filter(fits).collect();
         // Who is named goes before who takes anybody; of several, the key decides.
         matching.sort_by_key(|peer| peer.peer_id.is_none());
         matching.truncate(limits::MAX_AUTH_CANDIDATES);
@@ -508,7 +486,7 @@ impl IkeSa {
         // RFC 7296 §2.21.2: one answer, whatever failed, so that nobody can learn which identities exist.
         let Some(peer) = matching.cloned() else {
             warn!(remote = %self.path.remote, id = %who, wanted = ?parts.id_r.map(identity::from_wire), "no peer is configured with these identities");
-            if let [only] = candidates.as_slice() {
+            if let Some(only) = ctx.peers.only(&candidates) {
                 self.peer = Some(Arc::clone(only));
                 let reason = only
                     .peer_id
@@ -565,11 +543,20 @@ impl IkeSa {
     ) {
         self.how = crate::ike::window::Retransmission::of(&peer.ike);
         self.peer_identity = Some(who);
-        let began = self.created;
-        self.state = State::Established;
-        if parts.notify(NotifyType::INITIAL_CONTACT).is_some() {
-            self.forget_older(ctx, began);
+        if peer.ike.mobike && self.has_unexpected_nat(parts) {
+            // RFC 4555 §3.9.
+            let answer = [notify(NotifyType::UNEXPECTED_NAT_DETECTED, &[])];
+            self.fail_auth_with(ctx, header, &answer, CloseReason::NatForbidden);
+            return;
         }
+        if !self.may_have_another(ctx, peer, parts) {
+            warn!(peer = %peer.name, remote = %self.path.remote, "the peer has an IKE_SA from another address, which is kept");
+            self.fail_auth(ctx, header, CloseReason::NotUnique);
+            return;
+        }
+        self.agree_on_mobike(peer, parts);
+        self.state = State::Established;
+        self.note_authentication(ctx, peer);
         self.conclude_ppk(init, peer);
         self.take_token(parts);
         let configured = match self.answer_configuration(ctx, parts.cp) {
@@ -581,6 +568,7 @@ impl IkeSa {
         self.take_over_attempts(ctx, peer);
 
         let mut answer = proof;
+        answer.extend(Self::auth_lifetime(peer));
         answer.extend(qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r));
         if parts.sa.is_some() {
             let child = configured.and_then(|reply| {
@@ -597,6 +585,9 @@ impl IkeSa {
                     answer.push(refusal.payload());
                 }
             }
+        }
+        if self.mobike.is_some() {
+            answer.extend(self.mobike_supported(peer));
         }
         self.respond(ctx, header.exchange, header.message_id, &answer);
     }
@@ -651,47 +642,6 @@ impl IkeSa {
         self.resolve_crossing(ctx);
     }
 
-    /// RFC 7296 §2.4: INITIAL_CONTACT says that the peer has no other IKE SA with us, so those from before are dead. One that was
-    /// established while this one was being made has crossed it, and lives.
-    fn forget_older(&self, ctx: &mut Ctx<'_>, began: Instant) {
-        let mine = self.peer_identity.clone();
-        let local = self.peer.as_ref().map(|peer| peer.local_id.clone());
-        let old: Vec<_> = ctx
-            .others
-            .iter()
-            .filter(|(_, other)| {
-                other.peer_identity == mine
-                    // Whoever comes by EAP may say to be anybody in IDi.
-                    && other.eap_identity == self.eap_identity
-                    && other.peer.as_ref().map(|peer| &peer.local_id) == local.as_ref()
-                    && other.established.is_some_and(|at| at < began)
-                    // A DELETE under way goes on: should the peer have that one all the same, it has to learn of it.
-                    && !matches!(other.state, State::Deleting)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in old {
-            if let Some(mut other) = ctx.others.remove(&id) {
-                other.close(ctx, CloseReason::Replaced);
-                ctx.put(other);
-            }
-        }
-    }
-
-    /// The peer knows by our INITIAL_CONTACT that there is no other IKE SA, and forgets those that it was still about to delete.
-    fn forget_replaced(&self, ctx: &mut Ctx<'_>) {
-        let name = self.peer_name();
-        let waiting =
-            |other: &&Self| matches!(other.state, State::Replaced) && other.peer_name() == name;
-        let ids: Vec<_> = ctx.others.values().filter(waiting).map(|other| other.id).collect();
-        for id in ids {
-            if let Some(mut other) = ctx.others.remove(&id) {
-                other.close(ctx, CloseReason::Replaced);
-                ctx.put(other);
-            }
-        }
-    }
-
     /// The peer was faster: what we began with it and have not shown who we are in is not needed any more. What packets asked
     /// for there is asked for here.
     fn take_over_attempts(&mut self, ctx: &mut Ctx<'_>, peer: &Arc<Peer>) {
@@ -699,7 +649,8 @@ impl IkeSa {
             matches!(other.state, State::InitSent(_) | State::IntermediateSent(_))
                 && other.peer.as_ref().is_some_and(|of| Arc::ptr_eq(of, peer))
         };
-        let ids: Vec<_> = ctx.others.values().filter(begun).map(|other| other.id).collect();
+        let ids: Vec<_> =
+            ctx.others.of_peer(&peer.name).filter(begun).map(|other| other.id).collect();
         for id in ids {
             if let Some(mut other) = ctx.others.remove(&id) {
                 let wanted = core::mem::take(&mut other.wanted);
@@ -707,28 +658,6 @@ impl IkeSa {
                 ctx.put(other);
                 wanted.into_iter().for_each(|wanted| self.acquire(wanted));
             }
-        }
-    }
-
-    /// Both ends began at once, and now there are two IKE SAs: the one with the lower initiator's SPI is deleted by its initiator.
-    /// The initiator may be the same of both by now, for a rekey changes it.
-    fn resolve_crossing(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(name) = self.peer.as_ref().map(|peer| Arc::clone(&peer.name)) else { return };
-        let other = ctx.others.values_mut().find(|other| {
-            other.is_established()
-                && !other.is_candidate()
-                && other.peer.as_ref().is_some_and(|peer| peer.name == name)
-        });
-        let Some(other) = other else { return };
-        ctx.touched.push(other.id);
-        let redundant = if other.spi_i < self.spi_i { other } else { self };
-        if redundant.initiator
-            && redundant.tasks.iter().all(|waiting| waiting.task != Task::DeleteIke)
-        {
-            redundant.tasks.push_back(crate::ike::ike_sa::Waiting {
-                task: Task::DeleteIke,
-                not_before: Some(ctx.now + limits::REDUNDANT_AFTER),
-            });
         }
     }
 

@@ -158,9 +158,7 @@ impl IkeSa {
         }
         if self.configuration.take().is_some() {
             let peer = self.peer_name();
-            let other = ctx.others.values().find_map(|other| {
-                other.configuration.clone().filter(|_| other.peer_name() == peer)
-            });
+            let other = ctx.others.of_peer(&peer).find_map(|other| other.configuration.clone());
             ctx.events.push_back(Event::Configured { peer, configuration: other });
         }
     }

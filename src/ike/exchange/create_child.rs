@@ -493,7 +493,8 @@ impl IkeSa {
                     );
                     return;
                 }
-                self.child_failed(ctx, &request.offer.policy.name, close_reason(error.notify_type));
+                let reason = close_reason(error.notify_type);
+                self.child_refused(ctx, &request, reason);
             }
             NotifyType::TEMPORARY_FAILURE => {
                 let wanted = request.replaces.is_none_or(|spi| {
@@ -528,7 +529,7 @@ impl IkeSa {
                 }
             }
             other => {
-                self.child_failed(ctx, &request.offer.policy.name, close_reason(other));
+                self.child_refused(ctx, &request, close_reason(other));
                 if let Some(spi) = request.replaces {
                     debug!(%spi, notify = %other, "rekey refused; it is tried again before the SA ends");
                     self.queue_later(ctx, task);
@@ -579,6 +580,9 @@ impl IkeSa {
         self.forget_lingering(ctx);
         if self.children.len() >= limits::MAX_CHILD_SAS {
             return Err(Refusal::new(NotifyType::NO_ADDITIONAL_SAS));
+        }
+        if parts.ke.is_some_and(|ke| !self.may_work(ctx.now, ke.group)) {
+            return Err(Refusal::new(NotifyType::TEMPORARY_FAILURE));
         }
         // RFC 7296 §2.19: any request for a CHILD_SA may ask for an address, until there is one.
         let configured = match rekeyed {
@@ -741,11 +745,10 @@ impl IkeSa {
         let serves =
             |other: &ChildSa| other.state == ChildState::Installed && other.is_like(&child);
         let has_like = self.children.iter().any(serves)
-            || ctx.others.values().any(|other| {
-                other.is_established()
-                    && other.peer_name() == self.peer_name()
-                    && other.children.iter().any(serves)
-            });
+            || ctx
+                .others
+                .of_peer(&self.peer_name())
+                .any(|other| other.is_established() && other.children.iter().any(serves));
         let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
         let ask_at = Some(ctx.now + wait);
         let outbound = if rekeyed {
@@ -814,6 +817,21 @@ impl IkeSa {
             peer: self.peer_name(),
             child: Box::new(child.status(ctx.now, false)),
             rekeyed,
+        });
+    }
+
+    /// The peer makes no CHILD_SA, or none in place of the one that there is.
+    fn child_refused(&self, ctx: &mut Ctx<'_>, request: &ChildRequest, reason: CloseReason) {
+        let name = &request.offer.policy.name;
+        if request.replaces.is_none() {
+            self.child_failed(ctx, name, reason);
+            return;
+        }
+        info!(peer = %self.peer_name(), child = %name, %reason, "CHILD_SA not rekeyed");
+        ctx.events.push_back(Event::RekeyRefused {
+            peer: self.peer_name(),
+            child: Some(Arc::clone(name)),
+            reason,
         });
     }
 

@@ -69,6 +69,24 @@ impl IkeSa {
         self.begin_delete_ike(ctx);
     }
 
+    /// Ends the IKE SA, of which another has taken the place: nothing is sent on its CHILD_SAs any more, but the peer may send on
+    /// them until it has the DELETE.
+    pub(in crate::ike) fn retire(&mut self, ctx: &mut Ctx<'_>) {
+        self.announce_closed(ctx, CloseReason::Replaced);
+        let mut children = core::mem::take(&mut self.children);
+        for child in &mut children {
+            child.state = ChildState::Deleting;
+            if let Some(update) = child.remove_outbound() {
+                ctx.sad(update);
+            }
+        }
+        self.begin_delete_ike(ctx);
+        self.children = children;
+        if matches!(self.state, State::Closed(_)) {
+            self.drop_children(ctx);
+        }
+    }
+
     /// Deletes an IKE SA that the daemon does not know, or no longer.
     pub(in crate::ike) fn begin_delete_ike(&mut self, ctx: &mut Ctx<'_>) {
         self.begin_delete_ike_with(ctx, &[Payload::Delete(Delete::ike())]);

@@ -246,7 +246,7 @@ impl IkeSa {
             if *lower(&request.nonce, &nonce.data) < *collision.lowest_nonce {
                 // RFC 9370 §2.2.4, as above.
                 if let Some(winner) = collision.id.and_then(|id| ctx.others.remove(&id)) {
-                    self.hand_over(ctx, winner);
+                    self.hand_over(ctx, *winner);
                 }
                 return;
             }
@@ -317,6 +317,10 @@ impl IkeSa {
         mut pending: Pending,
         parts: &Parts<'_>,
     ) -> Vec<Payload> {
+        if parts.ke.is_some_and(|ke| !self.may_work(ctx.now, ke.group)) {
+            forget(ctx, &pending);
+            return vec![notify(NotifyType::TEMPORARY_FAILURE, &[])];
+        }
         let method = pending.remaining.pop_front();
         let response = parts
             .ke

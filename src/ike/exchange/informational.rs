@@ -20,6 +20,9 @@ impl IkeSa {
         self.take_token(&parts);
         let deletes_ike = payloads.iter().any(is_delete_of_ike);
         let mut answer = if deletes_ike { Vec::new() } else { self.handle_deletes(ctx, payloads) };
+        if !deletes_ike {
+            answer.extend(self.answer_mobike(ctx, &parts));
+        }
         if parts.cp.is_some() && !deletes_ike {
             // RFC 7296 §1.4: whoever asks is answered.
             match self.answer_configuration(ctx, parts.cp) {
@@ -33,6 +36,8 @@ impl IkeSa {
             self.close(ctx, CloseReason::AuthenticationRefused);
         } else if deletes_ike {
             self.deleted_by_peer(ctx);
+        } else if parts.notify(NotifyType::AUTH_LIFETIME).is_some() {
+            self.heed_auth_lifetime(ctx, &parts);
         } else if let Some(error) = parts.error() {
             // RFC 7296 §3.10.1: in a request, errors that mean nothing to us are ignored.
             match error.notify_type {

@@ -8,8 +8,10 @@ pub(super) mod eap;
 pub(super) mod followup;
 pub(super) mod informational;
 pub(super) mod intermediate;
+pub(super) mod mobike;
 mod offer;
 pub(super) mod ppk;
+pub(super) mod reauth;
 pub(super) mod rekey;
 pub(super) mod sa_init;
 

@@ -1,12 +1,14 @@
 //! Rekeying: of the IKE SA (RFC 7296 §1.3.2, §2.18), and who wins when both sides rekey at once (§2.8.1, §2.8.2, §2.25).
 
+use tracing::info;
+
 use super::create_child::{Collision, Refusal, lower};
 use super::followup::{Series, Step, What};
 use super::{Parts, wanted_group};
 use crate::crypto::Secret;
 use crate::crypto::dh::{self, KeyPair};
 use crate::ike::child_sa::ChildState;
-use crate::ike::event::CloseReason;
+use crate::ike::event::{CloseReason, Event};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, Session, State, Task};
 use crate::ike::keymat::IkeKeys;
 use crate::ike::limits;
@@ -40,7 +42,7 @@ pub(in crate::ike) struct IkeCollision {
 impl IkeRequest {
     /// The IKE SA that the peer made meanwhile, taken out of where it waits.
     pub(super) fn winner(&self, ctx: &mut Ctx<'_>) -> Option<IkeSa> {
-        self.collision.as_ref()?.id.and_then(|id| ctx.others.remove(&id))
+        self.collision.as_ref()?.id.and_then(|id| ctx.others.remove(&id)).map(|sa| *sa)
     }
 }
 
@@ -324,7 +326,7 @@ impl IkeSa {
                     self.send_rekey_ike(ctx, peer, group, tried);
                     return;
                 }
-                self.queue_later(ctx, Task::RekeyIke);
+                self.rekey_refused(ctx, error.notify_type);
             }
             Some(error) if error.notify_type == NotifyType::NO_ADDITIONAL_SAS => {
                 // RFC 7296 §4: what cannot be rekeyed is deleted, and made anew.
@@ -336,8 +338,25 @@ impl IkeSa {
             {
                 self.terminate(ctx, CloseReason::PeerNotify(error.notify_type));
             }
+            Some(error) if error.notify_type != NotifyType::TEMPORARY_FAILURE => {
+                self.rekey_refused(ctx, error.notify_type);
+            }
             _ => self.queue_later(ctx, Task::RekeyIke),
         }
+    }
+
+    /// The peer does not rekey the IKE SA. It is tried again before that ends.
+    fn rekey_refused(&mut self, ctx: &mut Ctx<'_>, notify: NotifyType) {
+        let reason = match notify {
+            NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD => {
+                CloseReason::NoProposal("IKE_SA")
+            }
+            other => CloseReason::PeerNotify(other),
+        };
+        info!(peer = %self.peer_name(), %reason, "IKE_SA not rekeyed");
+        let (peer, child) = (self.peer_name(), None);
+        ctx.events.push_back(Event::RekeyRefused { peer, child, reason });
+        self.queue_later(ctx, Task::RekeyIke);
     }
 
     // The IKE SA, as responder.
@@ -376,6 +395,9 @@ impl IkeSa {
         let ke =
             parts.ke.filter(|ke| ke.group == group).ok_or_else(|| Refusal::invalid_ke(group))?;
         let spi_i = ike_spi(&chosen.peer_spi).ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
+        if !self.may_work(ctx.now, group) {
+            return Err(Refusal::new(NotifyType::TEMPORARY_FAILURE));
+        }
         let dh::Response { public, shared } = dh::respond(group, &ke.data, ctx.rng)
             .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?
             .map_err(|_| Refusal::new(NotifyType::INVALID_SYNTAX))?;
@@ -434,10 +456,14 @@ impl IkeSa {
         next.tasks.retain(|waiting| !matches!(waiting.task, Task::RekeyIke | Task::Liveness));
         self.hand_over_configuration(&mut next);
         next.path = self.path;
+        next.heard_on = self.heard_on;
+        (next.nat, next.encap) = (self.nat, self.encap);
+        next.mobike = self.mobike.take();
         next.last_heard = self.last_heard;
         self.state = State::Replaced;
         self.expire_at = Some(ctx.now + limits::REPLACED_TIME);
         self.active = None;
+        next.resume_mobike();
         next.establish(ctx, Some((self.spi_i, self.spi_r)));
         if ctx.qcd_secret.is_some() {
             // RFC 6290 §4.3: the new SPIs have another token.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::ppk::{self, PpkUse};
+use super::reauth::Authentication;
 use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::{self, KeyPair};
 use crate::ike::cert;
@@ -18,6 +19,7 @@ use crate::ike::limits;
 use crate::ike::natd::{self, Nat, PORT_NATT};
 use crate::ike::proposal::{self, Made};
 use crate::ike::puzzle::{Puzzle, Solver};
+use crate::ike::rate::Bucket;
 use crate::ike::rules;
 use crate::ike::window::{Requests, Responses, Retransmission};
 use crate::ipsec::pad::{EncapPolicy, Fragments, Peer};
@@ -88,6 +90,8 @@ impl IkeSa {
             spi_i,
             spi_r,
             path,
+            heard_on: path,
+            mobike: None,
             nat: Nat::default(),
             encap: false,
             session: None,
@@ -103,6 +107,9 @@ impl IkeSa {
             pending: Vec::new(),
             series_failures: 0,
             created: ctx.now,
+            authentication: Authentication::begun(ctx.now),
+            reauth: None,
+            key_work: Bucket::default(),
             established: None,
             rekey_at: None,
             expire_at: None,
@@ -133,12 +140,17 @@ impl IkeSa {
         sa.peer.clone_from(&self.peer);
         sa.peer_identity.clone_from(&self.peer_identity);
         sa.eap_identity.clone_from(&self.eap_identity);
+        sa.mobike.clone_from(&self.mobike);
+        sa.heard_on = self.heard_on;
         sa.ppk = self.ppk;
         sa.nat = self.nat;
         sa.encap = self.encap;
         sa.fragmentation = self.fragmentation.successor();
         sa.session = Some(session);
         sa.keepalive_at = self.keepalive_at;
+        sa.authentication = self.authentication.clone();
+        sa.reauth.clone_from(&self.reauth);
+        sa.key_work = self.key_work;
         sa
     }
 
@@ -369,14 +381,13 @@ impl IkeSa {
         self.requests.answered();
         self.spi_r = spi_r;
         self.session = Some(session);
-        if nat || pretend {
-            // RFC 7296 §2.23: from here on port 4500, at both ends.
-            self.encap = true;
-            if self.path.encap == Encap::Plain {
-                self.path.local.set_port(PORT_NATT);
-                self.path.remote.set_port(PORT_NATT);
-                self.path.encap = Encap::Udp;
-            }
+        self.encap = nat || pretend;
+        // RFC 7296 §2.23: from here on port 4500, at both ends. RFC 4555 §3.3: also where a NAT may come between them later.
+        let floats = self.encap || (peer.ike.mobike && self.nat.supported);
+        if floats && self.path.encap == Encap::Plain {
+            self.path.local.set_port(PORT_NATT);
+            self.path.remote.set_port(PORT_NATT);
+            self.path.encap = Encap::Udp;
         }
         let done = InitDone {
             request,
@@ -434,7 +445,7 @@ impl IkeSa {
         };
         let intermediate = parts.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_some();
         let made = Made::First { intermediate };
-        let candidates = auth::candidates(ctx.peers, path);
+        let candidates = ctx.peers.candidates(path);
         let mut chosen = None;
         // In the order of `candidates`.
         let mut accepting = Vec::new();

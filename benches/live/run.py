@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Measures ipsecd beside other VPNs in user space, beside no tunnel, and beside a forwarder without cryptography.
+
+    benches/live/run.py [--bench tcp,udp,ping,idle,process] [--rounds 5] [--duration 4] [--subjects WORD,...] [--write]
+
+Rounds are interleaved: each starts and measures every subject once, so that whatever else the machine does hits all of
+them alike. Figures are medians of the rounds, with the least and the most beside them. `--write` makes
+docs/performance.md and its plots of what was found. Needs root: everything happens in namespaces of its own.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import report  # noqa: E402
+from lab import Failed, Lab, enclose, run  # noqa: E402
+from measures import MORE_PARTS, PARTS, Probe  # noqa: E402
+from subjects import SUBJECTS, Tools  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGES = ["iproute2", "iputils-ping", "iperf3", "wireguard-go", "wireguard-tools",
+            "strongswan-charon", "strongswan-swanctl", "libcharon-extra-plugins", "libstrongswan-standard-plugins"]
+CRATES = ["boringtun-cli", "gotatun-cli"]
+# Benches of the library whose lines `figure NAME VALUE UNIT` are taken into the report.
+IN_PROCESS = ["path", "scale", "ike"]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--bench", default="all", help="parts, with commas: idle, ping, tcp, udp, tcp1, process")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--duration", type=int, default=4, metavar="SECONDS", help="seconds of each measurement")
+    parser.add_argument("--subjects", default="", help="only those whose name has one of these words")
+    parser.add_argument("--results", type=Path, help="where what was found is kept, as JSON")
+    parser.add_argument("--add", action="store_true", help="to what is in there already")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md")
+    parser.add_argument("--no-build", action="store_true", help="take the programs that are there")
+    options = parser.parse_args()
+    names = [*PARTS, "process"] if options.bench == "all" else options.bench.split(",")
+    known = {**PARTS, **MORE_PARTS, "process": None}
+    for name in names:
+        if name not in known:
+            parser.error(f"no part {name!r}; there are: {', '.join(known)}")
+    options.parts = names
+    return options
+
+
+def target():
+    found = run("cargo", "metadata", "--format-version", "1", "--no-deps", "--locked", cwd=ROOT)
+    return Path(json.loads(found)["target_directory"])
+
+
+def prepare(directory, options):
+    """Installs and builds what is missing; where a peer cannot be had, it is left out and said so."""
+    subprocess.run([ROOT / "tests/lab/install.sh", *PACKAGES], check=True)
+    subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", "--bin", "ipsecd"], cwd=ROOT, check=True)
+    wanted = ["forwarder", *(IN_PROCESS if "process" in options.parts else [])]
+    names = [word for name in wanted for word in ("--bench", name)]
+    subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", *names], cwd=ROOT, check=True)
+    if options.parts == ["process"]:
+        return
+    crates = directory / "bench"
+    for crate in CRATES:
+        if not any((crates / "bin" / name).exists() for name in (crate, crate.removesuffix("-cli"))):
+            environment = dict(os.environ, CARGO_TARGET_DIR=str(crates / "build"))
+            print(f"installing {crate}", flush=True)
+            subprocess.run(["cargo", "install", "--quiet", "--locked", "--root", crates, crate],
+                           env=environment, check=False)
+
+
+def bench_program(directory, name):
+    """The newest build of a bench."""
+    found = [path for path in (directory / "release/deps").glob(f"{name}-*")
+             if path.suffix == "" and os.access(path, os.X_OK)]
+    if not found:
+        raise Failed(f"the bench {name} is not built")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def measure(subject, tools, parts, duration, work):
+    """One subject, once. Yields figures until something fails."""
+    lab = Lab(work)
+    try:
+        daemons, addresses = SUBJECTS[subject](lab, tools)
+        probe = Probe(lab, daemons, addresses, duration)
+        probe.reach()
+        for part in parts:
+            yield from part(probe)
+        yield from probe.memory()
+    finally:
+        lab.close()
+
+
+def measure_process(directory, failed):
+    """The benches within one process: `figure NAME VALUE UNIT`, a line each. What one told before it failed counts."""
+    for name in IN_PROCESS:
+        done = subprocess.run([bench_program(directory, name), "--bench"], capture_output=True, text=True, timeout=1200, check=False)
+        if done.returncode != 0:
+            failed[f"bench {name}"] = next((line for line in done.stderr.splitlines() if line.strip()), "it failed")
+        for line in done.stdout.splitlines():
+            word, _, rest = line.partition(" ")
+            if word == "figure":
+                figure, value, unit = rest.rsplit(" ", 2)
+                yield figure, float(value), unit
+
+
+def machine():
+    """What the figures were taken on."""
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), "?")
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "commit": commit.stdout.strip() or "?",
+            "load": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d", time.gmtime())}
+
+
+def main():
+    options = arguments()
+    if os.geteuid() != 0:
+        sys.exit("needs root, for namespaces and TUN devices")
+    directory = target()
+    if os.environ.get("IPSECD_BENCH_INSIDE") != "1" and not options.no_build:
+        prepare(directory, options)
+    enclose()
+    results_file = options.results or directory / "bench" / "results.json"
+    results = {"machine": machine(), "duration": options.duration, "rounds": {}, "process": {}, "failed": {}}
+    if options.add and results_file.exists():
+        results = json.loads(results_file.read_text())
+    parts = "all" if options.parts == [*PARTS, "process"] else ",".join(options.parts)
+    more = [f"--duration {options.duration}"] if options.duration != 4 else []
+    more += [f"--subjects '{options.subjects}'"] if options.subjects else []
+    more = f" OPTIONS='{' '.join([*more, '--write'])}'" if more or parts != "all" else ""
+    results["command"] = f"make bench BENCH={parts} ROUNDS={options.rounds}{more}"
+
+    def keep():
+        results_file.parent.mkdir(parents=True, exist_ok=True)
+        results_file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+    tools = Tools(directory / "release/ipsecd", None, directory / "bench")
+    tools.forwarder = bench_program(directory, "forwarder")
+    words = [word for word in options.subjects.split(",") if word]
+    subjects = [name for name in SUBJECTS if not words or any(word in name for word in words)]
+    parts = [{**PARTS, **MORE_PARTS}[name] for name in options.parts if name != "process"]
+    work = Path("/mnt")
+    for turn in range(options.rounds if parts else 0):
+        for subject in subjects:
+            print(f"round {turn + 1} of {options.rounds}: {subject}", flush=True)
+            figures = results["rounds"].setdefault(subject, {})
+            try:
+                for name, value in measure(subject, tools, parts, options.duration, work):
+                    figures.setdefault(name, []).append(value)
+            except (Failed, subprocess.TimeoutExpired) as error:
+                print(f"  {subject}: {error}", file=sys.stderr, flush=True)
+                results["failed"][subject] = str(error)[:300]
+            keep()
+    if "process" in options.parts:
+        for turn in range(options.rounds):
+            print(f"round {turn + 1} of {options.rounds}: in process", flush=True)
+            for name, value, unit in measure_process(directory, results["failed"]):
+                results["process"].setdefault(name, {"unit": unit, "values": []})["values"].append(value)
+            keep()
+    print(report.text(results))
+    if options.write:
+        report.write(results, ROOT / "docs")
+        print("docs/performance.md written")
+
+
+if __name__ == "__main__":
+    main()
