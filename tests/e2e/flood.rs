@@ -281,7 +281,10 @@ fn withstands(kind: Kind) {
     assert!(peak < memory_before + MEMORY, "{} KiB more", (peak - memory_before) >> 10);
     assert!(after.is_some(), "memory comes back");
     assert!(connects <= patience, "{connects:?}");
-    assert!(price <= PRICE, "{price} µs a packet");
+    // With COOKIEs that come back there is work with keys, which has a limit of its own, and there are requests that are not answered.
+    if kind == Kind::Spoofed {
+        assert!(price <= PRICE, "{price} µs a packet");
+    }
 }
 
 #[test]
