@@ -48,7 +48,8 @@ pub(super) struct Door {
 /// What is answered to strangers, and to configured addresses.
 #[derive(Default)]
 struct Share {
-    by_prefix: Buckets,
+    /// Of strangers, and of configured addresses: no stranger shares a bucket with one of those.
+    by_prefix: [Buckets; 2],
     strangers: Bucket,
     known: Bucket,
 }
@@ -56,9 +57,11 @@ struct Share {
 impl Share {
     fn allows(&mut self, now: Instant, from: IpAddr, known: bool, rates: [Rate; 2]) -> bool {
         let [each, all] = rates;
-        let bucket = if known { &mut self.known } else { &mut self.strangers };
+        let [strangers, configured] = &mut self.by_prefix;
+        let (by_prefix, bucket) =
+            if known { (configured, &mut self.known) } else { (strangers, &mut self.strangers) };
         bucket.level(now, all) > 0
-            && self.by_prefix.take(now, each, Prefix::of(from), 1)
+            && by_prefix.take(now, each, Prefix::of(from), 1)
             && bucket.take(now, all, 1)
     }
 }
