@@ -4,12 +4,12 @@
 //! Beside it stands one x25519 derivation, by OpenSSL if that is there: figures of other machines can be compared by it.
 
 mod common;
+#[path = "common/live.rs"]
+mod live;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::Ipv4Addr;
 use std::process::Command as Program;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Samples, figure, now, time};
@@ -19,29 +19,6 @@ use ipsecd::ipsec::pad::{Identity, Peer, PeerAddress};
 use ipsecd::ipsec::{PolicyId, SadUpdate, Spd};
 use ipsecd::testing::{FixedRandom, peers};
 use ipsecd::wire::ike::numbers::KeId;
-
-/// Counts what is allocated and not given back.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call is handed to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 const FEW: u32 = 200;
 const MANY: u32 = 10_000;
@@ -87,7 +64,7 @@ struct Outcome {
 
 /// So many peers, known from the start, set up tunnels one after the other. Memory is that of one of them, in bytes.
 fn set_up(count: u32, additional: Option<KeId>) -> (Outcome, f64) {
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = live::bytes();
     let mut responder = Site::new(0, count);
     for number in 0..count {
         let mut peer = peer(number, true);
@@ -114,7 +91,7 @@ fn set_up(count: u32, additional: Option<KeId>) -> (Outcome, f64) {
     }
     assert_eq!(responder.datapath.sad().all_inbound().count(), count as usize);
     assert_eq!(responder.datapath.sad().all_outbound().count(), count as usize);
-    let memory = (LIVE.load(Ordering::Relaxed) - before) as f64 / f64::from(count);
+    let memory = (live::bytes() - before) as f64 / f64::from(count);
     (Outcome { first: first.median(), last: last.median() }, memory)
 }
 

@@ -2,11 +2,11 @@
 //! `cargo bench --bench scale`. This is the datapath (SAD and SPD); `ike` measures IKE the same way.
 
 mod common;
+#[path = "common/live.rs"]
+mod live;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Samples, figure, now, time};
@@ -19,29 +19,6 @@ use ipsecd::testing::gateways::carry_into;
 use ipsecd::testing::peers;
 use ipsecd::wire::ip::{Ipv4Packet, Ipv4Repr, NextHeader};
 
-/// Counts what is allocated and not given back.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call is handed to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 const BATCH: usize = 32;
 const ROUNDS: usize = 2000;
 const MAX_LEN: usize = 2048;
@@ -51,9 +28,9 @@ const SIZE: usize = 64;
 
 fn main() {
     let one = Gateways::new(1);
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = live::bytes();
     let (many, first, last) = Gateways::grown_to(MANY);
-    let memory = LIVE.load(Ordering::Relaxed) - before;
+    let memory = live::bytes() - before;
     figure(
         "datapath: memory of a tunnel among 10,000, both SAs",
         memory as f64 / f64::from(MANY) / 1024.0,
