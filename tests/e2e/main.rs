@@ -11,6 +11,7 @@ mod lab;
 
 mod cert;
 mod children;
+mod clear;
 mod cookbook;
 mod eap;
 mod errors;
