@@ -235,6 +235,9 @@ fn table(children: &[ChildSaStatus]) -> Table {
     for sa in children {
         let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
         let mut name = format!("{}\n{}\n{}", sa.name, sa.state, sa.mode);
+        if let Some(resource) = sa.resource {
+            let _infallible = write!(name, "\nresource {resource}");
+        }
         if !sa.drops.is_empty() {
             let _infallible = write!(name, "\ndropped: {}", drops(&sa.drops));
         }
@@ -295,6 +298,7 @@ mod tests {
             inbound: Traffic { packets: 3, bytes: 252 },
             outbound: Traffic { packets: 4, bytes: 336 },
             drops: BTreeMap::from([("icv-mismatch".into(), 5)]),
+            resource: None,
             age_seconds: 65,
             rekey_in_seconds: Some(3000),
         };

@@ -403,6 +403,9 @@ pub struct ChildSaStatus {
     pub outbound: Traffic,
     /// Packets dropped on this SA, both directions, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Which of several for the same packets it is (RFC 9611): a number of this end's; `None`: the first, or the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<u16>,
     /// Age.
     pub age_seconds: u64,
     /// Time to the next rekey.

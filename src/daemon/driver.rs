@@ -50,7 +50,7 @@ use crate::io::route::Netlink;
 use crate::io::sys;
 use crate::io::tun::Offload;
 use crate::io::udp;
-use crate::ipsec::{Encap, Notice, Path, SaParams, SadUpdate, Spd};
+use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
 
 /// How long the end of a peer waits for the answer to its DELETE.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -536,9 +536,7 @@ impl Driver {
         let sad = datapath.sad();
         let is_installed = |inbound, outbound| {
             sad.inbound(inbound).is_some_and(|entry| {
-                let others = sad.outbound(entry.sa.params().policy);
-                let pair = |params: &SaParams| (params.other_spi, params.spi);
-                others.iter().any(|other| pair(other.sa.params()) == (inbound, outbound))
+                sad.outbound(entry.sa.params().policy, outbound, inbound).is_some()
             })
         };
         for child in sas.iter_mut().flat_map(|sa| &mut sa.children) {

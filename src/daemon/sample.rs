@@ -80,6 +80,7 @@ pub(super) fn site_b() -> Peer {
             ts_local: vec![range("10.1.0.0", "10.1.255.255")],
             ts_peer: vec![range("10.2.0.0", "10.2.255.255"), range("fd02::", "fd02::ffff")],
             lifetime: Lifetime::default(),
+            per_resource: 0,
             replay_window: 1024,
             df: DfPolicy::Copy,
             dscp: DscpPolicy::Copy,
@@ -130,6 +131,7 @@ pub(super) fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> S
         ts_local: [].into(),
         ts_peer: [].into(),
         path,
+        resource: None,
         established: Duration::ZERO,
         rekey_in: None,
     });

@@ -211,6 +211,7 @@ fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
         inbound: traffic(inbound),
         outbound: traffic(outbound),
         drops,
+        resource: child.resource,
         age_seconds: child.established.as_secs(),
         rekey_in_seconds: child.rekey_in.map(|wait| wait.as_secs()),
     }

@@ -64,7 +64,7 @@ impl Hold {
     pub fn take_ready(&mut self, datapath: &Datapath, packets: &mut [PacketBuf]) -> usize {
         let mut count = 0;
         for (policy, line) in &mut self.waiting {
-            if datapath.sad().outbound(*policy).is_empty() {
+            if !datapath.sad().has_outbound(*policy) {
                 continue;
             }
             while let Some(buf) = packets.get_mut(count)

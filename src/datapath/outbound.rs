@@ -171,7 +171,7 @@ impl Datapath {
         packet: &mut PacketBuf,
         out: &mut OutboundBatch,
     ) {
-        if !self.sad.outbound(policy).is_empty() {
+        if self.sad.has_outbound(policy) {
             return self.shared.drops.count(DropReason::OutboundSelectorMismatch);
         }
         let buf = out.pool.exchange(packet);

@@ -154,6 +154,8 @@ pub enum Event {
         child: Arc<str>,
         /// Inbound SPI.
         spi: Spi,
+        /// Whether it was beside another for the same packets, which go on (RFC 9611).
+        beside: bool,
         /// Whether the peer deleted it.
         by_peer: bool,
     },
@@ -415,6 +417,8 @@ pub struct ChildStatus {
     pub ts_peer: Arc<[TrafficSelector]>,
     /// Where its packets travel.
     pub path: Path,
+    /// Which of several for the same packets it is (RFC 9611), by a number of ours; `None`: the first, or the only one.
+    pub resource: Option<u16>,
     /// Age.
     pub established: Duration,
     /// Time to the next rekey.

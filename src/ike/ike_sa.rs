@@ -167,6 +167,8 @@ pub(super) enum State {
 pub(super) enum Task {
     /// Makes a CHILD_SA by the policy of this name.
     CreateChild(Arc<str>),
+    /// Makes another CHILD_SA beside the first of the policy of this name (RFC 9611).
+    CreateResource(Arc<str>),
     /// Replaces the CHILD_SA with this inbound SPI.
     RekeyChild(Spi),
     /// Replaces the IKE SA.
@@ -789,6 +791,7 @@ impl IkeSa {
             let Some(Waiting { task, .. }) = self.tasks.remove(at) else { return };
             match task {
                 Task::CreateChild(name) => self.begin_create_child(ctx, &name),
+                Task::CreateResource(name) => self.begin_create_resource(ctx, &name),
                 Task::RekeyChild(spi) => self.begin_rekey_child(ctx, spi),
                 Task::RekeyIke => self.begin_rekey_ike(ctx),
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),

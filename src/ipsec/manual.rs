@@ -134,6 +134,7 @@ impl ManualSa {
                 dscp: self.dscp,
                 tfc: self.tfc,
                 ah_align: self.ah_align,
+                resource: None,
                 around: None,
             }
         };

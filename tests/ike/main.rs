@@ -30,6 +30,7 @@ mod qcd;
 mod reauth;
 mod refused;
 mod rekey;
+mod resource;
 mod review;
 mod secrets;
 mod seeds;

@@ -147,8 +147,11 @@ impl Driver {
                 );
                 self.show(&peer, UpPhase::ChildSa, &detail);
             }
-            Event::ChildSaClosed { peer, child, spi, by_peer } => {
-                tracing::debug!(%peer, %child, %spi, by_peer, "CHILD_SA closed");
+            Event::ChildSaClosed { peer, child, spi, beside, by_peer } => {
+                tracing::debug!(%peer, %child, %spi, beside, by_peer, "CHILD_SA closed");
+                if beside {
+                    return;
+                }
                 // If it is not replaced, it is asked for again.
                 if let Some(entry) = self.peers.get_mut(&peer) {
                     if by_peer {

@@ -12,7 +12,7 @@ use super::sa_init::InitDone;
 use super::{Parts, notify};
 use crate::crypto::Secret;
 use crate::ike::cert::{self, Asked, CertFault, Shown};
-use crate::ike::child_sa::earlier;
+use crate::ike::child_sa::{Resource, earlier};
 use crate::ike::eap::EapFault;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::identity;
@@ -309,7 +309,8 @@ impl IkeSa {
         }
         let offer = first.filter(|_| !childless).map(|policy| {
             let flow = self.take_wanted(&policy.name);
-            Offer::new(ctx, self, Arc::new(policy.clone()), flow)
+            let resource = Resource::of_first(policy);
+            Offer::new(ctx, self, Arc::new(policy.clone()), flow, resource)
         });
         let offer = match offer.transpose() {
             Ok(offer) => offer,
