@@ -8,6 +8,7 @@ pub mod generate;
 pub mod genpsk;
 pub mod pki;
 pub mod rekey;
+pub mod reload;
 pub mod spawn;
 pub mod status;
 pub mod up;
@@ -143,6 +144,11 @@ enum Command {
     Pki(pki::PkiArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
+    /// Read configuration files again and apply what changed
+    ///
+    /// Tunnels whose configuration is as it was stay as they are, and lose no packet. If any file has an error, nothing is
+    /// changed at all. SIGHUP to the daemon does the same for everything that it has.
+    Reload(reload::ReloadArgs),
     /// Read a capture with keys
     ///
     /// Prints a line for each packet: SPI, sequence number, verdict with its reason, and what was in it. AH and ESP, in
@@ -269,6 +275,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
                 .map_err(|error| CliError::Io("pki".to_owned(), error))?;
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
+        Command::Reload(args) => reload::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,
         Command::Decrypt(args) => decrypt::run(&args)?,
         Command::Man { dir } => generate::man(&dir)?,

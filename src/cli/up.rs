@@ -93,6 +93,7 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
     let options = Options {
         socket: global.socket.clone(),
         files: Vec::new(),
+        config_dir: None,
         state_dir: global.state_dir.clone(),
         credentials: super::credentials(),
         exit_when_empty: true,

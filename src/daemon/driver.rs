@@ -7,6 +7,7 @@
 mod attempts;
 mod events;
 mod manual;
+mod reload;
 mod requests;
 mod revocation;
 
@@ -85,6 +86,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Configuration files to load at the start.
     pub files: Vec<PathBuf>,
+    /// Their directory, absolute, which `reload` looks through again; none, for a daemon that `up` started.
+    pub config_dir: Option<PathBuf>,
     /// What must outlive the daemon: the sequence numbers of manual keys, and the secret of RFC 6290.
     pub state_dir: PathBuf,
     /// The directory of systemd credentials.
@@ -321,7 +324,7 @@ impl Driver {
     /// Loads the files that it was started with.
     async fn load_files(&mut self) -> Result<(), DaemonError> {
         for config in self.load_all(&self.options.files)? {
-            self.take_peer(config).await?;
+            self.take_peer(config, false).await?;
         }
         // Once for all of them.
         self.publish_policies();
@@ -393,7 +396,8 @@ impl Driver {
                     }
                 }
                 _ = inputs.hangup.recv() => {
-                    tracing::info!("SIGHUP ignored: use `ipsecd up FILE` to load a changed file");
+                    self.news = true;
+                    self.reload_by_signal().await;
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }

@@ -12,7 +12,7 @@ use super::ike_sa::{Ctx, IkeSa, SaId, State, Task, Wanted};
 use super::ike_sas::IkeSas;
 use super::lease::Leases;
 use super::limits;
-use super::peers::{self, Peers};
+use super::peers::{self, Fate, Peers};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::{ChildPolicy, Peer, StartPolicy};
 use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
@@ -276,16 +276,25 @@ impl Endpoint {
         for id in ids {
             self.with(now, id, |sa, ctx| {
                 sa.peer = Some(Arc::clone(&peer));
-                let outdated: Vec<_> = sa
-                    .children
-                    .iter()
-                    .filter(|child| !peers::may_keep_child_sa(&child.policy, &peer))
-                    .map(|child| child.spi_inbound)
-                    .collect();
+                let mut outdated = Vec::new();
+                let mut rekeyed = Vec::new();
+                for child in &mut sa.children {
+                    match peers::fate(&child.policy, &peer) {
+                        Fate::Keep(policy) => child.policy = Arc::new(policy.clone()),
+                        Fate::Rekey(policy) => {
+                            child.policy = Arc::new(policy.clone());
+                            rekeyed.push(Task::RekeyChild(child.spi_inbound));
+                        }
+                        Fate::Delete => outdated.push(child.spi_inbound),
+                    }
+                }
                 if !outdated.is_empty() {
                     sa.queue(Task::DeleteChildren(outdated));
-                    sa.next_task(ctx);
                 }
+                for task in rekeyed {
+                    sa.queue(task);
+                }
+                sa.next_task(ctx);
             });
         }
     }

@@ -38,3 +38,4 @@ pub use endpoint::{Endpoint, EndpointConfig, Env, WallClock};
 pub use event::{
     ChildStatus, CloseReason, Command, CommandError, Event, Phase, SaStatus, TimerKind, Transmit,
 };
+pub use peers::Cost;

@@ -27,6 +27,7 @@ mod playground;
 mod pmtu;
 mod proof;
 mod rekey;
+mod reload;
 mod strongswan;
 mod tunnel;
 mod virtual_address;

@@ -271,12 +271,17 @@ impl<'a> Ipsecd<'a> {
         wait::until("the peer to be up", limit, || (self.state() == "up").then_some(()));
     }
 
-    /// All that it logged since the lab began.
     /// Its process.
     pub(crate) fn pid(&self) -> i32 {
         self.process.pid().as_raw()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// All that it logged since the lab began.
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }

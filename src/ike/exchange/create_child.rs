@@ -174,7 +174,9 @@ impl IkeSa {
         else {
             return;
         };
-        let policy = Arc::clone(&child.policy);
+        let made_by = Arc::clone(&child.policy);
+        // As the peer is configured by now: what cannot be had by a rekey was deleted when that changed.
+        let policy = self.policy(&made_by.name).unwrap_or(made_by);
         self.send_create_child(ctx, policy, None, Some(spi), None);
     }
 
