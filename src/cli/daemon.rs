@@ -7,6 +7,7 @@ use clap::{Args, ValueHint};
 
 use super::{CliError, Global, check, say, secrets, spawn};
 use crate::daemon::load::files_of;
+use crate::daemon::metrics::http::Address;
 use crate::daemon::{self, Options};
 
 /// Arguments of `daemon`.
@@ -22,6 +23,12 @@ pub struct DaemonArgs {
     /// Write the keys of every SA into a directory of ours alone, as tables that Wireshark and `decrypt` read
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub keylog: Option<PathBuf>,
+    /// Let metrics be read (OpenMetrics: /metrics, /livez, /readyz) at ADDRESS:PORT, or at unix:/PATH
+    #[arg(long, value_name = "WHERE", env = "IPSECD_METRICS")]
+    pub metrics: Option<Address>,
+    /// Take an address for --metrics that is not of the loopback: whoever reaches it reads them
+    #[arg(long, requires = "metrics")]
+    pub metrics_expose: bool,
     /// Started by `up`: no configuration directory, ends with the last peer
     #[arg(long, hide = true)]
     pub background_of_up: bool,
@@ -43,7 +50,15 @@ pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
         offload: global.offload.into(),
+        metrics: args.metrics.clone(),
     };
+    if let Some(address) = args.metrics.as_ref().filter(|at| !at.is_local() && !args.metrics_expose)
+    {
+        return Err(CliError::Usage(format!(
+            "--metrics {address} lets everybody who reaches it read the names of peers and what they send; \
+             take 127.0.0.1, [::1] or unix:/PATH, or say --metrics-expose"
+        )));
+    }
     if args.background_of_up {
         return in_background(&options);
     }

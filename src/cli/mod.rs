@@ -27,6 +27,7 @@ use crate::crypto::random::OsRandom;
 use crate::daemon::DaemonError;
 use crate::daemon::log::{self, BadFilter};
 use crate::daemon::secrets::FsSecrets;
+use crate::daemon::version;
 use crate::io::clock;
 use crate::io::tun::Offload;
 
@@ -40,7 +41,7 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/ipsecd";
 ///
 /// One daemon carries every tunnel of this host (or network namespace). `ipsecd up` starts it if none runs.
 #[derive(Debug, Parser)]
-#[command(name = "ipsecd", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "ipsecd", version = version::LONG, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -190,6 +191,8 @@ pub enum CliError {
     Reported,
     /// The daemon did not start.
     Start(String),
+    /// The command line asks for what is not to be had.
+    Usage(String),
 }
 
 impl CliError {
@@ -201,7 +204,8 @@ impl CliError {
             Self::Client(ClientError::Refused(Failure { code: Code::Config, .. }))
             | Self::Config
             | Self::Daemon(DaemonError::Config(_))
-            | Self::Log(_) => 2,
+            | Self::Log(_)
+            | Self::Usage(_) => 2,
             Self::Client(_) | Self::Daemon(_) | Self::Io(..) | Self::Reported | Self::Start(_) => 1,
         }
     }
@@ -216,6 +220,7 @@ impl fmt::Display for CliError {
             Self::Log(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Start(text) => write!(f, "the daemon did not start: {text}"),
+            Self::Usage(text) => f.write_str(text),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::ike_sas::IkeSas;
 use super::lease::Leases;
 use super::limits;
 use super::peers::{self, Fate, Peers};
+use super::stats::Stats;
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::{ChildPolicy, Peer, StartPolicy};
 use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
@@ -82,6 +83,7 @@ pub struct Endpoint {
     fragment_bytes: usize,
     spis: BTreeMap<Spi, SaId>,
     leases: Leases,
+    stats: Stats,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -104,6 +106,7 @@ impl Endpoint {
             fragment_bytes: 0,
             spis: BTreeMap::new(),
             leases: Leases::default(),
+            stats: Stats::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -472,6 +475,12 @@ impl Endpoint {
         all
     }
 
+    /// What it has done since it was made.
+    #[must_use]
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
     /// How many IKE SAs there are as responder whose initiator is not authenticated.
     #[must_use]
     pub fn half_open(&self) -> usize {
@@ -523,6 +532,7 @@ impl Endpoint {
             others: &mut self.sas,
             peers: &self.peers,
             leases: &mut self.leases,
+            stats: &mut self.stats,
             last_message_id: self.config.last_message_id,
             touched,
             export_keys: self.config.export_keys,

@@ -20,6 +20,7 @@ mod keylog;
 mod lifecycle;
 mod loss;
 mod manual;
+mod metrics;
 mod mobike;
 mod modes;
 mod offload;

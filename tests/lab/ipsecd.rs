@@ -108,6 +108,15 @@ impl<'a> Ipsecd<'a> {
         Self::launch(side, file, &dir, LOG, &[])
     }
 
+    /// As [`Ipsecd::start_with_peer`], with further arguments of `ipsecd daemon`.
+    #[track_caller]
+    pub(crate) fn start_with_flags(side: &'a Side, peer: &Peer, flags: &[&str]) -> Self {
+        let dir = side.dir.join("ipsecd");
+        let file = peer.write(&dir);
+        let flags: Vec<_> = flags.iter().map(Path::new).collect();
+        Self::launch(side, file, &dir, LOG, &flags)
+    }
+
     /// Starts a daemon that knows no peer; `file` is for [`Ipsecd::up`].
     #[track_caller]
     pub(crate) fn start_for_file(side: &'a Side, file: PathBuf) -> Self {

@@ -57,6 +57,7 @@ impl Driver {
         }
         let mut entry = Entry::new(config);
         entry.routes = routes;
+        entry.failures = before.as_ref().map_or(0, |before| before.failures);
         let was_ike = before.as_ref().is_some_and(|before| before.config.ike().is_some());
         let command = match entry.config.ike() {
             Some(peer) => Some(Command::AddPeer(Arc::new(peer.clone()))),

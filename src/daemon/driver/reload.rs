@@ -56,11 +56,18 @@ impl Driver {
             let message = "the daemon is ending".to_owned();
             return Err(Failure { code: Code::Stopped, message });
         }
-        let plan = self.plan(files)?;
+        let plan = match self.plan(files) {
+            Ok(plan) => plan,
+            Err(failure) => {
+                self.counts.reloads[1] += u64::from(!dry_run);
+                return Err(failure);
+            }
+        };
         let mut told = Reload { dry_run, ..plan.told };
         if dry_run {
             return Ok(told);
         }
+        self.counts.reloads[0] += 1;
         if let Some(of_dir) = plan.of_dir {
             self.options.files = of_dir;
         }
