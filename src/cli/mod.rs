@@ -8,6 +8,7 @@ pub mod generate;
 pub mod genpsk;
 pub mod pki;
 pub mod rekey;
+pub mod reload;
 pub mod spawn;
 pub mod status;
 pub mod up;
@@ -26,6 +27,7 @@ use crate::crypto::random::OsRandom;
 use crate::daemon::DaemonError;
 use crate::daemon::log::{self, BadFilter};
 use crate::daemon::secrets::FsSecrets;
+use crate::daemon::version;
 use crate::io::clock;
 use crate::io::tun::Offload;
 
@@ -39,7 +41,7 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/ipsecd";
 ///
 /// One daemon carries every tunnel of this host (or network namespace). `ipsecd up` starts it if none runs.
 #[derive(Debug, Parser)]
-#[command(name = "ipsecd", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "ipsecd", version = version::LONG, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -143,6 +145,11 @@ enum Command {
     Pki(pki::PkiArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
+    /// Read configuration files again and apply what changed
+    ///
+    /// Tunnels whose configuration is as it was stay as they are, and lose no packet. If any file has an error, nothing is
+    /// changed at all. SIGHUP to the daemon does the same for everything that it has.
+    Reload(reload::ReloadArgs),
     /// Read a capture with keys
     ///
     /// Prints a line for each packet: SPI, sequence number, verdict with its reason, and what was in it. AH and ESP, in
@@ -184,6 +191,8 @@ pub enum CliError {
     Reported,
     /// The daemon did not start.
     Start(String),
+    /// The command line asks for what is not to be had.
+    Usage(String),
 }
 
 impl CliError {
@@ -195,7 +204,8 @@ impl CliError {
             Self::Client(ClientError::Refused(Failure { code: Code::Config, .. }))
             | Self::Config
             | Self::Daemon(DaemonError::Config(_))
-            | Self::Log(_) => 2,
+            | Self::Log(_)
+            | Self::Usage(_) => 2,
             Self::Client(_) | Self::Daemon(_) | Self::Io(..) | Self::Reported | Self::Start(_) => 1,
         }
     }
@@ -210,6 +220,7 @@ impl fmt::Display for CliError {
             Self::Log(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Start(text) => write!(f, "the daemon did not start: {text}"),
+            Self::Usage(text) => f.write_str(text),
         }
     }
 }
@@ -269,6 +280,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
                 .map_err(|error| CliError::Io("pki".to_owned(), error))?;
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
+        Command::Reload(args) => reload::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,
         Command::Decrypt(args) => decrypt::run(&args)?,
         Command::Man { dir } => generate::man(&dir)?,

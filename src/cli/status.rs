@@ -61,9 +61,12 @@ fn ask(global: &Global, args: &StatusArgs) -> Result<Status, CliError> {
     let ask = Ask::Status { peer: args.peer.clone() };
     match Client::connect(&global.socket)?.ask(ask, |_| {})? {
         Body::Status(status) => Ok(*status),
-        Body::Done | Body::Down { .. } | Body::Error(_) | Body::Progress(_) | Body::Up { .. } => {
-            Err(ClientError::Ended.into())
-        }
+        Body::Done
+        | Body::Down { .. }
+        | Body::Error(_)
+        | Body::Progress(_)
+        | Body::Reload(_)
+        | Body::Up { .. } => Err(ClientError::Ended.into()),
     }
 }
 

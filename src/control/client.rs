@@ -87,7 +87,11 @@ impl Client {
             match reply.reply {
                 Body::Progress(step) => progress(step),
                 Body::Error(failure) => return Err(failure.into()),
-                body @ (Body::Done | Body::Down { .. } | Body::Status(_) | Body::Up { .. }) => {
+                body @ (Body::Done
+                | Body::Down { .. }
+                | Body::Reload(_)
+                | Body::Status(_)
+                | Body::Up { .. }) => {
                     return Ok(body);
                 }
             }

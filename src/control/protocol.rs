@@ -3,11 +3,15 @@
 //! A client sends one [`Request`] a connection and reads [`Reply`]s until one that [`Body::is_last`]. Fields may be
 //! added within a version; a client ignores what it does not know.
 
+mod reload;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use reload::{ChangeCost, ChangeKind, KeyChange, PeerChange, Reload};
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -47,6 +51,16 @@ pub enum Ask {
         /// Of this peer alone.
         #[serde(default)]
         peer: Option<String>,
+    },
+    /// Reads configuration files again and applies what changed; if one of them has an error, nothing at all. Answered by
+    /// [`Body::Reload`].
+    Reload {
+        /// Which, absolute; none: those of every peer, and of the directory that the daemon runs for.
+        #[serde(default)]
+        files: Vec<PathBuf>,
+        /// Only tell what would change.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Replaces SAs of a peer. Answered by [`Body::Done`] when the replacement is established.
     Rekey {
@@ -96,6 +110,8 @@ pub enum Body {
     Error(Failure),
     /// A step of a peer on its way up; more follows.
     Progress(Progress),
+    /// What reading the configuration again changed.
+    Reload(Box<Reload>),
     /// The state of everything.
     Status(Box<Status>),
     /// How bringing up ended.
@@ -548,6 +564,7 @@ mod tests {
         request_survives(Ask::Down { target: Target::File("/a".into()) });
         request_survives(Ask::Down { target: Target::Name("a".into()) });
         request_survives(Ask::Status { peer: None });
+        request_survives(Ask::Reload { files: vec!["/a".into()], dry_run: true });
         request_survives(Ask::Rekey { peer: "b".into(), ike: true });
         request_survives(Ask::Shutdown);
     }
@@ -563,6 +580,19 @@ mod tests {
             phase: UpPhase::IkeSaInit,
             detail: "x".into(),
         }));
+        reply_survives(Body::Reload(Box::new(Reload {
+            dry_run: true,
+            peers: vec![PeerChange {
+                peer: "a".into(),
+                file: "/a".into(),
+                change: ChangeKind::Changed,
+                keys: vec![KeyChange { key: "ike.dpd".into(), old: None, new: Some("1".into()) }],
+                cost: ChangeCost::Rekey,
+                child_sas: vec!["lan".into()],
+                error: Some(failure.clone()),
+            }],
+            unchanged: 2,
+        })));
         reply_survives(Body::Up {
             peers: vec![
                 UpResult { peer: "a".into(), state: UpState::Failed, error: Some(failure) },

@@ -7,6 +7,8 @@
 mod attempts;
 mod events;
 mod manual;
+mod metrics;
+mod reload;
 mod requests;
 mod revocation;
 
@@ -27,6 +29,7 @@ use super::jobs;
 use super::keylog::{KeyLog, KeyLogError};
 use super::load::{LoadError, load};
 use super::log::{self, BadFilter};
+use super::metrics::http::{Address, Listener, Question};
 use super::network::{Network, NetworkError};
 use super::peers::{Entry, goes_on, judge};
 use super::sockets::{IKE_PORT, SocketError, Sockets};
@@ -79,6 +82,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Configuration files to load at the start.
     pub files: Vec<PathBuf>,
+    /// Their directory, absolute, which `reload` looks through again; none, for a daemon that `up` started.
+    pub config_dir: Option<PathBuf>,
     /// What must outlive the daemon: the sequence numbers of manual keys, and the secret of RFC 6290.
     pub state_dir: PathBuf,
     /// The directory of systemd credentials.
@@ -91,6 +96,8 @@ pub struct Options {
     pub keylog: Option<PathBuf>,
     /// How much of the cutting and joining of packets is left to the kernel.
     pub offload: Offload,
+    /// Where metrics are read; nowhere, unless the command line said.
+    pub metrics: Option<Address>,
 }
 
 /// Why the daemon did not start, or did not go on.
@@ -107,6 +114,14 @@ pub enum DaemonError {
     Control {
         /// Its path.
         path: PathBuf,
+        /// The system's words.
+        cause: io::Error,
+    },
+    /// Where metrics are to be read.
+    #[error("cannot listen on {address} for readers of metrics: {cause}")]
+    Metrics {
+        /// The address.
+        address: Address,
         /// The system's words.
         cause: io::Error,
     },
@@ -175,10 +190,18 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         let (requests_in, requests) = mpsc::channel(16);
         let server = Server::listen(&options.socket, requests_in)
             .map_err(|cause| DaemonError::Control { path: options.socket.clone(), cause })?;
+        let (readers_in, readers) = mpsc::channel(4);
+        let mut receivers = JoinSet::new();
+        if let Some(address) = &options.metrics {
+            let listener = Listener::listen(address)
+                .await
+                .map_err(|cause| DaemonError::Metrics { address: address.clone(), cause })?;
+            tracing::info!(%address, "metrics are read here");
+            receivers.spawn(listener.serve(readers_in));
+        }
         privs::drop_privileges()?;
         let (workers, from_workers) = Workers::start(&shared).map_err(system("start workers"))?;
         let (ike_in, ike) = mpsc::channel(receive::QUEUE);
-        let mut receivers = JoinSet::new();
         for v6 in [false, true] {
             receivers.spawn(receive::receive_ike(Arc::clone(&sockets), v6, ike_in.clone()));
         }
@@ -205,6 +228,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             next_policy: 0,
             next_job: 0,
             started: now,
+            counts: metrics::Counts::default(),
             mtu_check: now + MTU_INTERVAL,
             revocation: revocation::Stamps::new(),
             counter_check: now + MTU_INTERVAL,
@@ -222,6 +246,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             ike,
             internal,
             requests,
+            readers,
             from_workers,
             terminate: signal(SignalKind::terminate()).map_err(system("watch SIGTERM"))?,
             interrupt: signal(SignalKind::interrupt()).map_err(system("watch SIGINT"))?,
@@ -261,6 +286,8 @@ struct Inputs {
     ike: mpsc::Receiver<(Path, Vec<u8>)>,
     internal: mpsc::Receiver<Internal>,
     requests: mpsc::Receiver<Incoming>,
+    /// Those who read metrics.
+    readers: mpsc::Receiver<Question>,
     from_workers: mpsc::Receiver<FromWorker>,
     terminate: Signal,
     interrupt: Signal,
@@ -294,6 +321,7 @@ pub(super) struct Driver {
     next_policy: u32,
     next_job: u64,
     started: Instant,
+    counts: metrics::Counts,
     mtu_check: Instant,
     /// The files with CRLs and OCSP responses, as they were read last.
     revocation: revocation::Stamps,
@@ -316,7 +344,7 @@ impl Driver {
     /// Loads the files that it was started with.
     async fn load_files(&mut self) -> Result<(), DaemonError> {
         for config in self.load_all(&self.options.files)? {
-            self.take_peer(config).await?;
+            self.take_peer(config, false).await?;
         }
         // Once for all of them.
         self.publish_policies();
@@ -381,6 +409,7 @@ impl Driver {
                 () = inputs.changes.notified() => {
                     self.network_check.get_or_insert(clock::now() + NETWORK_PAUSE);
                 }
+                Some(question) = inputs.readers.recv() => self.hear_reader(question),
                 _ = inputs.terminate.recv() => {
                     if self.interrupted("SIGTERM") {
                         return Ok(());
@@ -392,7 +421,8 @@ impl Driver {
                     }
                 }
                 _ = inputs.hangup.recv() => {
-                    tracing::info!("SIGHUP ignored: use `ipsecd up FILE` to load a changed file");
+                    self.news = true;
+                    self.reload_by_signal().await;
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }

@@ -13,6 +13,7 @@ pub mod keylog;
 pub mod load;
 pub mod log;
 pub mod manual;
+pub mod metrics;
 pub mod network;
 pub mod peers;
 pub mod qcd;
@@ -24,6 +25,7 @@ mod send;
 pub mod sockets;
 pub mod spd;
 pub mod status;
+pub mod version;
 pub mod worker;
 
 pub use driver::{DaemonError, Options, run};

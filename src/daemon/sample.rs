@@ -102,6 +102,7 @@ pub(super) fn config() -> Config {
         },
         log_level: None,
         revocation: Default::default(),
+        written: Default::default(),
     }
 }
 

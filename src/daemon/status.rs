@@ -29,17 +29,8 @@ pub fn of_daemon(
     lost: &Lost,
 ) -> Status {
     let mut drops = by_reason(&stats.drops);
-    for (name, counter) in [
-        ("queue-full", &lost.queue_full),
-        ("send-failed", &lost.send),
-        ("tun-failed", &lost.tun),
-        ("headers-refused", &lost.headers),
-    ] {
-        let count = counter.load(Ordering::Relaxed);
-        if count > 0 {
-            drops.insert(name.to_owned(), count);
-        }
-    }
+    let lost = of_lost(lost).into_iter().filter(|(_, count)| *count > 0);
+    drops.extend(lost.map(|(name, count)| (name.to_owned(), count)));
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -49,6 +40,18 @@ pub fn of_daemon(
         peers,
         drops,
     }
+}
+
+/// What workers dropped that the datapath does not count, by reason.
+#[must_use]
+pub fn of_lost(lost: &Lost) -> [(&'static str, u64); 4] {
+    [
+        ("queue-full", &lost.queue_full),
+        ("send-failed", &lost.send),
+        ("tun-failed", &lost.tun),
+        ("headers-refused", &lost.headers),
+    ]
+    .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
 }
 
 /// What is left to the kernel.

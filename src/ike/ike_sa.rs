@@ -28,6 +28,7 @@ use super::protect::{Content, OpenError, Protector};
 use super::qcd;
 use super::rate::{Bucket, cost_of};
 use super::rules::{self, Violation};
+use super::stats::Stats;
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::Peer;
@@ -56,6 +57,7 @@ pub(super) struct Ctx<'a> {
     pub(super) peers: &'a Peers,
     /// Addresses that peers have of us, and we of them.
     pub(super) leases: &'a mut Leases,
+    pub(super) stats: &'a mut Stats,
     /// See [`super::EndpointConfig`].
     pub(super) last_message_id: u32,
     /// Which of the others changed.
@@ -807,6 +809,7 @@ impl IkeSa {
                     self.request(ctx, ExchangeType::INFORMATIONAL, token.as_slice());
                 }
                 Task::Liveness => {
+                    ctx.stats.liveness_checks += 1;
                     self.active = Some(Active::Liveness(ctx.now));
                     let payloads = self.liveness_payloads();
                     self.request(ctx, ExchangeType::INFORMATIONAL, &payloads);
@@ -825,7 +828,21 @@ impl IkeSa {
             return;
         }
         info!(peer = %peer.name, spi_i = %self.spi_i, spi_r = %self.spi_r, %reason, "IKE_SA gone");
+        if reason.is_authentication() {
+            self.announce_failure(ctx, reason.clone());
+        }
         ctx.events.push_back(Event::IkeSaClosed { peer: Arc::clone(&peer.name), reason });
+    }
+
+    /// Tells the daemon that somebody could not prove who it is.
+    pub(super) fn announce_failure(&self, ctx: &mut Ctx<'_>, reason: CloseReason) {
+        ctx.events.push_back(Event::AuthenticationFailed {
+            peer: self.peer.as_ref().map(|peer| Arc::clone(&peer.name)),
+            path: self.path,
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            reason,
+        });
     }
 
     /// Ends without a word to the peer.

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod lock;
 pub mod privs;
+pub mod process;
 pub mod raw;
 pub mod resolve;
 pub mod resolved;

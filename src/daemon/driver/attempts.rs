@@ -13,23 +13,38 @@ impl Driver {
     /// Makes a peer known, or takes a changed configuration for one that is: everything in the host's network first,
     /// so that no packet for it leaves in clear from here on. Returns whether it is new.
     pub(super) async fn add_peer(&mut self, config: Config) -> Result<bool, DaemonError> {
-        let is_new = self.take_peer(config).await?;
+        let is_new = self.take_peer(config, false).await?;
         self.publish_policies();
         Ok(is_new)
     }
 
-    /// As [`add_peer`](Self::add_peer), but for the SPD, which the caller has to publish.
-    pub(super) async fn take_peer(&mut self, mut config: Config) -> Result<bool, DaemonError> {
+    /// As [`add_peer`](Self::add_peer), but for the SPD, which the caller has to publish. `keeps`: SAs with manual keys that
+    /// are to be as they are stay; otherwise they are installed anew, where the way to the peer begins by now.
+    pub(super) async fn take_peer(
+        &mut self,
+        mut config: Config,
+        keeps: bool,
+    ) -> Result<bool, DaemonError> {
         let name = Arc::clone(config.name());
         let mut before = self.peers.remove(&name);
-        if let Some(before) = &mut before {
-            // Their keys have one counter each, which those of the new configuration may need.
-            self.inherit_windows(before, &mut config);
-            self.remove_manual(before);
-        }
         Entry::number(&mut config, before.as_ref(), &mut self.next_policy);
-        let routes = self.network.attach(&config, &self.workers).await.inspect_err(|_| {
+        let mut kept = false;
+        if let Some(before) = &mut before {
+            match (before.config.manual(), config.manual()) {
+                (Some(old), Some(new)) if keeps && old.is_like(new) => kept = true,
+                _ => {
+                    // Their keys have one counter each, which those of the new configuration may need.
+                    self.inherit_windows(before, &mut config);
+                    self.remove_manual(before);
+                }
+            }
+        }
+        let attached = self.network.attach(&config, &self.workers).await;
+        let routes = attached.inspect_err(|_| {
             // A peer that was there before and cannot be set up any more is gone.
+            if let Some(before) = &mut before {
+                self.remove_manual(before);
+            }
             if before.as_ref().is_some_and(|before| before.config.ike().is_some()) {
                 let gone = Command::RemovePeer { peer: Arc::clone(&name) };
                 let _unknown = self.endpoint.handle_command(clock::now(), gone);
@@ -42,12 +57,16 @@ impl Driver {
         }
         let mut entry = Entry::new(config);
         entry.routes = routes;
+        entry.failures = before.as_ref().map_or(0, |before| before.failures);
         let was_ike = before.as_ref().is_some_and(|before| before.config.ike().is_some());
         let command = match entry.config.ike() {
             Some(peer) => Some(Command::AddPeer(Arc::new(peer.clone()))),
             None => was_ike.then(|| Command::RemovePeer { peer: Arc::clone(&name) }),
         };
-        let wants_up = entry.wants_up();
+        if let Some(before) = before.as_mut().filter(|_| kept) {
+            entry.installed = before.installed.take();
+        }
+        let wants_up = entry.wants_up() && entry.installed.is_none();
         self.peers.insert(Arc::clone(&name), entry);
         self.had_peer = true;
         if let Some(command) = command {

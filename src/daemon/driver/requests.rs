@@ -13,6 +13,13 @@ impl Driver {
             }
             Ask::Down { target } => self.down(&target, reply),
             Ask::Status { peer } => answer(&reply, self.status(peer.as_deref())),
+            Ask::Reload { files, dry_run } => {
+                let body = match self.reload(&files, dry_run).await {
+                    Ok(told) => Body::Reload(Box::new(told)),
+                    Err(failure) => Body::Error(failure),
+                };
+                answer(&reply, body);
+            }
             Ask::Rekey { peer, ike } => self.rekey(peer.as_str().into(), ike, reply),
             Ask::Shutdown => {
                 self.farewell.push((reply, Body::Done));
