@@ -57,6 +57,13 @@ fn side(number: u8, part: usize, protocol: u8, ports: (u16, u16)) -> Arc<[Traffi
     [narrow(format!("10.{number}.{part}.0/24")), narrow(format!("fd0{number}:{part}::/32"))].into()
 }
 
+/// Everything at A's side.
+fn side_a(protocol: u8) -> Arc<[TrafficSelector]> {
+    [prefix("10.1.0.0/16"), prefix("fd01::/16")]
+        .map(|whole| TrafficSelector { protocol, ..whole })
+        .into()
+}
+
 fn host(number: u8) -> Arc<[TrafficSelector]> {
     [prefix(&format!("192.0.2.{number}/32")), prefix(&format!("2001:db8::{number}/128"))].into()
 }
@@ -70,20 +77,20 @@ fn gateways(random: &mut FixedRandom) -> (Gateway, Gateway) {
     let (mut at_a, mut at_b, mut sas) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..ENTRIES {
         let policy = PolicyId(number);
-        let part = random.below(12);
+        let part = random.below(10);
         let (protocol, ports) = choose(
             random,
-            &[(0, (0, 65535)), (0, (0, 65535)), (6, (443, 443)), (17, (1, 1000)), (6, (0, 65535))],
+            &[(0, (0, 65535)), (6, (0, 443)), (17, (1, 1000)), (6, (0, 65535)), (17, (0, 65535))],
         );
         let transport = number % 10 == 9;
         let (ts_a, ts_b) = if transport {
             (host(1), host(2))
         } else {
-            (side(1, part % 3, protocol, (0, 65535)), side(2, part, protocol, ports))
+            (side_a(protocol), side(2, part, protocol, ports))
         };
         let action = match random.below(10) {
             0 | 1 => Action::Bypass,
-            2 | 3 => Action::Discard,
+            2 => Action::Discard,
             _ => Action::Protect(policy),
         };
         let entry = |ts_local: &Arc<[_]>, ts_peer: &Arc<[_]>| SpdEntry {
@@ -94,7 +101,7 @@ fn gateways(random: &mut FixedRandom) -> (Gateway, Gateway) {
         at_a.push(entry(&ts_a, &ts_b));
         at_b.push(entry(&ts_b, &ts_a));
         if let Action::Protect(_) = action
-            && !random.chance(15)
+            && !random.chance(20)
         {
             let kind = choose(random, if transport { &transports } else { &tunnels });
             sas.push((policy, kind, part, (protocol, ports), transport, ts_a, ts_b));
@@ -103,8 +110,8 @@ fn gateways(random: &mut FixedRandom) -> (Gateway, Gateway) {
     let mut a = Gateway::new(Spd::new(at_a), Options::default());
     let mut b = Gateway::new(Spd::new(at_b), Options::default());
     for (policy, kind, part, (protocol, ports), transport, ts_a, ts_b) in sas {
-        let (narrowed, exhausted, tfc) = (random.chance(15), random.chance(10), random.chance(20));
-        let far_narrowed = random.chance(20);
+        let (narrowed, exhausted, tfc) = (random.chance(30), random.chance(20), random.chance(20));
+        let far_narrowed = random.chance(40);
         let narrow = |ts: &Arc<[TrafficSelector]>| -> Arc<[TrafficSelector]> {
             if transport {
                 return Arc::clone(ts);
@@ -158,7 +165,7 @@ fn packet(random: &mut FixedRandom) -> (Probe, Vec<u8>) {
         };
         text.parse().unwrap()
     };
-    let (mut src, mut dst) = (addr(1, 4), addr(2, 13));
+    let (mut src, mut dst) = (addr(1, 4), addr(2, 11));
     if random.chance(15) {
         let host = |last| if v6 { format!("2001:db8::{last}") } else { format!("192.0.2.{last}") };
         (src, dst) = (host(1).parse().unwrap(), host(2).parse().unwrap());
@@ -231,12 +238,9 @@ fn what_is_explained_is_what_a_trace_then_shows() {
     for name in wanted.into_iter().chain(["sequence-exhausted", "too-big", "wait"]) {
         assert!(seen.get(name).is_some_and(|count| *count >= 10), "{name}: {seen:?}");
     }
-    assert!(policies.len() >= 15, "{policies:?}");
+    assert!(policies.len() >= 10, "{policies:?}");
     assert!(cut >= 10, "{cut} were cut into fragments");
-    assert!(
-        arrived.values().all(|count: &usize| *count >= 10) && arrived.len() == 2,
-        "{arrived:?}"
-    );
+    assert!(arrived.values().all(|count: &usize| *count >= 5) && arrived.len() == 2, "{arrived:?}");
 
     a.datapath.tap().remove(&tracer);
     a.send(&[udp(false, 100)]);

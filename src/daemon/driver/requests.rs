@@ -13,6 +13,9 @@ impl Driver {
             }
             Ask::Down { target } => self.down(&target, reply),
             Ask::Status { peer } => answer(&reply, self.status(peer.as_deref())),
+            Ask::Services { peer } => answer(&reply, self.services(peer.as_deref())),
+            Ask::Explain(question) => self.explain(question, reply),
+            Ask::Trace { filter, count } => self.trace(&filter, count, reply),
             Ask::Rekey { peer, ike } => self.rekey(peer.as_str().into(), ike, reply),
             Ask::Shutdown => {
                 self.farewell.push((reply, Body::Done));
