@@ -18,6 +18,7 @@ pub mod names;
 pub mod network;
 pub mod peers;
 pub mod qcd;
+mod receive;
 #[cfg(test)]
 mod sample;
 pub mod secrets;
