@@ -4,13 +4,16 @@ pub mod check;
 pub mod daemon;
 pub mod decrypt;
 pub mod down;
+pub mod explain;
 pub mod generate;
 pub mod genpsk;
 pub mod pki;
 pub mod rekey;
 pub mod reload;
+pub mod services;
 pub mod spawn;
 pub mod status;
+pub mod trace;
 pub mod up;
 
 use std::fmt;
@@ -125,6 +128,21 @@ enum Command {
     Down(down::DownArgs),
     /// Show the state of the tunnels
     Status(status::StatusArgs),
+    /// Show the way that a packet would take
+    ///
+    /// Asks the daemon and the kernel: route, SPD entry, SA, encapsulation, size against the path MTU, and where and why it
+    /// would be dropped. Nothing is sent and nothing is counted.
+    Explain(explain::ExplainArgs),
+    /// Show packets as they pass, with what becomes of them
+    ///
+    /// A packet a line, until interrupted or --count is reached. Packets that come faster than they are taken are left out,
+    /// and how many is said. Costs the datapath nothing while nobody traces.
+    Trace(trace::TraceArgs),
+    /// Show which services each SA gives
+    ///
+    /// Access control, connectionless integrity, data origin authentication, replay protection, confidentiality and limited
+    /// traffic flow confidentiality, in the words of RFC 4301 §3.1, with the reason where one is missing.
+    Services(services::ServicesArgs),
     /// Check configuration files, without touching anything
     Check {
         /// The files; they are also checked against each other
@@ -183,6 +201,8 @@ pub enum CliError {
     Config,
     /// This process, as the daemon.
     Daemon(DaemonError),
+    /// An argument is wrong.
+    Usage(String),
     /// The log filter is none.
     Log(BadFilter),
     /// Reading or writing.
@@ -191,8 +211,6 @@ pub enum CliError {
     Reported,
     /// The daemon did not start.
     Start(String),
-    /// The command line asks for what is not to be had.
-    Usage(String),
 }
 
 impl CliError {
@@ -219,8 +237,8 @@ impl fmt::Display for CliError {
             Self::Daemon(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
+            Self::Usage(text) => text.fmt(f),
             Self::Start(text) => write!(f, "the daemon did not start: {text}"),
-            Self::Usage(text) => f.write_str(text),
         }
     }
 }
@@ -279,6 +297,9 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
             pki::run(&args, &mut OsRandom, clock::wall(), &mut io::stdout())
                 .map_err(|error| CliError::Io("pki".to_owned(), error))?;
         }
+        Command::Explain(args) => explain::run(&global, &args)?,
+        Command::Trace(args) => trace::run(&global, &args)?,
+        Command::Services(args) => services::run(&global, &args)?,
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Reload(args) => reload::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,

@@ -64,8 +64,11 @@ fn ask(global: &Global, args: &StatusArgs) -> Result<Status, CliError> {
         Body::Done
         | Body::Down { .. }
         | Body::Error(_)
+        | Body::Explanation(_)
         | Body::Progress(_)
         | Body::Reload(_)
+        | Body::Services(_)
+        | Body::Trace(_)
         | Body::Up { .. } => Err(ClientError::Ended.into()),
     }
 }
@@ -216,7 +219,11 @@ fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
     }
     if let Some(age) = sa.age_seconds {
         let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
-        line(text, format_args!("             age {}, rekey in {rekey}", time(age)));
+        let rtt = sa.rtt_us.map_or_else(String::new, |rtt| {
+            let (whole, part) = (rtt / 1000, rtt % 1000 / 100);
+            format!(", rtt {whole}.{part} ms")
+        });
+        line(text, format_args!("             age {}, rekey in {rekey}{rtt}", time(age)));
     }
 }
 
@@ -327,6 +334,7 @@ mod tests {
             suite: Some("AES_GCM_16-256/PRF_HMAC_SHA2_384/CURVE25519".into()),
             age_seconds: Some(65),
             rekey_in_seconds: None,
+            rtt_us: Some(23_100),
             child_sas: vec![child],
         };
         let layer = |spi: &str, suite: &str| ManualLayerStatus {
@@ -393,6 +401,7 @@ mod tests {
             "icv-mismatch 5",
             "no-policy 9",
             "1m 5s",
+            "rtt 23.1 ms",
             "b.example.net",
             "0123456789abcdef",
             "keys of every SA are written to /tmp/keys",

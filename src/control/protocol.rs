@@ -11,6 +11,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::explain::{Explanation, Question};
+use super::services::SaServices;
+use super::trace::Packets;
+
 pub use reload::{ChangeCost, ChangeKind, KeyChange, PeerChange, Reload};
 
 /// The version of the protocol.
@@ -62,6 +66,24 @@ pub enum Ask {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Asks what would become of a packet. Answered by [`Body::Explanation`].
+    Explain(Question),
+    /// Asks to be told of packets. Answered by [`Body::Trace`] lines until the client is gone or has `count` packets,
+    /// and then by [`Body::Done`].
+    Trace {
+        /// Which packets; empty: all.
+        #[serde(default)]
+        filter: String,
+        /// So many; without it, without end.
+        #[serde(default)]
+        count: Option<u64>,
+    },
+    /// Asks which services each SA gives. Answered by [`Body::Services`].
+    Services {
+        /// Of this peer alone.
+        #[serde(default)]
+        peer: Option<String>,
+    },
     /// Replaces SAs of a peer. Answered by [`Body::Done`] when the replacement is established.
     Rekey {
         /// The peer's name.
@@ -108,12 +130,18 @@ pub enum Body {
     },
     /// It could not be done.
     Error(Failure),
+    /// What would become of a packet.
+    Explanation(Box<Explanation>),
     /// A step of a peer on its way up; more follows.
     Progress(Progress),
     /// What reading the configuration again changed.
     Reload(Box<Reload>),
+    /// Which services each SA gives.
+    Services(Vec<SaServices>),
     /// The state of everything.
     Status(Box<Status>),
+    /// What became of packets; more follows.
+    Trace(Packets),
     /// How bringing up ended.
     Up {
         /// One entry a file, in order.
@@ -383,6 +411,9 @@ pub struct IkeSaStatus {
     pub age_seconds: Option<u64>,
     /// Time to the next rekey.
     pub rekey_in_seconds: Option<u64>,
+    /// How long the peer took to answer our last request (liveness, or whatever else), in microseconds.
+    #[serde(default)]
+    pub rtt_us: Option<u64>,
     /// Its CHILD_SAs.
     pub child_sas: Vec<ChildSaStatus>,
 }
@@ -519,7 +550,7 @@ impl Body {
     /// Whether nothing follows it.
     #[must_use]
     pub const fn is_last(&self) -> bool {
-        !matches!(self, Self::Progress(_))
+        !matches!(self, Self::Progress(_) | Self::Trace(_))
     }
 }
 

@@ -5,6 +5,7 @@
 //! messages. After each such turn it looks at what waits: clients, peers that are to be tried again, peers that leave.
 
 mod attempts;
+mod diagnosis;
 mod events;
 mod manual;
 mod metrics;
@@ -22,7 +23,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::jobs;
@@ -30,6 +31,7 @@ use super::keylog::{KeyLog, KeyLogError};
 use super::load::{LoadError, load};
 use super::log::{self, BadFilter};
 use super::metrics::http::{Address, Listener, Question};
+use super::names::Names;
 use super::network::{Network, NetworkError};
 use super::peers::{Entry, goes_on, judge};
 use super::sockets::{IKE_PORT, SocketError, Sockets};
@@ -74,6 +76,9 @@ const NETWORK_PAUSE: Duration = Duration::from_millis(100);
 const LOOK_SHARE: u32 = 10;
 /// Messages that are handled before anything else gets its turn: what is due, and what is to be sent.
 const HANDLED_AT_ONCE: usize = 64;
+
+/// Traces at a time: so many of the clients that are served.
+const MAX_TRACES: usize = 16;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -227,6 +232,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             farewell: Vec::new(),
             next_policy: 0,
             next_job: 0,
+            traces: Arc::new(Semaphore::new(MAX_TRACES)),
             started: now,
             counts: metrics::Counts::default(),
             mtu_check: now + MTU_INTERVAL,
@@ -320,6 +326,8 @@ pub(super) struct Driver {
     farewell: Vec<(jobs::Reply, Body)>,
     next_policy: u32,
     next_job: u64,
+    /// Places for traces.
+    traces: Arc<Semaphore>,
     started: Instant,
     counts: metrics::Counts,
     mtu_check: Instant,

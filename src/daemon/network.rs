@@ -115,6 +115,12 @@ impl Network {
         Ok(())
     }
 
+    /// The connection to the kernel.
+    #[must_use]
+    pub const fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
     /// Sets up everything for a peer: TUN, addresses, rules, routes. For one that is there already, only what differs
     /// changes.
     ///

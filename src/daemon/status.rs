@@ -177,6 +177,7 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         ppk: sa.ppk,
         age_seconds: sa.established.map(|age| age.as_secs()),
         rekey_in_seconds: sa.rekey_in.map(|wait| wait.as_secs()),
+        rtt_us: sa.round_trip.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
         child_sas: sa.children.iter().map(|child| of_child_sa(child, stats)).collect(),
     }
 }
@@ -220,14 +221,14 @@ fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
     }
 }
 
-const fn mode_name(mode: Mode) -> &'static str {
+pub(super) const fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::Tunnel => "tunnel",
         Mode::Transport => "transport",
     }
 }
 
-const fn encap_name(protocol: Protocol, encap: Encap) -> &'static str {
+pub(super) const fn encap_name(protocol: Protocol, encap: Encap) -> &'static str {
     match (protocol, encap) {
         (Protocol::Ah, _) => "ah",
         (Protocol::Esp, Encap::Plain) => "esp",
@@ -239,7 +240,7 @@ fn traffic(sa: Option<&SaStats>) -> Traffic {
     sa.map_or_else(Traffic::default, |sa| Traffic { packets: sa.packets, bytes: sa.bytes })
 }
 
-fn ends(path: Path) -> (String, String) {
+pub(super) fn ends(path: Path) -> (String, String) {
     match path.encap {
         Encap::Plain => (path.local.ip().to_string(), path.remote.ip().to_string()),
         Encap::Udp => (path.local.to_string(), path.remote.to_string()),

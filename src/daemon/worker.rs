@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use super::deliver;
+use super::names::Names;
 use super::send::send_sealed;
 use super::sockets::{NATT_PORT, Sockets, path_of};
 use crate::datapath::coalesce::Coalescer;
@@ -51,6 +52,8 @@ pub struct TunPort {
 pub struct Shared {
     /// The newest snapshot.
     pub datapath: ArcSwap<Datapath>,
+    /// The names of its policies.
+    pub names: ArcSwap<Names>,
     /// The TUNs.
     pub tuns: ArcSwap<Vec<Arc<TunPort>>>,
     /// The sockets.
@@ -114,6 +117,7 @@ impl Shared {
     pub fn new(datapath: Datapath, sockets: Arc<Sockets>) -> Self {
         Self {
             datapath: ArcSwap::from_pointee(datapath),
+            names: ArcSwap::from_pointee(Names::default()),
             tuns: ArcSwap::from_pointee(Vec::new()),
             sockets,
             failed: ArcSwap::from_pointee(BTreeMap::new()),

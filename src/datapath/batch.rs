@@ -6,7 +6,7 @@
 use core::num::NonZeroU16;
 use core::ops::{Index, Range};
 
-use crate::ipsec::{Notice, PacketBuf, Path, PolicyId};
+use crate::ipsec::{DropReason, Flow, Notice, PacketBuf, Path, PolicyId};
 
 /// A sealed packet, or a run of them.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub struct OutboundBatch {
     pub waiting: Vec<Waiting>,
     /// For IKE.
     pub notices: Vec<Notice>,
+    /// Why the last packet that did not pass did not, for whoever listens.
+    pub(super) refused: Option<DropReason>,
     pub(super) pool: Pool,
 }
 
@@ -99,6 +101,8 @@ pub struct InboundBatch {
     pub ike: Vec<IkeDatagram>,
     /// For IKE.
     pub notices: Vec<Notice>,
+    /// What was in the last packet that was genuine and still did not pass, for whoever listens.
+    pub(super) refused: Option<Flow>,
     pub(super) pool: Pool,
 }
 
@@ -138,6 +142,11 @@ impl Delivered {
     #[must_use]
     pub fn first(&self) -> Option<&[u8]> {
         self.iter().next()
+    }
+
+    /// The last of them.
+    pub(super) fn last(&self) -> Option<&[u8]> {
+        self.packets.last().map(|lies| &self.buffers[lies.buffer][lies.range.clone()])
     }
 
     /// One packet, which is all that is in its buffer.
@@ -182,13 +191,14 @@ impl OutboundBatch {
             bypass: Vec::new(),
             waiting: Vec::new(),
             notices: Vec::new(),
+            refused: None,
             pool: Pool::new(max_len),
         }
     }
 
     /// Forgets the results and takes their buffers back. `outbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { sealed, replies, bypass, waiting, notices, pool } = self;
+        let Self { sealed, replies, bypass, waiting, notices, refused: _, pool } = self;
         sealed.drain(..).for_each(|sealed| pool.put(sealed.buf));
         replies.drain(..).for_each(|buf| pool.put(buf));
         bypass.drain(..).for_each(|buf| pool.put(buf));
@@ -205,13 +215,14 @@ impl InboundBatch {
             deliver: Delivered::default(),
             ike: Vec::new(),
             notices: Vec::new(),
+            refused: None,
             pool: Pool::new(max_len),
         }
     }
 
     /// Forgets the results and takes their buffers back. `inbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { deliver, ike, notices, pool } = self;
+        let Self { deliver, ike, notices, refused: _, pool } = self;
         deliver.packets.clear();
         deliver.buffers.drain(..).for_each(|buf| pool.put(buf));
         ike.drain(..).for_each(|datagram| pool.put(datagram.buf));

@@ -13,7 +13,9 @@ use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
 use crate::ipsec::sad::{Bundle, InboundEntry};
 use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{DropReason, Encap, Mode, Notice, PacketBuf, Path, Place, Protocol};
+use crate::ipsec::{
+    DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol, SaParams,
+};
 use crate::wire::ip::{IpPacket, NextHeader};
 use crate::wire::natt::{self, Datagram};
 use crate::wire::tcp::TcpPacket;
@@ -22,6 +24,7 @@ use crate::wire::udp::UdpPacket;
 use super::batch::{IkeDatagram, InboundBatch, Received};
 use super::ecn::{self, Ecn};
 use super::outer::Outer;
+use super::tap::{Came, Listeners, Verdict};
 use super::{Datapath, MOVED_INTERVAL, mss, pmtu};
 
 impl Datapath {
@@ -30,7 +33,7 @@ impl Datapath {
     pub fn inbound_batch(&self, now: Instant, received: &mut [Received], out: &mut InboundBatch) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::default();
+        let mut run = Run { current: None, listeners: self.shared.tap.listeners() };
         for received in received.iter_mut().filter(|received| !received.buf.is_empty()) {
             self.inbound(now, received, &mut run, out);
             received.buf.clear();
@@ -48,8 +51,17 @@ impl Datapath {
         if received.path.encap == Encap::Udp {
             return self.datagrams(now, received, run, out);
         }
-        let Received { path, buf, .. } = received;
-        match self.in_ip(now, path, buf, run, out) {
+        let Received { path, traffic_class, buf, .. } = received;
+        let seen = run.listeners.clone().map(|listeners| {
+            let before = listeners.before_inbound(path, buf, out);
+            (listeners, before, buf.len())
+        });
+        let result = self.in_ip(now, path, buf, run, out);
+        if let Some((listeners, before, len)) = seen {
+            let came = Came { path, traffic_class: *traffic_class, len };
+            listeners.after_inbound(self, &came, &before, result.map(|()| &buf[..]), out);
+        }
+        match result {
             Ok(()) => {
                 let spare = out.pool.take();
                 out.deliver.push(mem::replace(buf, spare));
@@ -74,9 +86,27 @@ impl Datapath {
         for datagram in piece.chunks_mut(segment_len) {
             let start = at;
             at += datagram.len();
+            let came = Came { path: &path, traffic_class, len: datagram.len() };
+            let listeners = run.listeners.clone();
+            let tell = |datagram: &[u8], verdict| {
+                if let Some(listeners) = &listeners {
+                    listeners.besides(&came, datagram, verdict);
+                }
+            };
             match natt::classify(datagram) {
                 Ok(Datagram::Esp(_)) => {
-                    match self.in_udp(now, &path, traffic_class, datagram, run, out) {
+                    let before = listeners
+                        .as_ref()
+                        .map(|listeners| listeners.before_inbound(&path, datagram, out));
+                    let result = self.in_udp(now, &path, traffic_class, datagram, run, out);
+                    if let (Some(listeners), Some(before)) = (&listeners, before) {
+                        let opened = result.as_ref().map_err(|&reason| reason).map(|range| {
+                            let alone = || out.deliver.last().unwrap_or_default();
+                            range.clone().map_or_else(alone, |range| &datagram[range])
+                        });
+                        listeners.after_inbound(self, &came, &before, opened, out);
+                    }
+                    match result {
                         Ok(Some(range)) => {
                             let range = start + range.start..start + range.end;
                             out.deliver.push_part(place, range);
@@ -87,14 +117,19 @@ impl Datapath {
                     }
                 }
                 Ok(Datagram::Ike(message)) => {
+                    tell(message, Verdict::Ike);
                     let mut buf = out.pool.take();
                     let _fits_as_it_came_from_such_a_buffer = buf.fill_from(message);
                     out.ike.push(IkeDatagram { path, buf });
                 }
                 Ok(Datagram::Keepalive) => {
+                    tell(datagram, Verdict::Keepalive);
                     self.shared.keepalives.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(_) => self.shared.drops.count(DropReason::NattMalformed),
+                Err(_) => {
+                    tell(datagram, Verdict::Drop(DropReason::NattMalformed));
+                    self.shared.drops.count(DropReason::NattMalformed);
+                }
             }
         }
         if kept {
@@ -125,14 +160,16 @@ impl Datapath {
             Mode::Tunnel => {
                 let packet = &mut datagram[range.clone()];
                 let outer = Ecn::of(traffic_class);
-                let len = self.decapsulate(entry, outer, opened.next_header, packet);
+                let next_header = opened.next_header;
+                let len = self.decapsulate(entry, outer, next_header, packet, &mut out.refused);
                 let len = current.charge(len)?;
                 Ok(Some(range.start..range.start + len))
             }
             Mode::Transport => {
                 let mut packet = out.pool.take();
                 let restored = if packet.fill_from(&datagram[range]) {
-                    self.restore(entry, path, traffic_class, opened, &mut packet)
+                    let refused = &mut out.refused;
+                    self.restore(entry, path, traffic_class, opened, &mut packet, refused)
                 } else {
                     Err(DropReason::NoRoom)
                 };
@@ -178,8 +215,12 @@ impl Datapath {
         }
         self.authenticated(now, entry, path, opened, out);
         let len = match entry.sa.params().mode {
-            Mode::Tunnel => self.decapsulate(entry, outer, opened.next_header, packet),
-            Mode::Transport => self.check_transport(entry, packet).map(|inner| inner.len),
+            Mode::Tunnel => {
+                self.decapsulate(entry, outer, opened.next_header, packet, &mut out.refused)
+            }
+            Mode::Transport => {
+                self.check_transport(entry, packet, &mut out.refused).map(|inner| inner.len)
+            }
         };
         packet.truncate(run.of(entry).charge(len)?);
         Ok(())
@@ -210,9 +251,13 @@ impl Datapath {
         let opened = self.open(entry, opened, out)?;
         self.authenticated(now, entry, path, opened, out);
         let len = match (mode, opened.next_header) {
-            (Mode::Tunnel, next_header) => self.decapsulate(entry, outer, next_header, packet),
+            (Mode::Tunnel, next_header) => {
+                self.decapsulate(entry, outer, next_header, packet, &mut out.refused)
+            }
             (Mode::Transport, NextHeader::NONE) => Err(DropReason::Dummy),
-            (Mode::Transport, _) => self.check_transport(entry, packet).map(|inner| inner.len),
+            (Mode::Transport, _) => {
+                self.check_transport(entry, packet, &mut out.refused).map(|inner| inner.len)
+            }
         };
         packet.truncate(current.charge(len)?);
         Ok(())
@@ -317,6 +362,7 @@ impl Datapath {
         outer: Ecn,
         next_header: NextHeader,
         packet: &mut [u8],
+        refused: &mut Option<Flow>,
     ) -> Result<usize, DropReason> {
         let is_ipv6 = match next_header {
             NextHeader::IPV4 => false,
@@ -330,12 +376,12 @@ impl Datapath {
         // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
         let packet = &mut packet[..inner.len];
         // RFC 4301 §5.2, step 4.
-        let params = entry.sa.params();
-        if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
+        if !admits(entry.sa.params(), &inner.flow) {
+            *refused = Some(inner.flow);
             return Err(DropReason::InboundSelectorMismatch);
         }
         let before = Ecn::of(inner.traffic_class);
-        let after = ecn::decapsulate(before, outer)?;
+        let after = ecn::decapsulate(before, outer).inspect_err(|_| *refused = Some(inner.flow))?;
         if after != before {
             set_ecn(packet, after);
         }
@@ -351,15 +397,17 @@ impl Datapath {
         &self,
         entry: &InboundEntry,
         packet: &mut PacketBuf,
+        refused: &mut Option<Flow>,
     ) -> Result<Inner, DropReason> {
         let inner = Inner::parse(packet).ok_or(DropReason::InboundMalformed)?;
         packet.truncate(inner.len);
         if inner.fragment.is_some() {
+            *refused = Some(inner.flow);
             return Err(DropReason::TransportFragment);
         }
         // RFC 4301 §5.2, step 4.
-        let params = entry.sa.params();
-        if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
+        if !admits(entry.sa.params(), &inner.flow) {
+            *refused = Some(inner.flow);
             return Err(DropReason::InboundSelectorMismatch);
         }
         if self.options.clamp_mss {
@@ -378,6 +426,7 @@ impl Datapath {
         traffic_class: u8,
         opened: Opened,
         packet: &mut PacketBuf,
+        refused: &mut Option<Flow>,
     ) -> Result<(), DropReason> {
         if opened.next_header == NextHeader::NONE {
             return Err(DropReason::Dummy);
@@ -391,7 +440,7 @@ impl Datapath {
             ident: 0,
         };
         header.put_before(packet).ok_or(DropReason::NoRoom)?;
-        let inner = self.check_transport(entry, packet)?;
+        let inner = self.check_transport(entry, packet, refused)?;
         let (src, dst) = (inner.flow.src, inner.flow.dst);
         let Some(segment) = packet.get_mut(inner.transport..) else { return Ok(()) };
         match NextHeader(inner.flow.protocol) {
@@ -413,9 +462,17 @@ impl Datapath {
     }
 }
 
+/// RFC 4301 §5.2, step 4: whether an inbound SA may carry a packet.
+pub(super) fn admits(params: &SaParams, flow: &Flow) -> bool {
+    matches_pair(&params.ts_peer, &params.ts_local, flow)
+}
+
 /// Packets of a batch that follow each other under one SA.
-#[derive(Default)]
-struct Run<'a>(Option<Current<'a>>);
+struct Run<'a> {
+    current: Option<Current<'a>>,
+    /// Who is told of each packet; nearly always nobody.
+    listeners: Option<Listeners>,
+}
 
 /// The SA of the packets at hand, and what they carried.
 struct Current<'a> {
@@ -429,8 +486,8 @@ impl<'a> Run<'a> {
     /// The run of this SA; that of another is over.
     #[inline]
     fn of(&mut self, entry: &'a InboundEntry) -> &mut Current<'a> {
-        self.0.take_if(|current| !core::ptr::eq(current.entry, entry));
-        self.0.get_or_insert_with(|| Current {
+        self.current.take_if(|current| !core::ptr::eq(current.entry, entry));
+        self.current.get_or_insert_with(|| Current {
             entry,
             opening: entry.sa.opening(),
             packets: 0,

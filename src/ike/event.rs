@@ -430,6 +430,8 @@ pub struct SaStatus {
     pub established: Option<Duration>,
     /// Time to the next rekey.
     pub rekey_in: Option<Duration>,
+    /// How long the peer took to answer our last request, if it was sent once only.
+    pub round_trip: Option<Duration>,
     /// Its CHILD_SAs.
     pub children: Vec<ChildStatus>,
 }

@@ -631,7 +631,7 @@ impl IkeSa {
         let reason = CloseReason::PeerMisbehaved("malformed response");
         match self.state {
             State::AuthSent(_) | State::Established | State::Replaced => {
-                self.requests.answered();
+                self.requests.answered(ctx.now);
                 self.abandon_active(ctx, &[]);
                 self.terminate(ctx, reason);
             }
@@ -669,19 +669,19 @@ impl IkeSa {
         }
         if matches!(self.state, State::AuthSent(_)) {
             if header.exchange == ExchangeType::IKE_AUTH {
-                self.requests.answered();
+                self.requests.answered(ctx.now);
                 self.handle_auth_response(ctx, payloads);
             }
             return;
         }
         if matches!(self.state, State::IntermediateSent(_)) {
             if header.exchange == ExchangeType::IKE_INTERMEDIATE {
-                self.requests.answered();
+                self.requests.answered(ctx.now);
                 self.handle_intermediate_response(ctx, header, content, payloads);
             }
             return;
         }
-        self.requests.answered();
+        self.requests.answered(ctx.now);
         if matches!(self.state, State::Deleting) && !matches!(self.active, Some(Active::DeleteIke))
         {
             // The daemon no longer wants what the answer is about. But what it made at the peer is to go, too.
@@ -991,6 +991,7 @@ impl IkeSa {
             ppk: self.ppk,
             established: self.established.map(|at| now.saturating_duration_since(at)),
             rekey_in: self.rekey_at.map(|at| at.saturating_duration_since(now)),
+            round_trip: self.requests.round_trip(),
             children: self
                 .children
                 .iter()

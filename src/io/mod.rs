@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod lock;
+pub mod lookup;
 pub mod privs;
 pub mod process;
 pub mod raw;

@@ -223,16 +223,27 @@ impl OutboundSa {
     /// RFC 4303 §3.3.3, RFC 4302 §3.3.2: the first packet has 1, and no number is given twice. For a packet of `len`
     /// bytes, which the limits of the SA must permit.
     fn next_sequence(&self, len: usize) -> Result<u64, DropReason> {
+        // First, so that those that are refused use no number up.
+        let last = self.may_seal(len)?;
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if sequence > last { Err(DropReason::SequenceExhausted) } else { Ok(sequence) }
+    }
+
+    /// Whether it would seal a packet of `len` bytes at this moment: its limits and its sequence numbers permit one more.
+    /// The last number that may be given.
+    ///
+    /// # Errors
+    /// [`DropReason::LifetimeEnded`] and [`DropReason::SequenceExhausted`].
+    #[inline]
+    pub fn may_seal(&self, len: usize) -> Result<u64, DropReason> {
         if !self.usage.permits(len) {
             return Err(DropReason::LifetimeEnded);
         }
-        // A load first: those that are refused use no number up.
         let last = self.permitted.load(Ordering::Relaxed).min(self.last_sequence());
         if self.sequence.load(Ordering::Relaxed) >= last {
             return Err(DropReason::SequenceExhausted);
         }
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if sequence > last { Err(DropReason::SequenceExhausted) } else { Ok(sequence) }
+        Ok(last)
     }
 
     #[inline]

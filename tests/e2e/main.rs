@@ -13,6 +13,7 @@ mod cert;
 mod children;
 mod clear;
 mod cookbook;
+mod diagnosis;
 mod eap;
 mod errors;
 mod examples;

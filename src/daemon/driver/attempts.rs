@@ -82,6 +82,7 @@ impl Driver {
     /// Shows the datapath the SPD and the options that the peers make.
     pub(super) fn publish_policies(&self) {
         let spd = spd::of(self.peers.values());
+        self.shared.names.store(Arc::new(Names::of(self.peers.values())));
         let clamp_mss = self.peers.values().all(|entry| entry.config.interface.clamp_mss);
         let delays = self.peers.values().filter_map(|entry| entry.config.ike()?.ike.dpd_delay);
         let alive_interval = delays

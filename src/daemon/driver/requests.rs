@@ -20,6 +20,9 @@ impl Driver {
                 };
                 answer(&reply, body);
             }
+            Ask::Services { peer } => answer(&reply, self.services(peer.as_deref())),
+            Ask::Explain(question) => self.explain(question, reply),
+            Ask::Trace { filter, count } => self.trace(&filter, count, reply),
             Ask::Rekey { peer, ike } => self.rekey(peer.as_str().into(), ike, reply),
             Ask::Shutdown => {
                 self.farewell.push((reply, Body::Done));
