@@ -5,8 +5,11 @@ pub mod daemon;
 pub mod decrypt;
 pub mod down;
 pub mod explain;
+pub mod export;
 pub mod generate;
 pub mod genpsk;
+pub mod import;
+pub mod init;
 pub mod pki;
 pub mod rekey;
 pub mod reload;
@@ -161,6 +164,21 @@ enum Command {
     /// ever overwritten. Bring each site its own three files, SITE.pem, SITE.key and ca.pem, by a way you trust; keep ca.key
     /// away from all of them.
     Pki(pki::PkiArgs),
+    /// Make configuration files out of another program's configuration
+    ///
+    /// Reads a swanctl.conf or ipsec.conf of strongSwan, an ipsec.conf of libreswan, or a configuration of wg-quick, and writes a
+    /// file for each connection, with its keys owner-only beside it. What could not be carried is named with its line, and why.
+    /// The new files are checked. Returns 1 if a connection was left out.
+    Import(import::ImportArgs),
+    /// Print the far end's configuration
+    ///
+    /// The same tunnel from its other side, for strongSwan, libreswan, OpenIKED or ipsecd: identities and subnets change places,
+    /// proposals are in the words that are used there, and what cannot be said there is a comment.
+    Export(export::ExportArgs),
+    /// Ask five questions, and write the files of both ends
+    ///
+    /// What is given by a flag is not asked for. The far end's files come into a directory of their own, for-NAME.
+    Init(init::InitArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
     /// Read configuration files again and apply what changed
@@ -183,6 +201,12 @@ enum Command {
     Man {
         /// The directory
         dir: PathBuf,
+    },
+    /// Print what is made of ipsecd's own descriptions
+    #[command(hide = true)]
+    Generate {
+        /// What: schema, the JSON Schema of a configuration file
+        what: generate::What,
     },
     /// Print completions for a shell
     #[command(hide = true)]
@@ -300,10 +324,45 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Explain(args) => explain::run(&global, &args)?,
         Command::Trace(args) => trace::run(&global, &args)?,
         Command::Services(args) => services::run(&global, &args)?,
+        Command::Import(args) => {
+            return import::run(
+                &args,
+                crate::io::route::host_networks().iter().map(ipnet::IpNet::addr).collect(),
+                &mut OsRandom,
+                &secrets(),
+                &mut io::stdout(),
+                &mut io::stderr(),
+            );
+        }
+        Command::Export(args) => {
+            export::run(&args, &secrets(), &mut io::stdout(), &mut io::stderr())?;
+        }
+        Command::Init(args) => {
+            let networks = crate::io::route::host_networks();
+            let address = crate::io::route::way_out();
+            let behind = networks.iter().filter(|net| Some(net.addr()) != address);
+            let defaults = init::Defaults {
+                name: std::fs::read_to_string("/proc/sys/kernel/hostname")
+                    .ok()
+                    .map(|name| name.trim().to_owned()),
+                address,
+                networks: behind.map(|net| net.trunc().to_string()).collect(),
+            };
+            let mut out = io::stdout();
+            return init::run(
+                &args,
+                &defaults,
+                &mut OsRandom,
+                clock::wall(),
+                &secrets(),
+                (&mut io::stdin().lock(), &mut out, &mut io::stderr()),
+            );
+        }
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Reload(args) => reload::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,
         Command::Decrypt(args) => decrypt::run(&args)?,
+        Command::Generate { what } => generate::run(what)?,
         Command::Man { dir } => generate::man(&dir)?,
         Command::Completions { shell } => generate::completions(shell)?,
     }

@@ -35,6 +35,8 @@ mod render;
 #[cfg(feature = "daemon")]
 mod revocation;
 #[cfg(feature = "daemon")]
+mod schema;
+#[cfg(feature = "daemon")]
 mod secret;
 #[cfg(feature = "daemon")]
 mod selector;
@@ -57,6 +59,7 @@ pub use self::{
     diagnostic::{Diagnostic, Diagnostics, Severity},
     identity::render as render_identity,
     proposal::{DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, render_child, render_ike},
+    schema::{schema, words},
     secret::{SecretError, SecretFile, SecretSource},
     written::{HIDDEN, KeyChange, Written},
 };
@@ -242,6 +245,67 @@ pub struct Source<'a> {
     pub text: &'a str,
     /// Its permission bits, if it has any. A psk in the text is an error if others may read the file.
     pub mode: Option<u32>,
+}
+
+/// What a proposal is for.
+#[cfg(feature = "daemon")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposalOf {
+    /// An IKE SA.
+    Ike,
+    /// A CHILD_SA with AH.
+    Ah,
+    /// A CHILD_SA with ESP.
+    Esp,
+}
+
+/// Whether a text is a proposal.
+///
+/// # Errors
+/// What is wrong with it.
+#[cfg(feature = "daemon")]
+pub fn read_proposal(of: ProposalOf, text: &str, legacy: bool) -> Result<(), String> {
+    let read = match of {
+        ProposalOf::Ike => proposal::ike(text, legacy).map(drop),
+        ProposalOf::Ah => proposal::ah(text, legacy).map(drop),
+        ProposalOf::Esp => proposal::esp(text, legacy).map(drop),
+    };
+    read.map_err(|faults| {
+        let faults: Vec<String> = faults.into_iter().map(|fault| fault.wrong.message).collect();
+        faults.join("; ")
+    })
+}
+
+/// What is wrong with a keyword of proposals, if anything.
+#[cfg(feature = "daemon")]
+#[must_use]
+pub fn keyword_fault(word: &str) -> Option<String> {
+    proposal::keyword_fault(word).map(|wrong| format!("{}; {}", wrong.message, wrong.help))
+}
+
+/// The selectors that an item of a list of subnets stands for.
+///
+/// # Errors
+/// What is wrong with it.
+#[cfg(feature = "daemon")]
+pub fn read_selectors(text: &str) -> Result<Vec<TrafficSelector>, String> {
+    selector::parse(text).map_err(|wrong| wrong.message)
+}
+
+/// A selector as it would be written.
+#[cfg(feature = "daemon")]
+#[must_use]
+pub fn render_selector(ts: &TrafficSelector) -> String {
+    selector::show(ts)
+}
+
+/// An identity as written.
+///
+/// # Errors
+/// What is wrong with it.
+#[cfg(feature = "daemon")]
+pub fn read_identity(text: &str) -> Result<crate::ipsec::pad::Identity, String> {
+    identity::parse(text).map_err(|wrong| format!("{}: {}", wrong.message, wrong.help))
 }
 
 /// Reads and checks the configuration file at `path`.

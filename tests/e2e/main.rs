@@ -19,6 +19,8 @@ mod errors;
 mod examples;
 mod flood;
 mod fragmentation;
+mod import;
+mod init;
 mod keylog;
 mod lifecycle;
 mod loss;

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("capture", &["wire", "crypto", "ipsec", "datapath", "ike"]),
     ("io", &["wire", "crypto", "ipsec"]),
     ("control", &[]),
+    ("foreign", &["wire", "crypto", "ipsec", "config"]),
     (
         "daemon",
         &["wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control"],
@@ -21,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
-            "daemon",
+            "daemon", "foreign",
         ],
     ),
     ("testing", &["wire", "crypto", "ipsec", "datapath", "ike", "config"]),
