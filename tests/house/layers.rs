@@ -12,16 +12,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["wire", "crypto", "ipsec"]),
     ("capture", &["wire", "crypto", "ipsec", "datapath", "ike"]),
     ("io", &["wire", "crypto", "ipsec"]),
+    ("doctor", &["wire", "crypto", "ipsec", "ike", "config", "control"]),
     ("control", &[]),
     (
         "daemon",
-        &["wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control"],
+        &[
+            "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
+            "doctor",
+        ],
     ),
     (
         "cli",
         &[
             "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
-            "daemon",
+            "daemon", "doctor",
         ],
     ),
     ("testing", &["wire", "crypto", "ipsec", "datapath", "ike", "config"]),
