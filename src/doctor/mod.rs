@@ -57,3 +57,6 @@ pub fn examine(facts: &Facts) -> Report {
     }
     Report::new(&facts.config, notes)
 }
+
+#[cfg(test)]
+mod tests;
