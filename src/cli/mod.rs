@@ -3,6 +3,7 @@
 pub mod check;
 pub mod daemon;
 pub mod decrypt;
+pub mod doctor;
 pub mod down;
 pub mod explain;
 pub mod export;
@@ -62,6 +63,7 @@ Examples:
   ipsecd check site-b.conf            see whether the file is right
   ipsecd up site-b.conf               bring the tunnel up
   ipsecd status                       look at it
+  ipsecd doctor --live site-b.conf    see why it does not come up
   ipsecd down site-b                  take it down
 
 Exit codes:
@@ -186,6 +188,12 @@ enum Command {
     /// Tunnels whose configuration is as it was stay as they are, and lose no packet. If any file has an error, nothing is
     /// changed at all. SIGHUP to the daemon does the same for everything that it has.
     Reload(reload::ReloadArgs),
+    /// Say why a tunnel fails, and what to change
+    ///
+    /// Looks at this host, the configuration and what the daemon last met: device, privileges, addresses, routes, packet filter,
+    /// switches of the kernel, certificates, clock. With --live it tries the tunnel, and finds out by experiment what IKE
+    /// does not say. The cause comes first, then the fix, with the lines to change here and at a strongSwan far end.
+    Doctor(doctor::DoctorArgs),
     /// Read a capture with keys
     ///
     /// Prints a line for each packet: SPI, sequence number, verdict with its reason, and what was in it. AH and ESP, in
@@ -361,6 +369,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Reload(args) => reload::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,
+        Command::Doctor(args) => return doctor::run(&global, &args),
         Command::Decrypt(args) => decrypt::run(&args)?,
         Command::Generate { what } => generate::run(what)?,
         Command::Man { dir } => generate::man(&dir)?,

@@ -7,6 +7,7 @@ pub mod advice;
 pub mod backoff;
 pub mod counters;
 mod deliver;
+pub mod doctor;
 pub mod driver;
 pub mod explain;
 pub mod jobs;

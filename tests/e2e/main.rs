@@ -14,6 +14,7 @@ mod children;
 mod clear;
 mod cookbook;
 mod diagnosis;
+mod doctor;
 mod eap;
 mod errors;
 mod examples;
