@@ -147,17 +147,20 @@ impl Delivered {
     }
 
     /// The place of a buffer with several packets, which comes when they all have been opened.
+    #[inline]
     pub(super) fn place(&mut self) -> usize {
         self.buffers.push(PacketBuf::default());
         self.buffers.len() - 1
     }
 
     /// A packet in the buffer that will come to `place`.
+    #[inline]
     pub(super) fn push_part(&mut self, place: usize, range: Range<usize>) {
         self.packets.push(Lies { buffer: place, range });
     }
 
     /// The buffer comes to its place.
+    #[inline]
     pub(super) fn keep(&mut self, place: usize, buf: PacketBuf) {
         self.buffers[place] = buf;
     }
@@ -235,11 +238,13 @@ impl Pool {
     }
 
     /// An empty buffer.
+    #[inline]
     pub(super) fn take(&mut self) -> PacketBuf {
         self.free.pop().unwrap_or_else(|| PacketBuf::new(self.max_len))
     }
 
     /// Takes a buffer back. One that is too small (the caller's own, of another size) is let go.
+    #[inline]
     pub(super) fn put(&mut self, mut buf: PacketBuf) {
         if buf.max_len() >= self.max_len && self.free.len() < Self::MAX_FREE {
             buf.clear();
@@ -248,6 +253,7 @@ impl Pool {
     }
 
     /// Takes the packet out of `buf` and leaves an empty buffer there.
+    #[inline]
     pub(super) fn exchange(&mut self, buf: &mut PacketBuf) -> PacketBuf {
         core::mem::replace(buf, self.take())
     }

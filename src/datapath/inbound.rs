@@ -13,7 +13,7 @@ use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
 use crate::ipsec::sad::{Bundle, InboundEntry};
 use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{DropReason, Encap, Mode, Notice, PacketBuf, Path, Place, Protocol};
+use crate::ipsec::{DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol};
 use crate::wire::ip::{IpPacket, NextHeader};
 use crate::wire::natt::{self, Datagram};
 use crate::wire::tcp::TcpPacket;
@@ -30,7 +30,7 @@ impl Datapath {
     pub fn inbound_batch(&self, now: Instant, received: &mut [Received], out: &mut InboundBatch) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::default();
+        let mut run = Run { current: None, alive_interval: self.alive_interval() };
         for received in received.iter_mut().filter(|received| !received.buf.is_empty()) {
             self.inbound(now, received, &mut run, out);
             received.buf.clear();
@@ -38,6 +38,7 @@ impl Datapath {
     }
 
     /// What passes is taken out of `received`.
+    #[inline]
     fn inbound<'a>(
         &'a self,
         now: u64,
@@ -66,7 +67,8 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) {
-        let Received { path, traffic_class, ref mut buf, segment_len } = *received;
+        let Received { path, traffic_class, buf, segment_len } = received;
+        let (path, traffic_class) = (&*path, *traffic_class);
         let mut piece = out.pool.exchange(buf);
         let segment_len = segment_len.map_or(piece.len(), |len| len.get().into());
         let place = out.deliver.place();
@@ -76,7 +78,7 @@ impl Datapath {
             at += datagram.len();
             match natt::classify(datagram) {
                 Ok(Datagram::Esp(_)) => {
-                    match self.in_udp(now, &path, traffic_class, datagram, run, out) {
+                    match self.in_udp(now, path, traffic_class, datagram, run, out) {
                         Ok(Some(range)) => {
                             let range = start + range.start..start + range.end;
                             out.deliver.push_part(place, range);
@@ -89,7 +91,7 @@ impl Datapath {
                 Ok(Datagram::Ike(message)) => {
                     let mut buf = out.pool.take();
                     let _fits_as_it_came_from_such_a_buffer = buf.fill_from(message);
-                    out.ike.push(IkeDatagram { path, buf });
+                    out.ike.push(IkeDatagram { path: *path, buf });
                 }
                 Ok(Datagram::Keepalive) => {
                     self.shared.keepalives.fetch_add(1, Ordering::Relaxed);
@@ -105,6 +107,7 @@ impl Datapath {
     }
 
     /// ESP, the data of a datagram. Where in it the packet to deliver is; `None` if it was delivered by itself.
+    #[inline]
     fn in_udp<'a>(
         &'a self,
         now: u64,
@@ -114,18 +117,24 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) -> Result<Option<Range<usize>>, DropReason> {
-        let entry = self.sa_of(now, Protocol::Esp, datagram, path, out)?;
+        // Most often it is that of the packet before.
+        let entry = match run.esp_in_udp(datagram) {
+            Some(entry) => entry,
+            None => self.sa_of(now, Protocol::Esp, datagram, path, out)?,
+        };
+        let alive_interval = run.alive_interval;
         let current = run.of(entry);
         let (opened, range) = match current.opening.open_in_place(datagram) {
             Ok((opened, range)) => (self.open(entry, Ok(opened), out)?, range),
             Err(reason) => (self.open(entry, Err(reason), out)?, 0..0),
         };
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, alive_interval, entry, path, opened, out);
         match entry.sa.params().mode {
             Mode::Tunnel => {
                 let packet = &mut datagram[range.clone()];
                 let outer = Ecn::of(traffic_class);
-                let len = self.decapsulate(entry, outer, opened.next_header, packet);
+                let next_header = opened.next_header;
+                let len = self.decapsulate(entry, &mut current.flow, outer, next_header, packet);
                 let len = current.charge(len)?;
                 Ok(Some(range.start..range.start + len))
             }
@@ -176,12 +185,16 @@ impl Datapath {
             let inside = inside.inspect_err(|&reason| entry.sa.drops.count(reason))?;
             return self.esp(now, inside, path, outer, place, packet, run, out);
         }
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, run.alive_interval, entry, path, opened, out);
+        let current = run.of(entry);
         let len = match entry.sa.params().mode {
-            Mode::Tunnel => self.decapsulate(entry, outer, opened.next_header, packet),
+            Mode::Tunnel => {
+                let next_header = opened.next_header;
+                self.decapsulate(entry, &mut current.flow, outer, next_header, packet)
+            }
             Mode::Transport => self.check_transport(entry, packet).map(|inner| inner.len),
         };
-        packet.truncate(run.of(entry).charge(len)?);
+        packet.truncate(current.charge(len)?);
         Ok(())
     }
 
@@ -199,6 +212,7 @@ impl Datapath {
         out: &mut InboundBatch,
     ) -> Result<(), DropReason> {
         let mode = entry.sa.params().mode;
+        let alive_interval = run.alive_interval;
         let current = run.of(entry);
         let opened = match mode {
             Mode::Tunnel => {
@@ -208,9 +222,11 @@ impl Datapath {
             Mode::Transport => current.opening.open_at(packet, place),
         };
         let opened = self.open(entry, opened, out)?;
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, alive_interval, entry, path, opened, out);
         let len = match (mode, opened.next_header) {
-            (Mode::Tunnel, next_header) => self.decapsulate(entry, outer, next_header, packet),
+            (Mode::Tunnel, next_header) => {
+                self.decapsulate(entry, &mut current.flow, outer, next_header, packet)
+            }
             (Mode::Transport, NextHeader::NONE) => Err(DropReason::Dummy),
             (Mode::Transport, _) => self.check_transport(entry, packet).map(|inner| inner.len),
         };
@@ -251,7 +267,21 @@ impl Datapath {
     }
 
     /// What IKE is told of a packet's being opened, or not. A pair is named by the SPI of its ESP, if it is a bundle.
+    #[inline]
     fn open(
+        &self,
+        entry: &InboundEntry,
+        opened: Result<Opened, DropReason>,
+        out: &mut InboundBatch,
+    ) -> Result<Opened, DropReason> {
+        match opened {
+            Ok(opened) if opened.limit == Limit::None => Ok(opened),
+            opened => self.tell_opened(entry, opened, out),
+        }
+    }
+
+    #[inline(never)]
+    fn tell_opened(
         &self,
         entry: &InboundEntry,
         opened: Result<Opened, DropReason>,
@@ -281,9 +311,11 @@ impl Datapath {
     }
 
     /// What a genuine packet, whatever is in it, tells IKE.
+    #[inline]
     fn authenticated(
         &self,
         now: u64,
+        alive_interval: u64,
         entry: &InboundEntry,
         path: &Path,
         opened: Opened,
@@ -291,7 +323,7 @@ impl Datapath {
     ) {
         let sa = &entry.sa;
         let spi = sa.params().spi;
-        if sa.alive.due(now, self.alive_interval()) {
+        if sa.alive.due(now, alive_interval) {
             out.notices.push(Notice::Alive { spi });
         }
         // RFC 7296 §2.23: the address may be followed only by a packet that is no replay. One that was overtaken may
@@ -310,10 +342,13 @@ impl Datapath {
         }
     }
 
-    /// Tunnel mode: from what was protected to the packet that is delivered, which is as long as the result.
+    /// Tunnel mode: from what was protected to the packet that is delivered, which is as long as the result. `taken` is the
+    /// flow of a packet before that the selectors of the SA take.
+    #[inline]
     fn decapsulate(
         &self,
         entry: &InboundEntry,
+        taken: &mut Option<Flow>,
         outer: Ecn,
         next_header: NextHeader,
         packet: &mut [u8],
@@ -330,9 +365,12 @@ impl Datapath {
         // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
         let packet = &mut packet[..inner.len];
         // RFC 4301 §5.2, step 4.
-        let params = entry.sa.params();
-        if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
-            return Err(DropReason::InboundSelectorMismatch);
+        if *taken != Some(inner.flow) {
+            let params = entry.sa.params();
+            if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
+                return Err(DropReason::InboundSelectorMismatch);
+            }
+            *taken = Some(inner.flow);
         }
         let before = Ecn::of(inner.traffic_class);
         let after = ecn::decapsulate(before, outer)?;
@@ -414,25 +452,42 @@ impl Datapath {
 }
 
 /// Packets of a batch that follow each other under one SA.
-#[derive(Default)]
-struct Run<'a>(Option<Current<'a>>);
+struct Run<'a> {
+    current: Option<Current<'a>>,
+    /// Of the datapath's options, in milliseconds.
+    alive_interval: u64,
+}
 
 /// The SA of the packets at hand, and what they carried.
 struct Current<'a> {
     entry: &'a InboundEntry,
     opening: Opening<'a>,
+    /// The last flow that the selectors of the SA took.
+    flow: Option<Flow>,
     packets: usize,
     bytes: usize,
 }
 
 impl<'a> Run<'a> {
+    /// The SA of the run, if it is what [`Datapath::sa_of`] would find for an ESP packet.
+    #[inline]
+    fn esp_in_udp(&self, datagram: &[u8]) -> Option<&'a InboundEntry> {
+        let entry = self.current.as_ref()?.entry;
+        let params = entry.sa.params();
+        let is_it = entry.bundle.is_none()
+            && params.suite.protocol() == Protocol::Esp
+            && peek_spi(datagram) == Some(params.spi);
+        is_it.then_some(entry)
+    }
+
     /// The run of this SA; that of another is over.
     #[inline]
     fn of(&mut self, entry: &'a InboundEntry) -> &mut Current<'a> {
-        self.0.take_if(|current| !core::ptr::eq(current.entry, entry));
-        self.0.get_or_insert_with(|| Current {
+        self.current.take_if(|current| !core::ptr::eq(current.entry, entry));
+        self.current.get_or_insert_with(|| Current {
             entry,
             opening: entry.sa.opening(),
+            flow: None,
             packets: 0,
             bytes: 0,
         })

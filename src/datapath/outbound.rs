@@ -9,8 +9,9 @@ use std::time::Instant;
 pub use cut::{MAX_RUN, MAX_RUN_LEN};
 
 use crate::ipsec::inner::Inner;
-use crate::ipsec::lifetime::{Limit, Tally};
+use crate::ipsec::lifetime::Limit;
 use crate::ipsec::mtu;
+use crate::ipsec::outbound::Sealer;
 use crate::ipsec::sad::OutboundEntry;
 use crate::ipsec::selector::matches_pair;
 use crate::ipsec::{
@@ -31,7 +32,7 @@ impl Datapath {
     pub fn outbound_batch(&self, now: Instant, packets: &mut [PacketBuf], out: &mut OutboundBatch) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::default();
+        let mut run = Run::new(packets.len());
         for packet in packets.iter_mut().filter(|packet| !packet.is_empty()) {
             self.outbound(now, packet, &mut run, out);
             packet.clear();
@@ -49,7 +50,7 @@ impl Datapath {
     ) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::default();
+        let mut run = Run::new(packets.len());
         let packets = packets.iter_mut().zip(vnet);
         for (packet, vnet) in packets.filter(|(packet, _)| !packet.is_empty()) {
             match (vnet.gso, vnet.checksum) {
@@ -70,6 +71,7 @@ impl Datapath {
     }
 
     /// What passes is taken out of `packet`.
+    #[inline]
     fn outbound<'a>(
         &'a self,
         now: u64,
@@ -113,6 +115,7 @@ impl Datapath {
         out.pool.put(whole);
     }
 
+    #[inline]
     fn apply_policy<'a>(
         &'a self,
         now: u64,
@@ -181,7 +184,7 @@ impl Datapath {
         }
     }
 
-    /// RFC 4301 §8.2: what does not fit is fragmented, or its sender is told.
+    #[inline]
     fn tunnel<'a>(
         &'a self,
         now: u64,
@@ -192,12 +195,27 @@ impl Datapath {
         out: &mut OutboundBatch,
     ) {
         let mtu = least_to_ask_for(inner, entry.mtu);
-        if inner.len <= mtu {
-            if self.options.clamp_mss {
-                mss::clamp(packet, inner, mtu);
-            }
-            return self.seal(entry, inner, packet, inner.len <= entry.mtu, run, out);
+        if inner.len > mtu {
+            return self.too_long(now, entry, mtu, inner, packet, run, out);
         }
+        if self.options.clamp_mss {
+            mss::clamp(packet, inner, mtu);
+        }
+        self.seal(entry, inner, packet, inner.len <= entry.mtu, run, out);
+    }
+
+    /// RFC 4301 §8.2: what does not fit is fragmented, or its sender is told.
+    #[expect(clippy::too_many_arguments, reason = "what is known of the packet so far")]
+    fn too_long<'a>(
+        &'a self,
+        now: u64,
+        entry: &'a OutboundEntry,
+        mtu: usize,
+        inner: &Inner,
+        packet: &mut PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
         if inner.dont_fragment {
             return self.too_big(now, entry, mtu, packet, out);
         }
@@ -279,6 +297,7 @@ impl Datapath {
     }
 
     /// Tunnel mode. `fits`: the outer packet is no longer than its path takes.
+    #[inline]
     fn seal<'a>(
         &'a self,
         entry: &'a OutboundEntry,
@@ -306,7 +325,7 @@ impl Datapath {
         match (params.suite.protocol(), sa.around()) {
             (Protocol::Esp, None) => {
                 let sealed = pad(packet, params, entry.mtu)
-                    .and_then(|()| sa.seal_into(&mut current.tally, packet, next_header));
+                    .and_then(|()| current.sealer.seal(packet, next_header));
                 if self.is_sealed(sa, sealed, params, out) {
                     current.carried(len);
                     send(entry, packet, Form::Payload { traffic_class, dont_fragment }, out);
@@ -386,7 +405,22 @@ impl Datapath {
     }
 
     /// What a worker is told of having sealed a packet, or not, under an SA of the pair whose ESP, or only, SA `pair` is.
+    #[inline]
     fn is_sealed(
+        &self,
+        sa: &OutboundSa,
+        sealed: Result<Limit, DropReason>,
+        pair: &SaParams,
+        out: &mut OutboundBatch,
+    ) -> bool {
+        if sealed == Ok(Limit::None) {
+            return true;
+        }
+        self.tell_sealed(sa, sealed, pair, out)
+    }
+
+    #[inline(never)]
+    fn tell_sealed(
         &self,
         sa: &OutboundSa,
         sealed: Result<Limit, DropReason>,
@@ -434,29 +468,37 @@ impl Datapath {
 }
 
 /// Packets of a batch that follow each other.
-#[derive(Default)]
 struct Run<'a> {
     /// What was decided for the flow of the last one.
     decided: Option<(Flow, Option<Action>, Option<&'a OutboundEntry>)>,
     current: Option<Current<'a>>,
+    /// How many packets under one SA are expected to follow each other.
+    expected: usize,
 }
 
 /// The SA of the packets at hand, and what they carried.
 struct Current<'a> {
     entry: &'a OutboundEntry,
-    tally: Tally,
+    sealer: Sealer<'a>,
     packets: usize,
     bytes: usize,
 }
 
 impl<'a> Run<'a> {
-    /// The run of this SA; that of another is over.
+    /// Before a batch of so many packets.
+    const fn new(packets: usize) -> Self {
+        Self { decided: None, current: None, expected: packets }
+    }
+
+    /// The run of this SA; that of another is over, and the next is likely as long.
     #[inline]
     fn of(&mut self, entry: &'a OutboundEntry) -> &mut Current<'a> {
-        self.current.take_if(|current| !core::ptr::eq(current.entry, entry));
+        if let Some(over) = self.current.take_if(|current| !core::ptr::eq(current.entry, entry)) {
+            self.expected = over.packets;
+        }
         self.current.get_or_insert_with(|| Current {
             entry,
-            tally: Tally::default(),
+            sealer: entry.sa.sealer(self.expected),
             packets: 0,
             bytes: 0,
         })
@@ -473,7 +515,6 @@ impl Current<'_> {
 
 impl Drop for Current<'_> {
     fn drop(&mut self) {
-        self.entry.sa.usage().add(&self.tally);
         if self.packets > 0 {
             self.entry.traffic.count_outbound(self.packets, self.bytes);
         }
@@ -481,6 +522,7 @@ impl Drop for Current<'_> {
 }
 
 /// Takes the packet out of its buffer.
+#[inline]
 fn send(entry: &OutboundEntry, packet: &mut PacketBuf, form: Form, out: &mut OutboundBatch) {
     let spare = out.pool.take();
     let buf = mem::replace(packet, spare);
@@ -488,7 +530,11 @@ fn send(entry: &OutboundEntry, packet: &mut PacketBuf, form: Form, out: &mut Out
 }
 
 /// RFC 4303 §2.7: padding for traffic flow confidentiality follows the inner packet, whose length tells where it begins.
+#[inline]
 fn pad(packet: &mut PacketBuf, params: &SaParams, mtu: usize) -> Result<(), DropReason> {
+    if params.tfc == 0 {
+        return Ok(());
+    }
     let len = packet.len();
     let Some(more) = usize::from(params.tfc).min(mtu).checked_sub(len) else { return Ok(()) };
     if !packet.push_back(more) {

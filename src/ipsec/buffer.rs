@@ -40,11 +40,13 @@ impl PacketBuf {
 
     /// The longest packet that fits without using head- or tailroom.
     #[must_use]
+    #[inline]
     pub fn max_len(&self) -> usize {
         self.storage.len().saturating_sub(Self::HEADROOM + Self::TAILROOM)
     }
 
     /// Empties the buffer and restores its headroom.
+    #[inline]
     pub fn clear(&mut self) {
         self.start = Self::HEADROOM.min(self.storage.len());
         self.end = self.start;

@@ -118,10 +118,10 @@ impl Esp {
     ) {
         let Sealing { trailer, payload_len, .. } = sealing;
         let layout = self.transform.own_layout();
-        let (header, rest) = packet.split_at_mut(EspHeader::LEN);
+        let (header, rest) = packet.split_first_chunk_mut().expect("its header is in its length");
         let [.., s4, s5, s6, s7] = sequence.to_be_bytes();
         let low = u32::from_be_bytes([s4, s5, s6, s7]);
-        header.copy_from_slice(&EspHeader { spi: spi.get(), sequence: low }.emit());
+        *header = EspHeader { spi: spi.get(), sequence: low }.emit();
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
         let (data, icv) = rest.split_at_mut(rest.len() - layout.icv_len);
         trailer.emit(&mut data[payload_len..]);
@@ -140,7 +140,7 @@ impl Esp {
             .checked_sub(EspHeader::LEN + layout.iv_len + layout.icv_len)
             .filter(|&len| len >= EspTrailer::FIXED_LEN && self.transform.takes(len))
             .ok_or(DropReason::EspMalformed)?;
-        let (header, rest) = packet.split_at_mut(EspHeader::LEN);
+        let (header, rest) = packet.split_first_chunk_mut().ok_or(DropReason::EspMalformed)?;
         let fields = EspPacket::new_checked(&*header).map_err(|_| DropReason::EspMalformed)?;
         let sequence = fields.sequence();
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
@@ -217,7 +217,7 @@ impl Sealing {
 pub(super) struct Parts<'a> {
     /// Its sequence number, of which these are the low bits with ESN.
     pub(super) sequence: u32,
-    header: &'a mut [u8],
+    header: &'a mut [u8; EspHeader::LEN],
     iv: &'a mut [u8],
     data: &'a mut [u8],
     icv: &'a mut [u8],
@@ -233,6 +233,7 @@ pub(super) struct Payload {
 
 /// The SPI of an ESP packet; `None` if it is too short to be one, or the SPI is reserved.
 #[must_use]
+#[inline]
 pub fn peek_spi(packet: &[u8]) -> Option<Spi> {
     Spi::new(EspPacket::new_checked(packet).ok()?.spi())
 }

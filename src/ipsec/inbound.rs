@@ -71,6 +71,7 @@ impl InboundSa {
 
     /// What it was made from, without keys.
     #[must_use]
+    #[inline]
     pub const fn params(&self) -> &SaParams {
         &self.params
     }
@@ -218,7 +219,7 @@ impl Opening<'_> {
         next_header: NextHeader,
         arrival: Arrival,
     ) -> Result<Opened, DropReason> {
-        let limit = self.sa.usage.count_into(&mut self.tally, len)?;
+        let limit = self.sa.usage.permit_into(&mut self.tally, len)?;
         Ok(Opened { next_header, arrival, limit })
     }
 

@@ -47,6 +47,7 @@ impl OutboundSa {
 
     /// What it was made from, without keys, and without the SA around it.
     #[must_use]
+    #[inline]
     pub const fn params(&self) -> &SaParams {
         &self.params
     }
@@ -91,29 +92,14 @@ impl OutboundSa {
         packet: &mut PacketBuf,
         next_header: NextHeader,
     ) -> Result<Limit, DropReason> {
-        self.counted(|tally| self.seal_into(tally, packet, next_header))
+        self.sealer(1).seal(packet, next_header)
     }
 
-    /// As [`seal`](Self::seal); where the SA has no limit of packets or bytes, what it carries goes into `tally`, to be
-    /// [added](Usage::add) after several packets.
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn seal_into(
-        &self,
-        tally: &mut Tally,
-        packet: &mut PacketBuf,
-        next_header: NextHeader,
-    ) -> Result<Limit, DropReason> {
-        self.seal_behind(tally, packet, 0, next_header)
-    }
-
-    fn counted<T>(&self, seal: impl FnOnce(&mut Tally) -> T) -> T {
-        let mut tally = Tally::default();
-        let sealed = seal(&mut tally);
-        self.usage.add(&tally);
-        sealed
+    /// For packets that are sealed one after the other, about as many as are `expected`: their sequence numbers are taken
+    /// together, and what they carry is counted at the end, where the SA has no limit that it could reach.
+    #[must_use]
+    pub fn sealer(&self, expected: usize) -> Sealer<'_> {
+        Sealer { sa: self, expected, given: 0, last: 0, tally: Tally::default() }
     }
 
     /// Makes an ESP packet that means nothing, of a payload of `len` bytes (RFC 4303 §2.6). What the buffer held is
@@ -140,8 +126,7 @@ impl OutboundSa {
                 let next_header =
                     packet.get(place.next_header_at).ok_or(DropReason::OutboundMalformed)?;
                 let next_header = NextHeader(*next_header);
-                let limit =
-                    self.counted(|tally| self.seal_behind(tally, packet, place.at, next_header))?;
+                let limit = self.sealer(1).seal_behind(packet, place.at, next_header)?;
                 place.mend(packet, NextHeader::ESP).ok_or(DropReason::TooBig)?;
                 Ok(limit)
             }
@@ -152,32 +137,9 @@ impl OutboundSa {
                 }
                 let sequence = self.next_sequence(len)?;
                 ah.seal(packet, place, self.params.spi, sequence, self.esn())?;
-                Ok(self.counted(|tally| self.count(tally, sequence, len)))
+                Ok(self.count(sequence, 1, len))
             }
         }
-    }
-
-    /// Makes an ESP packet of what follows the first `at` bytes.
-    #[inline]
-    fn seal_behind(
-        &self,
-        tally: &mut Tally,
-        packet: &mut PacketBuf,
-        at: usize,
-        next_header: NextHeader,
-    ) -> Result<Limit, DropReason> {
-        let len = packet.len();
-        let (Protection::Esp(esp), Some(payload_len)) = (&self.protection, len.checked_sub(at))
-        else {
-            return Err(DropReason::OutboundMalformed);
-        };
-        let sealing = esp.sealing(payload_len, next_header);
-        if !sealing.fits(packet) {
-            return Err(DropReason::NoRoom);
-        }
-        let sequence = self.next_sequence(len)?;
-        esp.seal(packet, at, sealing, self.params.spi, sequence, self.esn())?;
-        Ok(self.count(tally, sequence, len))
     }
 
     /// What sealing does to a payload of `len` bytes; `None` under AH.
@@ -202,7 +164,7 @@ impl OutboundSa {
         }
         let before = self.sequence.fetch_add(count, Ordering::Relaxed);
         let end = before.checked_add(count).filter(|&end| end <= last)?;
-        let limit = self.counted(|tally| self.count(tally, end, len));
+        let limit = self.count(end, count, len);
         Some(Reserved { next: before + 1, end, limit })
     }
 
@@ -235,26 +197,124 @@ impl OutboundSa {
         if sequence > last { Err(DropReason::SequenceExhausted) } else { Ok(sequence) }
     }
 
-    #[inline]
-    fn count(&self, tally: &mut Tally, sequence: u64, len: usize) -> Limit {
-        let packets = sequence - self.params.sequence;
-        let limit = self.usage.count_numbered_into(tally, len, packets);
-        // A replacement must be there before the numbers run out (RFC 4303 §3.3.3); a sixteenth of them is left.
-        let last = self.last_sequence();
-        if limit == Limit::None && sequence > last - last / 16 {
-            return self.usage.reached_soft();
+    /// Counts packets of `len` bytes in all, the last of which has this number.
+    fn count(&self, sequence: u64, packets: u64, len: usize) -> Limit {
+        match self.usage.count_all(packets, len) {
+            Limit::None => self.judge(sequence),
+            limit => limit,
         }
-        limit
+    }
+
+    /// A replacement must be there before the numbers run out (RFC 4303 §3.3.3); a sixteenth of them is left.
+    #[inline]
+    fn judge(&self, sequence: u64) -> Limit {
+        let last = self.last_sequence();
+        if sequence > last - last / 16 { self.usage.reached_soft() } else { Limit::None }
     }
 
     /// The last sequence number that there is.
     #[must_use]
+    #[inline]
     pub fn last_sequence(&self) -> u64 {
         if self.esn() { NO_MORE } else { u32::MAX.into() }
     }
 
+    #[inline]
     fn esn(&self) -> bool {
         self.params.suite.esn()
+    }
+}
+
+/// Packets of one SA that are sealed one after the other: [`OutboundSa::sealer`].
+#[derive(Debug)]
+pub struct Sealer<'a> {
+    sa: &'a OutboundSa,
+    /// How many packets are still to come, as far as that is known.
+    expected: usize,
+    /// Of the numbers that were taken together, the last that a packet got, and the last of all.
+    given: u64,
+    last: u64,
+    tally: Tally,
+}
+
+impl Sealer<'_> {
+    /// As [`OutboundSa::seal`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn seal(
+        &mut self,
+        packet: &mut PacketBuf,
+        next_header: NextHeader,
+    ) -> Result<Limit, DropReason> {
+        self.seal_behind(packet, 0, next_header)
+    }
+
+    /// Makes an ESP packet of what follows the first `at` bytes.
+    #[inline]
+    fn seal_behind(
+        &mut self,
+        packet: &mut PacketBuf,
+        at: usize,
+        next_header: NextHeader,
+    ) -> Result<Limit, DropReason> {
+        let (sa, len) = (self.sa, packet.len());
+        let (Protection::Esp(esp), Some(payload_len)) = (&sa.protection, len.checked_sub(at))
+        else {
+            return Err(DropReason::OutboundMalformed);
+        };
+        let sealing = esp.sealing(payload_len, next_header);
+        if !sealing.fits(packet) {
+            return Err(DropReason::NoRoom);
+        }
+        let sequence = if self.given < self.last {
+            self.given += 1;
+            self.given
+        } else {
+            self.take(len)?
+        };
+        esp.seal(packet, at, sealing, sa.params.spi, sequence, sa.esn())?;
+        match sa.usage.count_into(&mut self.tally, len) {
+            Limit::None => Ok(sa.judge(sequence)),
+            limit => Ok(limit),
+        }
+    }
+
+    /// One number for a packet of `len` bytes, and with it those of the packets that are expected, if there are so many:
+    /// a packet that a limit refuses must use none up.
+    #[inline(never)]
+    fn take(&mut self, len: usize) -> Result<u64, DropReason> {
+        let (sa, count) = (self.sa, core::mem::take(&mut self.expected) as u64);
+        let last = sa.permitted.load(Ordering::Relaxed).min(sa.last_sequence());
+        let there = sa.sequence.load(Ordering::Relaxed).checked_add(count);
+        if count < 2 || !sa.usage.is_unlimited() || there.is_none_or(|there| there > last) {
+            return sa.next_sequence(len);
+        }
+        let before = sa.sequence.fetch_add(count, Ordering::Relaxed);
+        if before >= last {
+            return Err(DropReason::SequenceExhausted);
+        }
+        self.given = before + 1;
+        self.last = before.saturating_add(count).min(last);
+        Ok(self.given)
+    }
+}
+
+impl Drop for Sealer<'_> {
+    fn drop(&mut self) {
+        self.sa.usage.add(&self.tally);
+        if self.given < self.last {
+            // Those that no packet got are given back. If others were taken meanwhile, they are left out, and to the peer
+            // it looks as if packets had been lost.
+            let (given, last) = (self.given, self.last);
+            let _others = self.sa.sequence.compare_exchange(
+                last,
+                given,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
     }
 }
 
