@@ -1,6 +1,5 @@
 //! From the socket to the TUN (RFC 4301 §5.2), in the order in which a packet meets the steps.
 
-use core::mem;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
@@ -13,8 +12,8 @@ use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
 use crate::ipsec::sad::{Bundle, InboundEntry};
 use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol};
-use crate::wire::ip::{IpPacket, NextHeader};
+use crate::ipsec::{DropReason, Encap, Mode, Notice, PacketBuf, Path, Place, Protocol};
+use crate::wire::ip::{IpPacket, NextHeader, Plain, PlainFlow};
 use crate::wire::natt::{self, Datagram};
 use crate::wire::tcp::TcpPacket;
 use crate::wire::udp::UdpPacket;
@@ -52,8 +51,8 @@ impl Datapath {
         let Received { path, buf, .. } = received;
         match self.in_ip(now, path, buf, run, out) {
             Ok(()) => {
-                let spare = out.pool.take();
-                out.deliver.push(mem::replace(buf, spare));
+                out.deliver.exchange(buf);
+                out.pool.replace_small(buf);
             }
             Err(reason) => self.shared.drops.count(reason),
         }
@@ -69,11 +68,10 @@ impl Datapath {
     ) {
         let Received { path, traffic_class, buf, segment_len } = received;
         let (path, traffic_class) = (&*path, *traffic_class);
-        let mut piece = out.pool.exchange(buf);
-        let segment_len = segment_len.map_or(piece.len(), |len| len.get().into());
+        let segment_len = segment_len.map_or(buf.len(), |len| len.get().into());
         let place = out.deliver.place();
         let (mut at, mut kept) = (0, false);
-        for datagram in piece.chunks_mut(segment_len) {
+        for datagram in buf.chunks_mut(segment_len) {
             let start = at;
             at += datagram.len();
             match natt::classify(datagram) {
@@ -100,9 +98,8 @@ impl Datapath {
             }
         }
         if kept {
-            out.deliver.keep(place, piece);
-        } else {
-            out.pool.put(piece);
+            out.deliver.keep(place, buf);
+            out.pool.replace_small(buf);
         }
     }
 
@@ -146,13 +143,16 @@ impl Datapath {
                     Err(DropReason::NoRoom)
                 };
                 match current.charge(restored.map(|()| packet.len())) {
-                    Ok(_len) => out.deliver.push(packet),
+                    Ok(_len) => {
+                        out.deliver.exchange(&mut packet);
+                        out.pool.put(packet);
+                        Ok(None)
+                    }
                     Err(reason) => {
                         out.pool.put(packet);
-                        return Err(reason);
+                        Err(reason)
                     }
                 }
-                Ok(None)
             }
         }
     }
@@ -348,7 +348,7 @@ impl Datapath {
     fn decapsulate(
         &self,
         entry: &InboundEntry,
-        taken: &mut Option<Flow>,
+        taken: &mut Option<PlainFlow>,
         outer: Ecn,
         next_header: NextHeader,
         packet: &mut [u8],
@@ -359,29 +359,50 @@ impl Datapath {
             NextHeader::NONE => return Err(DropReason::Dummy),
             _ => return Err(DropReason::BadNextHeader),
         };
+        let plain = Plain::of(packet).filter(|plain| plain.flow.is_ipv6 == is_ipv6);
+        // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
+        let (len, traffic_class) = match plain {
+            Some(plain)
+                if *taken == Some(plain.flow)
+                    && !(self.options.clamp_mss && plain.is_syn(packet)) =>
+            {
+                (plain.total_len, plain.traffic_class)
+            }
+            _ => {
+                let inner = self.check_tunnel(entry, is_ipv6, packet)?;
+                *taken = plain.map(|plain| plain.flow);
+                (inner.len, inner.traffic_class)
+            }
+        };
+        let before = Ecn::of(traffic_class);
+        let after = ecn::decapsulate(before, outer)?;
+        if after != before {
+            set_ecn(&mut packet[..len], after);
+        }
+        Ok(len)
+    }
+
+    /// Tunnel mode: whether the packet is one that the SA may carry.
+    #[inline(never)]
+    fn check_tunnel(
+        &self,
+        entry: &InboundEntry,
+        is_ipv6: bool,
+        packet: &mut [u8],
+    ) -> Result<Inner, DropReason> {
         let inner = Inner::parse(packet)
             .filter(|inner| inner.is_ipv6() == is_ipv6)
             .ok_or(DropReason::InboundMalformed)?;
-        // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
-        let packet = &mut packet[..inner.len];
         // RFC 4301 §5.2, step 4.
-        if *taken != Some(inner.flow) {
-            let params = entry.sa.params();
-            if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
-                return Err(DropReason::InboundSelectorMismatch);
-            }
-            *taken = Some(inner.flow);
-        }
-        let before = Ecn::of(inner.traffic_class);
-        let after = ecn::decapsulate(before, outer)?;
-        if after != before {
-            set_ecn(packet, after);
+        let params = entry.sa.params();
+        if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
+            return Err(DropReason::InboundSelectorMismatch);
         }
         if self.options.clamp_mss {
             let least = if is_ipv6 { pmtu::IPV6_MIN_MTU } else { 0 };
-            mss::clamp(packet, &inner, entry.mtu.max(least));
+            mss::clamp(&mut packet[..inner.len], &inner, entry.mtu.max(least));
         }
-        Ok(inner.len)
+        Ok(inner)
     }
 
     /// Transport mode: whether the packet, which has its IP header again, is one that the SA may carry.
@@ -463,7 +484,7 @@ struct Current<'a> {
     entry: &'a InboundEntry,
     opening: Opening<'a>,
     /// The last flow that the selectors of the SA took.
-    flow: Option<Flow>,
+    flow: Option<PlainFlow>,
     packets: usize,
     bytes: usize,
 }
@@ -483,14 +504,18 @@ impl<'a> Run<'a> {
     /// The run of this SA; that of another is over.
     #[inline]
     fn of(&mut self, entry: &'a InboundEntry) -> &mut Current<'a> {
-        self.current.take_if(|current| !core::ptr::eq(current.entry, entry));
-        self.current.get_or_insert_with(|| Current {
-            entry,
-            opening: entry.sa.opening(),
-            flow: None,
-            packets: 0,
-            bytes: 0,
-        })
+        if !self.current.as_ref().is_some_and(|current| core::ptr::eq(current.entry, entry)) {
+            self.begin(entry);
+        }
+        self.current.as_mut().expect("it has begun")
+    }
+
+    #[inline(never)]
+    fn begin(&mut self, entry: &'a InboundEntry) {
+        // The window of that SA is let go before another is taken.
+        self.current = None;
+        let opening = entry.sa.opening();
+        self.current = Some(Current { entry, opening, flow: None, packets: 0, bytes: 0 });
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod cut;
 
-use core::mem;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -19,11 +18,11 @@ use crate::ipsec::{
     PolicyId, Protocol, SaParams,
 };
 
-use super::batch::{Form, OutboundBatch, Sealed, Waiting};
+use super::batch::{Form, OutboundBatch, Waiting};
 use super::fragment::Fragments;
 use super::outer::Outer;
 use super::{Datapath, ecn, mss, pmtu, segment};
-use crate::wire::ip::{Ipv4Packet, NextHeader};
+use crate::wire::ip::{Ipv4Packet, NextHeader, Plain, PlainFlow};
 use crate::wire::vnet::{Gso, VnetHeader};
 
 impl Datapath {
@@ -79,14 +78,47 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
+        if self.along(packet, run, out) {
+            return;
+        }
         let Some(inner) = Inner::parse(packet) else {
             return self.shared.drops.count(DropReason::OutboundMalformed);
         };
+        let plain = Plain::of(packet);
         packet.truncate(inner.len);
         if inner.fragment.is_some() && self.sad.transport_takes(&inner.flow) {
             return self.reassemble(now, &inner, packet, run, out);
         }
         self.apply_policy(now, &inner, packet, run, out);
+        run.lane = plain.and_then(|plain| Lane::of(plain.flow, run));
+    }
+
+    /// A packet of the flow that the one before it was of, with which there is nothing to do but to seal it. `false`, and
+    /// nothing was done, for any other.
+    #[inline]
+    fn along<'a>(
+        &'a self,
+        packet: &mut PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) -> bool {
+        let Some(lane) = &run.lane else { return false };
+        let Some(plain) = Plain::of(packet).filter(|plain| plain.flow == lane.flow) else {
+            return false;
+        };
+        let entry = lane.entry;
+        if plain.total_len > entry.mtu || self.options.clamp_mss && plain.is_syn(packet) {
+            return false;
+        }
+        packet.truncate(plain.total_len);
+        let params = entry.sa.params();
+        let next_header = if plain.flow.is_ipv6 { NextHeader::IPV6 } else { NextHeader::IPV4 };
+        let form = Form::Payload {
+            traffic_class: ecn::encapsulate(plain.traffic_class, params.dscp),
+            dont_fragment: dont_fragment(plain.dont_fragment, params.df),
+        };
+        self.seal_esp(entry, next_header, form, plain.total_len, packet, run, out);
+        true
     }
 
     /// RFC 4303 §3.3.4, RFC 4302 §3.3.4: transport mode takes whole packets, and the host may have fragmented what it
@@ -310,10 +342,9 @@ impl Datapath {
         let sa = &entry.sa;
         let params = sa.params();
         let len = packet.len();
-        let current = run.of(entry);
         let next_header = if inner.is_ipv6() { NextHeader::IPV6 } else { NextHeader::IPV4 };
         let traffic_class = ecn::encapsulate(inner.traffic_class, params.dscp);
-        let dont_fragment = fits && dont_fragment(inner, params.df);
+        let dont_fragment = fits && dont_fragment(inner.dont_fragment, params.df);
         let outer = |protocol| Outer {
             src: entry.path.local.ip(),
             dst: entry.path.remote.ip(),
@@ -324,12 +355,12 @@ impl Datapath {
         };
         match (params.suite.protocol(), sa.around()) {
             (Protocol::Esp, None) => {
-                let sealed = pad(packet, params, entry.mtu)
-                    .and_then(|()| current.sealer.seal(packet, next_header));
-                if self.is_sealed(sa, sealed, params, out) {
-                    current.carried(len);
-                    send(entry, packet, Form::Payload { traffic_class, dont_fragment }, out);
+                if let Err(reason) = pad(packet, params, entry.mtu) {
+                    let _not = self.is_sealed(sa, Err(reason), params, out);
+                    return;
                 }
+                let form = Form::Payload { traffic_class, dont_fragment };
+                self.seal_esp(entry, next_header, form, len, packet, run, out);
             }
             (Protocol::Esp, Some(around)) => {
                 let sealed =
@@ -340,7 +371,7 @@ impl Datapath {
                         .ok_or(DropReason::NoRoom)
                         .and_then(|place| around.seal_at(packet, place));
                     if self.is_sealed(around, sealed, params, out) {
-                        current.carried(len);
+                        run.of(entry).carried(len);
                         self.send_whole(entry, packet, out);
                     }
                 }
@@ -350,10 +381,31 @@ impl Datapath {
                 let sealed =
                     place.ok_or(DropReason::NoRoom).and_then(|place| sa.seal_at(packet, place));
                 if self.is_sealed(sa, sealed, params, out) {
-                    current.carried(len);
+                    run.of(entry).carried(len);
                     self.send_whole(entry, packet, out);
                 }
             }
+        }
+    }
+
+    /// ESP in tunnel mode, and nothing around it. `len` is that of the inner packet, which padding may follow.
+    #[expect(clippy::too_many_arguments, reason = "what is known of the packet so far")]
+    #[inline]
+    fn seal_esp<'a>(
+        &'a self,
+        entry: &'a OutboundEntry,
+        next_header: NextHeader,
+        form: Form,
+        len: usize,
+        packet: &mut PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
+        let current = run.of(entry);
+        let sealed = current.sealer.seal(packet, next_header);
+        if self.is_sealed(&entry.sa, sealed, entry.sa.params(), out) {
+            current.carried(len);
+            send(entry, packet, form, out);
         }
     }
 
@@ -461,8 +513,8 @@ impl Datapath {
             if !fragments.next_into(&mut buf) {
                 return out.pool.put(buf);
             }
-            let (path, form) = (entry.path, Form::Packet);
-            out.sealed.push(Sealed { buf, segment_len: None, path, form });
+            send(entry, &mut buf, Form::Packet, out);
+            out.pool.put(buf);
         }
     }
 }
@@ -472,8 +524,28 @@ struct Run<'a> {
     /// What was decided for the flow of the last one.
     decided: Option<(Flow, Option<Action>, Option<&'a OutboundEntry>)>,
     current: Option<Current<'a>>,
+    lane: Option<Lane<'a>>,
     /// How many packets under one SA are expected to follow each other.
     expected: usize,
+}
+
+/// A flow whose packets are sealed by ESP in tunnel mode and leave, unless they are too long.
+struct Lane<'a> {
+    flow: PlainFlow,
+    entry: &'a OutboundEntry,
+}
+
+impl<'a> Lane<'a> {
+    /// For the flow of a packet of which has been decided.
+    fn of(flow: PlainFlow, run: &Run<'a>) -> Option<Self> {
+        let (_, _, Some(entry)) = run.decided? else { return None };
+        let params = entry.sa.params();
+        let is_plain = params.mode == Mode::Tunnel
+            && params.suite.protocol() == Protocol::Esp
+            && entry.sa.around().is_none()
+            && params.tfc == 0;
+        is_plain.then_some(Self { flow, entry })
+    }
 }
 
 /// The SA of the packets at hand, and what they carried.
@@ -487,21 +559,25 @@ struct Current<'a> {
 impl<'a> Run<'a> {
     /// Before a batch of so many packets.
     const fn new(packets: usize) -> Self {
-        Self { decided: None, current: None, expected: packets }
+        Self { decided: None, current: None, lane: None, expected: packets }
     }
 
     /// The run of this SA; that of another is over, and the next is likely as long.
     #[inline]
     fn of(&mut self, entry: &'a OutboundEntry) -> &mut Current<'a> {
-        if let Some(over) = self.current.take_if(|current| !core::ptr::eq(current.entry, entry)) {
+        if !self.current.as_ref().is_some_and(|current| core::ptr::eq(current.entry, entry)) {
+            self.begin(entry);
+        }
+        self.current.as_mut().expect("it has begun")
+    }
+
+    #[inline(never)]
+    fn begin(&mut self, entry: &'a OutboundEntry) {
+        if let Some(over) = self.current.take() {
             self.expected = over.packets;
         }
-        self.current.get_or_insert_with(|| Current {
-            entry,
-            sealer: entry.sa.sealer(self.expected),
-            packets: 0,
-            bytes: 0,
-        })
+        let sealer = entry.sa.sealer(self.expected);
+        self.current = Some(Current { entry, sealer, packets: 0, bytes: 0 });
     }
 }
 
@@ -524,9 +600,7 @@ impl Drop for Current<'_> {
 /// Takes the packet out of its buffer.
 #[inline]
 fn send(entry: &OutboundEntry, packet: &mut PacketBuf, form: Form, out: &mut OutboundBatch) {
-    let spare = out.pool.take();
-    let buf = mem::replace(packet, spare);
-    out.sealed.push(Sealed { buf, segment_len: None, path: entry.path, form });
+    out.sealed.exchange(packet, None, &entry.path, form, &mut out.pool);
 }
 
 /// RFC 4303 §2.7: padding for traffic flow confidentiality follows the inner packet, whose length tells where it begins.
@@ -553,11 +627,11 @@ fn least_to_ask_for(inner: &Inner, mtu: usize) -> usize {
     if inner.is_ipv6() { mtu.max(pmtu::IPV6_MIN_MTU) } else { mtu }
 }
 
-/// Whether the outer packet must not be fragmented (RFC 4301 §8.1).
-const fn dont_fragment(inner: &Inner, policy: DfPolicy) -> bool {
+/// Whether the outer packet must not be fragmented (RFC 4301 §8.1), by whether the inner one must not.
+const fn dont_fragment(inner: bool, policy: DfPolicy) -> bool {
     match policy {
         DfPolicy::Clear => false,
-        DfPolicy::Copy => inner.dont_fragment,
+        DfPolicy::Copy => inner,
         DfPolicy::Set => true,
     }
 }

@@ -77,32 +77,6 @@ impl Esp {
         }
     }
 
-    /// What follows the first `at` bytes of the packet, the payload of `sealing`, becomes an ESP packet; those bytes stay
-    /// before it.
-    ///
-    /// # Errors
-    /// [`DropReason::NoRoom`], which [`Sealing::fits`] tells before.
-    #[inline]
-    pub(super) fn seal(
-        &self,
-        packet: &mut PacketBuf,
-        at: usize,
-        sealing: Sealing,
-        spi: Spi,
-        sequence: u64,
-        esn: bool,
-    ) -> Result<(), DropReason> {
-        let Sealing { front, back, .. } = sealing;
-        if !packet.push_front(front) || !packet.push_back(back) {
-            return Err(DropReason::NoRoom);
-        }
-        if at > 0 {
-            packet.copy_within(front..front + at, 0);
-        }
-        self.seal_whole(&mut packet[at..], sealing, spi, sequence, esn);
-        Ok(())
-    }
-
     /// Makes an ESP packet of `packet`, which is as long as `sealing` says and has the payload in its place.
     ///
     /// # Panics
@@ -205,10 +179,21 @@ impl Sealing {
         self.front..self.front + self.payload_len
     }
 
-    /// Whether the buffer has room for it.
+    /// Makes room for header, IV, trailer and ICV around the packet; `None`, and nothing changed, if there is none.
     #[inline]
-    pub(super) fn fits(&self, packet: &PacketBuf) -> bool {
-        packet.headroom() >= self.front && packet.tailroom() >= self.back
+    pub(super) fn grow<'a>(&self, packet: &'a mut PacketBuf) -> Option<&'a mut [u8]> {
+        packet.grow(self.front, self.back)
+    }
+
+    /// Takes that room away again.
+    pub(super) fn shrink(&self, packet: &mut PacketBuf) {
+        packet.trim_front(self.front);
+        packet.truncate(packet.len() - self.back);
+    }
+
+    /// In the whole that there is room in: the `at` bytes that stay before the ESP packet go to its front.
+    pub(super) fn move_before(&self, whole: &mut [u8], at: usize) {
+        whole.copy_within(self.front..self.front + at, 0);
     }
 }
 

@@ -24,7 +24,6 @@ pub struct Inner {
 impl Inner {
     /// `None` if it is not a well-formed IPv4 or IPv6 packet, as far as the fields above need it.
     #[must_use]
-    #[inline]
     pub fn parse(packet: &[u8]) -> Option<Self> {
         match Plain::of(packet) {
             Some(plain) => Some(Self::of_plain(&plain)),
@@ -32,25 +31,25 @@ impl Inner {
         }
     }
 
-    #[inline]
     fn of_plain(plain: &Plain) -> Self {
-        let [b0, b1, b2, b3] = plain.start;
-        let ports = match plain.protocol {
+        let flow = &plain.flow;
+        let [b0, b1, b2, b3] = flow.start();
+        let ports = match flow.protocol {
             NextHeader::ICMP | NextHeader::ICMPV6 => (b0.into(), b1.into()),
             _ => (u16::from_be_bytes([b0, b1]), u16::from_be_bytes([b2, b3])),
         };
         Self {
             flow: Flow {
-                src: plain.src_addr,
-                dst: plain.dst_addr,
-                protocol: plain.protocol.0,
+                src: flow.src_addr(),
+                dst: flow.dst_addr(),
+                protocol: flow.protocol.0,
                 ports: Some(ports),
             },
             len: plain.total_len,
             traffic_class: plain.traffic_class,
             dont_fragment: plain.dont_fragment,
             fragment: None,
-            transport: plain.header_len,
+            transport: flow.header_len(),
         }
     }
 

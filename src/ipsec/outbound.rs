@@ -17,6 +17,10 @@ use crate::wire::ip::NextHeader;
 #[derive(Debug)]
 pub struct OutboundSa {
     params: SaParams,
+    /// Of `params`.
+    esn: bool,
+    /// A replacement must be there before the numbers run out (RFC 4303 §3.3.3): after this one, the last sixteenth begins.
+    soft_sequence: u64,
     protection: Protection,
     around: Option<Arc<Self>>,
     /// The last sequence number given.
@@ -42,7 +46,20 @@ impl OutboundSa {
         let sequence = AtomicU64::new(params.sequence);
         let permitted = AtomicU64::new(u64::MAX);
         let drops = DropCounters::new();
-        Some(Self { params, protection, around, sequence, permitted, usage, drops })
+        let esn = params.suite.esn();
+        let last = last_sequence(esn);
+        let soft_sequence = last - last / 16;
+        Some(Self {
+            params,
+            esn,
+            soft_sequence,
+            protection,
+            around,
+            sequence,
+            permitted,
+            usage,
+            drops,
+        })
     }
 
     /// What it was made from, without keys, and without the SA around it.
@@ -136,7 +153,7 @@ impl OutboundSa {
                     return Err(DropReason::NoRoom);
                 }
                 let sequence = self.next_sequence(len)?;
-                ah.seal(packet, place, self.params.spi, sequence, self.esn())?;
+                ah.seal(packet, place, self.params.spi, sequence, self.esn)?;
                 Ok(self.count(sequence, 1, len))
             }
         }
@@ -178,7 +195,7 @@ impl OutboundSa {
         let Protection::Esp(esp) = &self.protection else { return };
         assert!(reserved.next <= reserved.end, "no sequence number is given twice");
         assert_eq!(packet.len(), sealing.len(), "the packet is as long as was said");
-        esp.seal_whole(packet, sealing, self.params.spi, reserved.next, self.esn());
+        esp.seal_whole(packet, sealing, self.params.spi, reserved.next, self.esn);
         reserved.next += 1;
     }
 
@@ -205,23 +222,16 @@ impl OutboundSa {
         }
     }
 
-    /// A replacement must be there before the numbers run out (RFC 4303 §3.3.3); a sixteenth of them is left.
     #[inline]
     fn judge(&self, sequence: u64) -> Limit {
-        let last = self.last_sequence();
-        if sequence > last - last / 16 { self.usage.reached_soft() } else { Limit::None }
+        if sequence > self.soft_sequence { self.usage.reached_soft() } else { Limit::None }
     }
 
     /// The last sequence number that there is.
     #[must_use]
     #[inline]
     pub fn last_sequence(&self) -> u64 {
-        if self.esn() { NO_MORE } else { u32::MAX.into() }
-    }
-
-    #[inline]
-    fn esn(&self) -> bool {
-        self.params.suite.esn()
+        last_sequence(self.esn)
     }
 }
 
@@ -265,16 +275,23 @@ impl Sealer<'_> {
             return Err(DropReason::OutboundMalformed);
         };
         let sealing = esp.sealing(payload_len, next_header);
-        if !sealing.fits(packet) {
-            return Err(DropReason::NoRoom);
-        }
+        let Some(whole) = sealing.grow(packet) else { return Err(DropReason::NoRoom) };
         let sequence = if self.given < self.last {
             self.given += 1;
             self.given
         } else {
-            self.take(len)?
+            match self.take(len) {
+                Ok(sequence) => sequence,
+                Err(reason) => {
+                    sealing.shrink(packet);
+                    return Err(reason);
+                }
+            }
         };
-        esp.seal(packet, at, sealing, sa.params.spi, sequence, sa.esn())?;
+        if at > 0 {
+            sealing.move_before(whole, at);
+        }
+        esp.seal_whole(&mut whole[at..], sealing, sa.params.spi, sequence, sa.esn);
         match sa.usage.count_into(&mut self.tally, len) {
             Limit::None => Ok(sa.judge(sequence)),
             limit => Ok(limit),
@@ -331,6 +348,10 @@ impl Reserved {
     pub const fn limit(&self) -> Limit {
         self.limit
     }
+}
+
+fn last_sequence(esn: bool) -> u64 {
+    if esn { NO_MORE } else { u32::MAX.into() }
 }
 
 /// The last sequence number of all: so far below the end that no number of refused packets brings the counter round.
