@@ -1,6 +1,6 @@
 # ipsecd. `make` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lab lint deny doc fuzz bench install uninstall clean
+.PHONY: help build demo test lab lint deny doc book fuzz bench install uninstall clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -34,6 +34,9 @@ deny:          ## licences, bans, sources of what we depend on; advisories where
 
 doc:           ## the library's documentation, in target/doc
 	.ci/run doc
+
+book:          ## the documentation, in target/book
+	.ci/run book
 
 fuzz:          ## every fuzz target for T seconds (make fuzz T=60)
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz

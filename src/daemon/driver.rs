@@ -29,9 +29,9 @@ use super::load::{LoadError, load};
 use super::log::{self, BadFilter};
 use super::network::{Network, NetworkError};
 use super::peers::{Entry, goes_on, judge};
-use super::sockets::{IKE_PORT, SocketError, Sockets, path_of};
+use super::sockets::{IKE_PORT, SocketError, Sockets};
 use super::worker::{FromWorker, Shared, Workers};
-use super::{advice, spd, status};
+use super::{advice, receive, spd, status};
 use crate::config::Config;
 use crate::control::protocol::{Ask, Body, Code, Failure, Target, UpPhase, UpState};
 use crate::control::server::{Incoming, Server};
@@ -47,9 +47,9 @@ use crate::io::lock::NamespaceLock;
 use crate::io::privs::{self, PrivsError};
 use crate::io::resolve;
 use crate::io::route::Netlink;
-use crate::io::sys::{self, Received};
+use crate::io::sys;
 use crate::io::tun::Offload;
-use crate::io::udp::{self, Socket};
+use crate::io::udp;
 use crate::ipsec::{Encap, Notice, Path, SaParams, SadUpdate, Spd};
 
 /// How long the end of a peer waits for the answer to its DELETE.
@@ -67,14 +67,8 @@ const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 const GIVE_BACK_TIMES: u32 = 2;
 /// After a change of addresses or routes so much time passes before it is looked at: mostly several come at once.
 const NETWORK_PAUSE: Duration = Duration::from_millis(100);
-/// IKE messages from port 500 that wait for the driver.
-const IKE_QUEUE: usize = 256;
 /// Looking at all peers and jobs takes at most one part in so many of the driver's time, however many there are.
 const LOOK_SHARE: u32 = 10;
-/// Longest IKE message from port 500; a longer one is none (see `ike`).
-const MAX_MESSAGE: usize = 16_384;
-/// IKE messages from port 500 that are received at once.
-const RECEIVED_AT_ONCE: usize = 32;
 /// Messages that are handled before anything else gets its turn: what is due, and what is to be sent.
 const HANDLED_AT_ONCE: usize = 64;
 
@@ -177,16 +171,16 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
         let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets)));
         let netlink = Netlink::new().map_err(system("open netlink"))?;
-        let network = Network::new(netlink, Arc::clone(&shared), options.offload).await?;
+        let network = Network::new(netlink, Arc::clone(&shared), options.offload);
         let (requests_in, requests) = mpsc::channel(16);
         let server = Server::listen(&options.socket, requests_in)
             .map_err(|cause| DaemonError::Control { path: options.socket.clone(), cause })?;
         privs::drop_privileges()?;
         let (workers, from_workers) = Workers::start(&shared).map_err(system("start workers"))?;
-        let (ike_in, ike) = mpsc::channel(IKE_QUEUE);
+        let (ike_in, ike) = mpsc::channel(receive::QUEUE);
         let mut receivers = JoinSet::new();
         for v6 in [false, true] {
-            receivers.spawn(receive_ike(Arc::clone(&sockets), v6, ike_in.clone()));
+            receivers.spawn(receive::receive_ike(Arc::clone(&sockets), v6, ike_in.clone()));
         }
         let (internal_in, internal) = mpsc::channel(64);
         let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
@@ -237,14 +231,15 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         if loaded.is_ok() {
             ready();
         }
-        let result = match loaded {
-            Ok(()) => driver.serve(inputs).await,
-            Err(error) => Err(error),
+        let (result, served) = match loaded {
+            Ok(()) => (driver.serve(inputs).await, true),
+            Err(error) => (Err(error), false),
         };
         // Nobody may meet a daemon that is about to end: first the socket goes, then everything else, then those who
         // waited for the end hear of it.
         drop(server);
-        let farewell = driver.tear_down().await;
+        let failed = served && result.is_err();
+        let farewell = driver.tear_down(failed).await;
         receivers.shutdown().await;
         drop(sockets);
         drop(lock);
@@ -325,6 +320,10 @@ impl Driver {
         }
         // Once for all of them.
         self.publish_policies();
+        // One that `up` started hears at once what it is for.
+        if !(self.options.exit_when_empty && self.options.files.is_empty()) {
+            self.network.settle().await?;
+        }
         self.turn(clock::now()).await;
         Ok(())
     }
@@ -556,58 +555,20 @@ impl Driver {
     }
 
     /// Takes everything out of the host again; returns the answers for after that.
-    async fn tear_down(mut self) -> Vec<(jobs::Reply, Body)> {
+    /// Takes everything away; after a failure not what refuses packets that nobody protects any more.
+    async fn tear_down(mut self, failed: bool) -> Vec<(jobs::Reply, Body)> {
         let names: Vec<_> = self.peers.keys().cloned().collect();
         for name in names {
-            self.finish_removal(&name).await;
+            if !failed {
+                self.finish_removal(&name).await;
+            } else if let Some(mut entry) = self.peers.remove(&name) {
+                self.remove_manual(&mut entry);
+            }
         }
         self.look_at_jobs(clock::now());
         self.workers.stop();
         self.farewell
     }
-}
-
-/// Receives IKE messages from port 500 and hands them on; the queue's bound holds the socket back.
-async fn receive_ike(sockets: Arc<Sockets>, v6: bool, queue: mpsc::Sender<(Path, Vec<u8>)>) {
-    let Some(family) = (if v6 { sockets.v6.as_ref() } else { Some(&sockets.v4) }) else { return };
-    let socket = match family.ike.watched() {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::error!(%error, "port 500 cannot be watched");
-            return;
-        }
-    };
-    let mut buffers = vec![vec![0; MAX_MESSAGE]; RECEIVED_AT_ONCE];
-    let mut received = Vec::new();
-    loop {
-        let result = socket
-            .async_io(tokio::io::Interest::READABLE, || {
-                receive(&family.ike, &mut buffers, &mut received)
-            })
-            .await;
-        if let Err(error) = result {
-            tracing::debug!(%error, "receiving on port 500");
-            continue;
-        }
-        for (datagram, buffer) in received.iter().zip(&buffers) {
-            let path = path_of(datagram, IKE_PORT, Encap::Plain);
-            let Some(message) = buffer.get(..datagram.len).filter(|_| !datagram.truncated) else {
-                continue;
-            };
-            if queue.send((path, message.to_vec())).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn receive(
-    socket: &Socket,
-    buffers: &mut [Vec<u8>],
-    received: &mut Vec<Received>,
-) -> io::Result<()> {
-    let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| io::IoSliceMut::new(buffer)).collect();
-    socket.recv(&mut slices, received)
 }
 
 /// The host's wall clock.

@@ -16,6 +16,7 @@ pub mod manual;
 pub mod network;
 pub mod peers;
 pub mod qcd;
+mod receive;
 #[cfg(test)]
 mod sample;
 pub mod secrets;

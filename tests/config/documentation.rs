@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use ipsecd::config::keys::{KEYS, SECTIONS};
-use ipsecd::config::{DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE};
+use ipsecd::config::{self, DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, Source};
+
+use super::secrets::{KEY, Memory};
 
 fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -201,4 +203,35 @@ fn the_reference_names_the_default_proposals() {
     for proposal in DEFAULT_IKE.iter().chain(DEFAULT_ESP).chain(DEFAULT_AH) {
         assert!(text.contains(proposal), "{proposal}");
     }
+}
+
+/// The whole configurations in a document: blocks of TOML that have both ends.
+fn configurations(text: &str) -> Vec<&str> {
+    let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.filter(|block| block.contains("[local]") && block.contains("[peer]")).collect()
+}
+
+#[test]
+fn the_configurations_in_the_documents_are_right() {
+    let mut documents = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")];
+    for dir in ["docs", "docs/cookbook"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+        documents.extend(std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut seen = 0;
+    for path in documents {
+        for text in configurations(&std::fs::read_to_string(&path).unwrap()) {
+            let table: toml::Table = text.parse().unwrap();
+            let psk = table["auth"]["psk"]["file"].as_str().unwrap();
+            let secrets = Memory::usual().with(psk, KEY, 0o600);
+            let source = Source { file: Path::new("a.conf"), text, mode: Some(0o600) };
+            let loaded = config::parse(source, &secrets);
+            let loaded = loaded.unwrap_or_else(|found| panic!("{}: {found}", path.display()));
+            let warnings = loaded.warnings.as_slice();
+            assert!(warnings.is_empty(), "{}: {warnings:?}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 12, "only {seen}");
 }

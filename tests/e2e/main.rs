@@ -11,6 +11,7 @@ mod lab;
 
 mod cert;
 mod children;
+mod clear;
 mod eap;
 mod errors;
 mod examples;

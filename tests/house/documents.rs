@@ -21,6 +21,49 @@ fn relative_links_lead_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The anchor that mdBook and GitHub give a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter_map(|letter| match letter {
+        ' ' => Some('-'),
+        '-' | '_' => Some(letter),
+        _ if letter.is_alphanumeric() => Some(letter.to_ascii_lowercase()),
+        _ => None,
+    });
+    kept.collect()
+}
+
+#[test]
+fn links_into_a_page_lead_to_a_heading() {
+    let mut wrong = Vec::new();
+    for path in files("docs", "md").into_iter().chain([root().join("README.md")]) {
+        let folder = path.parent().expect("a file stands in a folder");
+        for link in read(&path).split("](").skip(1) {
+            let target = link.split([')', ' ']).next().unwrap_or_default();
+            let Some((file, fragment)) = target.split_once('#') else { continue };
+            if target.contains("://") {
+                continue;
+            }
+            let page = if file.is_empty() { path.clone() } else { folder.join(file) };
+            let text = read(&page);
+            let mut headings = text.lines().filter(|line| line.starts_with('#'));
+            if !headings.any(|line| anchor(line.trim_start_matches('#')) == fragment) {
+                wrong.push(format!("{}: {target}", short(&path)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_book() {
+    let summary = read(&root().join("docs/SUMMARY.md"));
+    for path in files("docs", "md") {
+        let name = short(&path).trim_start_matches("docs/").to_owned();
+        let is_there = name == "SUMMARY.md" || summary.contains(&format!("]({name})"));
+        assert!(is_there, "docs/SUMMARY.md has no line for {name}");
+    }
+}
+
 #[test]
 fn every_dependency_has_its_line() {
     let manifest = read(&root().join("Cargo.toml"));
