@@ -55,7 +55,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "daemon")]
 pub use self::{
-    conflict::conflicts,
+    conflict::{conflicts, conflicts_with},
     diagnostic::{Diagnostic, Diagnostics, Severity},
     identity::render as render_identity,
     proposal::{DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, render_child, render_ike},

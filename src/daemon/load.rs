@@ -35,13 +35,9 @@ pub fn load<'a>(
         tracing::warn!(file = %path.display(), "{}", warning.message);
     }
     let config = loaded.config;
-    let mut all: Vec<&Config> = vec![&config];
-    for other in others {
-        if other.name() != config.name() {
-            all.push(other);
-        }
-    }
-    let found = config::conflicts(&all);
+    // One of the same name is what it takes the place of.
+    let others = others.filter(|other| other.name() != config.name());
+    let found = config::conflicts_with(&config, others);
     if found.has_errors() {
         return Err(failed(&found));
     }

@@ -188,9 +188,12 @@ fn given(sa: &SaStatus, what: impl Fn(&Configuration) -> Vec<String>) -> Vec<Str
 }
 
 fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
-    let inbound = stats.inbound.iter().find(|sa| sa.spi == child.spi_inbound);
-    let outbound = stats
-        .outbound
+    // In the order of their SPIs, and of their policies.
+    let inbound = stats.inbound.binary_search_by_key(&child.spi_inbound, |sa| sa.spi);
+    let inbound = inbound.ok().and_then(|at| stats.inbound.get(at));
+    let from = inbound
+        .map_or(0, |inbound| stats.outbound.partition_point(|sa| sa.policy < inbound.policy));
+    let outbound = stats.outbound[from..]
         .iter()
         .find(|sa| sa.spi == child.spi_outbound && sa.other_spi == child.spi_inbound);
     let mut drops = BTreeMap::new();

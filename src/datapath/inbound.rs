@@ -1,6 +1,5 @@
 //! From the socket to the TUN (RFC 4301 §5.2), in the order in which a packet meets the steps.
 
-use core::mem;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
@@ -16,7 +15,7 @@ use crate::ipsec::selector::matches_pair;
 use crate::ipsec::{
     DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol, SaParams,
 };
-use crate::wire::ip::{IpPacket, NextHeader};
+use crate::wire::ip::{IpPacket, NextHeader, Plain, PlainFlow};
 use crate::wire::natt::{self, Datagram};
 use crate::wire::tcp::TcpPacket;
 use crate::wire::udp::UdpPacket;
@@ -33,7 +32,11 @@ impl Datapath {
     pub fn inbound_batch(&self, now: Instant, received: &mut [Received], out: &mut InboundBatch) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run { current: None, listeners: self.shared.tap.listeners() };
+        let mut run = Run {
+            current: None,
+            listeners: self.shared.tap.listeners(),
+            alive_interval: self.alive_interval(),
+        };
         for received in received.iter_mut().filter(|received| !received.buf.is_empty()) {
             self.inbound(now, received, &mut run, out);
             received.buf.clear();
@@ -41,6 +44,7 @@ impl Datapath {
     }
 
     /// What passes is taken out of `received`.
+    #[inline]
     fn inbound<'a>(
         &'a self,
         now: u64,
@@ -63,8 +67,8 @@ impl Datapath {
         }
         match result {
             Ok(()) => {
-                let spare = out.pool.take();
-                out.deliver.push(mem::replace(buf, spare));
+                out.deliver.exchange(buf);
+                out.pool.replace_small(buf);
             }
             Err(reason) => self.shared.drops.count(reason),
         }
@@ -78,12 +82,12 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) {
-        let Received { path, traffic_class, ref mut buf, segment_len } = *received;
-        let mut piece = out.pool.exchange(buf);
-        let segment_len = segment_len.map_or(piece.len(), |len| len.get().into());
+        let Received { path, traffic_class, buf, segment_len } = received;
+        let (path, traffic_class) = (&*path, *traffic_class);
+        let segment_len = segment_len.map_or(buf.len(), |len| len.get().into());
         let place = out.deliver.place();
         let (mut at, mut kept) = (0, false);
-        for datagram in piece.chunks_mut(segment_len) {
+        for datagram in buf.chunks_mut(segment_len) {
             let start = at;
             at += datagram.len();
             let came = Came { path: &path, traffic_class, len: datagram.len() };
@@ -97,8 +101,8 @@ impl Datapath {
                 Ok(Datagram::Esp(_)) => {
                     let before = listeners
                         .as_ref()
-                        .map(|listeners| listeners.before_inbound(&path, datagram, out));
-                    let result = self.in_udp(now, &path, traffic_class, datagram, run, out);
+                        .map(|listeners| listeners.before_inbound(path, datagram, out));
+                    let result = self.in_udp(now, path, traffic_class, datagram, run, out);
                     if let (Some(listeners), Some(before)) = (&listeners, before) {
                         let opened = result.as_ref().map_err(|&reason| reason).map(|range| {
                             let alone = || out.deliver.last().unwrap_or_default();
@@ -120,7 +124,7 @@ impl Datapath {
                     tell(message, Verdict::Ike);
                     let mut buf = out.pool.take();
                     let _fits_as_it_came_from_such_a_buffer = buf.fill_from(message);
-                    out.ike.push(IkeDatagram { path, buf });
+                    out.ike.push(IkeDatagram { path: *path, buf });
                 }
                 Ok(Datagram::Keepalive) => {
                     tell(datagram, Verdict::Keepalive);
@@ -133,13 +137,13 @@ impl Datapath {
             }
         }
         if kept {
-            out.deliver.keep(place, piece);
-        } else {
-            out.pool.put(piece);
+            out.deliver.keep(place, buf);
+            out.pool.replace_small(buf);
         }
     }
 
     /// ESP, the data of a datagram. Where in it the packet to deliver is; `None` if it was delivered by itself.
+    #[inline]
     fn in_udp<'a>(
         &'a self,
         now: u64,
@@ -149,19 +153,31 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) -> Result<Option<Range<usize>>, DropReason> {
-        let entry = self.sa_of(now, Protocol::Esp, datagram, path, out)?;
+        // Most often it is that of the packet before.
+        let entry = match run.esp_in_udp(datagram) {
+            Some(entry) => entry,
+            None => self.sa_of(now, Protocol::Esp, datagram, path, out)?,
+        };
+        let alive_interval = run.alive_interval;
         let current = run.of(entry);
         let (opened, range) = match current.opening.open_in_place(datagram) {
             Ok((opened, range)) => (self.open(entry, Ok(opened), out)?, range),
             Err(reason) => (self.open(entry, Err(reason), out)?, 0..0),
         };
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, alive_interval, entry, path, opened, out);
         match entry.sa.params().mode {
             Mode::Tunnel => {
                 let packet = &mut datagram[range.clone()];
                 let outer = Ecn::of(traffic_class);
                 let next_header = opened.next_header;
-                let len = self.decapsulate(entry, outer, next_header, packet, &mut out.refused);
+                let len = self.decapsulate(
+                    entry,
+                    &mut current.flow,
+                    outer,
+                    next_header,
+                    packet,
+                    &mut out.refused,
+                );
                 let len = current.charge(len)?;
                 Ok(Some(range.start..range.start + len))
             }
@@ -174,13 +190,16 @@ impl Datapath {
                     Err(DropReason::NoRoom)
                 };
                 match current.charge(restored.map(|()| packet.len())) {
-                    Ok(_len) => out.deliver.push(packet),
+                    Ok(_len) => {
+                        out.deliver.exchange(&mut packet);
+                        out.pool.put(packet);
+                        Ok(None)
+                    }
                     Err(reason) => {
                         out.pool.put(packet);
-                        return Err(reason);
+                        Err(reason)
                     }
                 }
-                Ok(None)
             }
         }
     }
@@ -213,16 +232,19 @@ impl Datapath {
             let inside = inside.inspect_err(|&reason| entry.sa.drops.count(reason))?;
             return self.esp(now, inside, path, outer, place, packet, run, out);
         }
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, run.alive_interval, entry, path, opened, out);
+        let current = run.of(entry);
         let len = match entry.sa.params().mode {
             Mode::Tunnel => {
-                self.decapsulate(entry, outer, opened.next_header, packet, &mut out.refused)
+                let next_header = opened.next_header;
+                let refused = &mut out.refused;
+                self.decapsulate(entry, &mut current.flow, outer, next_header, packet, refused)
             }
             Mode::Transport => {
                 self.check_transport(entry, packet, &mut out.refused).map(|inner| inner.len)
             }
         };
-        packet.truncate(run.of(entry).charge(len)?);
+        packet.truncate(current.charge(len)?);
         Ok(())
     }
 
@@ -240,6 +262,7 @@ impl Datapath {
         out: &mut InboundBatch,
     ) -> Result<(), DropReason> {
         let mode = entry.sa.params().mode;
+        let alive_interval = run.alive_interval;
         let current = run.of(entry);
         let opened = match mode {
             Mode::Tunnel => {
@@ -249,10 +272,11 @@ impl Datapath {
             Mode::Transport => current.opening.open_at(packet, place),
         };
         let opened = self.open(entry, opened, out)?;
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, alive_interval, entry, path, opened, out);
         let len = match (mode, opened.next_header) {
             (Mode::Tunnel, next_header) => {
-                self.decapsulate(entry, outer, next_header, packet, &mut out.refused)
+                let refused = &mut out.refused;
+                self.decapsulate(entry, &mut current.flow, outer, next_header, packet, refused)
             }
             (Mode::Transport, NextHeader::NONE) => Err(DropReason::Dummy),
             (Mode::Transport, _) => {
@@ -296,7 +320,21 @@ impl Datapath {
     }
 
     /// What IKE is told of a packet's being opened, or not. A pair is named by the SPI of its ESP, if it is a bundle.
+    #[inline]
     fn open(
+        &self,
+        entry: &InboundEntry,
+        opened: Result<Opened, DropReason>,
+        out: &mut InboundBatch,
+    ) -> Result<Opened, DropReason> {
+        match opened {
+            Ok(opened) if opened.limit == Limit::None => Ok(opened),
+            opened => self.tell_opened(entry, opened, out),
+        }
+    }
+
+    #[inline(never)]
+    fn tell_opened(
         &self,
         entry: &InboundEntry,
         opened: Result<Opened, DropReason>,
@@ -326,9 +364,11 @@ impl Datapath {
     }
 
     /// What a genuine packet, whatever is in it, tells IKE.
+    #[inline]
     fn authenticated(
         &self,
         now: u64,
+        alive_interval: u64,
         entry: &InboundEntry,
         path: &Path,
         opened: Opened,
@@ -336,7 +376,7 @@ impl Datapath {
     ) {
         let sa = &entry.sa;
         let spi = sa.params().spi;
-        if sa.alive.due(now, self.alive_interval()) {
+        if sa.alive.due(now, alive_interval) {
             out.notices.push(Notice::Alive { spi });
         }
         // RFC 7296 §2.23: the address may be followed only by a packet that is no replay. One that was overtaken may
@@ -355,10 +395,13 @@ impl Datapath {
         }
     }
 
-    /// Tunnel mode: from what was protected to the packet that is delivered, which is as long as the result.
+    /// Tunnel mode: from what was protected to the packet that is delivered, which is as long as the result. `taken` is the
+    /// flow of a packet before that the selectors of the SA take; `refused` gets that of one that does not pass.
+    #[inline]
     fn decapsulate(
         &self,
         entry: &InboundEntry,
+        taken: &mut Option<PlainFlow>,
         outer: Ecn,
         next_header: NextHeader,
         packet: &mut [u8],
@@ -370,26 +413,52 @@ impl Datapath {
             NextHeader::NONE => return Err(DropReason::Dummy),
             _ => return Err(DropReason::BadNextHeader),
         };
+        let plain = Plain::of(packet).filter(|plain| plain.flow.is_ipv6 == is_ipv6);
+        // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
+        let (len, traffic_class) = match plain {
+            Some(plain)
+                if *taken == Some(plain.flow)
+                    && !(self.options.clamp_mss && plain.is_syn(packet)) =>
+            {
+                (plain.total_len, plain.traffic_class)
+            }
+            _ => {
+                let inner = self.check_tunnel(entry, is_ipv6, packet, refused)?;
+                *taken = plain.map(|plain| plain.flow);
+                (inner.len, inner.traffic_class)
+            }
+        };
+        let before = Ecn::of(traffic_class);
+        let after = ecn::decapsulate(before, outer)
+            .inspect_err(|_| *refused = Inner::parse(packet).map(|inner| inner.flow))?;
+        if after != before {
+            set_ecn(&mut packet[..len], after);
+        }
+        Ok(len)
+    }
+
+    /// Tunnel mode: whether the packet is one that the SA may carry.
+    #[inline(never)]
+    fn check_tunnel(
+        &self,
+        entry: &InboundEntry,
+        is_ipv6: bool,
+        packet: &mut [u8],
+        refused: &mut Option<Flow>,
+    ) -> Result<Inner, DropReason> {
         let inner = Inner::parse(packet)
             .filter(|inner| inner.is_ipv6() == is_ipv6)
             .ok_or(DropReason::InboundMalformed)?;
-        // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
-        let packet = &mut packet[..inner.len];
         // RFC 4301 §5.2, step 4.
         if !admits(entry.sa.params(), &inner.flow) {
             *refused = Some(inner.flow);
             return Err(DropReason::InboundSelectorMismatch);
         }
-        let before = Ecn::of(inner.traffic_class);
-        let after = ecn::decapsulate(before, outer).inspect_err(|_| *refused = Some(inner.flow))?;
-        if after != before {
-            set_ecn(packet, after);
-        }
         if self.options.clamp_mss {
             let least = if is_ipv6 { pmtu::IPV6_MIN_MTU } else { 0 };
-            mss::clamp(packet, &inner, entry.mtu.max(least));
+            mss::clamp(&mut packet[..inner.len], &inner, entry.mtu.max(least));
         }
-        Ok(inner.len)
+        Ok(inner)
     }
 
     /// Transport mode: whether the packet, which has its IP header again, is one that the SA may carry.
@@ -472,27 +541,47 @@ struct Run<'a> {
     current: Option<Current<'a>>,
     /// Who is told of each packet; nearly always nobody.
     listeners: Option<Listeners>,
+    /// Of the datapath's options, in milliseconds.
+    alive_interval: u64,
 }
 
 /// The SA of the packets at hand, and what they carried.
 struct Current<'a> {
     entry: &'a InboundEntry,
     opening: Opening<'a>,
+    /// The last flow that the selectors of the SA took.
+    flow: Option<PlainFlow>,
     packets: usize,
     bytes: usize,
 }
 
 impl<'a> Run<'a> {
+    /// The SA of the run, if it is what [`Datapath::sa_of`] would find for an ESP packet.
+    #[inline]
+    fn esp_in_udp(&self, datagram: &[u8]) -> Option<&'a InboundEntry> {
+        let entry = self.current.as_ref()?.entry;
+        let params = entry.sa.params();
+        let is_it = entry.bundle.is_none()
+            && params.suite.protocol() == Protocol::Esp
+            && peek_spi(datagram) == Some(params.spi);
+        is_it.then_some(entry)
+    }
+
     /// The run of this SA; that of another is over.
     #[inline]
     fn of(&mut self, entry: &'a InboundEntry) -> &mut Current<'a> {
-        self.current.take_if(|current| !core::ptr::eq(current.entry, entry));
-        self.current.get_or_insert_with(|| Current {
-            entry,
-            opening: entry.sa.opening(),
-            packets: 0,
-            bytes: 0,
-        })
+        if !self.current.as_ref().is_some_and(|current| core::ptr::eq(current.entry, entry)) {
+            self.begin(entry);
+        }
+        self.current.as_mut().expect("it has begun")
+    }
+
+    #[inline(never)]
+    fn begin(&mut self, entry: &'a InboundEntry) {
+        // The window of that SA is let go before another is taken.
+        self.current = None;
+        let opening = entry.sa.opening();
+        self.current = Some(Current { entry, opening, flow: None, packets: 0, bytes: 0 });
     }
 }
 

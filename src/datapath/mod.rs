@@ -32,7 +32,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use batch::{
-    Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, Waiting,
+    Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, SealedPackets,
+    Waiting,
 };
 pub use ecn::Ecn;
 pub use hold::Hold;

@@ -2,27 +2,27 @@
 
 mod cut;
 
-use core::mem;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
 
 pub use cut::{MAX_RUN, MAX_RUN_LEN};
 
 use crate::ipsec::inner::Inner;
-use crate::ipsec::lifetime::{Limit, Tally};
+use crate::ipsec::lifetime::Limit;
+use crate::ipsec::outbound::Sealer;
 use crate::ipsec::sad::OutboundEntry;
 use crate::ipsec::{
     DfPolicy, DropReason, Flow, Mode, Notice, OutboundSa, PacketBuf, Place, PolicyId, Protocol,
     SaParams,
 };
 
-use super::batch::{Form, OutboundBatch, Sealed, Waiting};
+use super::batch::{Form, OutboundBatch, Waiting};
 use super::decide::{Decision, Fit, fit_transport, fit_tunnel, is_in_udp, padded_len};
 use super::fragment::Fragments;
 use super::outer::Outer;
 use super::tap::Listeners;
 use super::{Datapath, ecn, mss, pmtu, segment};
-use crate::wire::ip::{Ipv4Packet, NextHeader};
+use crate::wire::ip::{Ipv4Packet, NextHeader, Plain, PlainFlow};
 use crate::wire::vnet::{Gso, VnetHeader};
 
 impl Datapath {
@@ -31,7 +31,7 @@ impl Datapath {
     pub fn outbound_batch(&self, now: Instant, packets: &mut [PacketBuf], out: &mut OutboundBatch) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::heard_by(self.shared.tap.listeners());
+        let mut run = Run::new(packets.len(), self.shared.tap.listeners());
         for packet in packets.iter_mut().filter(|packet| !packet.is_empty()) {
             self.one(now, packet, &VnetHeader::default(), &mut run, out);
             packet.clear();
@@ -49,7 +49,7 @@ impl Datapath {
     ) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::heard_by(self.shared.tap.listeners());
+        let mut run = Run::new(packets.len(), self.shared.tap.listeners());
         let packets = packets.iter_mut().zip(vnet);
         for (packet, vnet) in packets.filter(|(packet, _)| !packet.is_empty()) {
             self.one(now, packet, vnet, &mut run, out);
@@ -70,7 +70,7 @@ impl Datapath {
         match run.listeners.take() {
             None => self.by_kind(now, packet, vnet, run, out),
             Some(listeners) => {
-                run.decided = None;
+                (run.decided, run.lane) = (None, None);
                 let before = listeners.before_outbound(packet, out);
                 self.by_kind(now, packet, vnet, run, out);
                 let decision = run.decided.map(|(_, decision)| decision);
@@ -111,6 +111,7 @@ impl Datapath {
     }
 
     /// What passes is taken out of `packet`.
+    #[inline]
     fn outbound<'a>(
         &'a self,
         now: u64,
@@ -118,14 +119,47 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
+        if self.along(packet, run, out) {
+            return;
+        }
         let Some(inner) = Inner::parse(packet) else {
             return self.refuse(DropReason::OutboundMalformed, out);
         };
+        let plain = Plain::of(packet);
         packet.truncate(inner.len);
         if inner.fragment.is_some() && self.sad.transport_takes(&inner.flow) {
             return self.reassemble(now, &inner, packet, run, out);
         }
         self.apply_policy(now, &inner, packet, run, out);
+        run.lane = plain.and_then(|plain| Lane::of(plain.flow, run));
+    }
+
+    /// A packet of the flow that the one before it was of, with which there is nothing to do but to seal it. `false`, and
+    /// nothing was done, for any other.
+    #[inline]
+    fn along<'a>(
+        &'a self,
+        packet: &mut PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) -> bool {
+        let Some(lane) = &run.lane else { return false };
+        let Some(plain) = Plain::of(packet).filter(|plain| plain.flow == lane.flow) else {
+            return false;
+        };
+        let entry = lane.entry;
+        if plain.total_len > entry.mtu || self.options.clamp_mss && plain.is_syn(packet) {
+            return false;
+        }
+        packet.truncate(plain.total_len);
+        let params = entry.sa.params();
+        let next_header = if plain.flow.is_ipv6 { NextHeader::IPV6 } else { NextHeader::IPV4 };
+        let form = Form::Payload {
+            traffic_class: ecn::encapsulate(plain.traffic_class, params.dscp),
+            dont_fragment: dont_fragment(plain.dont_fragment, params.df),
+        };
+        self.seal_esp(entry, next_header, form, plain.total_len, packet, run, out);
+        true
     }
 
     /// RFC 4303 §3.3.4, RFC 4302 §3.3.4: transport mode takes whole packets, and the host may have fragmented what it
@@ -154,6 +188,7 @@ impl Datapath {
         out.pool.put(whole);
     }
 
+    #[inline]
     fn apply_policy<'a>(
         &'a self,
         now: u64,
@@ -206,6 +241,7 @@ impl Datapath {
     }
 
     /// Tunnel mode (RFC 4301 §5.1.2).
+    #[inline]
     fn tunnel<'a>(
         &'a self,
         now: u64,
@@ -286,6 +322,7 @@ impl Datapath {
     }
 
     /// Tunnel mode. `fits`: the outer packet is no longer than its path takes.
+    #[inline]
     fn seal<'a>(
         &'a self,
         entry: &'a OutboundEntry,
@@ -298,10 +335,9 @@ impl Datapath {
         let sa = &entry.sa;
         let params = sa.params();
         let len = packet.len();
-        let current = run.of(entry);
         let next_header = if inner.is_ipv6() { NextHeader::IPV6 } else { NextHeader::IPV4 };
         let traffic_class = ecn::encapsulate(inner.traffic_class, params.dscp);
-        let dont_fragment = fits && dont_fragment(inner, params.df);
+        let dont_fragment = fits && dont_fragment(inner.dont_fragment, params.df);
         let outer = |protocol| Outer {
             src: entry.path.local.ip(),
             dst: entry.path.remote.ip(),
@@ -312,12 +348,12 @@ impl Datapath {
         };
         match (params.suite.protocol(), sa.around()) {
             (Protocol::Esp, None) => {
-                let sealed = pad(packet, entry)
-                    .and_then(|()| sa.seal_into(&mut current.tally, packet, next_header));
-                if self.is_sealed(sa, sealed, params, out) {
-                    current.carried(len);
-                    send(entry, packet, Form::Payload { traffic_class, dont_fragment }, out);
+                if let Err(reason) = pad(packet, entry) {
+                    let _not = self.is_sealed(sa, Err(reason), params, out);
+                    return;
                 }
+                let form = Form::Payload { traffic_class, dont_fragment };
+                self.seal_esp(entry, next_header, form, len, packet, run, out);
             }
             (Protocol::Esp, Some(around)) => {
                 let sealed = pad(packet, entry).and_then(|()| sa.seal(packet, next_header));
@@ -327,7 +363,7 @@ impl Datapath {
                         .ok_or(DropReason::NoRoom)
                         .and_then(|place| around.seal_at(packet, place));
                     if self.is_sealed(around, sealed, params, out) {
-                        current.carried(len);
+                        run.of(entry).carried(len);
                         self.send_whole(entry, packet, out);
                     }
                 }
@@ -337,10 +373,31 @@ impl Datapath {
                 let sealed =
                     place.ok_or(DropReason::NoRoom).and_then(|place| sa.seal_at(packet, place));
                 if self.is_sealed(sa, sealed, params, out) {
-                    current.carried(len);
+                    run.of(entry).carried(len);
                     self.send_whole(entry, packet, out);
                 }
             }
+        }
+    }
+
+    /// ESP in tunnel mode, and nothing around it. `len` is that of the inner packet, which padding may follow.
+    #[expect(clippy::too_many_arguments, reason = "what is known of the packet so far")]
+    #[inline]
+    fn seal_esp<'a>(
+        &'a self,
+        entry: &'a OutboundEntry,
+        next_header: NextHeader,
+        form: Form,
+        len: usize,
+        packet: &mut PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
+        let current = run.of(entry);
+        let sealed = current.sealer.seal(packet, next_header);
+        if self.is_sealed(&entry.sa, sealed, entry.sa.params(), out) {
+            current.carried(len);
+            send(entry, packet, form, out);
         }
     }
 
@@ -392,7 +449,22 @@ impl Datapath {
     }
 
     /// What a worker is told of having sealed a packet, or not, under an SA of the pair whose ESP, or only, SA `pair` is.
+    #[inline]
     fn is_sealed(
+        &self,
+        sa: &OutboundSa,
+        sealed: Result<Limit, DropReason>,
+        pair: &SaParams,
+        out: &mut OutboundBatch,
+    ) -> bool {
+        if sealed == Ok(Limit::None) {
+            return true;
+        }
+        self.tell_sealed(sa, sealed, pair, out)
+    }
+
+    #[inline(never)]
+    fn tell_sealed(
         &self,
         sa: &OutboundSa,
         sealed: Result<Limit, DropReason>,
@@ -433,45 +505,73 @@ impl Datapath {
             if !fragments.next_into(&mut buf) {
                 return out.pool.put(buf);
             }
-            let (path, form) = (entry.path, Form::Packet);
-            out.sealed.push(Sealed { buf, segment_len: None, path, form });
+            send(entry, &mut buf, Form::Packet, out);
+            out.pool.put(buf);
         }
     }
 }
 
 /// Packets of a batch that follow each other.
-#[derive(Default)]
 struct Run<'a> {
     /// What was decided for the flow of the last one.
     decided: Option<(Flow, Decision<'a>)>,
     current: Option<Current<'a>>,
+    lane: Option<Lane<'a>>,
+    /// How many packets under one SA are expected to follow each other.
+    expected: usize,
     /// Who is told of each packet; nearly always nobody.
     listeners: Option<Listeners>,
+}
+
+/// A flow whose packets are sealed by ESP in tunnel mode and leave, unless they are too long.
+struct Lane<'a> {
+    flow: PlainFlow,
+    entry: &'a OutboundEntry,
+}
+
+impl<'a> Lane<'a> {
+    /// For the flow of a packet of which has been decided.
+    fn of(flow: PlainFlow, run: &Run<'a>) -> Option<Self> {
+        let (_, Decision::Protect(entry)) = run.decided? else { return None };
+        let params = entry.sa.params();
+        let is_plain = params.mode == Mode::Tunnel
+            && params.suite.protocol() == Protocol::Esp
+            && entry.sa.around().is_none()
+            && params.tfc == 0;
+        is_plain.then_some(Self { flow, entry })
+    }
 }
 
 /// The SA of the packets at hand, and what they carried.
 struct Current<'a> {
     entry: &'a OutboundEntry,
-    tally: Tally,
+    sealer: Sealer<'a>,
     packets: usize,
     bytes: usize,
 }
 
 impl<'a> Run<'a> {
-    fn heard_by(listeners: Option<Listeners>) -> Self {
-        Self { listeners, ..Self::default() }
+    /// Before a batch of so many packets, of which `listeners` are told.
+    const fn new(packets: usize, listeners: Option<Listeners>) -> Self {
+        Self { decided: None, current: None, lane: None, expected: packets, listeners }
     }
 
-    /// The run of this SA; that of another is over.
+    /// The run of this SA; that of another is over, and the next is likely as long.
     #[inline]
     fn of(&mut self, entry: &'a OutboundEntry) -> &mut Current<'a> {
-        self.current.take_if(|current| !core::ptr::eq(current.entry, entry));
-        self.current.get_or_insert_with(|| Current {
-            entry,
-            tally: Tally::default(),
-            packets: 0,
-            bytes: 0,
-        })
+        if !self.current.as_ref().is_some_and(|current| core::ptr::eq(current.entry, entry)) {
+            self.begin(entry);
+        }
+        self.current.as_mut().expect("it has begun")
+    }
+
+    #[inline(never)]
+    fn begin(&mut self, entry: &'a OutboundEntry) {
+        if let Some(over) = self.current.take() {
+            self.expected = over.packets;
+        }
+        let sealer = entry.sa.sealer(self.expected);
+        self.current = Some(Current { entry, sealer, packets: 0, bytes: 0 });
     }
 }
 
@@ -485,7 +585,6 @@ impl Current<'_> {
 
 impl Drop for Current<'_> {
     fn drop(&mut self) {
-        self.entry.sa.usage().add(&self.tally);
         if self.packets > 0 {
             self.entry.traffic.count_outbound(self.packets, self.bytes);
         }
@@ -493,14 +592,17 @@ impl Drop for Current<'_> {
 }
 
 /// Takes the packet out of its buffer.
+#[inline]
 fn send(entry: &OutboundEntry, packet: &mut PacketBuf, form: Form, out: &mut OutboundBatch) {
-    let spare = out.pool.take();
-    let buf = mem::replace(packet, spare);
-    out.sealed.push(Sealed { buf, segment_len: None, path: entry.path, form });
+    out.sealed.exchange(packet, None, &entry.path, form, &mut out.pool);
 }
 
 /// RFC 4303 §2.7: padding for traffic flow confidentiality follows the inner packet, whose length tells where it begins.
+#[inline]
 fn pad(packet: &mut PacketBuf, entry: &OutboundEntry) -> Result<(), DropReason> {
+    if entry.sa.params().tfc == 0 {
+        return Ok(());
+    }
     let len = packet.len();
     let more = padded_len(entry, len) - len;
     if !packet.push_back(more) {
@@ -510,11 +612,11 @@ fn pad(packet: &mut PacketBuf, entry: &OutboundEntry) -> Result<(), DropReason> 
     Ok(())
 }
 
-/// Whether the outer packet must not be fragmented (RFC 4301 §8.1).
-const fn dont_fragment(inner: &Inner, policy: DfPolicy) -> bool {
+/// Whether the outer packet must not be fragmented (RFC 4301 §8.1), by whether the inner one must not.
+const fn dont_fragment(inner: bool, policy: DfPolicy) -> bool {
     match policy {
         DfPolicy::Clear => false,
-        DfPolicy::Copy => inner.dont_fragment,
+        DfPolicy::Copy => inner,
         DfPolicy::Set => true,
     }
 }

@@ -8,6 +8,7 @@ mod ah_captures;
 mod ah_flips;
 mod ah_scapy;
 mod alloc;
+mod batches;
 mod captures;
 mod esp_flips;
 mod esp_scapy;

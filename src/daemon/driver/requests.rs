@@ -192,9 +192,8 @@ impl Driver {
         let mut peers = Vec::new();
         for (name, entry) in &self.peers {
             if only.is_none_or(|only| only == &**name) {
-                let sas: Vec<_> = sas.iter().filter(|sa| sa.peer == *name).cloned().collect();
                 let mtu = self.network.mtu(&entry.config.interface.name);
-                peers.push(status::of_peer(entry, &sas, &stats, mtu, now));
+                peers.push(status::of_peer(entry, of_peer(&sas, name), &stats, mtu, now));
             }
         }
         match only {
@@ -266,8 +265,7 @@ impl Driver {
                     peer.end(UpState::Failed, Some(Failure { code: Code::Stopped, message }));
                     continue;
                 };
-                let sas: Vec<_> = sas.iter().filter(|sa| sa.peer == peer.name).cloned().collect();
-                let state = if entry.is_up(&sas) {
+                let state = if entry.is_up(of_peer(&sas, &peer.name)) {
                     UpState::Up
                 } else if !entry.wants_up() && entry.removal.is_none() {
                     UpState::Waiting
@@ -303,6 +301,13 @@ impl Driver {
             answer(&reply, body);
         }
     }
+}
+
+/// The IKE SAs of a peer, of all of them in the order of their peers.
+fn of_peer<'a>(sas: &'a [SaStatus], peer: &str) -> &'a [SaStatus] {
+    let from = sas.partition_point(|sa| &*sa.peer < peer);
+    let to = sas.partition_point(|sa| &*sa.peer <= peer);
+    &sas[from..to]
 }
 
 /// What to say of a peer's routes.

@@ -3,7 +3,7 @@
 
 use core::num::NonZeroU16;
 
-use super::super::batch::{Form, OutboundBatch, Sealed};
+use super::super::batch::{Form, OutboundBatch};
 use super::super::decide::Decision;
 use super::super::segment::Segments;
 use super::super::{Datapath, ecn};
@@ -81,7 +81,7 @@ impl Datapath {
         entry.traffic.count_outbound(segments.len(), segments.total_len());
         let form = Form::Payload {
             traffic_class: ecn::encapsulate(inner.traffic_class, params.dscp),
-            dont_fragment: dont_fragment(inner, params.df),
+            dont_fragment: dont_fragment(inner.dont_fragment, params.df),
         };
         let per_run = (MAX_RUN_LEN / whole.len()).clamp(1, MAX_RUN);
         let mut index = 0;
@@ -105,7 +105,8 @@ impl Datapath {
             buf.set_len(at);
             let several = at > usize::from(segment_len);
             let segment_len = NonZeroU16::new(segment_len).filter(|_| several);
-            out.sealed.push(Sealed { buf, segment_len, path: entry.path, form });
+            out.sealed.exchange(&mut buf, segment_len, &entry.path, form, &mut out.pool);
+            out.pool.put(buf);
         }
         true
     }
