@@ -6,6 +6,7 @@
 use core::num::NonZeroU16;
 use core::ops::{Index, Range};
 
+use super::audit::Audits;
 use crate::ipsec::{Notice, PacketBuf, Path, PolicyId};
 
 /// A sealed packet, or a run of them.
@@ -64,6 +65,8 @@ pub struct OutboundBatch {
     pub waiting: Vec<Waiting>,
     /// For IKE.
     pub notices: Vec<Notice>,
+    /// For the audit log.
+    pub audits: Audits,
     pub(super) pool: Pool,
 }
 
@@ -99,6 +102,8 @@ pub struct InboundBatch {
     pub ike: Vec<IkeDatagram>,
     /// For IKE.
     pub notices: Vec<Notice>,
+    /// For the audit log.
+    pub audits: Audits,
     pub(super) pool: Pool,
 }
 
@@ -182,18 +187,20 @@ impl OutboundBatch {
             bypass: Vec::new(),
             waiting: Vec::new(),
             notices: Vec::new(),
+            audits: Audits::default(),
             pool: Pool::new(max_len),
         }
     }
 
     /// Forgets the results and takes their buffers back. `outbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { sealed, replies, bypass, waiting, notices, pool } = self;
+        let Self { sealed, replies, bypass, waiting, notices, audits, pool } = self;
         sealed.drain(..).for_each(|sealed| pool.put(sealed.buf));
         replies.drain(..).for_each(|buf| pool.put(buf));
         bypass.drain(..).for_each(|buf| pool.put(buf));
         waiting.drain(..).for_each(|waiting| pool.put(waiting.buf));
         notices.clear();
+        audits.clear();
     }
 }
 
@@ -205,17 +212,19 @@ impl InboundBatch {
             deliver: Delivered::default(),
             ike: Vec::new(),
             notices: Vec::new(),
+            audits: Audits::default(),
             pool: Pool::new(max_len),
         }
     }
 
     /// Forgets the results and takes their buffers back. `inbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { deliver, ike, notices, pool } = self;
+        let Self { deliver, ike, notices, audits, pool } = self;
         deliver.packets.clear();
         deliver.buffers.drain(..).for_each(|buf| pool.put(buf));
         ike.drain(..).for_each(|datagram| pool.put(datagram.buf));
         notices.clear();
+        audits.clear();
     }
 }
 

@@ -18,6 +18,7 @@ use crate::ipsec::{
     PolicyId, Protocol, SaParams,
 };
 
+use super::audit::Audited;
 use super::batch::{Form, OutboundBatch, Sealed, Waiting};
 use super::fragment::Fragments;
 use super::outer::Outer;
@@ -403,6 +404,18 @@ impl Datapath {
             Err(reason) => {
                 sa.drops.count(reason);
                 self.shared.drops.count(reason);
+                if reason.is_auditable() {
+                    let SaParams { suite, spi, .. } = sa.params();
+                    out.audits.push(Audited {
+                        reason,
+                        protocol: suite.protocol(),
+                        path: pair.path,
+                        spi: u32::from_be_bytes(spi.to_be_bytes()),
+                        // RFC 4303 §2.2.1: the low half of an extended one.
+                        sequence: (sa.sequence() & 0xffff_ffff) as u32,
+                        count: 1,
+                    });
+                }
                 let ended =
                     matches!(reason, DropReason::LifetimeEnded | DropReason::SequenceExhausted);
                 if ended && sa.usage().reached_hard() == Limit::Hard {
