@@ -12,6 +12,7 @@ mod lab;
 mod audit;
 mod cert;
 mod children;
+mod clear;
 mod eap;
 mod errors;
 mod examples;
