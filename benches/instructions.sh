@@ -35,6 +35,10 @@ if [[ ${1:-} == --write ]]; then
   printf '%s\nout %d\nin %d\n' "$on" "$out" "$in" >"$EXPECTED"
   exit
 fi
+if [[ ! -e $EXPECTED ]]; then
+  echo "not judged: there is no $EXPECTED; benches/instructions.sh --write makes it"
+  exit
+fi
 if [[ $(head -n 1 "$EXPECTED") != "$on" ]]; then
   echo "not judged: $EXPECTED is of $(head -n 1 "$EXPECTED"); benches/instructions.sh --write makes one of this"
   exit
