@@ -71,12 +71,7 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<(), CliError> {
 }
 
 /// Asks for the peers and shows what happens.
-fn ask(
-    socket: &Path,
-    client: Client,
-    args: &UpArgs,
-    files: Vec<PathBuf>,
-) -> Result<(), CliError> {
+fn ask(socket: &Path, client: Client, args: &UpArgs, files: Vec<PathBuf>) -> Result<(), CliError> {
     let began = clock::now();
     let show = Show::new();
     let timeout_ms = u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX);
