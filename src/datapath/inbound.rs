@@ -93,7 +93,7 @@ impl Datapath {
         for datagram in buf.chunks_mut(segment_len) {
             let start = at;
             at += datagram.len();
-            let came = Came { path: &path, traffic_class, len: datagram.len() };
+            let came = Came { path, traffic_class, len: datagram.len() };
             let listeners = run.listeners.clone();
             let tell = |datagram: &[u8], verdict| {
                 if let Some(listeners) = &listeners {
@@ -122,7 +122,7 @@ impl Datapath {
                         Ok(None) => {}
                         Err(reason) => {
                             out.audits.at(Protocol::Esp, datagram);
-                            out.audits.dropped(reason, &path);
+                            out.audits.dropped(reason, path);
                             self.shared.drops.count(reason);
                         }
                     }

@@ -151,10 +151,10 @@ impl Draft {
                 for child in all {
                     let mut table = Table::default();
                     table.text("name", file_name(&child.name));
-                    if !child.local.is_empty() && !(given && self.local.has("virtual")) {
+                    if !(child.local.is_empty() || given && self.local.has("virtual")) {
                         table.list("local", core::mem::take(&mut child.local));
                     }
-                    if !child.peer.is_empty() && !(given && self.peer.has("pool")) {
+                    if !(child.peer.is_empty() || given && self.peer.has("pool")) {
                         table.list("peer", core::mem::take(&mut child.peer));
                     }
                     for (key, item) in core::mem::take(&mut child.kind).0 {

@@ -229,7 +229,7 @@ impl OutboundSa {
     fn count(&self, sequence: u64, packets: u64, len: usize) -> Limit {
         match self.usage.count_all(packets, len) {
             Limit::None => self.judge(sequence),
-            limit => limit,
+            limit @ (Limit::Soft | Limit::Hard) => limit,
         }
     }
 
@@ -305,7 +305,7 @@ impl Sealer<'_> {
         esp.seal_whole(&mut whole[at..], sealing, sa.params.spi, sequence, sa.esn);
         match sa.usage.count_into(&mut self.tally, len) {
             Limit::None => Ok(sa.judge(sequence)),
-            limit => Ok(limit),
+            limit @ (Limit::Soft | Limit::Hard) => Ok(limit),
         }
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct Stage<'a> {
 impl<'a> Stage<'a> {
     #[track_caller]
     pub(crate) fn open(ground: &'a Ground, far: &'a dyn Far) -> Self {
-        ground.watch(None);
+        ground.watch(&[]);
         Self { ground, guest: ground.guest(), near: ground.near(), far }
     }
 
@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
         let moved = |count: fn(&Seen) -> u64| count(&seen) - count(&before);
         let forms =
             [moved(|seen| seen.esp), moved(|seen| seen.ah), moved(|seen| seen.encapsulated)];
-        let form = if self.tunnel.nat.is_some() { 2 } else { usize::from(self.tunnel.ah) };
+        let form = if !self.tunnel.nat.is_empty() { 2 } else { usize::from(self.tunnel.ah) };
         for (at, &count) in forms.iter().enumerate() {
             let expected = if at == form { count >= LEAST } else { count == 0 };
             assert!(expected, "the router saw {before:?}, then {seen:?}");

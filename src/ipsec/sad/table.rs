@@ -42,11 +42,14 @@ impl Key for IpAddr {
 /// Values by key.
 #[derive(Clone, Debug)]
 pub(super) struct Table<K, T> {
-    root: Node<Node<Node<Arc<Shard<K, T>>>>>,
+    root: Node<Node<Leaf<K, T>>>,
 }
 
 /// Shared by copies until something below it changes. It stays when nothing is left there.
 type Node<T> = Arc<[Option<T>; WIDTH]>;
+
+/// The lowest of them.
+type Leaf<K, T> = Node<Arc<Shard<K, T>>>;
 
 /// Keys in order, and as many values: a lookup reads nothing but keys until it has found one.
 #[derive(Clone, Debug)]

@@ -132,7 +132,7 @@ impl PlainFlow {
         for (half, word) in bytes.as_chunks_mut().0.iter_mut().zip(&self.addresses[at..]) {
             *half = word.to_ne_bytes();
         }
-        Ipv6Addr::from_octets(bytes).into()
+        Ipv6Addr::from(bytes).into()
     }
 }
 
