@@ -204,7 +204,7 @@ fn a_raw_key_is_sent_as_it_is_and_taken_if_it_is_known() {
     let id = Identity::Fqdn("whoever".into());
     for name in ["a-rsa2048", "a-p256", "a-p384", "a-p521", "a-ed25519"] {
         let credential = raw(name);
-        let auth = sign(&terms, &credential, &mut Fixed::new(&[7, 1, 8, 2]), OCTETS);
+        let auth = sign(&terms, &terms.asked, &credential, &mut Fixed::new(&[7, 1, 8, 2]), OCTETS);
         let auth = auth.expect("it signs");
         let sent = payloads(&credential, &Asked::default());
         let [Payload::Cert(cert)] = sent.as_slice() else { panic!("one CERT") };
@@ -266,6 +266,7 @@ fn of_several_credentials_the_one_goes_out_that_the_peer_can_verify() {
     let asked = |cas: &[&str], raw| Asked {
         cas: cas.iter().map(|ca| root(ca)).collect(),
         raw,
+        announced: None,
         ocsp: false,
     };
     assert_eq!(chosen(&modern, &asked(&["ca-ed25519"], false)), 1);
