@@ -128,6 +128,8 @@ pub(super) const MAX_PROOFS: usize = 2;
 pub(super) const MAX_AUTHORITIES: usize = 4;
 /// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.
 pub(super) const MAX_CERTREQ_CAS: usize = 8;
+/// Announcements that are read in SUPPORTED_AUTH_METHODS (RFC 9593); we make eleven at most.
+pub(super) const MAX_ANNOUNCED: usize = 64;
 /// Hash algorithms that are read in SIGNATURE_HASH_ALGORITHMS; five have numbers.
 pub(super) const MAX_HASHES: usize = 32;
 /// Further addresses of a peer that are noted (RFC 4555 §3.4).

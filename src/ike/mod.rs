@@ -2,6 +2,7 @@
 //!
 //! [`Endpoint`] is the whole of it to the outside. Nothing here knows sockets, clocks, files or the datapath.
 
+mod announce;
 pub mod cert;
 mod child_sa;
 pub mod configuration;

@@ -1,5 +1,6 @@
 //! The house rules that a compiler does not know: layers, documents that tell the truth, where `unsafe` may stand.
 
+mod cases;
 mod compliance;
 mod documents;
 mod interop;
