@@ -274,9 +274,7 @@ mod tests {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.sock");
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(false);
-        let runtime = { runtime }.build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = Listener::listen(&Address::Unix(path.clone())).await.unwrap();
             let (driver, mut questions) = mpsc::channel(1);
