@@ -1,5 +1,7 @@
 //! Tells the program which commit it is built from, with which features and for which target: `ipsecd --version`.
 
+#![expect(clippy::disallowed_methods, reason = "cargo tells a build script by the environment")]
+
 use std::env;
 use std::process::Command;
 

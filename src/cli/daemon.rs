@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::{CliError, Global, check, say, secrets, spawn};
+use crate::daemon::audit::Target;
 use crate::daemon::load::files_of;
 use crate::daemon::metrics::http::Address;
 use crate::daemon::{self, Options};
@@ -23,6 +24,9 @@ pub struct DaemonArgs {
     /// Write the keys of every SA into a directory of ours alone, as tables that Wireshark and `decrypt` read
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub keylog: Option<PathBuf>,
+    /// Write audit events (bad ICV, replay, unknown SPI, …) as JSON lines into a file, or to unix:/PATH
+    #[arg(long, value_name = "WHERE", env = "IPSECD_AUDIT")]
+    pub audit: Option<Target>,
     /// Let metrics be read (OpenMetrics: /metrics, /livez, /readyz) at ADDRESS:PORT, or at unix:/PATH
     #[arg(long, value_name = "WHERE", env = "IPSECD_METRICS")]
     pub metrics: Option<Address>,
@@ -50,6 +54,7 @@ pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
         offload: global.offload.into(),
+        audit: args.audit.clone(),
         metrics: args.metrics.clone(),
     };
     if let Some(address) = args.metrics.as_ref().filter(|at| !at.is_local() && !args.metrics_expose)

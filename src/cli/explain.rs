@@ -75,17 +75,9 @@ pub fn run(global: &Global, args: &ExplainArgs) -> Result<(), CliError> {
 }
 
 fn ask(global: &Global, question: Question) -> Result<Explanation, CliError> {
-    match Client::connect(&global.socket)?.ask(Ask::Explain(question), |_| {})? {
-        Body::Explanation(told) => Ok(*told),
-        Body::Done
-        | Body::Down { .. }
-        | Body::Error(_)
-        | Body::Progress(_)
-        | Body::Services(_)
-        | Body::Status(_)
-        | Body::Trace(_)
-        | Body::Up { .. } => Err(ClientError::Ended.into()),
-    }
+    let answer = Client::connect(&global.socket)?.ask(Ask::Explain(question), |_| {})?;
+    let Body::Explanation(told) = answer else { return Err(ClientError::Ended.into()) };
+    Ok(*told)
 }
 
 /// What the SPD of these files says, by the same code, with no SA.

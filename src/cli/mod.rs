@@ -86,9 +86,38 @@ pub struct Global {
     /// What is logged: error, warn, info, debug, trace, or a list such as info,ipsecd::ike=debug
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,
+    /// The form of the log
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORM",
+        env = "IPSECD_LOG_FORMAT",
+        default_value = "auto"
+    )]
+    pub log_format: LogFormat,
     /// What a daemon that is started leaves to the kernel
     #[arg(long, global = true, value_name = "HOW", env = "IPSECD_OFFLOAD", default_value = "auto")]
     pub offload: OffloadArg,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// The journal's under systemd, else lines for people
+    Auto,
+    /// Lines for people
+    Human,
+    /// A JSON object a line
+    Json,
+    /// The journal's, with a field for each value
+    Journald,
+}
+
+impl LogFormat {
+    /// As it is written.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// How much is left to the kernel.
@@ -380,8 +409,17 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
 
 impl Global {
     /// Starts logging, for a process that is the daemon.
+    #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
     fn start_log(&self) -> Result<(), CliError> {
-        Ok(log::start(self.log.as_deref().unwrap_or(log::DEFAULT))?)
+        let format = match self.log_format {
+            LogFormat::Auto => {
+                log::Format::of_surroundings(std::env::var("JOURNAL_STREAM").ok().as_deref())
+            }
+            LogFormat::Human => log::Format::Human,
+            LogFormat::Json => log::Format::Json,
+            LogFormat::Journald => log::Format::Journald,
+        };
+        Ok(log::start(self.log.as_deref().unwrap_or(log::DEFAULT), format)?)
     }
 }
 

@@ -26,17 +26,8 @@ pub struct ServicesArgs {
 /// No daemon runs, or there is no such peer.
 pub fn run(global: &Global, args: &ServicesArgs) -> Result<(), CliError> {
     let ask = Ask::Services { peer: args.peer.clone() };
-    let sas = match Client::connect(&global.socket)?.ask(ask, |_| {})? {
-        Body::Services(sas) => sas,
-        Body::Done
-        | Body::Down { .. }
-        | Body::Error(_)
-        | Body::Explanation(_)
-        | Body::Progress(_)
-        | Body::Status(_)
-        | Body::Trace(_)
-        | Body::Up { .. } => return Err(ClientError::Ended.into()),
-    };
+    let answer = Client::connect(&global.socket)?.ask(ask, |_| {})?;
+    let Body::Services(sas) = answer else { return Err(ClientError::Ended.into()) };
     if args.json {
         #[derive(Serialize)]
         struct Versioned<'a> {

@@ -59,18 +59,9 @@ pub fn run(global: &Global, args: &StatusArgs) -> Result<(), CliError> {
 
 fn ask(global: &Global, args: &StatusArgs) -> Result<Status, CliError> {
     let ask = Ask::Status { peer: args.peer.clone() };
-    match Client::connect(&global.socket)?.ask(ask, |_| {})? {
-        Body::Status(status) => Ok(*status),
-        Body::Done
-        | Body::Down { .. }
-        | Body::Error(_)
-        | Body::Explanation(_)
-        | Body::Progress(_)
-        | Body::Reload(_)
-        | Body::Services(_)
-        | Body::Trace(_)
-        | Body::Up { .. } => Err(ClientError::Ended.into()),
-    }
+    let answer = Client::connect(&global.socket)?.ask(ask, |_| {})?;
+    let Body::Status(status) = answer else { return Err(ClientError::Ended.into()) };
+    Ok(*status)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a refresh every second is what --watch is")]

@@ -26,6 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::audit::{Audit, Target};
 use super::jobs;
 use super::keylog::{KeyLog, KeyLogError};
 use super::load::{LoadError, load};
@@ -38,7 +39,7 @@ use super::sockets::{IKE_PORT, SocketError, Sockets};
 use super::worker::{FromWorker, Shared, Workers};
 use super::{advice, receive, spd, status};
 use crate::config::Config;
-use crate::control::protocol::{Ask, Body, Code, Failure, Target, UpPhase, UpState};
+use crate::control::protocol::{Ask, Body, Code, Failure, UpPhase, UpState};
 use crate::control::server::{Incoming, Server};
 use crate::crypto::random::OsRandom;
 use crate::daemon::qcd;
@@ -101,6 +102,8 @@ pub struct Options {
     pub keylog: Option<PathBuf>,
     /// How much of the cutting and joining of packets is left to the kernel.
     pub offload: Offload,
+    /// Where audit events go; nowhere, unless the command line said.
+    pub audit: Option<Target>,
     /// Where metrics are read; nowhere, unless the command line said.
     pub metrics: Option<Address>,
 }
@@ -111,6 +114,14 @@ pub enum DaemonError {
     /// Another one is there.
     #[error("another ipsecd runs in this network namespace")]
     AlreadyRunning,
+    /// Where audit events are to go.
+    #[error("cannot write audit events to {target}: {cause}")]
+    Audit {
+        /// The target.
+        target: Target,
+        /// The system's words.
+        cause: io::Error,
+    },
     /// A configuration file has errors.
     #[error(transparent)]
     Config(#[from] LoadError),
@@ -189,7 +200,11 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         let sockets = Arc::new(Sockets::open(options.offload)?);
         let now = clock::now();
         let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
-        let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets)));
+        let audit = options.audit.as_ref().map(|target| {
+            Audit::start(target)
+                .map_err(|cause| DaemonError::Audit { target: target.clone(), cause })
+        });
+        let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets), audit.transpose()?));
         let netlink = Netlink::new().map_err(system("open netlink"))?;
         let network = Network::new(netlink, Arc::clone(&shared), options.offload);
         let (requests_in, requests) = mpsc::channel(16);
@@ -240,6 +255,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             counter_check: now + MTU_INTERVAL,
             give_back: None,
             network_check: None,
+            watchdog: sd_notify::watchdog_enabled().map(|within| (now, within / 2)),
             ending: false,
             had_peer: false,
             news: true,
@@ -338,6 +354,8 @@ pub(super) struct Driver {
     give_back: Option<(Instant, u32)>,
     /// When it is looked whether our addresses are others.
     network_check: Option<Instant>,
+    /// When the service manager is to be told that the loop turns, and how often.
+    watchdog: Option<(Instant, Duration)>,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
@@ -490,6 +508,12 @@ impl Driver {
             self.extend_counters(now);
         }
         self.give_memory_back(now);
+        if let Some((at, every)) = self.watchdog.filter(|(at, _)| *at <= now) {
+            self.watchdog = Some((at.max(now) + every, every));
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+                tracing::debug!(%error, "the watchdog was not told");
+            }
+        }
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
             self.read_path_mtus(None).await;
@@ -529,7 +553,12 @@ impl Driver {
         let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
         let give_back = self.give_back.map(|(at, _)| at);
         let all = peers.chain(ups).chain(rekeys).chain(checks);
-        all.chain(give_back).chain(self.network_check).min().unwrap_or(self.mtu_check)
+        let watchdog = self.watchdog.map(|(at, _)| at);
+        all.chain(give_back)
+            .chain(watchdog)
+            .chain(self.network_check)
+            .min()
+            .unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {

@@ -7,6 +7,7 @@ use core::mem;
 use core::num::NonZeroU16;
 use core::ops::{Deref, Index, Range};
 
+use super::audit::Audits;
 use crate::ipsec::{DropReason, Flow, Notice, PacketBuf, Path, PolicyId};
 
 /// A sealed packet, or a run of them.
@@ -127,6 +128,8 @@ pub struct OutboundBatch {
     pub waiting: Vec<Waiting>,
     /// For IKE.
     pub notices: Vec<Notice>,
+    /// For the audit log.
+    pub audits: Audits,
     /// Why the last packet that did not pass did not, for whoever listens.
     pub(super) refused: Option<DropReason>,
     pub(super) pool: Pool,
@@ -164,6 +167,8 @@ pub struct InboundBatch {
     pub ike: Vec<IkeDatagram>,
     /// For IKE.
     pub notices: Vec<Notice>,
+    /// For the audit log.
+    pub audits: Audits,
     /// What was in the last packet that was genuine and still did not pass, for whoever listens.
     pub(super) refused: Option<Flow>,
     pub(super) pool: Pool,
@@ -270,6 +275,7 @@ impl OutboundBatch {
             bypass: Vec::new(),
             waiting: Vec::new(),
             notices: Vec::new(),
+            audits: Audits::default(),
             refused: None,
             pool: Pool::new(max_len),
         }
@@ -277,12 +283,13 @@ impl OutboundBatch {
 
     /// Forgets the results and takes their buffers back. `outbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { sealed, replies, bypass, waiting, notices, refused: _, pool } = self;
+        let Self { sealed, replies, bypass, waiting, notices, audits, refused: _, pool } = self;
         sealed.clear();
         replies.drain(..).for_each(|buf| pool.put(buf));
         bypass.drain(..).for_each(|buf| pool.put(buf));
         waiting.drain(..).for_each(|waiting| pool.put(waiting.buf));
         notices.clear();
+        audits.clear();
     }
 }
 
@@ -294,6 +301,7 @@ impl InboundBatch {
             deliver: Delivered::default(),
             ike: Vec::new(),
             notices: Vec::new(),
+            audits: Audits::default(),
             refused: None,
             pool: Pool::new(max_len),
         }
@@ -301,10 +309,11 @@ impl InboundBatch {
 
     /// Forgets the results and takes their buffers back. `inbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { deliver, ike, notices, refused: _, pool } = self;
+        let Self { deliver, ike, notices, audits, refused: _, pool } = self;
         deliver.clear();
         ike.drain(..).for_each(|datagram| pool.put(datagram.buf));
         notices.clear();
+        audits.clear();
     }
 }
 

@@ -70,7 +70,10 @@ impl Datapath {
                 out.deliver.exchange(buf);
                 out.pool.replace_small(buf);
             }
-            Err(reason) => self.shared.drops.count(reason),
+            Err(reason) => {
+                out.audits.dropped(reason, path);
+                self.shared.drops.count(reason);
+            }
         }
     }
 
@@ -117,7 +120,11 @@ impl Datapath {
                             kept = true;
                         }
                         Ok(None) => {}
-                        Err(reason) => self.shared.drops.count(reason),
+                        Err(reason) => {
+                            out.audits.at(Protocol::Esp, datagram);
+                            out.audits.dropped(reason, &path);
+                            self.shared.drops.count(reason);
+                        }
                     }
                 }
                 Ok(Datagram::Ike(message)) => {
@@ -217,10 +224,12 @@ impl Datapath {
         let (len, outer) = (ip.total_len(), Ecn::of(ip.traffic_class()));
         packet.truncate(len);
         if let Some(place) = Place::of(packet, NextHeader::ESP) {
+            out.audits.at(Protocol::Esp, &packet[place.at..]);
             let entry = self.sa_of(now, Protocol::Esp, &packet[place.at..], path, out)?;
             return self.esp(now, entry, path, outer, place, packet, run, out);
         }
         let place = Place::of(packet, NextHeader::AH).ok_or(DropReason::OuterMalformed)?;
+        out.audits.at(Protocol::Ah, &packet[place.at..]);
         let entry = self.sa_of(now, Protocol::Ah, &packet[place.at..], path, out)?;
         let opened = self.open(entry, run.of(entry).opening.open_at(packet, place), out)?;
         if let Some(Bundle::Around(spi)) = entry.bundle {

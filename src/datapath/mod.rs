@@ -6,6 +6,7 @@
 //! In tunnel mode with ESP, outer IP and UDP headers are the sockets', and this module says what has to be in them. AH
 //! covers the outer header, and in transport mode there is but one: there packets leave and come whole.
 
+pub mod audit;
 mod batch;
 pub mod coalesce;
 mod decide;
@@ -31,6 +32,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use audit::{Audited, Audits};
 pub use batch::{
     Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, SealedPackets,
     Waiting,

@@ -16,6 +16,7 @@ use crate::ipsec::{
     SaParams,
 };
 
+use super::audit::Audited;
 use super::batch::{Form, OutboundBatch, Waiting};
 use super::decide::{Decision, Fit, fit_transport, fit_tunnel, is_in_udp, padded_len};
 use super::fragment::Fragments;
@@ -481,6 +482,18 @@ impl Datapath {
             Err(reason) => {
                 sa.drops.count(reason);
                 self.refuse(reason, out);
+                if reason.is_auditable() {
+                    let SaParams { suite, spi, .. } = sa.params();
+                    out.audits.push(Audited {
+                        reason,
+                        protocol: suite.protocol(),
+                        path: pair.path,
+                        spi: u32::from_be_bytes(spi.to_be_bytes()),
+                        // RFC 4303 §2.2.1: the low half of an extended one.
+                        sequence: (sa.sequence() & 0xffff_ffff) as u32,
+                        count: 1,
+                    });
+                }
                 let ended =
                     matches!(reason, DropReason::LifetimeEnded | DropReason::SequenceExhausted);
                 if ended && sa.usage().reached_hard() == Limit::Hard {

@@ -82,6 +82,7 @@ const fn of_code(code: Code) -> Kind {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "most reasons have a sentence and no more")]
 fn of_reason(facts: &Facts, peer: &Peer, last: &LastAttempt) -> Finding {
     let Failure { code, message } = &last.failure;
     match &last.reason {
@@ -184,6 +185,7 @@ fn other_identity(peer: &Peer, got: &Identity, message: &str) -> Finding {
     .swanctl(&[&format!("local {{ id = {wanted} }}   # in place of {got}")])
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "most faults have a sentence and no more")]
 fn certificate(facts: &Facts, peer: &Peer, error: &CertError, message: &str) -> Finding {
     let name = &peer.name;
     let now = dialect::date(facts.host.now);
@@ -292,13 +294,11 @@ fn child_proposal(facts: &Facts, peer: &Peer, message: &str) -> Finding {
         .swanctl(&[&format!("esp_proposals = {}", ours.join(","))])
 }
 
+/// A transform type, and how that of a proposal is written.
+type Column<P> = (&'static str, fn(&P) -> String);
+
 /// Transform by transform: what each of ours has, what the peer chooses, and whether they differ.
-fn side_by_side<P>(
-    mut finding: Finding,
-    ours: &[P],
-    theirs: &P,
-    types: &[(&str, fn(&P) -> String)],
-) -> Finding {
+fn side_by_side<P>(mut finding: Finding, ours: &[P], theirs: &P, types: &[Column<P>]) -> Finding {
     for (name, of) in types {
         let mut here: Vec<String> = Vec::new();
         for text in ours.iter().map(of) {

@@ -6,7 +6,7 @@ use core::time::Duration;
 use ipnet::IpNet;
 
 use super::dialect;
-use super::facts::{Facts, Recorded};
+use super::facts::{Facts, PortHolder, Recorded};
 use super::report::{Finding, Kind, Note, list};
 use crate::config::Severity;
 use crate::ipsec::pad::{LocalAuth, PeerAddress};
@@ -150,10 +150,11 @@ pub(super) fn local_address(facts: &Facts, notes: &mut Vec<Note>) {
 pub(super) fn ports(facts: &Facts, notes: &mut Vec<Note>) {
     const NAME: &str = "ports";
     let runs = !matches!(facts.recorded, Recorded::NoDaemon(_));
-    let mut strangers = facts.host.ports.iter().filter(|holder| {
-        !holder.process.as_ref().is_some_and(|(name, _)| name.starts_with("ipsecd"))
-            && !(runs && holder.process.is_none())
-    });
+    let is_ours = |holder: &&PortHolder| match &holder.process {
+        Some((name, _)) => name.starts_with("ipsecd"),
+        None => runs,
+    };
+    let mut strangers = facts.host.ports.iter().filter(|holder| !is_ours(holder));
     let Some(holder) = strangers.next() else {
         let text = if facts.host.ports.is_empty() {
             "UDP 500 and 4500 are free"

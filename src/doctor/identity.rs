@@ -5,9 +5,10 @@ use super::facts::{Attempt, Facts, Outcome};
 use super::report::{Finding, Kind, Note, list};
 use crate::config::render_identity;
 use crate::ike::CloseReason;
-use crate::ipsec::pad::{Credential, LocalAuth};
+use crate::ipsec::pad::{Credential, Identity, LocalAuth, PeerAuth};
 
 const NAME: &str = "certificate";
+const CAS: &str = "CAs";
 
 fn credentials(facts: &Facts) -> &[Credential] {
     match facts.config.ike().map(|peer| &peer.auth.local) {
@@ -16,9 +17,8 @@ fn credentials(facts: &Facts) -> &[Credential] {
     }
 }
 
-/// When ours are in force, and whose they are.
+/// When ours are in force. Whose they are is a matter of `check`.
 pub(super) fn ours(facts: &Facts, notes: &mut Vec<Note>) {
-    let Some(peer) = facts.config.ike() else { return };
     let now = facts.host.now;
     for credential in credentials(facts) {
         for (number, certificate) in (1..).zip(credential.chain()) {
@@ -44,25 +44,6 @@ pub(super) fn ours(facts: &Facts, notes: &mut Vec<Note>) {
                     .into(),
             );
         }
-        let Some(leaf) = credential.chain().first() else { continue };
-        if !peer.local_id.is_in(leaf) {
-            notes.push(
-                Finding::new(
-                    Kind::Identity,
-                    format!(
-                        "our certificate does not stand for {}",
-                        render_identity(&peer.local_id)
-                    ),
-                )
-                .seen(
-                    "an identity has to be in the subjectAltName, or be the whole subject"
-                        .to_owned(),
-                )
-                .fix("write an identity that is in it, or get a certificate with this one")
-                .ipsecd(&["[local]", "id = \"a.example.net\"   # a name of the certificate"])
-                .into(),
-            );
-        }
     }
 }
 
@@ -72,11 +53,15 @@ pub(super) fn cas(facts: &Facts, notes: &mut Vec<Note>) {
     if credentials(facts).is_empty() || theirs.is_empty() {
         return;
     }
-    match unknown_ca(facts) {
-        Some(finding) => notes.push(finding.into()),
-        None => {
-            notes.push(Note::Healthy("CAs", "the peer trusts a CA of our certificate".to_owned()))
-        }
+    if let Some(finding) = unknown_ca(facts) {
+        notes.push(finding.into());
+    } else if credentials(facts).iter().flat_map(Credential::roots).any(|ca| theirs.contains(ca)) {
+        let text = "the peer trusts the CA of our certificate";
+        notes.push(Note::Healthy(CAS, text.to_owned()));
+    } else {
+        let text =
+            "the CA of our certificate is not among those in [auth] ca, so nothing is known of it";
+        notes.push(Note::Unchecked(CAS, text.to_owned()));
     }
 }
 
@@ -90,17 +75,21 @@ pub(super) fn unknown_ca(facts: &Facts) -> Option<Finding> {
     );
     let mut ours = credentials(facts).iter().filter(|it| !it.chain().is_empty()).peekable();
     ours.peek()?;
-    let known = |it: &Credential| {
-        it.roots().is_empty() || it.roots().iter().any(|root| theirs.contains(root))
+    let trusted: Vec<_> = match facts.config.ike().map(|peer| &peer.auth.peer) {
+        Some(PeerAuth::Signature(authority)) => authority.trust.certreq_hashes().collect(),
+        Some(PeerAuth::Eap(_) | PeerAuth::Psk(_)) | None => Vec::new(),
+    };
+    let known = |it: &Credential| match it.roots() {
+        // Which key has issued ours is not known here: it may be any CA that we do not know.
+        [] => theirs.iter().any(|ca| !trusted.contains(ca)),
+        roots => roots.iter().any(|root| theirs.contains(root)),
     };
     if !refused || ours.any(known) {
         return None;
     }
     let name = facts.config.name();
     let issuers = credentials(facts).iter().filter_map(|it| it.chain().last());
-    let issuers = list(
-        issuers.map(|it| render_identity(&crate::ipsec::pad::Identity::Dn(it.issuer().to_vec()))),
-    );
+    let issuers = list(issuers.map(|it| render_identity(&Identity::Dn(it.issuer().to_vec()))));
     Some(
         Finding::new(Kind::Ca, format!("{name} does not trust the CA of our certificate"))
             .seen(format!("ours is issued by {issuers}"))

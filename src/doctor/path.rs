@@ -59,6 +59,8 @@ pub(super) fn ports(facts: &Facts, notes: &mut Vec<Note>) {
                 .fix("see whether the far gateway runs, and its uplink")
                 .fix("check [peer] address, and the routes on the way: traceroute shows where it ends")
         }
+        // What is found in this host says why.
+        (Answer::Silence, Answer::Silence) if notes.iter().any(is_local_cause) => return,
         (Answer::Silence, Answer::Silence) if facts.experiments.echo == Some(true) => {
             Finding::new(Kind::PortBlocked, format!("{remote} answers ping, and not IKE: UDP ports 500 and 4500 are blocked, or IKE there knows no peer at our address"))
                 .seen("no answer to IKE_SA_INIT on ports 500 and 4500, and no ICMP error".to_owned())
@@ -75,6 +77,11 @@ pub(super) fn ports(facts: &Facts, notes: &mut Vec<Note>) {
         }
     };
     notes.push(finding.into());
+}
+
+/// Whether this host itself drops what comes.
+const fn is_local_cause(note: &Note) -> bool {
+    matches!(note, Note::Found(Finding { kind: Kind::Firewall | Kind::RpFilter, .. }))
 }
 
 /// Whether IKE_AUTH is lost because it is long.

@@ -181,12 +181,13 @@ impl Ruleset {
                 }
             };
             let leaves = matches!(verdict, Verdict::Goto(_));
-            match end {
-                End::Over if !leaves => {}
-                End::Unknown => doubt = true,
-                _ if truth == Truth::Maybe => doubt = true,
-                _ if doubt => return End::Unknown,
-                end => return end,
+            if matches!(end, End::Over) && !leaves {
+                continue;
+            }
+            if matches!(end, End::Unknown) || truth == Truth::Maybe {
+                doubt = true;
+            } else {
+                return if doubt { End::Unknown } else { end };
             }
         }
         if doubt { End::Unknown } else { End::Over }
@@ -260,10 +261,7 @@ fn matches(one: &Value, packet: &Packet<'_>) -> Truth {
     let seen = if let Some(key) = left["meta"]["key"].as_str() {
         match key {
             "l4proto" => Some(Seen::Number(packet.protocol.into())),
-            "iifname" | "iif" => match packet.inbound {
-                Some(name) => Some(Seen::Name(name)),
-                None => None,
-            },
+            "iifname" | "iif" => packet.inbound.map(Seen::Name),
             "oifname" | "oif" => packet.outbound.map(Seen::Name),
             "nfproto" => {
                 Some(Seen::Words(if packet.dst.is_ipv4() { &["ipv4"] } else { &["ipv6"] }))

@@ -2,8 +2,8 @@
 //! far end's made out of ours ([`export`]).
 //!
 //! Text comes in, files and notes go out; what a text refers to is had from [`Files`]. Whatever cannot be carried is in a
-//! [`Note`] with its file and line: nothing is lost in silence, and nothing is widened (a peer that the original would not
-//! let in is not let in). What is imported is looked at again by [`config`](crate::config), as any file is.
+//! [`Note`] with its file and line: nothing is lost in silence, and nothing is widened: who has not the identity and the key
+//! that the original asks for is not let in. What is imported is looked at again by [`config`](crate::config), as any file is.
 
 mod connection;
 mod draft;

@@ -514,7 +514,14 @@ impl Endpoint {
         let Some(mut sa) = self.sas.remove(&id) else { return };
         let mut touched = vec![id];
         let mut ctx = self.context(now, &mut touched);
-        f(&mut sa, &mut ctx);
+        // Every line that is logged about it says so.
+        let span = tracing::info_span!(
+            "ike_sa",
+            peer = sa.peer.as_ref().map(|peer| &*peer.name),
+            spi_i = %sa.spi_i,
+            spi_r = %sa.spi_r,
+        );
+        span.in_scope(|| f(&mut sa, &mut ctx));
         self.sas.insert(id, sa);
         for id in touched {
             self.settle(now, id);

@@ -22,9 +22,12 @@ use super::udp::MARK;
 pub fn tun_fault() -> Option<String> {
     let path = Path::new("/dev/net/tun");
     let opened = OpenOptions::new().read(true).write(true).open(path);
-    opened.err().map(|error| match error.kind() {
-        io::ErrorKind::NotFound => "there is none".to_owned(),
-        _ => error.to_string(),
+    opened.err().map(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            "there is none".to_owned()
+        } else {
+            error.to_string()
+        }
     })
 }
 

@@ -34,17 +34,17 @@ enum Begins {
 /// What both sides are told.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
-    ours: Proof,
-    theirs: Proof,
+    pub(crate) ours: Proof,
+    pub(crate) theirs: Proof,
     /// Our id and theirs.
-    ids: [&'static str; 2],
+    pub(crate) ids: [&'static str; 2],
     /// The CAs that strongSwan trusts, and those that are between them and us.
     pub(crate) their_cas: &'static [&'static str],
     pub(crate) our_cas: &'static [&'static str],
     /// Certificates after ours in its file.
-    above: &'static [&'static str],
+    pub(crate) above: &'static [&'static str],
     /// Whose public key we take for theirs, if not theirs.
-    theirs_known: Option<&'static str>,
+    pub(crate) theirs_known: Option<&'static str>,
     /// Further lines of `[auth]`.
     pub(crate) auth: &'static str,
     /// Further lines for the section `charon` of strongswan.conf.

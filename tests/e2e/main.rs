@@ -9,6 +9,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod audit;
 mod cert;
 mod children;
 mod clear;

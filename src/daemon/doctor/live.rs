@@ -82,6 +82,7 @@ fn outcome(peer: &Peer, ran: &Ran) -> Outcome {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "most reasons need no experiment")]
 fn follow(prober: &Prober, peer: &Peer, ran: &Ran, reason: &CloseReason, tried: &mut Experiments) {
     match reason {
         CloseReason::NoProposal("IKE_SA") => {

@@ -332,7 +332,9 @@ impl Run<'_> {
                 self.over = true;
             }
             Event::IkeSaDeleted { .. } => self.over = true,
-            Event::ChildSaClosed { .. }
+            // What they bring is told by the events above.
+            Event::AuthenticationFailed { .. }
+            | Event::ChildSaClosed { .. }
             | Event::Configured { .. }
             | Event::IkeKeys { .. }
             | Event::Progress { .. }
@@ -421,6 +423,7 @@ fn unacceptable(spi_i: IkeSpi, padding: usize) -> Vec<u8> {
 }
 
 /// What the system's word on a datagram means; `None`: nothing of the peer.
+#[expect(clippy::wildcard_enum_match_arm, reason = "three of many kinds")]
 fn of_error(error: &io::Error) -> Option<Answer> {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Some(Answer::Closed),

@@ -89,7 +89,12 @@ impl Driver {
                     }
                 }
             }
-            Event::AuthenticationFailed { .. } => self.counts.authentication_failures += 1,
+            Event::AuthenticationFailed { peer, path, spi_i, spi_r, reason } => {
+                self.counts.authentication_failures += 1;
+                if let Some(audit) = &self.shared.audit {
+                    audit.authentication_failed(peer.as_ref(), &path, (spi_i, spi_r), &reason);
+                }
+            }
             Event::IkeSaEstablished { peer, status, rekeyed_from } => {
                 let counts = &mut self.counts;
                 let count = if rekeyed_from.is_some() {

@@ -109,7 +109,8 @@ impl Driver {
             return;
         }
         let peers = self.peers.values().filter(|entry| entry.removal.is_none());
-        let level = peers.filter_map(|entry| entry.config.log_level.as_deref()).last();
+        let mut levels = peers.filter_map(|entry| entry.config.log_level.as_deref());
+        let level = levels.next_back();
         if let Err(error) = log::change(level.unwrap_or(log::DEFAULT)) {
             tracing::warn!(%error, "the log level stays");
         }

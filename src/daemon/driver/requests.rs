@@ -1,6 +1,7 @@
 //! What clients ask for.
 
 use super::*;
+use crate::control::protocol::Target;
 use crate::io::{route, rule};
 use crate::ipsec::{Mode, TrafficSelector};
 

@@ -46,7 +46,8 @@ pub(super) fn write(far: &Far<'_>, multiple: bool) -> String {
         "swanctl.conf of the far end, for strongSwan 5.9 and later; then: swanctl --load-all",
     );
     out.open("connections");
-    out.open(&peer.name);
+    let name = section(&peer.name);
+    out.open(&name);
     out.set("version", "2");
     match far.local_address() {
         Some(address) => out.set("local_addrs", &address),
@@ -60,7 +61,7 @@ pub(super) fn write(far: &Far<'_>, multiple: bool) -> String {
         }
     }
     ike(far, multiple, &mut out);
-    let pool = format!("{}-pool", peer.name);
+    let pool = format!("{name}-pool");
     if let Some(given) = &peer.pool {
         let wish = |v6: bool| given.ranges.iter().any(|(start, _)| start.is_ipv6() == v6);
         let wishes: Vec<&str> = [(false, "0.0.0.0"), (true, "::")]
@@ -101,6 +102,11 @@ pub(super) fn write(far: &Far<'_>, multiple: bool) -> String {
     }
     secrets(far, &mut out);
     out.text
+}
+
+/// The name of a section: without dots, which lead into one there.
+fn section(name: &str) -> String {
+    name.replace('.', "-")
 }
 
 fn seconds(time: Duration) -> String {
@@ -223,7 +229,7 @@ fn sides(far: &Far<'_>, out: &mut Out) {
 fn children(far: &Far<'_>, multiple: bool, out: &mut Out) {
     let (local, remote) = (far.local_address(), far.remote_address());
     for child in &far.peer.children {
-        out.open(&child.name);
+        out.open(&section(&child.name));
         let list = |list: &[crate::ipsec::TrafficSelector]| {
             list.iter().map(config::render_selector).collect::<Vec<_>>().join(", ")
         };
@@ -313,7 +319,7 @@ fn secrets(far: &Far<'_>, out: &mut Out) {
     }
     out.open("secrets");
     if let Some(psk) = psk {
-        out.open(&format!("ike-{}", far.peer.name));
+        out.open(&format!("ike-{}", section(&far.peer.name)));
         for (number, id) in far.local_id().into_iter().chain([far.remote_id()]).enumerate() {
             out.set(&format!("id-{}", number + 1), &quoted(&config::render_identity(id)));
         }
@@ -336,7 +342,7 @@ fn secrets(far: &Far<'_>, out: &mut Out) {
         out.close();
     }
     if let Some(ppk) = &far.peer.ppk {
-        out.open(&format!("ppk-{}", far.peer.name));
+        out.open(&format!("ppk-{}", section(&far.peer.name)));
         out.set("id", &quoted(&String::from_utf8_lossy(&ppk.id)));
         if open {
             out.set("secret", &encoded(&ppk.key));

@@ -26,13 +26,13 @@ fn findings(lab: &Lab, text: &str) -> String {
     let found = found.replace(&lab.a.dir.display().to_string(), "DIR");
     let mut lines: Vec<String> = Vec::new();
     for line in found.trim_end().lines() {
-        // This host's clock, and that of a file.
-        let line = match line.split_once("clock says ") {
-            Some((before, _)) => format!("{before}clock says NOW"),
-            None => match line.split_once(", and it is ") {
-                Some((before, _)) => format!("{before}, and it is NOW here"),
-                None => line.to_owned(),
-            },
+        // This host's clock.
+        let said = ["clock says ", "wrong: it says ", ", and it is "]
+            .into_iter()
+            .find_map(|words| Some((line.split_once(words)?.0, words)));
+        let line = match said {
+            Some((before, words)) => format!("{before}{words}NOW"),
+            None => line.to_owned(),
         };
         lines.push(line);
     }
@@ -177,7 +177,7 @@ fn finds_a_blocked_port() {
     let (mut ours, theirs) = both(&lab);
     ours.esp = "encap = \"udp\"".to_owned();
     lab.nft(
-        "table inet t { chain f { type filter hook forward priority 0; udp dport 4500 drop; } }",
+        "table inet t { chain f { type filter hook forward priority 0; udp dport 4500 drop; }\n}",
     );
     let _b = Charon::start(&lab.b, &theirs);
     finds(&lab, "blocked-4500", &file_of(&lab, &ours), "UDP port 4500 to 198.51.100.1 is blocked");
@@ -208,7 +208,7 @@ fn finds_that_fragments_are_dropped() {
         )
     };
     // Before they are put together for connection tracking.
-    lab.nft("table ip t { chain p { type filter hook prerouting priority -450; ip frag-off & 0x3fff != 0 drop; } }");
+    lab.nft("table ip t { chain p { type filter hook prerouting priority -450; ip frag-off & 0x3fff != 0 drop; }\n}");
     let (file, _b) = set_up(&lab, &case);
     finds(&lab, "fragments", &file, "long packets are lost on the way");
 }
@@ -217,7 +217,7 @@ fn finds_that_fragments_are_dropped() {
 fn finds_a_path_that_is_narrower_than_anybody_says() {
     let Some(lab) = Lab::open(&[Need::StrongSwan, Need::Nat]) else { return };
     let (ours, theirs) = both(&lab);
-    lab.nft("table ip t { chain o { type filter hook output priority 0; icmp type destination-unreachable drop; } }");
+    lab.nft("table ip t { chain o { type filter hook output priority 0; icmp type destination-unreachable drop; }\n}");
     lab.router.ip(&format!("link set {} mtu 1280", lab.b.wire()));
     let _b = Charon::start(&lab.b, &theirs);
     finds(&lab, "mtu", &file_of(&lab, &ours), "packets of more than 1280 bytes vanish");
@@ -283,7 +283,7 @@ fn finds_that_no_daemon_listens() {
 fn finds_that_nothing_comes_back() {
     let Some(lab) = Lab::open(&[Need::Nat]) else { return };
     let (ours, _) = both(&lab);
-    lab.nft("table ip t { chain f { type filter hook forward priority 0; drop; } }");
+    lab.nft("table ip t { chain f { type filter hook forward priority 0; drop; }\n}");
     finds(&lab, "silence", &file_of(&lab, &ours), "nothing comes back from 198.51.100.1");
 }
 
@@ -298,7 +298,7 @@ fn finds_that_a_tunnel_carries_nothing_back() {
     let a = Ipsecd::start(&lab.a, &ours);
     a.must_up();
     lab.nft(
-        "table ip t { chain f { type filter hook forward priority 0; ip protocol esp drop; } }",
+        "table ip t { chain f { type filter hook forward priority 0; ip protocol esp drop; }\n}",
     );
     for _ in 0..6 {
         assert!(!traffic::answers(&lab.a.lan, lab.a.host(1, false), lab.b.host(1, false)));
