@@ -11,15 +11,9 @@ const ALIVES_A_DELAY: u32 = 3;
 
 impl Driver {
     /// Makes a peer known, or takes a changed configuration for one that is: everything in the host's network first,
-    /// so that no packet for it leaves in clear from here on. Returns whether it is new.
-    pub(super) async fn add_peer(&mut self, config: Config) -> Result<bool, DaemonError> {
-        let is_new = self.take_peer(config, false).await?;
-        self.publish_policies();
-        Ok(is_new)
-    }
-
-    /// As [`add_peer`](Self::add_peer), but for the SPD, which the caller has to publish. `keeps`: SAs with manual keys that
-    /// are to be as they are stay; otherwise they are installed anew, where the way to the peer begins by now.
+    /// so that no packet for it leaves in clear from here on. Returns whether it is new. The SPD is the caller's to
+    /// [publish](Self::publish_policies), once for all peers. `keeps`: SAs with manual keys that are to be as they are stay;
+    /// otherwise they are installed anew, where the way to the peer begins by now.
     pub(super) async fn take_peer(
         &mut self,
         mut config: Config,

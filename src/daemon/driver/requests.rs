@@ -58,7 +58,7 @@ impl Driver {
         for config in configs {
             let name = Arc::clone(config.name());
             let mut peer = jobs::UpPeer { name, new: false, result: None, leaving: false };
-            match self.add_peer(config).await {
+            match self.take_peer(config, false).await {
                 Ok(new) => peer.new = new,
                 Err(cause) => {
                     let failure = Failure { code: Code::System, message: cause.to_string() };
@@ -67,6 +67,8 @@ impl Driver {
             }
             job.peers.push(peer);
         }
+        // Once for all of them: it looks at every policy that there is.
+        self.publish_policies();
         if let Err(error) = self.network.settle().await {
             tracing::warn!(%error, "what an earlier daemon left may still be there");
         }
