@@ -22,9 +22,7 @@ pub(super) fn write(far: &Far<'_>) -> String {
             format!("{}-{}", far.peer.name, child.name)
         };
         out += &format!("\nconn {name}\n");
-        if number > 0 {
-            out += &format!("\talso={}-ike\n", far.peer.name);
-        } else if children.len() > 1 {
+        if children.len() > 1 {
             out += &format!("\talso={}-ike\n", far.peer.name);
         } else {
             ike(far, &mut out);

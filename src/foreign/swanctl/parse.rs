@@ -27,7 +27,7 @@ pub(super) struct Section {
     pub(super) name: String,
     pub(super) at: At,
     settings: Vec<Setting>,
-    sections: Vec<Section>,
+    sections: Vec<Self>,
     /// The sections that it inherits from, by their way from the root.
     parents: Vec<(String, At)>,
 }
