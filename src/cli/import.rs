@@ -75,12 +75,12 @@ pub fn run(
 /// Writes new files into `dir`, all or none.
 pub(super) fn write_all(dir: &Path, files: &[Written]) -> Result<(), CliError> {
     let failed = |path: &Path, error: io::Error| {
-        let why = if error.kind() == io::ErrorKind::AlreadyExists {
+        let there = if error.kind() == io::ErrorKind::AlreadyExists {
             " is there already and is not overwritten"
         } else {
             ""
         };
-        let what = format!("{}{why}: nothing was written", path.display());
+        let what = format!("{}{there}: nothing was written", path.display());
         CliError::Io(what, error)
     };
     std::fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;

@@ -136,7 +136,6 @@ impl Draft {
     pub(super) fn finish(mut self, notes: &mut Vec<Note>) -> String {
         let mut esp = Table::default();
         let mut tables = Vec::new();
-        let given = self.local.has("virtual") || self.peer.has("pool");
         match self.children.as_mut_slice() {
             [only] => {
                 if !self.local.has("virtual") && !only.local.is_empty() {
@@ -151,10 +150,10 @@ impl Draft {
                 for child in all {
                     let mut table = Table::default();
                     table.text("name", file_name(&child.name));
-                    if !(child.local.is_empty() || given && self.local.has("virtual")) {
+                    if !child.local.is_empty() && !self.local.has("virtual") {
                         table.list("local", core::mem::take(&mut child.local));
                     }
-                    if !(child.peer.is_empty() || given && self.peer.has("pool")) {
+                    if !child.peer.is_empty() && !self.peer.has("pool") {
                         table.list("peer", core::mem::take(&mut child.peer));
                     }
                     for (key, item) in core::mem::take(&mut child.kind).0 {
