@@ -58,6 +58,7 @@ fn facts(config: Config) -> Facts {
                 address("lo", "127.0.0.1/8"),
                 address("wan0", "192.0.2.1/24"),
                 address("lan0", "10.1.1.1/24"),
+                address("lan1", "10.5.0.1/24"),
             ],
             rp_filter: BTreeMap::from([("all".to_owned(), 0), ("wan0".to_owned(), 2)]),
             forwarding_v4: on(&["all", "lan0", "wan0"]),
@@ -223,13 +224,13 @@ fn forwarding_matters_for_hosts_behind_us_alone() {
 #[test]
 fn subnets_that_are_here_too_are_found_and_a_default_route_is_none() {
     first(
-        &facts(config("10.2.1.0/24=>10.1.1.128/25")),
+        &facts(config("10.2.1.0/24=>10.5.0.128/25")),
         Kind::Subnets,
-        &["10.1.1.128/25", "10.1.1.0/24", "lan0"],
+        &["10.5.0.128/25", "10.5.0.0/24", "lan1"],
     );
     assert_eq!(kinds(&facts(config("10.2.1.0/24=>0.0.0.0/0"))), []);
     assert_eq!(
-        kinds(&facts(config("10.2.1.0/24=>10.0.0.0/8"))),
+        kinds(&facts(config("10.2.1.0/24=>10.4.0.0/15"))),
         [],
         "a hub has the spokes' subnets"
     );
