@@ -57,6 +57,3 @@ pub fn examine(facts: &Facts) -> Report {
     }
     Report::new(&facts.config, notes)
 }
-
-#[cfg(test)]
-mod tests;

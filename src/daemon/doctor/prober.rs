@@ -34,12 +34,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// How long the answer to a single message may take, and how often it is sent.
 const PATIENCE: Duration = Duration::from_millis(700);
 const TRIES: usize = 3;
-/// Messages of which the answer shows how long the path's packets may be: of a lost one nothing comes back, so each has less time.
-const MTU_TRIES: usize = 2;
 /// No path that carries IPv4 has less (RFC 791).
 const LEAST_MTU: u16 = 576;
-/// How precisely the path's MTU is measured, in bytes.
-const MTU_STEP: u16 = 4;
 
 /// See the module.
 pub(super) struct Prober {
@@ -142,7 +138,7 @@ impl Prober {
         let interface = probe.mtu().ok()?;
         // Nothing longer is asked of a peer: loopback has 65536.
         let most = interface.min(9000);
-        let passes = |size: u16| hello(&probe, natt, Some(size), MTU_TRIES) == Answer::Ike;
+        let passes = |size: u16| hello(&probe, natt, Some(size), TRIES) == Answer::Ike;
         let measured = if passes(most) {
             interface
         } else {
@@ -150,7 +146,7 @@ impl Prober {
             if !passes(good) {
                 return None;
             }
-            while bad - good > MTU_STEP {
+            while bad - good > 1 {
                 let middle = good + (bad - good) / 2;
                 if passes(middle) {
                     good = middle;

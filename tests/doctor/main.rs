@@ -1,16 +1,21 @@
-//! Each check with facts that are made up, and the order of what is found.
+//! Each check of `ipsecd doctor` with facts that are made up, and the order of what is found.
+
+mod filter;
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::*;
-use crate::config::{Config, SecretError, SecretFile, SecretSource, Source, parse};
-use crate::control::protocol::{Code, Failure, PeerState, PeerStatus};
-use crate::ike::CloseReason;
-use crate::ipsec::pad::Identity;
-use crate::ipsec::suite::{AddKe, Encr, IkeSuite};
-use crate::wire::ike::numbers::{EncrId, IntegId, KeId, PrfId};
+use ipsecd::config::{Config, SecretError, SecretFile, SecretSource, Source, parse};
+use ipsecd::control::protocol::{Code, Failure, PeerState, PeerStatus};
+use ipsecd::doctor::{
+    Address, Answer, Attempt, AuthSent, Experiments, Facts, Host, Kind, LastAttempt, Outcome,
+    PathMtu, PortHolder, Recorded, Rekeyed, Route, examine,
+};
+use ipsecd::ike::CloseReason;
+use ipsecd::ipsec::pad::Identity;
+use ipsecd::ipsec::suite::{AddKe, Encr, IkeSuite};
+use ipsecd::wire::ike::numbers::{EncrId, IntegId, KeId, PrfId};
 
 struct Nothing;
 
@@ -53,6 +58,7 @@ fn facts(config: Config) -> Facts {
                 address("lo", "127.0.0.1/8"),
                 address("wan0", "192.0.2.1/24"),
                 address("lan0", "10.1.1.1/24"),
+                address("lan1", "10.5.0.1/24"),
             ],
             rp_filter: BTreeMap::from([("all".to_owned(), 0), ("wan0".to_owned(), 2)]),
             forwarding_v4: on(&["all", "lan0", "wan0"]),
@@ -218,19 +224,19 @@ fn forwarding_matters_for_hosts_behind_us_alone() {
 #[test]
 fn subnets_that_are_here_too_are_found_and_a_default_route_is_none() {
     first(
-        &facts(config("10.2.1.0/24=>10.1.1.128/25")),
+        &facts(config("10.2.1.0/24=>10.5.0.128/25")),
         Kind::Subnets,
-        &["10.1.1.128/25", "10.1.1.0/24", "lan0"],
+        &["10.5.0.128/25", "10.5.0.0/24", "lan1"],
     );
     assert_eq!(kinds(&facts(config("10.2.1.0/24=>0.0.0.0/0"))), []);
     assert_eq!(
-        kinds(&facts(config("10.2.1.0/24=>10.0.0.0/8"))),
+        kinds(&facts(config("10.2.1.0/24=>10.4.0.0/15"))),
         [],
         "a hub has the spokes' subnets"
     );
     let mut two = facts(config(""));
     let mut other = config("10.2.1.0/24=>10.2.0.0/16");
-    let crate::config::Keying::Ike(peer) = &mut other.keying else { panic!("it has IKE") };
+    let ipsecd::config::Keying::Ike(peer) = &mut other.keying else { panic!("it has IKE") };
     peer.name = "other".into();
     two.others = vec![other];
     first(&two, Kind::Subnets, &["behind two peers: far and other"]);
@@ -333,7 +339,7 @@ fn subnets_are_shown_as_the_peer_has_them() {
     let mut facts = facts(config(""));
     failed(&mut facts, CloseReason::TrafficSelectors);
     let net = |text: &str, len| {
-        crate::ipsec::TrafficSelector::from_prefix(text.parse().unwrap(), len).unwrap()
+        ipsecd::ipsec::TrafficSelector::from_prefix(text.parse().unwrap(), len).unwrap()
     };
     facts.experiments.widest_ts =
         Some(Some((vec![net("10.9.0.0", 16)], vec![net("10.1.1.0", 24)])));
