@@ -34,7 +34,7 @@ const ETC: &str = r#"[ -d /etc/iked ] || {
   mount --bind /run/etc /etc
   # PF_KEY looks for every algorithm that it has a number for, each time that it is asked for what there is: half a minute of
   # modules. What is needed is loaded here; after that the kernel asks for none.
-  modprobe -d /run/modules -C /run/modules/conf -a authenc cbc hmac sha256_generic sha512_generic echainiv
+  modprobe -d /run/modules -C /run/modules/conf -a aes_generic authenc cbc echainiv hmac seqiv sha1_generic sha256_generic sha512_generic
   echo >/proc/sys/kernel/modprobe
 }
 rm -rf /etc/iked

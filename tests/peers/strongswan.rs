@@ -195,10 +195,11 @@ fn reauthenticated(session: &Session<'_>) {
     });
 }
 
+/// But for what it sends with the CHILD_SA of its IKE_AUTH response before that is here (RFC 7296 §2.8 has it so).
 fn our_reauthentication_loses_nothing(stage: &Stage<'_>) {
     let ike_lines = "reauth-time = \"8s\"".to_owned();
     let session = stage.meet(&Tunnel { ike_lines, ..Tunnel::default() });
-    session.under_traffic(|| reauthenticated(&session));
+    session.under_traffic_of(true, || reauthenticated(&session));
     session.end();
 }
 
