@@ -257,7 +257,9 @@ fn childless_by_either_side(stage: &Stage<'_>) {
 /// A host that has lost its state and its address: INITIAL_CONTACT, or that there may be one IKE SA of it alone.
 fn who_comes_back_elsewhere_replaces_itself(stage: &Stage<'_>) {
     for (unique, their_lines) in [("no", ""), ("replace", "unique = never")] {
-        let ike_lines = format!("unique = {unique:?}");
+        // The old one does not answer its DELETE.
+        let ike_lines =
+            format!("unique = {unique:?}\nretransmit-timeout = \"200ms\"\nretransmit-tries = 3");
         let tunnel =
             Tunnel { anywhere: true, ike_lines, their_lines, ..Tunnel::begun_by(End::Peer) };
         let session = stage.meet(&tunnel);
