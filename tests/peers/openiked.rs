@@ -32,10 +32,16 @@ const ETC: &str = r#"[ -d /etc/iked ] || {
   echo '_iked:x:499:' >>/run/etc/group
   mkdir -p /run/etc/iked
   mount --bind /run/etc /etc
-  # PF_KEY looks for every algorithm that it has a number for, each time that it is asked for what there is: half a minute of
-  # modules. What is needed is loaded here; after that the kernel asks for none.
-  modprobe -d /run/modules -C /run/modules/conf -a authenc cbc hmac sha256_generic sha512_generic echainiv
-  echo >/proc/sys/kernel/modprobe
+  # PF_KEY looks for every algorithm that it has a number for, each time that it is asked for what there is: half a minute of modules.
+  cat >/run/modprobe.new <<'END'
+#!/bin/sh
+case $* in
+  *blowfish*|*cast*|*camellia*|*serpent*|*twofish*|*des*|*md5*|*rmd*|*xcbc*|*cmac*|*rfc*|*gcm*|*ccm*|*chacha*|*deflate*|*lz*|*sm[34]*) exit 1 ;;
+esac
+exec modprobe -d /run/modules -C /run/modules/conf "$@"
+END
+  chmod 755 /run/modprobe.new
+  mv /run/modprobe.new /run/modprobe
 }
 rm -rf /etc/iked
 for name in ca certs crls private pubkeys; do mkdir -p /etc/iked/$name; done

@@ -195,10 +195,11 @@ fn reauthenticated(session: &Session<'_>) {
     });
 }
 
+/// But for what it sends with the CHILD_SA of its IKE_AUTH response before that is here (RFC 7296 §2.8 has it so).
 fn our_reauthentication_loses_nothing(stage: &Stage<'_>) {
     let ike_lines = "reauth-time = \"8s\"".to_owned();
     let session = stage.meet(&Tunnel { ike_lines, ..Tunnel::default() });
-    session.under_traffic(|| reauthenticated(&session));
+    session.under_traffic_of(true, || reauthenticated(&session));
     session.end();
 }
 
@@ -256,7 +257,9 @@ fn childless_by_either_side(stage: &Stage<'_>) {
 /// A host that has lost its state and its address: INITIAL_CONTACT, or that there may be one IKE SA of it alone.
 fn who_comes_back_elsewhere_replaces_itself(stage: &Stage<'_>) {
     for (unique, their_lines) in [("no", ""), ("replace", "unique = never")] {
-        let ike_lines = format!("unique = {unique:?}");
+        // The old one does not answer its DELETE.
+        let ike_lines =
+            format!("unique = {unique:?}\nretransmit-timeout = \"200ms\"\nretransmit-tries = 3");
         let tunnel =
             Tunnel { anywhere: true, ike_lines, their_lines, ..Tunnel::begun_by(End::Peer) };
         let session = stage.meet(&tunnel);
