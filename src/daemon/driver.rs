@@ -171,7 +171,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
         let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets)));
         let netlink = Netlink::new().map_err(system("open netlink"))?;
-        let network = Network::new(netlink, Arc::clone(&shared), options.offload).await?;
+        let network = Network::new(netlink, Arc::clone(&shared), options.offload);
         let (requests_in, requests) = mpsc::channel(16);
         let server = Server::listen(&options.socket, requests_in)
             .map_err(|cause| DaemonError::Control { path: options.socket.clone(), cause })?;
@@ -231,14 +231,15 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         if loaded.is_ok() {
             ready();
         }
-        let result = match loaded {
-            Ok(()) => driver.serve(inputs).await,
-            Err(error) => Err(error),
+        let (result, served) = match loaded {
+            Ok(()) => (driver.serve(inputs).await, true),
+            Err(error) => (Err(error), false),
         };
         // Nobody may meet a daemon that is about to end: first the socket goes, then everything else, then those who
         // waited for the end hear of it.
         drop(server);
-        let farewell = driver.tear_down().await;
+        let failed = served && result.is_err();
+        let farewell = driver.tear_down(failed).await;
         receivers.shutdown().await;
         drop(sockets);
         drop(lock);
@@ -319,6 +320,10 @@ impl Driver {
         }
         // Once for all of them.
         self.publish_policies();
+        // One that `up` started hears at once what it is for.
+        if !(self.options.exit_when_empty && self.options.files.is_empty()) {
+            self.network.settle().await?;
+        }
         self.turn(clock::now()).await;
         Ok(())
     }
@@ -550,10 +555,15 @@ impl Driver {
     }
 
     /// Takes everything out of the host again; returns the answers for after that.
-    async fn tear_down(mut self) -> Vec<(jobs::Reply, Body)> {
+    /// Takes everything away; after a failure not what refuses packets that nobody protects any more.
+    async fn tear_down(mut self, failed: bool) -> Vec<(jobs::Reply, Body)> {
         let names: Vec<_> = self.peers.keys().cloned().collect();
         for name in names {
-            self.finish_removal(&name).await;
+            if !failed {
+                self.finish_removal(&name).await;
+            } else if let Some(mut entry) = self.peers.remove(&name) {
+                self.remove_manual(&mut entry);
+            }
         }
         self.look_at_jobs(clock::now());
         self.workers.stop();

@@ -56,6 +56,9 @@ impl Driver {
             }
             job.peers.push(peer);
         }
+        if let Err(error) = self.network.settle().await {
+            tracing::warn!(%error, "what an earlier daemon left may still be there");
+        }
         self.ups.push(job);
         let internal = self.internal.clone();
         tokio::spawn(async move {
