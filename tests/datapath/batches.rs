@@ -73,8 +73,10 @@ fn send(gateway: &mut Gateway, packets: &[Vec<u8>]) -> Sent {
     (sealed, out.replies.iter().map(|reply| reply.to_vec()).collect())
 }
 
-/// Counters of everything.
-fn counted(gateway: &Gateway) -> (Vec<(DropReason, u64)>, Vec<[u64; 3]>, [u64; 4]) {
+/// Counters of everything: drops by reason; packets, bytes and sequence number of each SA; both ways of the policy.
+type Counted = (Vec<(DropReason, u64)>, Vec<[u64; 3]>, [u64; 4]);
+
+fn counted(gateway: &Gateway) -> Counted {
     let stats = gateway.datapath.stats();
     let sas = stats.outbound.iter().chain(&stats.inbound);
     let sas = sas.map(|sa| [sa.packets, sa.bytes, sa.sequence]).collect();
