@@ -288,7 +288,9 @@ fn ah_that_ipsecd_begins(stage: &Stage<'_>, transport: bool) {
     let session = stage.meet(&Tunnel { ah: true, transport, ..Tunnel::default() });
     let old = session.ipsecd.child()["spi_inbound"].clone();
     session.ipsecd.rekey(false);
-    assert_ne!(session.ipsecd.child()["spi_inbound"], old);
+    wait::until("the new CHILD_SA", PATIENCE, || {
+        (session.ipsecd.child()["spi_inbound"] != old).then_some(())
+    });
     session.carry();
     session.end();
 }
@@ -318,7 +320,12 @@ fn it_gets_an_address_of_our_pool(stage: &Stage<'_>) {
     stage.guest.run(&format!("ip addr replace {GIVEN}/32 dev lo"));
     let tunnel = Tunnel { guest: Some(End::Peer), anywhere: true, ..Tunnel::begun_by(End::Peer) };
     let session = stage.meet(&tunnel);
-    session.ipsecd.rekey(false);
+    // A rekey of ours it answers with the selectors of its file, which are more than those of the CHILD_SA.
+    let old = session.ipsecd.child()["spi_inbound"].clone();
+    stage.far.rekey(&stage.guest, false);
+    wait::until("a rekey by iked", PATIENCE, || {
+        (session.ipsecd.child()["spi_inbound"] != old).then_some(())
+    });
     session.carry();
     session.end();
     stage.guest.run(&format!("ip addr del {GIVEN}/32 dev lo"));

@@ -259,7 +259,7 @@ fn who_comes_back_elsewhere_replaces_itself(stage: &Stage<'_>) {
     for (unique, their_lines) in [("no", ""), ("replace", "unique = never")] {
         // The old one does not answer its DELETE.
         let ike_lines =
-            format!("unique = {unique:?}\nretransmit-timeout = \"200ms\"\nretransmit-tries = 3");
+            format!("unique = {unique:?}\nretransmit-timeout = \"500ms\"\nretransmit-tries = 3");
         let tunnel =
             Tunnel { anywhere: true, ike_lines, their_lines, ..Tunnel::begun_by(End::Peer) };
         let session = stage.meet(&tunnel);
