@@ -120,12 +120,15 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
     let options = Options {
         socket: global.socket.clone(),
         files: Vec::new(),
+        config_dir: None,
         state_dir: global.state_dir.clone(),
         credentials: super::credentials(),
         exit_when_empty: true,
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
         offload: global.offload.into(),
+        audit: None,
+        metrics: None,
     };
     let mut asking = None;
     let ran = daemon::run(&options, || {

@@ -7,8 +7,10 @@
 pub mod clock;
 pub mod host;
 pub mod lock;
+pub mod lookup;
 pub mod privs;
 pub mod probe;
+pub mod process;
 pub mod raw;
 pub mod resolve;
 pub mod resolved;

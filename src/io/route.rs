@@ -332,6 +332,32 @@ impl Netlink {
     }
 }
 
+/// The addresses of this host's interfaces, with their networks, but those of the link and of the loopback; none if they cannot
+/// be read.
+#[must_use]
+pub fn host_networks() -> Vec<IpNet> {
+    let ip = |it: &nix::sys::socket::SockaddrStorage| {
+        let v4 = it.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| it.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    };
+    let found = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let networks = found.filter_map(|it| {
+        let address = it.address.as_ref().and_then(ip)?;
+        let mask = it.netmask.as_ref().and_then(ip)?;
+        IpNet::with_netmask(address, mask).ok()
+    });
+    networks.filter(|it| !it.addr().is_loopback() && !is_link_local(it.addr())).collect()
+}
+
+/// The address that packets to the rest of the world leave from, if there is a way to it. Nothing is sent.
+#[must_use]
+pub fn way_out() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // RFC 5737: an address that is nobody's, so that the default route is asked.
+    socket.connect("203.0.113.1:9").ok()?;
+    socket.local_addr().ok().map(|it| it.ip())
+}
+
 /// Whether this host forwards packets of a version of IP; `None` if it cannot be known.
 #[must_use]
 pub fn forwards(v6: bool) -> Option<bool> {
@@ -474,7 +500,7 @@ pub(super) fn failed(cause: &rtnetlink::Error, action: impl FnOnce() -> String) 
     RouteError { action: action(), cause }
 }
 
-async fn first<T>(
+pub(super) async fn first<T>(
     stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Option<T>, rtnetlink::Error> {
     pin_mut!(stream);

@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("io", &["wire", "crypto", "ipsec"]),
     ("doctor", &["wire", "crypto", "ipsec", "ike", "config", "control"]),
     ("control", &[]),
+    ("foreign", &["wire", "crypto", "ipsec", "config"]),
     (
         "daemon",
         &[
@@ -25,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
-            "daemon", "doctor",
+            "daemon", "doctor", "foreign",
         ],
     ),
     ("testing", &["wire", "crypto", "ipsec", "datapath", "ike", "config"]),

@@ -1,9 +1,11 @@
 //! The house rules that a compiler does not know: layers, documents that tell the truth, where `unsafe` may stand.
 
+mod cases;
 mod compliance;
 mod documents;
 mod interop;
 mod layers;
+mod packaging;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -328,7 +328,9 @@ impl Run<'_> {
                 self.over = true;
             }
             Event::IkeSaDeleted { .. } => self.over = true,
-            Event::ChildSaClosed { .. }
+            // What they bring is told by the events above.
+            Event::AuthenticationFailed { .. }
+            | Event::ChildSaClosed { .. }
             | Event::Configured { .. }
             | Event::IkeKeys { .. }
             | Event::Progress { .. }
