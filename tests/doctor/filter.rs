@@ -24,7 +24,7 @@ fn rules(hook: &str, policy: &str, rules: &[&str]) -> Ruleset {
            {{"chain":{{"family":"inet","table":"t","name":"ours"}}}},
            {{"rule":{{"family":"inet","table":"t","chain":"ours","handle":90,"expr":[{DROP}]}}}}{rules}]}}"#
     );
-    Ruleset::from_json(&text).unwrap()
+    Ruleset::from_json(&text).expect("the form of nft")
 }
 
 /// What is found: the causes.

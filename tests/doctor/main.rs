@@ -45,10 +45,10 @@ fn config(more: &str) -> Config {
 fn facts(config: Config) -> Facts {
     let address = |interface: &str, net: &str| Address {
         interface: interface.to_owned(),
-        net: net.parse().unwrap(),
+        net: net.parse().expect("a network"),
     };
     let on = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), true)).collect();
-    let remote = "198.51.100.1".parse().unwrap();
+    let remote = "198.51.100.1".parse().expect("an address");
     Facts {
         config,
         warnings: Default::default(),
@@ -69,7 +69,7 @@ fn facts(config: Config) -> Facts {
         resolved: Ok(vec![remote]),
         route: Some(Ok(Route {
             remote,
-            local: "192.0.2.1".parse().unwrap(),
+            local: "192.0.2.1".parse().expect("an address"),
             interface: Some("wan0".to_owned()),
             mtu: 1500,
         })),
@@ -378,7 +378,7 @@ fn status(state: PeerState) -> PeerStatus {
             "mtu":1422,"routes":[],"ike_sas":[]}}"#,
         state.name()
     );
-    serde_json::from_str(&text).unwrap()
+    serde_json::from_str(&text).expect("a status")
 }
 
 #[test]
