@@ -49,11 +49,10 @@ fn list(datagram: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn of(payloads: &[Payload]) -> Option<Vec<u8>> {
-    payloads.iter().find_map(|payload| match payload {
-        Payload::Notify(notify) if notify.notify_type == NotifyType::SUPPORTED_AUTH_METHODS => {
-            Some(notify.data.clone())
-        }
-        _ => None,
+    payloads.iter().find_map(|payload| {
+        let Payload::Notify(notify) = payload else { return None };
+        let is_list = notify.notify_type == NotifyType::SUPPORTED_AUTH_METHODS;
+        is_list.then(|| notify.data.clone())
     })
 }
 

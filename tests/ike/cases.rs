@@ -166,10 +166,11 @@ fn stage_with(groups: &[KeId]) -> Stage {
 }
 
 fn group_of(payloads: &[Payload]) -> Option<KeId> {
-    payloads.iter().find_map(|payload| match payload {
-        Payload::Ke(ke) => Some(ke.group),
-        _ => None,
-    })
+    payloads.iter().find_map(
+        |payload| {
+            if let Payload::Ke(ke) = payload { Some(ke.group) } else { None }
+        },
+    )
 }
 
 #[test]
@@ -213,7 +214,8 @@ fn delete_of_the_old_child_sa_by_the_responder_of_a_rekey_is_taken() {
         let delete = Payload::Delete(Delete::of(ProtocolId::ESP, [old.other_spi.to_be_bytes()]));
         let mut sent = Vec::new();
         if before {
-            let delete = stage.puppet.request(INFORMATIONAL, &[delete.clone()]).unwrap();
+            let delete =
+                stage.puppet.request(INFORMATIONAL, std::slice::from_ref(&delete)).unwrap();
             sent.extend(stage.give(&delete));
         }
         sent.extend(stage.answer(&request, &answer));

@@ -34,9 +34,9 @@ fn notify(notify_type: NotifyType, data: &[u8]) -> Payload {
 }
 
 fn data_of(payloads: &[Payload], wanted: NotifyType) -> Option<Vec<u8>> {
-    payloads.iter().find_map(|payload| match payload {
-        Payload::Notify(notify) if notify.notify_type == wanted => Some(notify.data.clone()),
-        _ => None,
+    payloads.iter().find_map(|payload| {
+        let Payload::Notify(notify) = payload else { return None };
+        (notify.notify_type == wanted).then(|| notify.data.clone())
     })
 }
 
