@@ -10,6 +10,8 @@
 //! | [`datapath`] | the way of a packet, in batches |
 //! | [`ike`] | IKEv2 without I/O |
 //! | [`config`] | configuration files, checked |
+//! | [`doctor`] | why a tunnel fails: checks over facts, and what to change |
+//! | [`foreign`] | configurations of other programs, read and written |
 //! | [`capture`] | captures and key files, read with the same code that receives packets |
 
 #![deny(unsafe_code)]
@@ -25,6 +27,10 @@ pub mod crypto;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod datapath;
+#[cfg(feature = "daemon")]
+pub mod doctor;
+#[cfg(feature = "daemon")]
+pub mod foreign;
 pub mod ike;
 #[cfg(feature = "daemon")]
 pub mod io;

@@ -1,12 +1,31 @@
-//! Manual pages and completions, out of the command line's own description.
+//! Manual pages and completions, out of the command line's own description; the schema of configuration files.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::{Cli, CliError};
+use crate::config;
+
+/// What can be printed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum What {
+    /// The JSON Schema of a configuration file
+    Schema,
+}
+
+/// Prints it.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn run(what: What) -> Result<(), CliError> {
+    let What::Schema = what;
+    // A value is always one of JSON.
+    let text = serde_json::to_string_pretty(&config::schema()).unwrap_or_default();
+    writeln!(io::stdout(), "{text}").map_err(|error| CliError::Io("cannot write".to_owned(), error))
+}
 
 /// Writes a manual page a command into `dir`.
 ///
@@ -25,8 +44,7 @@ pub fn man(dir: &Path) -> Result<(), CliError> {
 pub fn completions(shell: Shell) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "ipsecd", &mut script);
-    io::Write::write_all(&mut io::stdout(), &script)
-        .map_err(|error| CliError::Io("cannot write".to_owned(), error))
+    io::stdout().write_all(&script).map_err(|error| CliError::Io("cannot write".to_owned(), error))
 }
 
 #[cfg(test)]

@@ -3,13 +3,21 @@
 pub mod check;
 pub mod daemon;
 pub mod decrypt;
+pub mod doctor;
 pub mod down;
+pub mod explain;
+pub mod export;
 pub mod generate;
 pub mod genpsk;
+pub mod import;
+pub mod init;
 pub mod pki;
 pub mod rekey;
+pub mod reload;
+pub mod services;
 pub mod spawn;
 pub mod status;
+pub mod trace;
 pub mod up;
 
 use std::fmt;
@@ -26,6 +34,7 @@ use crate::crypto::random::OsRandom;
 use crate::daemon::DaemonError;
 use crate::daemon::log::{self, BadFilter};
 use crate::daemon::secrets::FsSecrets;
+use crate::daemon::version;
 use crate::io::clock;
 use crate::io::tun::Offload;
 
@@ -39,7 +48,7 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/ipsecd";
 ///
 /// One daemon carries every tunnel of this host (or network namespace). `ipsecd up` starts it if none runs.
 #[derive(Debug, Parser)]
-#[command(name = "ipsecd", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "ipsecd", version = version::LONG, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -54,6 +63,7 @@ Examples:
   ipsecd check site-b.conf            see whether the file is right
   ipsecd up site-b.conf               bring the tunnel up
   ipsecd status                       look at it
+  ipsecd doctor --live site-b.conf    see why it does not come up
   ipsecd down site-b                  take it down
 
 Exit codes:
@@ -76,9 +86,38 @@ pub struct Global {
     /// What is logged: error, warn, info, debug, trace, or a list such as info,ipsecd::ike=debug
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,
+    /// The form of the log
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORM",
+        env = "IPSECD_LOG_FORMAT",
+        default_value = "auto"
+    )]
+    pub log_format: LogFormat,
     /// What a daemon that is started leaves to the kernel
     #[arg(long, global = true, value_name = "HOW", env = "IPSECD_OFFLOAD", default_value = "auto")]
     pub offload: OffloadArg,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// The journal's under systemd, else lines for people
+    Auto,
+    /// Lines for people
+    Human,
+    /// A JSON object a line
+    Json,
+    /// The journal's, with a field for each value
+    Journald,
+}
+
+impl LogFormat {
+    /// As it is written.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// How much is left to the kernel.
@@ -123,6 +162,21 @@ enum Command {
     Down(down::DownArgs),
     /// Show the state of the tunnels
     Status(status::StatusArgs),
+    /// Show the way that a packet would take
+    ///
+    /// Asks the daemon and the kernel: route, SPD entry, SA, encapsulation, size against the path MTU, and where and why it
+    /// would be dropped. Nothing is sent and nothing is counted.
+    Explain(explain::ExplainArgs),
+    /// Show packets as they pass, with what becomes of them
+    ///
+    /// A packet a line, until interrupted or --count is reached. Packets that come faster than they are taken are left out,
+    /// and how many is said. Costs the datapath nothing while nobody traces.
+    Trace(trace::TraceArgs),
+    /// Show which services each SA gives
+    ///
+    /// Access control, connectionless integrity, data origin authentication, replay protection, confidentiality and limited
+    /// traffic flow confidentiality, in the words of RFC 4301 §3.1, with the reason where one is missing.
+    Services(services::ServicesArgs),
     /// Check configuration files, without touching anything
     Check {
         /// The files; they are also checked against each other
@@ -141,8 +195,34 @@ enum Command {
     /// ever overwritten. Bring each site its own three files, SITE.pem, SITE.key and ca.pem, by a way you trust; keep ca.key
     /// away from all of them.
     Pki(pki::PkiArgs),
+    /// Make configuration files out of another program's configuration
+    ///
+    /// Reads a swanctl.conf or ipsec.conf of strongSwan, an ipsec.conf of libreswan, or a configuration of wg-quick, and writes a
+    /// file for each connection, with its keys owner-only beside it. What could not be carried is named with its line, and why.
+    /// The new files are checked. Returns 1 if a connection was left out.
+    Import(import::ImportArgs),
+    /// Print the far end's configuration
+    ///
+    /// The same tunnel from its other side, for strongSwan, libreswan, OpenIKED or ipsecd: identities and subnets change places,
+    /// proposals are in the words that are used there, and what cannot be said there is a comment.
+    Export(export::ExportArgs),
+    /// Ask five questions, and write the files of both ends
+    ///
+    /// What is given by a flag is not asked for. The far end's files come into a directory of their own, for-NAME.
+    Init(init::InitArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
+    /// Read configuration files again and apply what changed
+    ///
+    /// Tunnels whose configuration is as it was stay as they are, and lose no packet. If any file has an error, nothing is
+    /// changed at all. SIGHUP to the daemon does the same for everything that it has.
+    Reload(reload::ReloadArgs),
+    /// Say why a tunnel fails, and what to change
+    ///
+    /// Looks at this host, the configuration and what the daemon last met: device, privileges, addresses, routes, packet filter,
+    /// switches of the kernel, certificates, clock. With --live it tries the tunnel, and finds out by experiment what IKE
+    /// does not say. The cause comes first, then the fix, with the lines to change here and at a strongSwan far end.
+    Doctor(doctor::DoctorArgs),
     /// Read a capture with keys
     ///
     /// Prints a line for each packet: SPI, sequence number, verdict with its reason, and what was in it. AH and ESP, in
@@ -158,6 +238,12 @@ enum Command {
     Man {
         /// The directory
         dir: PathBuf,
+    },
+    /// Print what is made of ipsecd's own descriptions
+    #[command(hide = true)]
+    Generate {
+        /// What: schema, the JSON Schema of a configuration file
+        what: generate::What,
     },
     /// Print completions for a shell
     #[command(hide = true)]
@@ -176,6 +262,8 @@ pub enum CliError {
     Config,
     /// This process, as the daemon.
     Daemon(DaemonError),
+    /// An argument is wrong.
+    Usage(String),
     /// The log filter is none.
     Log(BadFilter),
     /// Reading or writing.
@@ -195,7 +283,8 @@ impl CliError {
             Self::Client(ClientError::Refused(Failure { code: Code::Config, .. }))
             | Self::Config
             | Self::Daemon(DaemonError::Config(_))
-            | Self::Log(_) => 2,
+            | Self::Log(_)
+            | Self::Usage(_) => 2,
             Self::Client(_) | Self::Daemon(_) | Self::Io(..) | Self::Reported | Self::Start(_) => 1,
         }
     }
@@ -209,6 +298,7 @@ impl fmt::Display for CliError {
             Self::Daemon(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
+            Self::Usage(text) => text.fmt(f),
             Self::Start(text) => write!(f, "the daemon did not start: {text}"),
         }
     }
@@ -268,9 +358,49 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
             pki::run(&args, &mut OsRandom, clock::wall(), &mut io::stdout())
                 .map_err(|error| CliError::Io("pki".to_owned(), error))?;
         }
+        Command::Explain(args) => explain::run(&global, &args)?,
+        Command::Trace(args) => trace::run(&global, &args)?,
+        Command::Services(args) => services::run(&global, &args)?,
+        Command::Import(args) => {
+            return import::run(
+                &args,
+                crate::io::route::host_networks().iter().map(ipnet::IpNet::addr).collect(),
+                &mut OsRandom,
+                &secrets(),
+                &mut io::stdout(),
+                &mut io::stderr(),
+            );
+        }
+        Command::Export(args) => {
+            export::run(&args, &secrets(), &mut io::stdout(), &mut io::stderr())?;
+        }
+        Command::Init(args) => {
+            let networks = crate::io::route::host_networks();
+            let address = crate::io::route::way_out();
+            let behind = networks.iter().filter(|net| Some(net.addr()) != address);
+            let defaults = init::Defaults {
+                name: std::fs::read_to_string("/proc/sys/kernel/hostname")
+                    .ok()
+                    .map(|name| name.trim().to_owned()),
+                address,
+                networks: behind.map(|net| net.trunc().to_string()).collect(),
+            };
+            let mut out = io::stdout();
+            return init::run(
+                &args,
+                &defaults,
+                &mut OsRandom,
+                clock::wall(),
+                &secrets(),
+                (&mut io::stdin().lock(), &mut out, &mut io::stderr()),
+            );
+        }
         Command::Rekey(args) => rekey::run(&global, &args)?,
+        Command::Reload(args) => reload::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,
+        Command::Doctor(args) => return doctor::run(&global, &args),
         Command::Decrypt(args) => decrypt::run(&args)?,
+        Command::Generate { what } => generate::run(what)?,
         Command::Man { dir } => generate::man(&dir)?,
         Command::Completions { shell } => generate::completions(shell)?,
     }
@@ -279,8 +409,17 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
 
 impl Global {
     /// Starts logging, for a process that is the daemon.
+    #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
     fn start_log(&self) -> Result<(), CliError> {
-        Ok(log::start(self.log.as_deref().unwrap_or(log::DEFAULT))?)
+        let format = match self.log_format {
+            LogFormat::Auto => {
+                log::Format::of_surroundings(std::env::var("JOURNAL_STREAM").ok().as_deref())
+            }
+            LogFormat::Human => log::Format::Human,
+            LogFormat::Json => log::Format::Json,
+            LogFormat::Journald => log::Format::Journald,
+        };
+        Ok(log::start(self.log.as_deref().unwrap_or(log::DEFAULT), format)?)
     }
 }
 

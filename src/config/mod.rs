@@ -35,6 +35,8 @@ mod render;
 #[cfg(feature = "daemon")]
 mod revocation;
 #[cfg(feature = "daemon")]
+mod schema;
+#[cfg(feature = "daemon")]
 mod secret;
 #[cfg(feature = "daemon")]
 mod selector;
@@ -42,6 +44,8 @@ mod selector;
 mod subnet;
 #[cfg(feature = "daemon")]
 mod value;
+#[cfg(feature = "daemon")]
+mod written;
 
 use core::net::IpAddr;
 #[cfg(feature = "daemon")]
@@ -51,11 +55,13 @@ use std::sync::Arc;
 
 #[cfg(feature = "daemon")]
 pub use self::{
-    conflict::conflicts,
+    conflict::{conflicts, conflicts_with},
     diagnostic::{Diagnostic, Diagnostics, Severity},
     identity::render as render_identity,
     proposal::{DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, render_child, render_ike},
+    schema::{schema, words},
     secret::{SecretError, SecretFile, SecretSource},
+    written::{HIDDEN, KeyChange, Written},
 };
 use crate::ipsec::manual::ManualPeer;
 use crate::ipsec::pad::{Peer, PeerAddress};
@@ -74,6 +80,9 @@ pub struct Config {
     pub log_level: Option<String>,
     /// Files that say what is revoked, which may change without the rest.
     pub revocation: RevocationFiles,
+    /// What the file says, key by key.
+    #[cfg(feature = "daemon")]
+    pub written: Written,
 }
 
 /// Where CRLs and OCSP responses are.
@@ -238,6 +247,67 @@ pub struct Source<'a> {
     pub mode: Option<u32>,
 }
 
+/// What a proposal is for.
+#[cfg(feature = "daemon")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposalOf {
+    /// An IKE SA.
+    Ike,
+    /// A CHILD_SA with AH.
+    Ah,
+    /// A CHILD_SA with ESP.
+    Esp,
+}
+
+/// Whether a text is a proposal.
+///
+/// # Errors
+/// What is wrong with it.
+#[cfg(feature = "daemon")]
+pub fn read_proposal(of: ProposalOf, text: &str, legacy: bool) -> Result<(), String> {
+    let read = match of {
+        ProposalOf::Ike => proposal::ike(text, legacy).map(drop),
+        ProposalOf::Ah => proposal::ah(text, legacy).map(drop),
+        ProposalOf::Esp => proposal::esp(text, legacy).map(drop),
+    };
+    read.map_err(|faults| {
+        let faults: Vec<String> = faults.into_iter().map(|fault| fault.wrong.message).collect();
+        faults.join("; ")
+    })
+}
+
+/// What is wrong with a keyword of proposals, if anything.
+#[cfg(feature = "daemon")]
+#[must_use]
+pub fn keyword_fault(word: &str) -> Option<String> {
+    proposal::keyword_fault(word).map(|wrong| format!("{}; {}", wrong.message, wrong.help))
+}
+
+/// The selectors that an item of a list of subnets stands for.
+///
+/// # Errors
+/// What is wrong with it.
+#[cfg(feature = "daemon")]
+pub fn read_selectors(text: &str) -> Result<Vec<TrafficSelector>, String> {
+    selector::parse(text).map_err(|wrong| wrong.message)
+}
+
+/// A selector as it would be written.
+#[cfg(feature = "daemon")]
+#[must_use]
+pub fn render_selector(ts: &TrafficSelector) -> String {
+    selector::show(ts)
+}
+
+/// An identity as written.
+///
+/// # Errors
+/// What is wrong with it.
+#[cfg(feature = "daemon")]
+pub fn read_identity(text: &str) -> Result<crate::ipsec::pad::Identity, String> {
+    identity::parse(text).map_err(|wrong| format!("{}: {}", wrong.message, wrong.help))
+}
+
 /// Reads and checks the configuration file at `path`.
 ///
 /// # Errors
@@ -270,11 +340,14 @@ pub fn parse(source: Source<'_>, secrets: &dyn SecretSource) -> Result<Loaded, D
     let shown = parse::masked(source.text, root.get_ref(), !errors.is_empty());
     let mut report = diagnostic::Report::new(source.file, Arc::from(shown));
     let syntax_errors = parse::syntax(&errors, &mut report);
+    let written = Written::of(root.get_ref(), source.text, &report.source());
     let raw = raw::Raw::read(root.get_ref(), &mut report);
     let config = check::config(&raw, source.mode, secrets, &mut report);
     let found = report.finish(syntax_errors);
     match config {
-        Some(config) if !found.has_errors() => Ok(Loaded { config, warnings: found }),
+        Some(config) if !found.has_errors() => {
+            Ok(Loaded { config: Config { written, ..config }, warnings: found })
+        }
         Some(_) | None => Err(found),
     }
 }

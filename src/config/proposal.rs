@@ -106,6 +106,11 @@ pub(super) fn esp(text: &str, legacy: bool) -> Result<ChildProposal, Vec<Fault>>
     esp_of(text, Section::Esp, legacy)
 }
 
+/// What is wrong with a keyword, if it is none of ours.
+pub(super) fn keyword_fault(word: &str) -> Option<Wrong> {
+    Word::of(word).is_none().then(|| unknown(word))
+}
+
 fn esp_of(text: &str, section: Section, legacy: bool) -> Result<ChildProposal, Vec<Fault>> {
     let (parts, mut faults) = parts(text, section, legacy);
     let aead = check_encr(text, &parts, &mut faults);

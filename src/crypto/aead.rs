@@ -116,9 +116,9 @@ impl Aead {
                     )
                     .expect("shorter than the mode's limit");
                 // A copy of known length costs nothing beside one of any.
-                match <&mut [u8; 16]>::try_from(&mut *icv) {
-                    Ok(icv) => icv.copy_from_slice(tag.as_ref()),
-                    Err(_) => icv.copy_from_slice(&tag.as_ref()[..icv.len()]),
+                match (<&mut [u8; 16]>::try_from(&mut *icv), tag.as_ref().first_chunk()) {
+                    (Ok(icv), Some(tag)) => *icv = *tag,
+                    _ => icv.copy_from_slice(&tag.as_ref()[..icv.len()]),
                 }
             }
             Keyed::Other(mode) => mode.seal(&nonce, aad, data, icv),
@@ -163,11 +163,9 @@ impl Aead {
     /// 4309 §4), the first here is not part.
     #[inline]
     fn nonce(&self, iv: &[u8; 8]) -> [u8; NONCE_LEN] {
-        let mut nonce = [0; NONCE_LEN];
-        let (salt, rest) = nonce.split_at_mut(MAX_SALT_LEN);
-        salt.copy_from_slice(&*self.salt);
-        rest.copy_from_slice(iv);
-        nonce
+        let [s0, s1, s2, s3] = *self.salt;
+        let &[i0, i1, i2, i3, i4, i5, i6, i7] = iv;
+        [s0, s1, s2, s3, i0, i1, i2, i3, i4, i5, i6, i7]
     }
 }
 

@@ -12,7 +12,7 @@ use super::worker::{Shared, TunPort, Workers};
 use crate::config::{Config, PolicyRef};
 use crate::ike::Configuration;
 use crate::io::resolved::{Dns, Resolved};
-use crate::io::route::{Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
+use crate::io::route::{Kept, Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
 use crate::io::rule::{self, HOST_TABLE, Rule};
 use crate::io::tun::{self, Offload};
 use crate::ipsec::{Mode, TrafficSelector};
@@ -45,6 +45,8 @@ pub struct Network {
     shared: Arc<Shared>,
     tuns: BTreeMap<String, TunState>,
     rules: bool,
+    /// What a killed daemon left may still be there.
+    unsettled: bool,
     offload: Offload,
     /// What peers configured us with, and the TUN that has it.
     configured: BTreeMap<Arc<str>, (String, Arc<Configuration>)>,
@@ -67,33 +69,56 @@ struct Attached {
     routes: Vec<Route>,
     /// Of transport mode.
     rules: Vec<Rule>,
+    /// Of the interface, as the peer's file has them.
+    addresses: Vec<(IpAddr, u8)>,
     selectors: Vec<TrafficSelector>,
 }
 
 impl Network {
-    /// Begins by removing what a killed daemon left.
-    ///
-    /// # Errors
-    /// If netlink does not work.
-    pub async fn new(
-        netlink: Netlink,
-        shared: Arc<Shared>,
-        offload: Offload,
-    ) -> Result<Self, NetworkError> {
-        let removed = netlink.clean_up().await?;
-        if removed > 0 {
-            tracing::info!(removed, "routes and rules of an earlier daemon removed");
-        }
-        Ok(Self {
+    /// Nothing is set up, and nothing removed: what a killed daemon left refuses what it would have protected, until
+    /// [`settle`](Self::settle).
+    #[must_use]
+    pub const fn new(netlink: Netlink, shared: Arc<Shared>, offload: Offload) -> Self {
+        Self {
             netlink,
             shared,
             tuns: BTreeMap::new(),
             rules: false,
+            unsettled: true,
             offload,
             configured: BTreeMap::new(),
             resolved: None,
             dns: BTreeMap::new(),
-        })
+        }
+    }
+
+    /// Removes what a killed daemon left, once the peers are attached that there are: what is theirs stays, so that nothing
+    /// of them leaves in clear in between. Only the first call does anything.
+    ///
+    /// # Errors
+    /// If netlink does not work.
+    pub async fn settle(&mut self) -> Result<(), NetworkError> {
+        if !self.unsettled {
+            return Ok(());
+        }
+        self.unsettled = false;
+        let attached = || self.tuns.values().flat_map(|tun| tun.peers.values());
+        let kept = Kept {
+            routes: attached().flat_map(|attached| &attached.routes).collect(),
+            rules: attached().flat_map(|attached| &attached.rules).collect(),
+            main_rule: self.rules,
+        };
+        let removed = self.netlink.clean_up(&kept).await?;
+        if removed > 0 {
+            tracing::info!(removed, "routes and rules of an earlier daemon removed");
+        }
+        Ok(())
+    }
+
+    /// The connection to the kernel.
+    #[must_use]
+    pub const fn netlink(&self) -> &Netlink {
+        &self.netlink
     }
 
     /// Sets up everything for a peer: TUN, addresses, rules, routes. For one that is there already, only what differs
@@ -115,7 +140,8 @@ impl Network {
         }
         let before = self.forget(&peer);
         let result = self.try_attach(config, workers).await;
-        self.remove(before).await;
+        self.remove_addresses(&before).await;
+        self.remove(before.into_iter().map(|(_, attached)| attached).collect()).await;
         if result.is_err() {
             self.detach(&peer, workers).await;
         } else {
@@ -128,8 +154,22 @@ impl Network {
     }
 
     /// Takes a peer out of the TUNs; its routes and rules are still set.
-    fn forget(&mut self, peer: &Arc<str>) -> Vec<Attached> {
-        self.tuns.values_mut().filter_map(|tun| tun.peers.remove(peer)).collect()
+    fn forget(&mut self, peer: &Arc<str>) -> Vec<(String, Attached)> {
+        let all = self.tuns.iter_mut();
+        all.filter_map(|(name, tun)| Some((name.clone(), tun.peers.remove(peer)?))).collect()
+    }
+
+    /// Takes the addresses of these from their TUNs, but for those that another peer has there.
+    async fn remove_addresses(&self, attached: &[(String, Attached)]) {
+        for (name, attached) in attached {
+            let Some(tun) = self.tuns.get(name) else { continue };
+            for (address, prefix_len) in &attached.addresses {
+                let mut others = tun.peers.values().flat_map(|peer| &peer.addresses);
+                if !others.any(|other| other.0 == *address) {
+                    warn(self.netlink.remove_address(tun.index, *address, *prefix_len).await);
+                }
+            }
+        }
     }
 
     /// Removes rules and routes, but for those that a peer has (routes are set again, since they may differ).
@@ -147,9 +187,16 @@ impl Network {
                 .find(|other| (other.table, other.dst) == (route.table, route.dst));
             warn(match same {
                 Some(other) => self.netlink.add_route(other).await,
-                None => self.netlink.remove_route(&route).await,
+                None => self.remove_route(&route).await,
             });
         }
+    }
+
+    async fn remove_route(&self, route: &Route) -> Result<(), RouteError> {
+        if let Some(refusal) = route.refusal() {
+            self.netlink.remove_route(&refusal).await?;
+        }
+        self.netlink.remove_route(route).await
     }
 
     async fn try_attach(
@@ -169,7 +216,10 @@ impl Network {
         }
         let Some(tun) = self.tuns.get_mut(name) else { return Ok(Vec::new()) };
         let index = tun.index;
-        let attached = Attached { routes: Vec::new(), rules: Vec::new(), selectors };
+        // The files that share it agree on this; it is set with the MTUs of the SAs.
+        tun.fixed_mtu = config.interface.mtu;
+        let addresses = config.interface.addresses.clone();
+        let attached = Attached { routes: Vec::new(), rules: Vec::new(), addresses, selectors };
         tun.peers.insert(Arc::clone(peer), attached);
         self.publish(workers);
         for (address, prefix_len) in &config.interface.addresses {
@@ -217,12 +267,15 @@ impl Network {
             routes.push(Route { table: HOST_TABLE, dst: *dst, via });
         }
         for route in &routes {
-            self.netlink.add_route(route).await?;
-            // At once, so that an error finds what is to be removed.
+            // Before it is there, so that an error finds what is to be removed.
             if let Some(attached) = self.tuns.get_mut(name).and_then(|tun| tun.peers.get_mut(peer))
             {
                 attached.routes.push(route.clone());
             }
+            if let Some(refusal) = route.refusal() {
+                self.netlink.add_route(&refusal).await?;
+            }
+            self.netlink.add_route(route).await?;
         }
         for rule in host_rules(&transport) {
             if let Some(attached) = self.tuns.get_mut(name).and_then(|tun| tun.peers.get_mut(peer))
@@ -257,7 +310,8 @@ impl Network {
     pub async fn detach(&mut self, peer: &Arc<str>, workers: &Workers) {
         self.configure(peer, None).await;
         let attached = self.forget(peer);
-        self.remove(attached).await;
+        self.remove_addresses(&attached).await;
+        self.remove(attached.into_iter().map(|(_, attached)| attached).collect()).await;
         self.drop_idle(workers).await;
     }
 
@@ -274,7 +328,7 @@ impl Network {
         self.publish(workers);
         if self.tuns.is_empty() && self.rules {
             self.rules = false;
-            if let Err(error) = self.netlink.clean_up().await {
+            if let Err(error) = self.netlink.clean_up(&Kept::default()).await {
                 tracing::warn!(%error, "something was left behind");
             }
         }
@@ -406,6 +460,18 @@ impl Network {
         self.shared.tuns.store(Arc::new(ports));
         workers.wake();
     }
+}
+
+/// Removes what a killed daemon left, where none runs; how many routes and rules there were.
+///
+/// # Errors
+/// If netlink does not work.
+pub async fn remove_leftovers() -> Result<usize, NetworkError> {
+    let netlink = Netlink::new().map_err(|cause| RouteError {
+        action: "open netlink".to_owned(),
+        cause: cause.to_string(),
+    })?;
+    Ok(netlink.clean_up(&Kept::default()).await?)
 }
 
 /// The rules that SAs in transport mode need.

@@ -102,6 +102,7 @@ pub(super) fn config() -> Config {
         },
         log_level: None,
         revocation: Default::default(),
+        written: Default::default(),
     }
 }
 
@@ -154,6 +155,7 @@ pub(super) fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> S
         ppk: false,
         established: None,
         rekey_in: None,
+        round_trip: None,
         children: child.into_iter().collect(),
     }
 }

@@ -29,6 +29,7 @@ mod puzzle;
 mod qcd;
 mod rate;
 mod rules;
+mod stats;
 mod timers;
 mod window;
 
@@ -39,3 +40,5 @@ pub use endpoint::{Endpoint, EndpointConfig, Env, WallClock};
 pub use event::{
     ChildStatus, CloseReason, Command, CommandError, Event, Phase, SaStatus, TimerKind, Transmit,
 };
+pub use peers::Cost;
+pub use stats::Stats;

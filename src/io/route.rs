@@ -3,6 +3,9 @@
 //! Routes to peers stand in a table of their own, [`TABLE`]; a rule sends everything there that does not bear our mark:
 //! `not fwmark 0x4301 lookup 4301`. What we send ourselves is marked and so can never come back through the TUN, even
 //! when a peer's subnets contain its gateway's address. What the table does not know is looked up as before.
+//!
+//! Behind each route into a TUN stands one to the same prefix that refuses, [`Via::Refuse`]: a TUN goes with its process, its
+//! routes go with the TUN, and what they led there must not find another way, which would be in clear.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::io;
@@ -14,14 +17,14 @@ use rtnetlink::packet_core::{ErrorMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::route::{
-    RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::{IpVersion, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use super::rule::{self, HOST_TABLE};
+use super::rule::{self, HOST_TABLE, Rule};
 use super::udp::MARK;
 use crate::ipsec::TrafficSelector;
 
@@ -31,6 +34,9 @@ pub const TABLE: u32 = 4301;
 pub const PRIORITY: u32 = 4301;
 /// `rtm_protocol` of our routes, so that they are recognised as ours: none of the numbers of rt_protos.
 pub(super) const PROTOCOL: u8 = 0x43;
+
+/// Which of two routes to one prefix is taken is the one with the lower metric: the one into the TUN.
+const REFUSE_METRIC: u32 = 0x4301_0000;
 
 /// What netlink refused.
 #[derive(Debug, Error)]
@@ -56,6 +62,10 @@ pub struct Route {
 /// What a route does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Via {
+    /// Nowhere: whoever sends hears of an unreachable destination.
+    Refuse,
+    /// Ends the lookup in this table: what is local stays out of the tunnel although a peer's subnet contains it.
+    Throw,
     /// Into a TUN.
     Tun {
         /// Index of the interface.
@@ -65,8 +75,37 @@ pub enum Via {
         /// The source address of what this host itself sends.
         source: Option<IpAddr>,
     },
-    /// Ends the lookup in this table: what is local stays out of the tunnel although a peer's subnet contains it.
-    Throw,
+}
+
+impl Route {
+    /// Where what it leads into the TUN ends when the TUN is gone; nothing for one that leads nowhere else.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Self> {
+        matches!(self.via, Via::Tun { .. }).then(|| Self { via: Via::Refuse, ..self.clone() })
+    }
+}
+
+/// What a clean-up leaves alone.
+#[derive(Debug, Default)]
+pub struct Kept<'a> {
+    /// Routes, whatever their MTU and source.
+    pub routes: Vec<&'a Route>,
+    /// Rules of transport mode.
+    pub rules: Vec<&'a Rule>,
+    /// The rule that leads to [`TABLE`].
+    pub main_rule: bool,
+}
+
+impl Kept<'_> {
+    fn has_rule(&self, found: &RuleMessage) -> bool {
+        self.main_rule && is_ours(found) || self.rules.iter().any(|rule| rule.is(found))
+    }
+
+    fn has_route(&self, found: &RouteMessage) -> bool {
+        let refusals = self.routes.iter().filter_map(|route| route.refusal());
+        let mut all = self.routes.iter().copied().cloned().chain(refusals);
+        all.any(|route| key_of(&message_of(&route)) == key_of(found))
+    }
 }
 
 /// A connection to the kernel's routing.
@@ -252,16 +291,16 @@ impl Netlink {
         }
     }
 
-    /// Removes every rule of our priority and table, and every route of the table: at the end, and at the start what a
-    /// killed daemon left. Returns how many things were removed.
+    /// Removes every rule of our priority and table, and every route of the table, but for what is `kept`: at the end, and
+    /// what a killed daemon left. Returns how many things were removed.
     ///
     /// # Errors
     /// What the kernel says, except that something was gone already, or that there is no such version of IP.
-    pub async fn clean_up(&self) -> Result<usize, RouteError> {
+    pub async fn clean_up(&self, kept: &Kept<'_>) -> Result<usize, RouteError> {
         let mut removed = 0;
         for version in [IpVersion::V4, IpVersion::V6] {
             for rule in collect(self.handle.rule().get(version.clone()).execute()).await {
-                if is_ours(&rule) || rule::is_ours(&rule) {
+                if (is_ours(&rule) || rule::is_ours(&rule)) && !kept.has_rule(&rule) {
                     match self.handle.rule().del(rule).execute().await {
                         Ok(()) => removed += 1,
                         Err(cause) if is_gone(&cause) => {}
@@ -278,7 +317,7 @@ impl Netlink {
             for route in collect(self.handle.route().get(query).execute()).await {
                 let tables = [TABLE, HOST_TABLE].map(RouteAttribute::Table);
                 let ours = tables.iter().any(|table| route.attributes.contains(table));
-                if ours && !is_cached(&route) {
+                if ours && !is_cached(&route) && !kept.has_route(&route) {
                     match self.handle.route().del(route).execute().await {
                         Ok(()) => removed += 1,
                         Err(cause) if is_gone(&cause) => {}
@@ -291,6 +330,32 @@ impl Netlink {
         }
         Ok(removed)
     }
+}
+
+/// The addresses of this host's interfaces, with their networks, but those of the link and of the loopback; none if they cannot
+/// be read.
+#[must_use]
+pub fn host_networks() -> Vec<IpNet> {
+    let ip = |it: &nix::sys::socket::SockaddrStorage| {
+        let v4 = it.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| it.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    };
+    let found = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let networks = found.filter_map(|it| {
+        let address = it.address.as_ref().and_then(ip)?;
+        let mask = it.netmask.as_ref().and_then(ip)?;
+        IpNet::with_netmask(address, mask).ok()
+    });
+    networks.filter(|it| !it.addr().is_loopback() && !is_link_local(it.addr())).collect()
+}
+
+/// The address that packets to the rest of the world leave from, if there is a way to it. Nothing is sent.
+#[must_use]
+pub fn way_out() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // RFC 5737: an address that is nobody's, so that the default route is asked.
+    socket.connect("203.0.113.1:9").ok()?;
+    socket.local_addr().ok().map(|it| it.ip())
 }
 
 /// Whether this host forwards packets of a version of IP; `None` if it cannot be known.
@@ -360,9 +425,31 @@ fn message_of(route: &Route) -> RouteMessage {
                 message.attributes.push(RouteAttribute::PrefSource((*source).into()));
             }
         }
+        Via::Refuse => {
+            message.header.kind = RouteType::Unreachable;
+            message.attributes.push(RouteAttribute::Priority(REFUSE_METRIC));
+        }
         Via::Throw => message.header.kind = RouteType::Throw,
     }
     message
+}
+
+/// What tells routes of ours apart, in a message of either direction: table, destination, kind.
+fn key_of(route: &RouteMessage) -> impl PartialEq + '_ {
+    let (mut table, mut destination) = (None, None);
+    for attribute in &route.attributes {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "two of many attributes")]
+        match attribute {
+            RouteAttribute::Table(number) => table = Some(*number),
+            // Of a default route there may be none.
+            RouteAttribute::Destination(to) if route.header.destination_prefix_length > 0 => {
+                destination = Some(to);
+            }
+            _ => {}
+        }
+    }
+    let RouteHeader { address_family, destination_prefix_length, kind, .. } = &route.header;
+    (address_family, table, destination_prefix_length, destination, kind)
 }
 
 fn is_of_our_route(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
@@ -413,7 +500,7 @@ pub(super) fn failed(cause: &rtnetlink::Error, action: impl FnOnce() -> String) 
     RouteError { action: action(), cause }
 }
 
-async fn first<T>(
+pub(super) async fn first<T>(
     stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Option<T>, rtnetlink::Error> {
     pin_mut!(stream);
@@ -477,6 +564,24 @@ mod tests {
     fn default_route_leaves_own_subnets_and_the_link_alone() {
         let found = exceptions(&nets(&["10.1.0.0/16"]), &nets(&["0.0.0.0/0"]));
         assert_eq!(found, nets(&["10.1.0.0/16", "169.254.0.0/16", "224.0.0.0/4"]));
+    }
+
+    #[test]
+    fn clean_up_keeps_a_route_and_its_refusal_and_no_other() {
+        let dst = "10.2.0.0/24".parse().unwrap();
+        let route =
+            |table, mtu| Route { table, dst, via: Via::Tun { index: 7, mtu, source: None } };
+        let mine = route(TABLE, None);
+        let kept = Kept { routes: vec![&mine], ..Kept::default() };
+        let refusal = mine.refusal().unwrap();
+        assert_eq!(refusal.refusal(), None);
+        assert!(kept.has_route(&message_of(&route(TABLE, Some(1300)))));
+        assert!(kept.has_route(&message_of(&refusal)));
+        assert!(!kept.has_route(&message_of(&route(HOST_TABLE, None))));
+        let throw = Route { via: Via::Throw, ..mine.clone() };
+        assert!(!kept.has_route(&message_of(&throw)));
+        let other = Route { dst: "10.2.0.0/25".parse().unwrap(), ..refusal };
+        assert!(!kept.has_route(&message_of(&other)));
     }
 
     #[test]

@@ -118,6 +118,29 @@ pub fn strict_rp_filter() -> bool {
 }
 
 impl Rule {
+    /// Whether `found` is this one: what the kernel tells of a rule is more than what it was told.
+    pub(super) fn is(&self, found: &RuleMessage) -> bool {
+        let ours = self.message();
+        let told = |attribute: &&RuleAttribute| {
+            matches!(
+                attribute,
+                RuleAttribute::Destination(_)
+                    | RuleAttribute::DestinationPortRange(_)
+                    | RuleAttribute::IpProtocol(_)
+                    | RuleAttribute::Priority(_)
+                    | RuleAttribute::SourcePortRange(_)
+            )
+        };
+        let of = |message: &RuleMessage| {
+            message.attributes.iter().filter(told).cloned().collect::<Vec<_>>()
+        };
+        let (ours_told, found_told) = (of(&ours), of(found));
+        ours.header.family == found.header.family
+            && is_ours(found)
+            && ours_told.len() == found_told.len()
+            && ours_told.iter().all(|attribute| found_told.contains(attribute))
+    }
+
     fn message(&self) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = if self.v6 {
@@ -253,6 +276,23 @@ mod tests {
         assert_eq!(hosts(ts("192.0.2.1", 6, (u16::MAX, 0)), any), [(6, None, None)]);
         // ICMP's type and code are no ports of a rule.
         assert_eq!(hosts(ts("192.0.2.1", 1, (2048, 2048)), any), [(1, None, None)]);
+    }
+
+    #[test]
+    fn rule_is_recognised_whatever_else_is_told_of_it() {
+        let tcp = |port| ts("192.0.2.2", 6, (port, port));
+        let rules =
+            |port| for_transport(tcp(port).start_addr, &[(ts("192.0.2.1", 6, ANY), tcp(port))]);
+        let (mine, other) = (rules(22), rules(23));
+        for (at, rule) in mine.iter().enumerate() {
+            let mut told = rule.message();
+            told.attributes.reverse();
+            told.attributes.push(RuleAttribute::SuppressPrefixLen(u32::MAX));
+            let same: Vec<_> = (0..mine.len()).filter(|&other| mine[other].is(&told)).collect();
+            assert_eq!(same, [at]);
+        }
+        let [mine, other] = [&mine, &other].map(|rules| rules.last().unwrap());
+        assert!(!mine.is(&other.message()));
     }
 
     #[test]

@@ -9,17 +9,25 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod audit;
 mod cert;
 mod children;
+mod clear;
+mod cookbook;
+mod diagnosis;
+mod doctor;
 mod eap;
 mod errors;
 mod examples;
 mod flood;
 mod fragmentation;
+mod import;
+mod init;
 mod keylog;
 mod lifecycle;
 mod loss;
 mod manual;
+mod metrics;
 mod mobike;
 mod modes;
 mod offload;
@@ -27,6 +35,7 @@ mod playground;
 mod pmtu;
 mod proof;
 mod rekey;
+mod reload;
 mod strongswan;
 mod tunnel;
 mod virtual_address;

@@ -5,6 +5,7 @@ mod compliance;
 mod documents;
 mod interop;
 mod layers;
+mod packaging;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -51,8 +51,7 @@ fn list(datagram: &[u8]) -> Option<Vec<u8>> {
 fn of(payloads: &[Payload]) -> Option<Vec<u8>> {
     payloads.iter().find_map(|payload| {
         let Payload::Notify(notify) = payload else { return None };
-        let is_list = notify.notify_type == NotifyType::SUPPORTED_AUTH_METHODS;
-        is_list.then(|| notify.data.clone())
+        (notify.notify_type == NotifyType::SUPPORTED_AUTH_METHODS).then(|| notify.data.clone())
     })
 }
 

@@ -166,11 +166,10 @@ fn stage_with(groups: &[KeId]) -> Stage {
 }
 
 fn group_of(payloads: &[Payload]) -> Option<KeId> {
-    payloads.iter().find_map(
-        |payload| {
-            if let Payload::Ke(ke) = payload { Some(ke.group) } else { None }
-        },
-    )
+    payloads.iter().find_map(|payload| {
+        let Payload::Ke(ke) = payload else { return None };
+        Some(ke.group)
+    })
 }
 
 #[test]

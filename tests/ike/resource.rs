@@ -239,7 +239,8 @@ fn one_that_the_peer_deletes_is_not_made_again_before_the_first_is_rekeyed() {
     assert_eq!(resources(&pair, B), numbers(0..1));
     let closed = |pair: &Pair, side: Side| {
         let beside = |event: &Event| {
-            if let Event::ChildSaClosed { beside, .. } = event { Some(*beside) } else { None }
+            let Event::ChildSaClosed { beside, .. } = event else { return None };
+            Some(*beside)
         };
         pair.node(side).events.iter().filter_map(|(_, event)| beside(event)).collect::<Vec<_>>()
     };

@@ -11,6 +11,7 @@ PACKAGES=(
   user-mode-linux kmod        # a Linux kernel with its own IPsec as the peer
   tcpdump tshark              # captures, and their independent reader
   python3-scapy python3-cryptography # the second reader
+  prometheus                  # the reader of metrics
   openssl                     # a reader of certificate requests
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
   libcharon-extauth-plugins   # its EAP-MSCHAPv2

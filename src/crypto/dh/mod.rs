@@ -252,6 +252,12 @@ impl SecureRandom for Bits521<'_> {
 
 const X25519_LEN: usize = 32;
 
+/// The public key of a private one of X25519 (RFC 7748 §5).
+#[must_use]
+pub fn x25519_public(private: &[u8; 32]) -> [u8; 32] {
+    *x25519_dalek::PublicKey::from(&StaticSecret::from(*private)).as_bytes()
+}
+
 fn agree_x25519(private: &StaticSecret, peer_public: &[u8]) -> Result<Secret, BadPublicValue> {
     let peer = <[u8; X25519_LEN]>::try_from(peer_public)
         .map_err(|_| BadPublicValue::Length { expected: X25519_LEN, got: peer_public.len() })?;

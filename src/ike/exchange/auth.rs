@@ -616,6 +616,9 @@ impl IkeSa {
         reason: CloseReason,
     ) {
         self.respond(ctx, header.exchange, header.message_id, answer);
+        if self.peer.is_none() && reason.is_authentication() {
+            self.announce_failure(ctx, reason.clone());
+        }
         self.state = State::Established;
         self.close(ctx, reason);
     }

@@ -178,7 +178,9 @@ impl IkeSa {
         else {
             return;
         };
-        let (policy, resource) = (Arc::clone(&child.policy), child.resource);
+        let (made_by, resource) = (Arc::clone(&child.policy), child.resource);
+        // As the peer is configured by now: what cannot be had by a rekey was deleted when that changed.
+        let policy = self.policy(&made_by.name).unwrap_or(made_by);
         self.send_create_child(ctx, policy, None, Some(spi), resource, None);
     }
 

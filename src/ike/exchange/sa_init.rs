@@ -381,7 +381,7 @@ impl IkeSa {
             return;
         }
         let request = self.requests.datagram().map(<[u8]>::to_vec).unwrap_or_default();
-        self.requests.answered();
+        self.requests.answered(ctx.now);
         self.spi_r = spi_r;
         self.session = Some(session);
         self.encap = nat || pretend;
