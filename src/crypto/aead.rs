@@ -5,6 +5,7 @@
 //! It cannot check a shorter ICV, and has neither 192-bit keys nor CCM: those are RustCrypto's.
 
 use core::fmt;
+use core::ops::Deref;
 
 use aes::cipher::Array;
 use aes::{Aes128, Aes192, Aes256};
@@ -35,10 +36,10 @@ pub struct Aead {
 }
 
 enum Keyed {
-    Ring(Box<LessSafeKey>),
+    Ring(RingKey),
     /// An ICV that is truncated: `ring` seals, but opens only with a whole one.
     Short {
-        seal: Box<LessSafeKey>,
+        seal: RingKey,
         open: Box<dyn Mode>,
     },
     Other(Box<dyn Mode>),
@@ -256,9 +257,31 @@ fn keyed(id: EncrId, key: &[u8]) -> Option<Keyed> {
     })
 }
 
-// Boxed: a key schedule is about a kilobyte.
-fn ring(algorithm: &'static ring::aead::Algorithm, key: &[u8]) -> Option<Box<LessSafeKey>> {
-    Some(Box::new(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?)))
+fn ring(algorithm: &'static ring::aead::Algorithm, key: &[u8]) -> Option<RingKey> {
+    // Boxed: a key schedule is about a kilobyte.
+    Some(RingKey(Box::new(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?))))
+}
+
+/// A key of `ring`'s, which does not wipe it: it is written over with another, of zeros, before its memory is given back.
+struct RingKey(Box<LessSafeKey>);
+
+impl Deref for RingKey {
+    type Target = LessSafeKey;
+
+    fn deref(&self) -> &LessSafeKey {
+        &self.0
+    }
+}
+
+impl Drop for RingKey {
+    fn drop(&mut self) {
+        // The longest there is, whatever this one is: beside a short one may be what was on the stack when it was made.
+        if let Ok(key) = UnboundKey::new(&AES_256_GCM, &[0; 32]) {
+            *self.0 = LessSafeKey::new(key);
+            // What is written to memory that is not read again might be left out.
+            core::hint::black_box(&*self.0);
+        }
+    }
 }
 
 fn mode<A: AeadInOut + KeyInit + Send + Sync + 'static>(key: &[u8]) -> Option<Box<dyn Mode>> {
