@@ -30,10 +30,10 @@ deb:           ## a Debian package, in target/debian
 
 deb-test:      ## the package in a clean root: install, quick start, upgrade, remove, purge (root)
 	@command -v mmdebstrap >/dev/null || tests/lab/install.sh mmdebstrap
-	rm -f target/debian/ipsecd_*.deb
 	$(MAKE) deb
+	rm -rf target/deb-test && mv target/debian target/deb-test
 	$(MAKE) deb DEB_VERSION=99.0-1
-	tests/packaging/deb.sh $$(ls target/debian/ipsecd_*.deb | grep -v _99) $$(ls target/debian/ipsecd_99*.deb)
+	tests/packaging/deb.sh target/deb-test/ipsecd_*.deb target/debian/ipsecd_99*.deb
 
 image: static  ## a container image with nothing but the static binary (podman or docker)
 	$(or $(shell command -v podman),docker) build -t ipsecd -f packaging/Containerfile .

@@ -58,10 +58,9 @@ done
 ip -n a link add wan type veth peer name wan netns b
 link a 192.0.2.1/24 wan
 link b 192.0.2.2/24 wan
-ip -n a link add lan type dummy
-ip -n b link add lan type dummy
-link a 10.1.0.1/16 lan
-link b 10.2.0.1/16 lan
+# The networks behind them are an address each.
+link a 10.1.0.1/32 lo
+link b 10.2.0.1/32 lo
 on() { # HOST COMMAND...: in the namespace and in the root, with a /run and a /var/lib of the host's own
   local host=$1
   mkdir -p "$work/$host/run" "$work/$host/lib"
