@@ -1,5 +1,6 @@
 //! The command line: one file a command, each thin over [`control::client`](crate::control::client).
 
+pub mod capture;
 pub mod check;
 pub mod daemon;
 pub mod decrypt;
@@ -17,6 +18,7 @@ pub mod reload;
 pub mod services;
 pub mod spawn;
 pub mod status;
+pub mod top;
 pub mod trace;
 pub mod up;
 
@@ -167,6 +169,16 @@ enum Command {
     /// Asks the daemon and the kernel: route, SPD entry, SA, encapsulation, size against the path MTU, and where and why it
     /// would be dropped. Nothing is sent and nothing is counted.
     Explain(explain::ExplainArgs),
+    /// Write packets into pcapng files, as they are inside and outside
+    ///
+    /// Two interfaces, inner and outer, each packet with verdict, tunnel and SPI as its comment. Inner packets are in clear: the
+    /// files are their owner's alone. Never overwrites a file; with --ring at most --files of --size bytes are kept.
+    Capture(capture::CaptureArgs),
+    /// Watch the tunnels on a terminal
+    ///
+    /// Throughput, loss, replayed and forged packets, round-trip time, next rekey of every tunnel, and what happened. For
+    /// scripts there is `status --watch --json`.
+    Top(top::TopArgs),
     /// Show packets as they pass, with what becomes of them
     ///
     /// A packet a line, until interrupted or --count is reached. Packets that come faster than they are taken are left out,
@@ -359,6 +371,8 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
                 .map_err(|error| CliError::Io("pki".to_owned(), error))?;
         }
         Command::Explain(args) => explain::run(&global, &args)?,
+        Command::Capture(args) => capture::run(&global, &args)?,
+        Command::Top(args) => top::run(&global, &args)?,
         Command::Trace(args) => trace::run(&global, &args)?,
         Command::Services(args) => services::run(&global, &args)?,
         Command::Import(args) => {

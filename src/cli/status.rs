@@ -298,6 +298,8 @@ mod tests {
             ts_peer: vec!["10.2.0.0/16".into()],
             inbound: Traffic { packets: 3, bytes: 252 },
             outbound: Traffic { packets: 4, bytes: 336 },
+            sequence_inbound: 3,
+            sequence_outbound: 4,
             drops: BTreeMap::from([("icv-mismatch".into(), 5)]),
             resource: None,
             age_seconds: 65,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::capture::{Frames, Wanted};
 use super::explain::{Explanation, Question};
 use super::services::SaServices;
 use super::trace::Packets;
@@ -78,6 +79,8 @@ pub enum Ask {
         #[serde(default)]
         count: Option<u64>,
     },
+    /// Asks for packets themselves. Answered by [`Body::Captured`] lines as [`Ask::Trace`] is by its own.
+    Capture(Wanted),
     /// Asks which services each SA gives. Answered by [`Body::Services`].
     Services {
         /// Of this peer alone.
@@ -121,6 +124,8 @@ pub struct Reply {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
+    /// Packets; more follows.
+    Captured(Frames),
     /// Done, nothing to tell.
     Done,
     /// What `down` took down.
@@ -448,6 +453,12 @@ pub struct ChildSaStatus {
     pub inbound: Traffic,
     /// Outbound traffic.
     pub outbound: Traffic,
+    /// The highest sequence number received.
+    #[serde(default)]
+    pub sequence_inbound: u64,
+    /// The last sequence number used.
+    #[serde(default)]
+    pub sequence_outbound: u64,
     /// Packets dropped on this SA, both directions, by reason.
     pub drops: BTreeMap<String, u64>,
     /// Which of several for the same packets it is (RFC 9611): a number of this end's; `None`: the first, or the only one.
@@ -550,7 +561,7 @@ impl Body {
     /// Whether nothing follows it.
     #[must_use]
     pub const fn is_last(&self) -> bool {
-        !matches!(self, Self::Progress(_) | Self::Trace(_))
+        !matches!(self, Self::Captured(_) | Self::Progress(_) | Self::Trace(_))
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod advice;
 pub mod audit;
 pub mod backoff;
+pub mod capture;
 pub mod counters;
 mod deliver;
 pub mod doctor;

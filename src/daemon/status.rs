@@ -217,6 +217,8 @@ fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
         ts_peer: selectors(&child.ts_peer),
         inbound: traffic(inbound),
         outbound: traffic(outbound),
+        sequence_inbound: inbound.map_or(0, |sa| sa.sequence),
+        sequence_outbound: outbound.map_or(0, |sa| sa.sequence),
         drops,
         resource: child.resource,
         age_seconds: child.established.as_secs(),

@@ -10,6 +10,7 @@
 mod lab;
 
 mod audit;
+mod captured;
 mod cert;
 mod children;
 mod clear;

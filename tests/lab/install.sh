@@ -13,6 +13,7 @@ PACKAGES=(
   python3-scapy python3-cryptography # the second reader
   prometheus                  # the reader of metrics
   openssl                     # a reader of certificate requests
+  tmux                        # a real terminal
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
   libcharon-extauth-plugins   # its EAP-MSCHAPv2
   openiked libevent-2.1-7 procps # another

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::control::explain::Question;
-use crate::daemon::{explain, services, trace};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::control::capture::Wanted;
+use crate::daemon::{capture, explain, services, trace};
+use crate::datapath::filter::{Filter, FilterError};
 
 impl Driver {
     /// Answers from the snapshot of this moment. The kernel's answer may take its time, for which nobody waits.
@@ -33,21 +37,44 @@ impl Driver {
 
     /// Begins a trace, which ends with its client.
     pub(super) fn trace(&self, filter: &str, count: Option<u64>, reply: jobs::Reply) {
+        let Some((filter, place)) = self.listener(filter, &reply) else { return };
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            trace::follow(shared, filter, count, reply).await;
+            drop(place);
+        });
+    }
+
+    /// Begins a capture, which ends with its client.
+    pub(super) fn capture(&self, wanted: Wanted, reply: jobs::Reply) {
+        let Some((filter, place)) = self.listener(&wanted.filter, &reply) else { return };
+        let shared = Arc::clone(&self.shared);
+        let keylog = self.keylog.as_ref().map(|log| log.dir().to_owned());
+        tracing::warn!("packets are captured in clear for a client of the control socket");
+        tokio::spawn(async move {
+            capture::follow(shared, filter, &wanted, keylog, reply).await;
+            drop(place);
+        });
+    }
+
+    /// A place among those that listen; `None` if there is none, or the filter is wrong, which was answered.
+    fn listener(
+        &self,
+        filter: &str,
+        reply: &jobs::Reply,
+    ) -> Option<(Filter, OwnedSemaphorePermit)> {
         let failure = match (filter.parse(), Arc::clone(&self.traces).try_acquire_owned()) {
-            (Ok(filter), Ok(place)) => {
-                let shared = Arc::clone(&self.shared);
-                tokio::spawn(async move {
-                    trace::follow(shared, filter, count, reply).await;
-                    drop(place);
-                });
-                return;
+            (Ok(filter), Ok(place)) => return Some((filter, place)),
+            (Err(error), _) => {
+                let error: FilterError = error;
+                Failure { code: Code::BadRequest, message: error.to_string() }
             }
-            (Err(error), _) => Failure { code: Code::BadRequest, message: format!("{error}") },
             (Ok(_), Err(_)) => {
                 let message = format!("{MAX_TRACES} traces run already: end one of them");
                 Failure { code: Code::System, message }
             }
         };
         let _gone = reply.try_send(Body::Error(failure));
+        None
     }
 }

@@ -23,6 +23,7 @@ impl Driver {
             }
             Ask::Services { peer } => answer(&reply, self.services(peer.as_deref())),
             Ask::Explain(question) => self.explain(question, reply),
+            Ask::Capture(wanted) => self.capture(wanted, reply),
             Ask::Trace { filter, count } => self.trace(&filter, count, reply),
             Ask::Rekey { peer, ike } => self.rekey(peer.as_str().into(), ike, reply),
             Ask::Shutdown => {
