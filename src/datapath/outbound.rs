@@ -34,7 +34,9 @@ impl Datapath {
         let now = self.millis(now);
         let mut run = Run::new(packets.len(), self.shared.tap.listeners());
         for packet in packets.iter_mut().filter(|packet| !packet.is_empty()) {
-            self.one(now, packet, &VnetHeader::default(), &mut run, out);
+            if !self.along(packet, &mut run, out) {
+                self.one(now, packet, &VnetHeader::default(), &mut run, out);
+            }
             packet.clear();
         }
     }
@@ -53,13 +55,15 @@ impl Datapath {
         let mut run = Run::new(packets.len(), self.shared.tap.listeners());
         let packets = packets.iter_mut().zip(vnet);
         for (packet, vnet) in packets.filter(|(packet, _)| !packet.is_empty()) {
-            self.one(now, packet, vnet, &mut run, out);
+            let is_whole = vnet.gso == Gso::None && vnet.checksum.is_none();
+            if !(is_whole && self.along(packet, &mut run, out)) {
+                self.one(now, packet, vnet, &mut run, out);
+            }
             packet.clear();
         }
     }
 
     /// One packet, with whoever listens told what became of it.
-    #[inline]
     fn one<'a>(
         &'a self,
         now: u64,
@@ -71,7 +75,7 @@ impl Datapath {
         match run.listeners.take() {
             None => self.by_kind(now, packet, vnet, run, out),
             Some(listeners) => {
-                (run.decided, run.lane) = (None, None);
+                run.decided = None;
                 let before = listeners.before_outbound(packet, out);
                 self.by_kind(now, packet, vnet, run, out);
                 let decision = run.decided.map(|(_, decision)| decision);
@@ -120,9 +124,6 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
-        if self.along(packet, run, out) {
-            return;
-        }
         let Some(inner) = Inner::parse(packet) else {
             return self.refuse(DropReason::OutboundMalformed, out);
         };
@@ -136,7 +137,7 @@ impl Datapath {
     }
 
     /// A packet of the flow that the one before it was of, with which there is nothing to do but to seal it. `false`, and
-    /// nothing was done, for any other.
+    /// nothing was done, for any other, and while someone listens.
     #[inline]
     fn along<'a>(
         &'a self,
@@ -144,7 +145,9 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) -> bool {
-        let Some(lane) = &run.lane else { return false };
+        let Some(lane) = run.lane.as_ref().filter(|_| run.listeners.is_none()) else {
+            return false;
+        };
         let Some(plain) = Plain::of(packet).filter(|plain| plain.flow == lane.flow) else {
             return false;
         };
