@@ -132,7 +132,7 @@ impl Snapshot {
         value: f64,
         whole: Option<u64>,
     ) {
-        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let labels = labels.iter().map(|(name, value)| (*name, escaped(value))).collect();
         self.0.entry(family.name).or_default().push(Sample { labels, value, whole });
     }
 
@@ -204,6 +204,11 @@ impl Sample {
             (Kind::Gauge, None) => metric.encode_gauge(&self.value),
         }
     }
+}
+
+/// The value of a label as both formats have it between its quotes, which the library leaves to us.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -249,7 +249,7 @@ mod tests {
             ("proto icmp,udp", false, true),
             ("proto 6", true, false),
             ("spi 0xc0ffee01", true, true),
-            ("spi 1", false, false),
+            ("spi 0x100", false, false),
             ("verdict drop", false, true),
             ("reason too-big,no-policy", false, true),
             ("reason no-policy", false, false),
