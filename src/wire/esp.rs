@@ -121,7 +121,7 @@ impl EspTrailer {
     pub const FIXED_LEN: usize = 2;
 
     /// The trailer with the least padding that brings payload and trailer to a multiple of `align`:
-    /// the cipher's block size, and never less than 4 (RFC 4303 §2.4).
+    /// the cipher's block size, a power of two of 128 at most, and never less than 4 (RFC 4303 §2.4).
     #[must_use]
     #[inline]
     pub fn aligning(payload_len: usize, align: u8, next_header: NextHeader) -> Self {
