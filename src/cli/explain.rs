@@ -29,7 +29,7 @@ Examples:
   ipsecd explain --in '10.2.0.9:443 > 10.1.0.5:1234/tcp'
   ipsecd explain --conf site-b.conf --conf site-c.conf '10.1.0.5 > 10.2.0.9/icmp'")]
 pub struct ExplainArgs {
-    /// SRC[:PORT] > DST[:PORT]/PROTOCOL; `to` is as good as `>`, which a shell wants quoted
+    /// `SRC[:PORT] > DST[:PORT]/PROTOCOL`; `to` is as good as `>`, which a shell wants quoted
     ///
     /// PROTOCOL is tcp, udp, sctp, icmp, icmp6 or a number; icmp/TYPE[.CODE] names another type than the echo request.
     #[arg(required = true, value_name = "PACKET")]

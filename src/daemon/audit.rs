@@ -2,7 +2,7 @@
 //! Unix socket. `docs/audit.md` has the fields.
 //!
 //! An attacker decides how many there are, so what is written is bounded: the first of a kind at once, then one line for all
-//! alike every [`INTERVAL`], with their number. Nothing is lost but where it came from, once there are too many places.
+//! alike every `INTERVAL`, with their number. Nothing is lost but where it came from, once there are too many places.
 //! Workers hand over a batch's worth under a lock that nobody holds while writing.
 
 use core::fmt;
