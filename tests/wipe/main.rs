@@ -182,10 +182,12 @@ fn look_for(wanted: &[[u8; HEAD]], done: impl FnOnce()) -> (u64, Option<(usize, 
 #[test]
 fn no_key_of_an_ike_sa_or_a_child_sa_is_in_memory_that_is_given_back() {
     let gcm = (EncrId::ENCR_AES_GCM_16, Some(256), IntegId::NONE);
+    let cbc = (EncrId::ENCR_AES_CBC, Some(256), IntegId::AUTH_HMAC_SHA2_256_128);
     let chacha = (EncrId::ENCR_CHACHA20_POLY1305, None, IntegId::NONE);
     for session in [
         Session { suite: gcm, additional: false, ppk: false },
         Session { suite: chacha, additional: true, ppk: true },
+        Session { suite: cbc, additional: false, ppk: false },
     ] {
         let keys = session.keys();
         assert!(keys.len() >= 2 + 2 * 5 + 3 * 2, "{} keys", keys.len());
