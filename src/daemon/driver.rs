@@ -619,8 +619,8 @@ impl Driver {
         self.installed(self.endpoint.status_of(peer, clock::now()))
     }
 
-    /// Takes everything out of the host again; returns the answers for after that.
-    /// Takes everything away; after a failure not what refuses packets that nobody protects any more.
+    /// Takes everything out of the host again, after a failure without what refuses packets that nobody protects any more;
+    /// returns the answers for after that.
     async fn tear_down(mut self, failed: bool) -> Vec<(jobs::Reply, Body)> {
         let names: Vec<_> = self.peers.keys().cloned().collect();
         for name in names {

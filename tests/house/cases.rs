@@ -1,21 +1,10 @@
 //! docs/exchange-cases.md: every test that it names exists.
 
-use std::collections::BTreeSet;
-
-use crate::{files, read, root};
+use crate::{functions, read, root};
 
 #[test]
 fn every_case_names_tests_that_exist() {
-    let mut functions = BTreeSet::new();
-    for path in files("src", "rs").into_iter().chain(files("tests", "rs")) {
-        for line in read(&path).lines() {
-            if let Some((_, rest)) = line.split_once("fn ") {
-                let name: String =
-                    rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-                functions.insert(name);
-            }
-        }
-    }
+    let functions = functions();
     let document = read(&root().join("docs/exchange-cases.md"));
     let rows =
         document.lines().filter(|line| line.starts_with("| ") && !line.contains("| our test"));
