@@ -93,7 +93,7 @@ site a 10.1.0.0/16 192.0.2.2 b 10.2.0.0/16 'file = "site.psk"' >"$root/etc/ipsec
 mkdir -m 700 "$root/etc/ipsecd/b"
 cp -p "$root/etc/ipsecd/site.psk" "$root/etc/ipsecd/b/"
 site b 10.2.0.0/16 192.0.2.1 a 10.1.0.0/16 'file = "site.psk"' >"$root/etc/ipsecd/b/site-a.conf"
-in_root ipsecd check /etc/ipsecd/site-b.conf
+logged in_root ipsecd check /etc/ipsecd/site-b.conf
 on b ipsecd up --keep /etc/ipsecd/b/site-a.conf >"$work/up-b.log" 2>&1 & b_up=$!
 on a ipsecd up /etc/ipsecd/site-b.conf >"$work/up-a.log" 2>&1 || { cat "$work/up-a.log" >&2; fail "up at A"; }
 wait $b_up || { cat "$work/up-b.log" >&2; fail "up at B"; }
