@@ -56,6 +56,10 @@ image: static  ## a container image with nothing but the static binary (podman, 
 image-test: image ## that image: two containers, a tunnel between them (podman)
 	tests/packaging/image.sh ipsecd
 
+fresh-test:    ## the demo on a Debian on which nothing is installed, Rust neither (root)
+	@command -v mmdebstrap >/dev/null || tests/lab/install.sh mmdebstrap
+	tests/packaging/fresh.sh
+
 demo:          ## two sites in namespaces, a tunnel between them, a file across, a look at the wire
 	tests/demo/demo.sh
 

@@ -34,12 +34,12 @@ if ! found && command -v apt-cache >/dev/null; then
     # The package lists may be absent.
     root=()
     ((EUID == 0)) || root=(sudo)
-    "${root[@]}" apt-get update -q >/dev/null 2>&1 || true
+    said=$("${root[@]}" apt-get update -q 2>&1) || tail -n 3 <<<"$said" >&2
     chosen=$(packages) || chosen=
   fi
   if [[ -n $chosen ]]; then
     read -ra chosen <<<"$chosen"
-    "$here/install.sh" build-essential "${chosen[@]}" >&2
+    "$here/install.sh" build-essential ca-certificates "${chosen[@]}" >&2
     [[ ${chosen[0]} != rustc-[0-9]* ]] || PATH=/usr/lib/rust-${chosen[0]#rustc-}/bin:$PATH
   elif [[ $(candidate rustup) == [0-9]* ]]; then
     "$here/install.sh" build-essential rustup ca-certificates >&2

@@ -33,6 +33,11 @@ through=()
 for name in "${!CARGO_@}"; do
   [[ $name == CARGO_@(HOME|TARGET_DIR|MANIFEST_*|PKG_*) ]] || through+=("$name=${!name}")
 done
+# And whom it trusts: between it and them may stand somebody with a certificate authority of their own.
+if [[ -s /etc/ssl/certs/ca-certificates.crt ]]; then
+  cp /etc/ssl/certs/ca-certificates.crt "$root/root/trusted.pem"
+  through+=(CARGO_HTTP_CAINFO=/root/trusted.pem)
+fi
 in_root() { chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${through[@]}" "$@"; }
 for command in cargo rustc cc make git ip python3; do
   ! in_root sh -c "command -v $command" >/dev/null || fail "$command is there already: not fresh"
