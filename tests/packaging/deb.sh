@@ -53,7 +53,7 @@ present /usr/sbin/ipsecd /usr/lib/systemd/system/ipsecd.service /usr/lib/systemd
   /usr/share/doc/ipsecd/sysctl.conf
 [[ $(stat -c '%a %U' "$root/etc/ipsecd") == "700 root" ]] || fail "/etc/ipsecd: $(stat -c '%a %U' "$root/etc/ipsecd")"
 [[ $(in_root dpkg-query -W -f '${Conffiles}' ipsecd | awk '{print $1}') == /etc/default/ipsecd ]] || fail "conffiles: not /etc/default/ipsecd alone"
-in_root ipsecd --version | grep -qE '\(commit [0-9a-f]{12}; features [a-z,]*daemon[a-z,]*; ' || fail "no commit or features in: $(in_root ipsecd --version)"
+in_root ipsecd --version | grep -E '\(commit [0-9a-f]{12}; features [a-z,]*daemon[a-z,]*; ' >/dev/null || fail "no commit or features in: $(in_root ipsecd --version)"
 in_root ipsecd --help >/dev/null
 in_root dpkg --verify ipsecd
 ok "installed: $(in_root ipsecd --version)"
@@ -122,7 +122,7 @@ after=$(in_root dpkg-query -W -f '${Version}' ipsecd)
 [[ $before != "$after" ]] || fail "$before is not upgraded"
 grep -q '^IPSECD_METRICS=' "$root/etc/default/ipsecd" || fail "a changed file was overwritten"
 present /etc/ipsecd/site.psk /etc/ipsecd/site-b.conf
-on a ipsecd status --json | grep -q '"state":"up"' || fail "the new command does not talk to the old daemon"
+on a ipsecd status --json | grep '"state":"up"' >/dev/null || fail "the new command does not talk to the old daemon"
 ok "upgraded from $before to $after with the tunnel up: no packet lost, the changed /etc/default/ipsecd kept"
 
 # ---- remove, purge
