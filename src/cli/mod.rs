@@ -1,5 +1,6 @@
 //! The command line: one file a command, each thin over [`control::client`](crate::control::client).
 
+pub mod bundle;
 pub mod check;
 pub mod daemon;
 pub mod decrypt;
@@ -159,6 +160,15 @@ enum Command {
     ///
     /// What is given by a flag is not asked for. The far end's files come into a directory of their own, for-NAME.
     Init(init::InitArgs),
+    /// Print the far end's files as a signed and encrypted OpenPGP message
+    ///
+    /// The far end's configuration and its key, for who holds the private key to KEY.asc: for mail. gpg can open it, and ipsecd
+    /// accept does.
+    Invite(bundle::InviteArgs),
+    /// Open such a message, verify who has signed it, and write its files
+    ///
+    /// Nothing is written if it is expired, for another, changed, or signed by another.
+    Accept(bundle::AcceptArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
     /// Read a capture with keys
@@ -329,6 +339,14 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
                 &secrets(),
                 (&mut io::stdin().lock(), &mut out, &mut io::stderr()),
             );
+        }
+        Command::Invite(args) => {
+            let (mut out, mut err) = (io::stdout(), io::stderr());
+            bundle::invite(&args, &mut OsRandom, clock::wall(), &secrets(), &mut out, &mut err)?;
+        }
+        Command::Accept(args) => {
+            let (mut out, mut err) = (io::stdout(), io::stderr());
+            return bundle::accept(&args, clock::wall(), &secrets(), &mut out, &mut err);
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,

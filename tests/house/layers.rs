@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("capture", &["wire", "crypto", "ipsec", "datapath", "ike"]),
     ("io", &["wire", "crypto", "ipsec"]),
     ("control", &[]),
+    ("bundle", &["crypto"]),
     ("foreign", &["wire", "crypto", "ipsec", "config"]),
     (
         "daemon",
@@ -22,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
-            "daemon", "foreign",
+            "daemon", "foreign", "bundle",
         ],
     ),
     ("testing", &["wire", "crypto", "ipsec", "datapath", "ike", "config"]),

@@ -205,7 +205,8 @@ const fn other_start(start: StartPolicy) -> StartPolicy {
 }
 
 /// `0s` and base64: bytes that are taken as they are.
-fn encoded(secret: &Secret) -> Zeroizing<String> {
+#[must_use]
+pub fn encoded(secret: &Secret) -> Zeroizing<String> {
     let text = Zeroizing::new(Base64::encode_string(secret.expose()));
     Zeroizing::new(format!("0s{}", text.as_str()))
 }
