@@ -9,12 +9,34 @@ BASH    := $(PREFIX)/share/bash-completion/completions
 T       ?= 60
 BENCH   ?= all
 ROUNDS  ?= 5
+MUSL    ?= $(shell uname -m)-unknown-linux-musl
 
 help:          ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build:         ## target/release/ipsecd
 	cargo build --locked --release
+
+static:        ## a binary that needs no library of the host: target/$(MUSL)/release/ipsecd
+	@command -v musl-gcc >/dev/null || tests/lab/install.sh musl-tools
+	rustup target add $(MUSL)
+	cargo build --locked --release --target $(MUSL)
+
+deb:           ## a Debian package, in target/debian
+	@cargo deb --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deb
+	cargo build --locked --release
+	packaging/generate.sh target/release/ipsecd target/package
+	cargo deb --locked --no-build $(if $(DEB_VERSION),--deb-version $(DEB_VERSION))
+
+deb-test:      ## the package in a clean root: install, quick start, upgrade, remove, purge (root)
+	@command -v mmdebstrap >/dev/null || tests/lab/install.sh mmdebstrap
+	$(MAKE) deb
+	rm -rf target/deb-test && mv target/debian target/deb-test
+	$(MAKE) deb DEB_VERSION=99.0-1
+	tests/packaging/deb.sh target/deb-test/ipsecd_*.deb target/debian/ipsecd_99*.deb
+
+image: static  ## a container image with nothing but the static binary (podman or docker)
+	$(or $(shell command -v podman),docker) build -t ipsecd -f packaging/Containerfile .
 
 demo:          ## two sites in namespaces, a tunnel between them, a file across, a look at the wire
 	tests/demo/demo.sh

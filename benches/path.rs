@@ -1,7 +1,7 @@
 //! The whole way of a packet through the datapath, from inner packet to what a socket sends and back, beside the bare AEAD
 //! of the same library on as many bytes: `cargo bench --bench path`.
 //!
-//! With `--count` it does a fixed amount of that.
+//! With `--count BATCHES` it does so many of them and measures nothing.
 //!
 //! In batches of 32, over 256 buffers in turn, bare and whole by turns so that whatever else the machine does hits both
 //! alike. Reading and writing, which are the kernel's, are not in it.
@@ -30,14 +30,14 @@ const BATCH: usize = 32;
 const BUFFERS: usize = 256;
 /// How often each batch is measured.
 const ROUNDS: usize = 400;
-/// Batches for who counts instructions.
-const COUNTED: usize = 100;
 const MAX_LEN: usize = 65_535;
 const ICV_LEN: usize = 16;
 
 fn main() {
-    if std::env::args().any(|arg| arg == "--count") {
-        return count();
+    let mut arguments = std::env::args();
+    if arguments.any(|argument| argument == "--count") {
+        let batches = arguments.next().and_then(|batches| batches.parse().ok());
+        return count(batches.expect("--count takes a number of batches"));
     }
     let gcm = ipsecd::ipsec::suite::Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
     let chacha = ipsecd::ipsec::suite::Encr { id: EncrId::ENCR_CHACHA20_POLY1305, key_bits: None };
@@ -57,11 +57,11 @@ fn main() {
 }
 
 /// Does the same each time, for a tool that counts instructions (`benches/instructions.sh`).
-fn count() {
+fn count(batches: usize) {
     let encr = ipsecd::ipsec::suite::Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
     let suite = EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN };
     let (mut whole, packet) = (Whole::new(suite), udp(SIZES[0]));
-    for round in 0..COUNTED {
+    for round in 0..batches {
         let _taken = whole.round(round % (BUFFERS / BATCH), &packet);
     }
 }

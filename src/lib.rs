@@ -11,6 +11,7 @@
 //! | [`ike`] | IKEv2 without I/O |
 //! | [`config`] | configuration files, checked |
 //! | [`bundle`] | a peer's files in a signed and encrypted message |
+//! | [`doctor`] | why a tunnel fails: checks over facts, and what to change |
 //! | [`foreign`] | configurations of other programs, read and written |
 //! | [`capture`] | captures and key files, read with the same code that receives packets |
 
@@ -29,6 +30,8 @@ pub mod crypto;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod datapath;
+#[cfg(feature = "daemon")]
+pub mod doctor;
 #[cfg(feature = "daemon")]
 pub mod foreign;
 pub mod ike;

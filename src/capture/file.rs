@@ -264,7 +264,7 @@ impl<R: Read> Read for Whole<R> {
     }
 }
 
-/// Writes a pcapng file of one section and one interface; time stamps in nanoseconds.
+/// Writes a pcapng file of one section; time stamps in nanoseconds.
 pub struct PcapngWriter<W> {
     out: W,
 }
@@ -274,7 +274,15 @@ impl<W: Write> PcapngWriter<W> {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn new(mut out: W, link: LinkType) -> io::Result<Self> {
+    pub fn new(out: W, link: LinkType) -> io::Result<Self> {
+        Self::of(out, link, "")
+    }
+
+    /// As [`new`](Self::new), with a name for the first interface.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn of(mut out: W, link: LinkType, name: &str) -> io::Result<Self> {
         // draft-ietf-opsawg-pcapng §4.1: byte-order magic, version 1.0, section of unknown length.
         let mut header = Vec::new();
         header.extend(0x1a2b_3c4d_u32.to_le_bytes());
@@ -288,14 +296,26 @@ impl<W: Write> PcapngWriter<W> {
         );
         header.extend(END_OF_OPTIONS);
         write_block(&mut out, 0x0a0d_0d0a, &header)?;
+        let mut writer = Self { out };
+        writer.interface(link, name)?;
+        Ok(writer)
+    }
+
+    /// Writes one more interface, which is numbered from 1 on: the first is 0.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn interface(&mut self, link: LinkType, name: &str) -> io::Result<()> {
         // §4.2: link type, reserved, no limit of length.
         let mut interface = Vec::new();
         interface.extend(u16::try_from(link.0).unwrap_or(u16::MAX).to_le_bytes());
         interface.extend([0; 6]);
+        if !name.is_empty() {
+            option(&mut interface, OPT_IF_NAME, name.as_bytes());
+        }
         option(&mut interface, OPT_IF_TSRESOL, &[9]);
         interface.extend(END_OF_OPTIONS);
-        write_block(&mut out, 1, &interface)?;
-        Ok(Self { out })
+        write_block(&mut self.out, 1, &interface)
     }
 
     /// Writes a packet.
@@ -303,11 +323,25 @@ impl<W: Write> PcapngWriter<W> {
     /// # Errors
     /// It cannot be written.
     pub fn packet(&mut self, time: u64, data: &[u8], comment: &str) -> io::Result<()> {
+        self.packet_of(0, time, data, comment)
+    }
+
+    /// Writes a packet of one of several interfaces.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn packet_of(
+        &mut self,
+        interface: u32,
+        time: u64,
+        data: &[u8],
+        comment: &str,
+    ) -> io::Result<()> {
         // §4.3: interface, time in two halves, captured and original length.
         let [t0, t1, t2, t3, t4, t5, t6, t7] = time.to_be_bytes();
         let len = u32::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut block = Vec::with_capacity(64 + data.len());
-        block.extend(0_u32.to_le_bytes());
+        block.extend(interface.to_le_bytes());
         block.extend([t3, t2, t1, t0, t7, t6, t5, t4]);
         block.extend(len.to_le_bytes());
         block.extend(len.to_le_bytes());
@@ -320,7 +354,15 @@ impl<W: Write> PcapngWriter<W> {
         write_block(&mut self.out, 6, &block)
     }
 
-    /// Writes what may be left in buffers.
+    /// Writes what is left in buffers.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// As [`flush`](Self::flush), at the end.
     ///
     /// # Errors
     /// It cannot be written.
@@ -332,6 +374,7 @@ impl<W: Write> PcapngWriter<W> {
 const SECOND: u64 = 1_000_000_000;
 const OPT_COMMENT: u16 = 1;
 const OPT_SHB_USERAPPL: u16 = 4;
+const OPT_IF_NAME: u16 = 2;
 const OPT_IF_TSRESOL: u16 = 9;
 const END_OF_OPTIONS: [u8; 4] = [0; 4];
 

@@ -214,6 +214,7 @@ fn params(key: &SaKey, suite: Suite, spi: Spi, sequence: u64, replay_window: u32
         dscp: DscpPolicy::default(),
         tfc: 0,
         ah_align: 4,
+        resource: None,
         around: None,
     }
 }

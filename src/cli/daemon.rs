@@ -1,12 +1,14 @@
 //! `ipsecd daemon`: the daemon itself, for a directory of configuration files, or in the background of `up`.
 
-use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
 use super::{CliError, Global, check, say, secrets, spawn};
+use crate::daemon::audit::Target;
+use crate::daemon::load::files_of;
+use crate::daemon::metrics::http::Address;
 use crate::daemon::{self, Options};
 
 /// Arguments of `daemon`.
@@ -22,6 +24,15 @@ pub struct DaemonArgs {
     /// Write the keys of every SA into a directory of ours alone, as tables that Wireshark and `decrypt` read
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub keylog: Option<PathBuf>,
+    /// Write audit events (bad ICV, replay, unknown SPI, …) as JSON lines into a file, or to unix:/PATH
+    #[arg(long, value_name = "WHERE", env = "IPSECD_AUDIT")]
+    pub audit: Option<Target>,
+    /// Let metrics be read (OpenMetrics: /metrics, /livez, /readyz) at ADDRESS:PORT, or at unix:/PATH
+    #[arg(long, value_name = "WHERE", env = "IPSECD_METRICS")]
+    pub metrics: Option<Address>,
+    /// Take an address for --metrics that is not of the loopback: whoever reaches it reads them
+    #[arg(long, requires = "metrics")]
+    pub metrics_expose: bool,
     /// Started by `up`: no configuration directory, ends with the last peer
     #[arg(long, hide = true)]
     pub background_of_up: bool,
@@ -36,17 +47,29 @@ pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
     let mut options = Options {
         socket: global.socket.clone(),
         files: Vec::new(),
+        config_dir: None,
         state_dir: global.state_dir.clone(),
         credentials: super::credentials(),
         exit_when_empty: args.background_of_up,
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
         offload: global.offload.into(),
+        audit: args.audit.clone(),
+        metrics: args.metrics.clone(),
     };
+    if let Some(address) = args.metrics.as_ref().filter(|at| !at.is_local() && !args.metrics_expose)
+    {
+        return Err(CliError::Usage(format!(
+            "--metrics {address} lets everybody who reaches it read the names of peers and what they send; \
+             take 127.0.0.1, [::1] or unix:/PATH, or say --metrics-expose"
+        )));
+    }
     if args.background_of_up {
         return in_background(&options);
     }
-    options.files = files_of(&args.config_dir)?;
+    let failed = |error| CliError::Io(args.config_dir.display().to_string(), error);
+    options.files = files_of(&args.config_dir).map_err(failed)?;
+    options.config_dir = Some(super::absolute(&args.config_dir)?);
     if !options.files.is_empty() {
         let checked = check::run(&options.files, &secrets(), &mut io::sink(), &mut io::stderr());
         if !matches!(checked, Ok(check::OK)) {
@@ -79,38 +102,4 @@ fn in_background(options: &Options) -> Result<(), CliError> {
         }
     }
     Ok(result?)
-}
-
-/// The configuration files of a directory, by name.
-fn files_of(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let failed = |error| CliError::Io(dir.display().to_string(), error);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension() == Some(OsStr::new("conf")) {
-            files.push(super::absolute(&path)?);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conf_files_are_found_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["b.conf", "a.conf", "c.psk", "conf"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
-        }
-        let names: Vec<_> = files_of(dir.path())
-            .unwrap()
-            .iter()
-            .map(|path| path.file_name().unwrap().to_owned())
-            .collect();
-        assert_eq!(names, ["a.conf", "b.conf"]);
-        assert!(files_of(&dir.path().join("none")).is_err());
-    }
 }

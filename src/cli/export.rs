@@ -73,6 +73,6 @@ pub fn run(
     };
     let options = Options { address: args.address.clone(), secrets: args.with_secrets };
     let text =
-        export::export(&loaded.config, args.program.into(), &options).map_err(CliError::Wrong)?;
+        export::export(&loaded.config, args.program.into(), &options).map_err(CliError::Usage)?;
     out.write_all(text.as_bytes()).map_err(io)
 }

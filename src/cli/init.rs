@@ -139,7 +139,7 @@ pub fn run(
         secrets: args.program != ProgramArg::Ipsecd,
     };
     let far =
-        export::export(&loaded.config, args.program.into(), &options).map_err(CliError::Wrong)?;
+        export::export(&loaded.config, args.program.into(), &options).map_err(CliError::Usage)?;
     let far_file = match args.program {
         ProgramArg::Ipsecd => format!("{far_name}.conf"),
         ProgramArg::Libreswan => "ipsec.conf".to_owned(),
@@ -297,7 +297,7 @@ impl Ask<'_> {
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, CliError> {
         if let Some(given) = given {
-            return read(given).map_err(CliError::Wrong);
+            return read(given).map_err(CliError::Usage);
         }
         let io = |error: io::Error| CliError::Io("cannot ask".to_owned(), error);
         loop {
@@ -307,7 +307,7 @@ impl Ask<'_> {
             // A line that does not end is no answer.
             let length = io::Read::take(&mut *self.input, 4096).read_line(&mut line).map_err(io)?;
             if length == 0 {
-                return Err(CliError::Wrong(format!("no answer to: {question}")));
+                return Err(CliError::Usage(format!("no answer to: {question}")));
             }
             let text = line.trim();
             let text = if text.is_empty() { default.unwrap_or_default() } else { text };

@@ -1,10 +1,13 @@
 //! The command line: one file a command, each thin over [`control::client`](crate::control::client).
 
 pub mod bundle;
+pub mod capture;
 pub mod check;
 pub mod daemon;
 pub mod decrypt;
+pub mod doctor;
 pub mod down;
+pub mod explain;
 pub mod export;
 pub mod generate;
 pub mod genpsk;
@@ -12,8 +15,12 @@ pub mod import;
 pub mod init;
 pub mod pki;
 pub mod rekey;
+pub mod reload;
+pub mod services;
 pub mod spawn;
 pub mod status;
+pub mod top;
+pub mod trace;
 pub mod up;
 
 use std::fmt;
@@ -30,6 +37,7 @@ use crate::crypto::random::OsRandom;
 use crate::daemon::DaemonError;
 use crate::daemon::log::{self, BadFilter};
 use crate::daemon::secrets::FsSecrets;
+use crate::daemon::version;
 use crate::io::clock;
 use crate::io::tun::Offload;
 
@@ -43,7 +51,7 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/ipsecd";
 ///
 /// One daemon carries every tunnel of this host (or network namespace). `ipsecd up` starts it if none runs.
 #[derive(Debug, Parser)]
-#[command(name = "ipsecd", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "ipsecd", version = version::LONG, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -58,6 +66,7 @@ Examples:
   ipsecd check site-b.conf            see whether the file is right
   ipsecd up site-b.conf               bring the tunnel up
   ipsecd status                       look at it
+  ipsecd doctor --live site-b.conf    see why it does not come up
   ipsecd down site-b                  take it down
 
 Exit codes:
@@ -80,9 +89,38 @@ pub struct Global {
     /// What is logged: error, warn, info, debug, trace, or a list such as info,ipsecd::ike=debug
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,
+    /// The form of the log
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORM",
+        env = "IPSECD_LOG_FORMAT",
+        default_value = "auto"
+    )]
+    pub log_format: LogFormat,
     /// What a daemon that is started leaves to the kernel
     #[arg(long, global = true, value_name = "HOW", env = "IPSECD_OFFLOAD", default_value = "auto")]
     pub offload: OffloadArg,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// The journal's under systemd, else lines for people
+    Auto,
+    /// Lines for people
+    Human,
+    /// A JSON object a line
+    Json,
+    /// The journal's, with a field for each value
+    Journald,
+}
+
+impl LogFormat {
+    /// As it is written.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// How much is left to the kernel.
@@ -127,6 +165,31 @@ enum Command {
     Down(down::DownArgs),
     /// Show the state of the tunnels
     Status(status::StatusArgs),
+    /// Show the way that a packet would take
+    ///
+    /// Asks the daemon and the kernel: route, SPD entry, SA, encapsulation, size against the path MTU, and where and why it
+    /// would be dropped. Nothing is sent and nothing is counted.
+    Explain(explain::ExplainArgs),
+    /// Write packets into pcapng files, as they are inside and outside
+    ///
+    /// Two interfaces, inner and outer, each packet with verdict, tunnel and SPI as its comment. Inner packets are in clear: the
+    /// files are their owner's alone. Never overwrites a file; with --ring at most --files of --size bytes are kept.
+    Capture(capture::CaptureArgs),
+    /// Watch the tunnels on a terminal
+    ///
+    /// Throughput, loss, replayed and forged packets, round-trip time, next rekey of every tunnel, and what happened. For
+    /// scripts there is `status --watch --json`.
+    Top(top::TopArgs),
+    /// Show packets as they pass, with what becomes of them
+    ///
+    /// A packet a line, until interrupted or --count is reached. Packets that come faster than they are taken are left out,
+    /// and how many is said. Costs the datapath nothing while nobody traces.
+    Trace(trace::TraceArgs),
+    /// Show which services each SA gives
+    ///
+    /// Access control, connectionless integrity, data origin authentication, replay protection, confidentiality and limited
+    /// traffic flow confidentiality, in the words of RFC 4301 §3.1, with the reason where one is missing.
+    Services(services::ServicesArgs),
     /// Check configuration files, without touching anything
     Check {
         /// The files; they are also checked against each other
@@ -171,6 +234,17 @@ enum Command {
     Accept(bundle::AcceptArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
+    /// Read configuration files again and apply what changed
+    ///
+    /// Tunnels whose configuration is as it was stay as they are, and lose no packet. If any file has an error, nothing is
+    /// changed at all. SIGHUP to the daemon does the same for everything that it has.
+    Reload(reload::ReloadArgs),
+    /// Say why a tunnel fails, and what to change
+    ///
+    /// Looks at this host, the configuration and what the daemon last met: device, privileges, addresses, routes, packet filter,
+    /// switches of the kernel, certificates, clock. With --live it tries the tunnel, and finds out by experiment what IKE
+    /// does not say. The cause comes first, then the fix, with the lines to change here and at a strongSwan far end.
+    Doctor(doctor::DoctorArgs),
     /// Read a capture with keys
     ///
     /// Prints a line for each packet: SPI, sequence number, verdict with its reason, and what was in it. AH and ESP, in
@@ -210,6 +284,8 @@ pub enum CliError {
     Config,
     /// This process, as the daemon.
     Daemon(DaemonError),
+    /// An argument is wrong.
+    Usage(String),
     /// The log filter is none.
     Log(BadFilter),
     /// Reading or writing.
@@ -218,8 +294,6 @@ pub enum CliError {
     Reported,
     /// The daemon did not start.
     Start(String),
-    /// It was asked for what cannot be done; why.
-    Wrong(String),
 }
 
 impl CliError {
@@ -232,7 +306,7 @@ impl CliError {
             | Self::Config
             | Self::Daemon(DaemonError::Config(_))
             | Self::Log(_)
-            | Self::Wrong(_) => 2,
+            | Self::Usage(_) => 2,
             Self::Client(_) | Self::Daemon(_) | Self::Io(..) | Self::Reported | Self::Start(_) => 1,
         }
     }
@@ -246,8 +320,8 @@ impl fmt::Display for CliError {
             Self::Daemon(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
+            Self::Usage(text) => text.fmt(f),
             Self::Start(text) => write!(f, "the daemon did not start: {text}"),
-            Self::Wrong(text) => f.write_str(text),
         }
     }
 }
@@ -306,6 +380,11 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
             pki::run(&args, &mut OsRandom, clock::wall(), &mut io::stdout())
                 .map_err(|error| CliError::Io("pki".to_owned(), error))?;
         }
+        Command::Explain(args) => explain::run(&global, &args)?,
+        Command::Capture(args) => capture::run(&global, &args)?,
+        Command::Top(args) => top::run(&global, &args)?,
+        Command::Trace(args) => trace::run(&global, &args)?,
+        Command::Services(args) => services::run(&global, &args)?,
         Command::Import(args) => {
             return import::run(
                 &args,
@@ -349,7 +428,9 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
             return bundle::accept(&args, clock::wall(), &secrets(), &mut out, &mut err);
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
+        Command::Reload(args) => reload::run(&global, &args)?,
         Command::Daemon(args) => daemon::run(&global, &args)?,
+        Command::Doctor(args) => return doctor::run(&global, &args),
         Command::Decrypt(args) => decrypt::run(&args)?,
         Command::Generate { what } => generate::run(what)?,
         Command::Man { dir } => generate::man(&dir)?,
@@ -360,8 +441,17 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
 
 impl Global {
     /// Starts logging, for a process that is the daemon.
+    #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
     fn start_log(&self) -> Result<(), CliError> {
-        Ok(log::start(self.log.as_deref().unwrap_or(log::DEFAULT))?)
+        let format = match self.log_format {
+            LogFormat::Auto => {
+                log::Format::of_surroundings(std::env::var("JOURNAL_STREAM").ok().as_deref())
+            }
+            LogFormat::Human => log::Format::Human,
+            LogFormat::Json => log::Format::Json,
+            LogFormat::Journald => log::Format::Journald,
+        };
+        Ok(log::start(self.log.as_deref().unwrap_or(log::DEFAULT), format)?)
     }
 }
 

@@ -59,12 +59,9 @@ pub fn run(global: &Global, args: &StatusArgs) -> Result<(), CliError> {
 
 fn ask(global: &Global, args: &StatusArgs) -> Result<Status, CliError> {
     let ask = Ask::Status { peer: args.peer.clone() };
-    match Client::connect(&global.socket)?.ask(ask, |_| {})? {
-        Body::Status(status) => Ok(*status),
-        Body::Done | Body::Down { .. } | Body::Error(_) | Body::Progress(_) | Body::Up { .. } => {
-            Err(ClientError::Ended.into())
-        }
-    }
+    let answer = Client::connect(&global.socket)?.ask(ask, |_| {})?;
+    let Body::Status(status) = answer else { return Err(ClientError::Ended.into()) };
+    Ok(*status)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a refresh every second is what --watch is")]
@@ -213,7 +210,11 @@ fn of_ike_sa(text: &mut String, sa: &IkeSaStatus) {
     }
     if let Some(age) = sa.age_seconds {
         let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
-        line(text, format_args!("             age {}, rekey in {rekey}", time(age)));
+        let rtt = sa.rtt_us.map_or_else(String::new, |rtt| {
+            let (whole, part) = (rtt / 1000, rtt % 1000 / 100);
+            format!(", rtt {whole}.{part} ms")
+        });
+        line(text, format_args!("             age {}, rekey in {rekey}{rtt}", time(age)));
     }
 }
 
@@ -235,6 +236,9 @@ fn table(children: &[ChildSaStatus]) -> Table {
     for sa in children {
         let rekey = sa.rekey_in_seconds.map_or_else(|| "never".to_owned(), time);
         let mut name = format!("{}\n{}\n{}", sa.name, sa.state, sa.mode);
+        if let Some(resource) = sa.resource {
+            let _infallible = write!(name, "\nresource {resource}");
+        }
         if !sa.drops.is_empty() {
             let _infallible = write!(name, "\ndropped: {}", drops(&sa.drops));
         }
@@ -294,7 +298,10 @@ mod tests {
             ts_peer: vec!["10.2.0.0/16".into()],
             inbound: Traffic { packets: 3, bytes: 252 },
             outbound: Traffic { packets: 4, bytes: 336 },
+            sequence_inbound: 3,
+            sequence_outbound: 4,
             drops: BTreeMap::from([("icv-mismatch".into(), 5)]),
+            resource: None,
             age_seconds: 65,
             rekey_in_seconds: Some(3000),
         };
@@ -320,6 +327,7 @@ mod tests {
             suite: Some("AES_GCM_16-256/PRF_HMAC_SHA2_384/CURVE25519".into()),
             age_seconds: Some(65),
             rekey_in_seconds: None,
+            rtt_us: Some(23_100),
             child_sas: vec![child],
         };
         let layer = |spi: &str, suite: &str| ManualLayerStatus {
@@ -386,6 +394,7 @@ mod tests {
             "icv-mismatch 5",
             "no-policy 9",
             "1m 5s",
+            "rtt 23.1 ms",
             "b.example.net",
             "0123456789abcdef",
             "keys of every SA are written to /tmp/keys",

@@ -1,7 +1,7 @@
 //! `ipsecd up`: brings tunnels up, and shows how.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
@@ -30,6 +30,10 @@ pub struct UpArgs {
     /// Go on trying after a failure, instead of taking the peer down again
     #[arg(long)]
     pub keep: bool,
+    /// Rekey every CHILD_SA at once when it is up: what would make the first rekey fail hours later (a PFS group that differs) is
+    /// said now. The tunnel stays up all the same
+    #[arg(long)]
+    pub verify_rekey: bool,
     /// Have the daemon that this starts write the keys of every SA into a directory of ours alone, for Wireshark and `decrypt`
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub keylog: Option<PathBuf>,
@@ -56,17 +60,18 @@ pub fn run(global: &Global, args: &UpArgs) -> Result<(), CliError> {
     }
     let keylog = args.keylog.as_deref().map(absolute).transpose()?;
     let client = spawn::connect_or_start(global, keylog.as_deref())?;
-    match ask(client, args, files.clone()) {
+    let socket = &global.socket;
+    match ask(socket, client, args, files.clone()) {
         // We met a daemon that was about to end, and it did not begin with what we asked.
         Err(CliError::Client(ClientError::Ended)) => {
-            ask(spawn::connect_or_start(global, keylog.as_deref())?, args, files)
+            ask(socket, spawn::connect_or_start(global, keylog.as_deref())?, args, files)
         }
         other => other,
     }
 }
 
 /// Asks for the peers and shows what happens.
-fn ask(client: Client, args: &UpArgs, files: Vec<PathBuf>) -> Result<(), CliError> {
+fn ask(socket: &Path, client: Client, args: &UpArgs, files: Vec<PathBuf>) -> Result<(), CliError> {
     let began = clock::now();
     let show = Show::new();
     let timeout_ms = u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX);
@@ -81,10 +86,32 @@ fn ask(client: Client, args: &UpArgs, files: Vec<PathBuf>) -> Result<(), CliErro
         report(peer, seconds);
     }
     match worst(&peers) {
+        None if args.verify_rekey => verify_rekey(socket, &peers),
         None => Ok(()),
         Some(Code::Config) => Err(CliError::Config),
         Some(_) => Err(CliError::Reported),
     }
+}
+
+/// Rekeys the CHILD_SAs of the peers that are up, and says what keeps them from it.
+fn verify_rekey(socket: &Path, peers: &[UpResult]) -> Result<(), CliError> {
+    let mut result = Ok(());
+    for UpResult { peer, .. } in peers.iter().filter(|peer| peer.state == UpState::Up) {
+        let ask = Ask::Rekey { peer: peer.clone(), ike: false };
+        match Client::connect(socket)?.ask(ask, |_| {}) {
+            Ok(_) => say(format_args!("{peer}: the CHILD_SA can be rekeyed")),
+            // Manual keys have nothing that could be replaced.
+            Err(ClientError::Refused(Failure { code: Code::NotEstablished, .. })) => {}
+            Err(ClientError::Refused(failure)) => {
+                complain(format_args!(
+                    "{peer} is up, and will break at its first rekey: {failure}; see: ipsecd doctor --live, while it is down"
+                ));
+                result = Err(CliError::Reported);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    result
 }
 
 /// The daemon in this thread, the client in another.
@@ -93,12 +120,15 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
     let options = Options {
         socket: global.socket.clone(),
         files: Vec::new(),
+        config_dir: None,
         state_dir: global.state_dir.clone(),
         credentials: super::credentials(),
         exit_when_empty: true,
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
         offload: global.offload.into(),
+        audit: None,
+        metrics: None,
     };
     let mut asking = None;
     let ran = daemon::run(&options, || {
@@ -106,7 +136,7 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
         asking = Some(std::thread::spawn(move || {
             let result = Client::connect(&socket)
                 .map_err(CliError::from)
-                .and_then(|client| ask(client, &args, files));
+                .and_then(|client| ask(&socket, client, &args, files));
             if result.is_ok() {
                 spawn::notify_ready();
             } else if let Ok(client) = Client::connect(&socket) {

@@ -9,7 +9,7 @@ use super::raw::{Raw, Text};
 use super::secret::SecretSource;
 use super::value::{self, Wrong};
 use super::{
-    Config, Keying, RevocationFiles, address, auth, child, identity, keys, manual, policy,
+    Config, Keying, RevocationFiles, Written, address, auth, child, identity, keys, manual, policy,
 };
 use crate::ipsec::pad::{Identity, Peer, PeerAddress};
 
@@ -53,6 +53,7 @@ pub(super) fn config(
             interface: interface?,
             log_level: log_level?,
             revocation: RevocationFiles::default(),
+            written: Written::default(),
         });
     }
 
@@ -101,6 +102,7 @@ pub(super) fn config(
         interface: interface?,
         log_level: log_level?,
         revocation: RevocationFiles::of(raw, report.file()),
+        written: Written::default(),
     })
 }
 

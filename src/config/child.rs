@@ -140,6 +140,7 @@ impl File<'_> {
             ts_local: list(local?),
             ts_peer: list(peer?),
             lifetime: esp.lifetime,
+            per_resource: esp.per_resource,
             replay_window: esp.replay_window,
             df: esp.df,
             dscp: esp.dscp,

@@ -14,15 +14,31 @@ use crate::ipsec::pad::{Peer, PeerAddress, PeerAuth};
 pub fn conflicts(configs: &[&Config]) -> Diagnostics {
     let mut found = Diagnostics::default();
     for (i, later) in configs.iter().enumerate() {
-        for earlier in &configs[..i] {
-            pair(earlier, later, &mut found);
-        }
+        found.append(conflicts_with(later, configs[..i].iter().copied()));
     }
     found
 }
 
-fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
-    let other = earlier.file.display().to_string();
+/// What is wrong between a configuration and those that are in use, which go with each other. Its cost grows with their
+/// number, so that ten thousand files take fifty million comparisons one after the other.
+#[must_use]
+pub fn conflicts_with<'a>(
+    later: &Config,
+    earlier: impl IntoIterator<Item = &'a Config>,
+) -> Diagnostics {
+    let mut found = Diagnostics::default();
+    let selectors = pairs(later);
+    for earlier in earlier {
+        pair(earlier, later, &selectors, &mut found);
+    }
+    found
+}
+
+/// A selector of our side, and one of the peer's.
+type Selectors = (TrafficSelector, TrafficSelector);
+
+fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut Diagnostics) {
+    let other = || earlier.file.display().to_string();
     let mut add = |severity, message: String, help: String| {
         let mut diagnostic = Diagnostic::of_file(severity, &later.file, message);
         diagnostic.help(help);
@@ -31,46 +47,51 @@ fn pair(earlier: &Config, later: &Config, found: &mut Diagnostics) {
     if earlier.name() == later.name() {
         add(
             Severity::Error,
-            format!("the name `{}` is taken by {other}", later.name()),
+            format!("the name `{}` is taken by {}", later.name(), other()),
             "rename one of the files, or begin it with: name = \"…\"".to_owned(),
         );
     }
     let manual = earlier.manual().is_some() || later.manual().is_some();
-    match overlap(earlier, later) {
+    match overlap(earlier, selectors) {
         Some((ours, theirs, true)) => add(
             Severity::Error,
-            format!("{ours} <-> {theirs} is in {other} too"),
+            format!("{ours} <-> {theirs} is in {} too", other()),
             "traffic can take one tunnel only: give each peer subnets of its own".to_owned(),
         ),
         Some((ours, theirs, false)) if manual => add(
             Severity::Error,
-            format!("{ours} <-> {theirs} overlaps selectors in {other}"),
+            format!("{ours} <-> {theirs} overlaps selectors in {}", other()),
             "nobody narrows the selectors of manual keys: write such as do not meet".to_owned(),
         ),
         Some((ours, theirs, false)) => add(
             Severity::Warning,
-            format!("{ours} <-> {theirs} overlaps subnets in {other}"),
+            format!("{ours} <-> {theirs} overlaps subnets in {}", other()),
             "the peer that was loaded first gets the traffic of both".to_owned(),
         ),
         None => {}
     }
     match (&earlier.keying, &later.keying) {
         (Keying::Ike(a), Keying::Ike(b)) => identities(a, b, &other, &mut add),
-        (Keying::Manual(a), Keying::Manual(b)) => manual_keys(a, b, &other, &mut add),
+        (Keying::Manual(a), Keying::Manual(b)) => manual_keys(a, b, &other(), &mut add),
         (Keying::Ike(_), Keying::Manual(_)) | (Keying::Manual(_), Keying::Ike(_)) => {}
     }
     let (a, b) = (&earlier.interface, &later.interface);
     if a.name == b.name && (a.mtu, a.clamp_mss, a.routes) != (b.mtu, b.clamp_mss, b.routes) {
         add(
             Severity::Error,
-            format!("[interface] `{}` is set up differently in {other}", b.name),
+            format!("[interface] `{}` is set up differently in {}", b.name, other()),
             "files that share an interface agree on mtu, routes and clamp-mss; else give it another name"
                 .to_owned(),
         );
     }
 }
 
-fn identities(a: &Peer, b: &Peer, other: &str, add: &mut dyn FnMut(Severity, String, String)) {
+fn identities(
+    a: &Peer,
+    b: &Peer,
+    other: &dyn Fn() -> String,
+    add: &mut dyn FnMut(Severity, String, String),
+) {
     let psks = match (&a.auth.peer, &b.auth.peer) {
         (PeerAuth::Psk(a), PeerAuth::Psk(b)) => Some((a, b)),
         (PeerAuth::Eap(_) | PeerAuth::Signature(_), _)
@@ -81,7 +102,7 @@ fn identities(a: &Peer, b: &Peer, other: &str, add: &mut dyn FnMut(Severity, Str
         let id = b.peer_id.as_ref().map_or_else(|| "any".to_owned(), identity::render);
         add(
             Severity::Error,
-            format!("the peer's id {id} has another psk in {other}"),
+            format!("the peer's id {id} has another psk in {}", other()),
             "two peers need two identities, or one key".to_owned(),
         );
     }
@@ -112,18 +133,20 @@ fn manual_keys(
     }
 }
 
-/// The first pair of selectors that both have, and whether it is the same in both.
-fn overlap(a: &Config, b: &Config) -> Option<(String, String, bool)> {
-    let pairs = |config: &Config| -> Vec<(TrafficSelector, TrafficSelector)> {
-        let policies = config.policies().into_iter();
-        policies
-            .flat_map(|c| c.ts_local.iter().flat_map(|l| c.ts_peer.iter().map(|p| (*l, *p))))
-            .filter(|(l, p)| l.start_addr.is_ipv6() == p.start_addr.is_ipv6())
-            .collect()
-    };
+fn pairs(config: &Config) -> Vec<Selectors> {
+    let policies = config.policies().into_iter();
+    policies
+        .flat_map(|c| c.ts_local.iter().flat_map(|l| c.ts_peer.iter().map(|p| (*l, *p))))
+        .filter(|(l, p)| l.start_addr.is_ipv6() == p.start_addr.is_ipv6())
+        .collect()
+}
+
+/// The first of these selectors that the other configuration has as well, and whether it is the same there.
+fn overlap(other: &Config, selectors: &[Selectors]) -> Option<(String, String, bool)> {
+    let others = pairs(other);
     let mut partial = None;
-    for (local, peer) in pairs(b) {
-        for (other_local, other_peer) in pairs(a) {
+    for &(local, peer) in selectors {
+        for &(other_local, other_peer) in &others {
             if local == other_local && peer == other_peer {
                 return Some((show(&local), show(&peer), true));
             }

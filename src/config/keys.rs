@@ -129,6 +129,7 @@ pub const KEYS: &[Key] = &[
     key("esp", "mode", "a string", r#"mode = "tunnel""#),
     key("esp", "encap", "a string", r#"encap = "auto""#),
     key("esp", "start", "a string", r#"start = "now""#),
+    key("esp", "per-resource", "a whole number", "per-resource = 4"),
     key("esp", "replay-window", "a whole number", "replay-window = 1024"),
     key("esp", "rekey-time", "a string", r#"rekey-time = "1h""#),
     key("esp", "life-time", "a string", r#"life-time = "66m""#),

@@ -44,6 +44,8 @@ mod selector;
 mod subnet;
 #[cfg(feature = "daemon")]
 mod value;
+#[cfg(feature = "daemon")]
+mod written;
 
 use core::net::IpAddr;
 #[cfg(feature = "daemon")]
@@ -53,12 +55,13 @@ use std::sync::Arc;
 
 #[cfg(feature = "daemon")]
 pub use self::{
-    conflict::conflicts,
+    conflict::{conflicts, conflicts_with},
     diagnostic::{Diagnostic, Diagnostics, Severity},
     identity::render as render_identity,
     proposal::{DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, render_child, render_ike},
     schema::{schema, words},
     secret::{SecretError, SecretFile, SecretSource},
+    written::{HIDDEN, KeyChange, Written},
 };
 use crate::ipsec::manual::ManualPeer;
 use crate::ipsec::pad::{Peer, PeerAddress};
@@ -77,6 +80,9 @@ pub struct Config {
     pub log_level: Option<String>,
     /// Files that say what is revoked, which may change without the rest.
     pub revocation: RevocationFiles,
+    /// What the file says, key by key.
+    #[cfg(feature = "daemon")]
+    pub written: Written,
 }
 
 /// Where CRLs and OCSP responses are.
@@ -334,11 +340,14 @@ pub fn parse(source: Source<'_>, secrets: &dyn SecretSource) -> Result<Loaded, D
     let shown = parse::masked(source.text, root.get_ref(), !errors.is_empty());
     let mut report = diagnostic::Report::new(source.file, Arc::from(shown));
     let syntax_errors = parse::syntax(&errors, &mut report);
+    let written = Written::of(root.get_ref(), source.text, &report.source());
     let raw = raw::Raw::read(root.get_ref(), &mut report);
     let config = check::config(&raw, source.mode, secrets, &mut report);
     let found = report.finish(syntax_errors);
     match config {
-        Some(config) if !found.has_errors() => Ok(Loaded { config, warnings: found }),
+        Some(config) if !found.has_errors() => {
+            Ok(Loaded { config: Config { written, ..config }, warnings: found })
+        }
         Some(_) | None => Err(found),
     }
 }

@@ -29,6 +29,7 @@ pub(super) struct Esp {
     pub(super) kind: Kind,
     pub(super) encap: EncapPolicy,
     pub(super) lifetime: Lifetime,
+    pub(super) per_resource: u16,
     pub(super) replay_window: u32,
     pub(super) df: DfPolicy,
     pub(super) dscp: DscpPolicy,
@@ -253,6 +254,10 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
                 .help("1024 costs 128 bytes");
         }
     }
+    let per_resource = match &raw.per_resource {
+        Some(number) => per_resource(number, report),
+        None => Some(0),
+    };
     let lifetime = lifetime(raw, report);
     let dscp = match &raw.dscp {
         Some(value) => dscp(value, "[esp] dscp", report),
@@ -266,6 +271,7 @@ pub(super) fn esp(raw: &raw::Esp<'_>, any: bool, report: &mut Report) -> Option<
         kind: kind?,
         encap: encap?,
         lifetime: lifetime?,
+        per_resource: per_resource?,
         replay_window: replay_window?,
         df: df?,
         dscp: dscp?,
@@ -339,6 +345,24 @@ fn start(text: &Text<'_>, section: &str, any: bool, report: &mut Report) -> Opti
         return None;
     }
     Some(start)
+}
+
+/// As many CHILD_SAs as one may have beside its first: under one IKE SA are at most 64, and twice as many are taken of a peer.
+const MAX_PER_RESOURCE: i64 = 16;
+
+fn per_resource(number: &Spanned<Scalar<'_>>, report: &mut Report) -> Option<u16> {
+    let fits = match number.get_ref() {
+        Scalar::Integer(value) if (0..=MAX_PER_RESOURCE).contains(value) => {
+            u16::try_from(*value).ok()
+        }
+        Scalar::Integer(_) | Scalar::Float(_) | Scalar::Text(_) => None,
+    };
+    if fits.is_none() {
+        report.error(number.span(), "[esp] per-resource: out of range").help(format!(
+            "0 for none, to {MAX_PER_RESOURCE}; as many as there are cores is usual"
+        ));
+    }
+    fits
 }
 
 pub(super) fn replay_window(

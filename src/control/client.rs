@@ -1,5 +1,6 @@
 //! The calling end, blocking: one request a connection.
 
+use core::ops::ControlFlow;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -62,11 +63,25 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Refused`] with what the daemon says against it; the others if there is no answer.
-    pub fn ask(
+    pub fn ask(self, ask: Ask, mut progress: impl FnMut(Progress)) -> Result<Body, ClientError> {
+        let body = self.follow(ask, |body| {
+            if let Body::Progress(step) = body {
+                progress(step);
+            }
+            ControlFlow::Continue(())
+        })?;
+        body.ok_or(ClientError::Ended)
+    }
+
+    /// Asks, hands everything but the last answer to `more`, and returns that; `None` if `more` has enough before.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn follow(
         mut self,
         ask: Ask,
-        mut progress: impl FnMut(Progress),
-    ) -> Result<Body, ClientError> {
+        mut more: impl FnMut(Body) -> ControlFlow<()>,
+    ) -> Result<Option<Body>, ClientError> {
         self.stream.write_all(&to_line(&Request::new(ask))?)?;
         let mut lines = BufReader::new(self.stream);
         let mut line = Vec::new();
@@ -84,12 +99,15 @@ impl Client {
             if reply.ipsecd != VERSION {
                 return Err(ClientError::Version(reply.ipsecd));
             }
-            match reply.reply {
-                Body::Progress(step) => progress(step),
-                Body::Error(failure) => return Err(failure.into()),
-                body @ (Body::Done | Body::Down { .. } | Body::Status(_) | Body::Up { .. }) => {
-                    return Ok(body);
-                }
+            let body = reply.reply;
+            if let Body::Error(failure) = body {
+                return Err(failure.into());
+            }
+            if body.is_last() {
+                return Ok(Some(body));
+            }
+            if more(body).is_break() {
+                return Ok(None);
             }
         }
     }

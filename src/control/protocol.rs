@@ -3,11 +3,20 @@
 //! A client sends one [`Request`] a connection and reads [`Reply`]s until one that [`Body::is_last`]. Fields may be
 //! added within a version; a client ignores what it does not know.
 
+mod reload;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::capture::{Frames, Wanted};
+use super::explain::{Explanation, Question};
+use super::services::SaServices;
+use super::trace::Packets;
+
+pub use reload::{ChangeCost, ChangeKind, KeyChange, PeerChange, Reload};
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -44,6 +53,36 @@ pub enum Ask {
     },
     /// Asks for [`Body::Status`].
     Status {
+        /// Of this peer alone.
+        #[serde(default)]
+        peer: Option<String>,
+    },
+    /// Reads configuration files again and applies what changed; if one of them has an error, nothing at all. Answered by
+    /// [`Body::Reload`].
+    Reload {
+        /// Which, absolute; none: those of every peer, and of the directory that the daemon runs for.
+        #[serde(default)]
+        files: Vec<PathBuf>,
+        /// Only tell what would change.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Asks what would become of a packet. Answered by [`Body::Explanation`].
+    Explain(Question),
+    /// Asks to be told of packets. Answered by [`Body::Trace`] lines until the client is gone or has `count` packets,
+    /// and then by [`Body::Done`].
+    Trace {
+        /// Which packets; empty: all.
+        #[serde(default)]
+        filter: String,
+        /// So many; without it, without end.
+        #[serde(default)]
+        count: Option<u64>,
+    },
+    /// Asks for packets themselves. Answered by [`Body::Captured`] lines as [`Ask::Trace`] is by its own.
+    Capture(Wanted),
+    /// Asks which services each SA gives. Answered by [`Body::Services`].
+    Services {
         /// Of this peer alone.
         #[serde(default)]
         peer: Option<String>,
@@ -85,6 +124,8 @@ pub struct Reply {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
+    /// Packets; more follows.
+    Captured(Frames),
     /// Done, nothing to tell.
     Done,
     /// What `down` took down.
@@ -94,10 +135,18 @@ pub enum Body {
     },
     /// It could not be done.
     Error(Failure),
+    /// What would become of a packet.
+    Explanation(Box<Explanation>),
     /// A step of a peer on its way up; more follows.
     Progress(Progress),
+    /// What reading the configuration again changed.
+    Reload(Box<Reload>),
+    /// Which services each SA gives.
+    Services(Vec<SaServices>),
     /// The state of everything.
     Status(Box<Status>),
+    /// What became of packets; more follows.
+    Trace(Packets),
     /// How bringing up ended.
     Up {
         /// One entry a file, in order.
@@ -367,6 +416,9 @@ pub struct IkeSaStatus {
     pub age_seconds: Option<u64>,
     /// Time to the next rekey.
     pub rekey_in_seconds: Option<u64>,
+    /// How long the peer took to answer our last request (liveness, or whatever else), in microseconds.
+    #[serde(default)]
+    pub rtt_us: Option<u64>,
     /// Its CHILD_SAs.
     pub child_sas: Vec<ChildSaStatus>,
 }
@@ -401,8 +453,17 @@ pub struct ChildSaStatus {
     pub inbound: Traffic,
     /// Outbound traffic.
     pub outbound: Traffic,
+    /// The highest sequence number received.
+    #[serde(default)]
+    pub sequence_inbound: u64,
+    /// The last sequence number used.
+    #[serde(default)]
+    pub sequence_outbound: u64,
     /// Packets dropped on this SA, both directions, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Which of several for the same packets it is (RFC 9611): a number of this end's; `None`: the first, or the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<u16>,
     /// Age.
     pub age_seconds: u64,
     /// Time to the next rekey.
@@ -500,7 +561,7 @@ impl Body {
     /// Whether nothing follows it.
     #[must_use]
     pub const fn is_last(&self) -> bool {
-        !matches!(self, Self::Progress(_))
+        !matches!(self, Self::Captured(_) | Self::Progress(_) | Self::Trace(_))
     }
 }
 
@@ -545,6 +606,7 @@ mod tests {
         request_survives(Ask::Down { target: Target::File("/a".into()) });
         request_survives(Ask::Down { target: Target::Name("a".into()) });
         request_survives(Ask::Status { peer: None });
+        request_survives(Ask::Reload { files: vec!["/a".into()], dry_run: true });
         request_survives(Ask::Rekey { peer: "b".into(), ike: true });
         request_survives(Ask::Shutdown);
     }
@@ -560,6 +622,19 @@ mod tests {
             phase: UpPhase::IkeSaInit,
             detail: "x".into(),
         }));
+        reply_survives(Body::Reload(Box::new(Reload {
+            dry_run: true,
+            peers: vec![PeerChange {
+                peer: "a".into(),
+                file: "/a".into(),
+                change: ChangeKind::Changed,
+                keys: vec![KeyChange { key: "ike.dpd".into(), old: None, new: Some("1".into()) }],
+                cost: ChangeCost::Rekey,
+                child_sas: vec!["lan".into()],
+                error: Some(failure.clone()),
+            }],
+            unchanged: 2,
+        })));
         reply_survives(Body::Up {
             peers: vec![
                 UpResult { peer: "a".into(), state: UpState::Failed, error: Some(failure) },

@@ -71,7 +71,10 @@ impl Server {
 }
 
 /// A listening socket that never was anybody else's, not even for a moment.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
+///
+/// # Errors
+/// Those of bind(2).
+pub fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Linux gives the file the mode that the socket has when it is bound.
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;

@@ -5,6 +5,7 @@
 //! It cannot check a shorter ICV, and has neither 192-bit keys nor CCM: those are RustCrypto's.
 
 use core::fmt;
+use core::ops::Deref;
 
 use aes::cipher::Array;
 use aes::{Aes128, Aes192, Aes256};
@@ -35,10 +36,10 @@ pub struct Aead {
 }
 
 enum Keyed {
-    Ring(Box<LessSafeKey>),
+    Ring(RingKey),
     /// An ICV that is truncated: `ring` seals, but opens only with a whole one.
     Short {
-        seal: Box<LessSafeKey>,
+        seal: RingKey,
         open: Box<dyn Mode>,
     },
     Other(Box<dyn Mode>),
@@ -115,9 +116,9 @@ impl Aead {
                     )
                     .expect("shorter than the mode's limit");
                 // A copy of known length costs nothing beside one of any.
-                match <&mut [u8; 16]>::try_from(&mut *icv) {
-                    Ok(icv) => icv.copy_from_slice(tag.as_ref()),
-                    Err(_) => icv.copy_from_slice(&tag.as_ref()[..icv.len()]),
+                match (<&mut [u8; 16]>::try_from(&mut *icv), tag.as_ref().first_chunk()) {
+                    (Ok(icv), Some(tag)) => *icv = *tag,
+                    _ => icv.copy_from_slice(&tag.as_ref()[..icv.len()]),
                 }
             }
             Keyed::Other(mode) => mode.seal(&nonce, aad, data, icv),
@@ -162,11 +163,9 @@ impl Aead {
     /// 4309 §4), the first here is not part.
     #[inline]
     fn nonce(&self, iv: &[u8; 8]) -> [u8; NONCE_LEN] {
-        let mut nonce = [0; NONCE_LEN];
-        let (salt, rest) = nonce.split_at_mut(MAX_SALT_LEN);
-        salt.copy_from_slice(&*self.salt);
-        rest.copy_from_slice(iv);
-        nonce
+        let [s0, s1, s2, s3] = *self.salt;
+        let &[i0, i1, i2, i3, i4, i5, i6, i7] = iv;
+        [s0, s1, s2, s3, i0, i1, i2, i3, i4, i5, i6, i7]
     }
 }
 
@@ -258,9 +257,31 @@ fn keyed(id: EncrId, key: &[u8]) -> Option<Keyed> {
     })
 }
 
-// Boxed: a key schedule is about a kilobyte.
-fn ring(algorithm: &'static ring::aead::Algorithm, key: &[u8]) -> Option<Box<LessSafeKey>> {
-    Some(Box::new(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?)))
+fn ring(algorithm: &'static ring::aead::Algorithm, key: &[u8]) -> Option<RingKey> {
+    // Boxed: a key schedule is about a kilobyte.
+    Some(RingKey(Box::new(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?))))
+}
+
+/// A key of `ring`'s, which does not wipe it: it is written over with another, of zeros, before its memory is given back.
+struct RingKey(Box<LessSafeKey>);
+
+impl Deref for RingKey {
+    type Target = LessSafeKey;
+
+    fn deref(&self) -> &LessSafeKey {
+        &self.0
+    }
+}
+
+impl Drop for RingKey {
+    fn drop(&mut self) {
+        // The longest there is, whatever this one is: beside a short one may be what was on the stack when it was made.
+        if let Ok(key) = UnboundKey::new(&AES_256_GCM, &[0; 32]) {
+            *self.0 = LessSafeKey::new(key);
+            // What is written to memory that is not read again might be left out.
+            core::hint::black_box(&*self.0);
+        }
+    }
 }
 
 fn mode<A: AeadInOut + KeyInit + Send + Sync + 'static>(key: &[u8]) -> Option<Box<dyn Mode>> {

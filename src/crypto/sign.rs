@@ -132,20 +132,40 @@ impl Scheme {
     /// of the key first, then stronger ones, then weaker ones. `None` if there is none in common.
     #[must_use]
     pub fn choose(key: KeyKind, announced: &[HashId]) -> Option<Self> {
+        Self::ways(key)
+            .filter(|scheme| !matches!(scheme, Self::RsaPkcs1(_)))
+            .find(|scheme| announced.contains(&scheme.hash_id()))
+    }
+
+    /// Every scheme in which a key of this kind signs with method 14 (RFC 7427), the preferred first: as [`choose`](Self::choose) has
+    /// them, and for RSA also those of PKCS #1 v1.5, which it never takes by itself.
+    pub fn ways(key: KeyKind) -> impl Iterator<Item = Self> + Clone {
         use Hash::{Sha256, Sha384, Sha512};
-        let (of, hashes): (fn(Hash) -> Self, _) = match key {
-            KeyKind::Ed25519 => {
-                return announced.contains(&HashId::IDENTITY).then_some(Self::Ed25519);
-            }
-            KeyKind::EcdsaP256 => (Self::Ecdsa, [Sha256, Sha384, Sha512]),
-            KeyKind::EcdsaP384 => (Self::Ecdsa, [Sha384, Sha512, Sha256]),
-            KeyKind::EcdsaP521 => (Self::Ecdsa, [Sha512, Sha384, Sha256]),
+        let (first, second, third) = match key {
             // SP 800-57 part 1, table 2: 3072 bits are worth 128, 7680 are worth 192.
-            KeyKind::Rsa { bits: ..=3072 } => (Self::RsaPss, [Sha256, Sha384, Sha512]),
-            KeyKind::Rsa { bits: ..=7680 } => (Self::RsaPss, [Sha384, Sha512, Sha256]),
-            KeyKind::Rsa { .. } => (Self::RsaPss, [Sha512, Sha384, Sha256]),
+            KeyKind::EcdsaP256 | KeyKind::Ed25519 | KeyKind::Rsa { bits: ..=3072 } => {
+                (Sha256, Sha384, Sha512)
+            }
+            KeyKind::EcdsaP384 | KeyKind::Rsa { bits: ..=7680 } => (Sha384, Sha512, Sha256),
+            KeyKind::EcdsaP521 | KeyKind::Rsa { .. } => (Sha512, Sha384, Sha256),
         };
-        hashes.into_iter().find(|hash| announced.contains(&hash.id())).map(of)
+        let hashes = [first, second, third];
+        let ways: Vec<Self> = match key {
+            KeyKind::Ed25519 => vec![Self::Ed25519],
+            KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 => {
+                hashes.map(Self::Ecdsa).to_vec()
+            }
+            KeyKind::Rsa { .. } => [hashes.map(Self::RsaPss), hashes.map(Self::RsaPkcs1)].concat(),
+        };
+        ways.into_iter()
+    }
+
+    /// Every scheme of a signature by method 14 that is verified, the better first.
+    pub fn verified() -> impl Iterator<Item = Self> + Clone {
+        let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+        let by_hash = [Self::Ecdsa, Self::RsaPss, Self::RsaPkcs1];
+        let by_hash = by_hash.into_iter().flat_map(move |of| hashes.map(of));
+        core::iter::once(Self::Ed25519).chain(by_hash)
     }
 
     /// The DER of its AlgorithmIdentifier (RFC 7427 Appendix A), which method 14 puts before the signature. `None` where a

@@ -215,6 +215,14 @@ impl Certificate {
         &self.names
     }
 
+    /// From when to when it is in force, since 1970.
+    #[must_use]
+    pub fn validity(&self) -> Option<(Duration, Duration)> {
+        let read = x509_cert::Certificate::from_der(&self.der).ok()?;
+        let validity = read.tbs_certificate().validity();
+        Some((validity.not_before.to_unix_duration(), validity.not_after.to_unix_duration()))
+    }
+
     /// Its public key.
     #[must_use]
     pub const fn public_key(&self) -> &PublicKey {

@@ -330,6 +330,7 @@ mod tests {
             dscp: DscpPolicy::Copy,
             tfc: 0,
             ah_align: 4,
+            resource: None,
             around: None,
         };
         Layer::Itself(Arc::new(OutboundSa::new(params).unwrap()))

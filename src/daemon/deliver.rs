@@ -185,7 +185,7 @@ mod tests {
             let mut coalescer = Coalescer::new();
             let mut delivered = Delivered::default();
             for packet in &packets {
-                delivered.push(PacketBuf::copy_of(packet));
+                delivered.exchange(&mut PacketBuf::copy_of(packet));
             }
             for again in 1..=2 {
                 deliver(&lost, &tuns, &delivered, &mut coalescer);

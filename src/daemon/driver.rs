@@ -5,8 +5,11 @@
 //! messages. After each such turn it looks at what waits: clients, peers that are to be tried again, peers that leave.
 
 mod attempts;
+mod diagnosis;
 mod events;
 mod manual;
+mod metrics;
+mod reload;
 mod requests;
 mod revocation;
 
@@ -20,20 +23,23 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::audit::{Audit, Target};
 use super::jobs;
 use super::keylog::{KeyLog, KeyLogError};
 use super::load::{LoadError, load};
 use super::log::{self, BadFilter};
+use super::metrics::http::{Address, Listener, Question};
+use super::names::Names;
 use super::network::{Network, NetworkError};
 use super::peers::{Entry, goes_on, judge};
 use super::sockets::{IKE_PORT, SocketError, Sockets};
 use super::worker::{FromWorker, Shared, Workers};
 use super::{advice, receive, spd, status};
 use crate::config::Config;
-use crate::control::protocol::{Ask, Body, Code, Failure, Target, UpPhase, UpState};
+use crate::control::protocol::{Ask, Body, Code, Failure, UpPhase, UpState};
 use crate::control::server::{Incoming, Server};
 use crate::crypto::random::OsRandom;
 use crate::daemon::qcd;
@@ -50,7 +56,7 @@ use crate::io::route::Netlink;
 use crate::io::sys;
 use crate::io::tun::Offload;
 use crate::io::udp;
-use crate::ipsec::{Encap, Notice, Path, SaParams, SadUpdate, Spd};
+use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
 
 /// How long the end of a peer waits for the answer to its DELETE.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -72,6 +78,9 @@ const LOOK_SHARE: u32 = 10;
 /// Messages that are handled before anything else gets its turn: what is due, and what is to be sent.
 const HANDLED_AT_ONCE: usize = 64;
 
+/// Traces at a time: so many of the clients that are served.
+const MAX_TRACES: usize = 16;
+
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -79,6 +88,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Configuration files to load at the start.
     pub files: Vec<PathBuf>,
+    /// Their directory, absolute, which `reload` looks through again; none, for a daemon that `up` started.
+    pub config_dir: Option<PathBuf>,
     /// What must outlive the daemon: the sequence numbers of manual keys, and the secret of RFC 6290.
     pub state_dir: PathBuf,
     /// The directory of systemd credentials.
@@ -91,6 +102,10 @@ pub struct Options {
     pub keylog: Option<PathBuf>,
     /// How much of the cutting and joining of packets is left to the kernel.
     pub offload: Offload,
+    /// Where audit events go; nowhere, unless the command line said.
+    pub audit: Option<Target>,
+    /// Where metrics are read; nowhere, unless the command line said.
+    pub metrics: Option<Address>,
 }
 
 /// Why the daemon did not start, or did not go on.
@@ -99,6 +114,14 @@ pub enum DaemonError {
     /// Another one is there.
     #[error("another ipsecd runs in this network namespace")]
     AlreadyRunning,
+    /// Where audit events are to go.
+    #[error("cannot write audit events to {target}: {cause}")]
+    Audit {
+        /// The target.
+        target: Target,
+        /// The system's words.
+        cause: io::Error,
+    },
     /// A configuration file has errors.
     #[error(transparent)]
     Config(#[from] LoadError),
@@ -107,6 +130,14 @@ pub enum DaemonError {
     Control {
         /// Its path.
         path: PathBuf,
+        /// The system's words.
+        cause: io::Error,
+    },
+    /// Where metrics are to be read.
+    #[error("cannot listen on {address} for readers of metrics: {cause}")]
+    Metrics {
+        /// The address.
+        address: Address,
         /// The system's words.
         cause: io::Error,
     },
@@ -169,16 +200,28 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         let sockets = Arc::new(Sockets::open(options.offload)?);
         let now = clock::now();
         let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
-        let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets)));
+        let audit = options.audit.as_ref().map(|target| {
+            Audit::start(target)
+                .map_err(|cause| DaemonError::Audit { target: target.clone(), cause })
+        });
+        let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets), audit.transpose()?));
         let netlink = Netlink::new().map_err(system("open netlink"))?;
         let network = Network::new(netlink, Arc::clone(&shared), options.offload);
         let (requests_in, requests) = mpsc::channel(16);
         let server = Server::listen(&options.socket, requests_in)
             .map_err(|cause| DaemonError::Control { path: options.socket.clone(), cause })?;
+        let (readers_in, readers) = mpsc::channel(4);
+        let mut receivers = JoinSet::new();
+        if let Some(address) = &options.metrics {
+            let listener = Listener::listen(address)
+                .await
+                .map_err(|cause| DaemonError::Metrics { address: address.clone(), cause })?;
+            tracing::info!(%address, "metrics are read here");
+            receivers.spawn(listener.serve(readers_in));
+        }
         privs::drop_privileges()?;
         let (workers, from_workers) = Workers::start(&shared).map_err(system("start workers"))?;
         let (ike_in, ike) = mpsc::channel(receive::QUEUE);
-        let mut receivers = JoinSet::new();
         for v6 in [false, true] {
             receivers.spawn(receive::receive_ike(Arc::clone(&sockets), v6, ike_in.clone()));
         }
@@ -204,12 +247,15 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             farewell: Vec::new(),
             next_policy: 0,
             next_job: 0,
+            traces: Arc::new(Semaphore::new(MAX_TRACES)),
             started: now,
+            counts: metrics::Counts::default(),
             mtu_check: now + MTU_INTERVAL,
             revocation: revocation::Stamps::new(),
             counter_check: now + MTU_INTERVAL,
             give_back: None,
             network_check: None,
+            watchdog: sd_notify::watchdog_enabled().map(|within| (now, within / 2)),
             ending: false,
             had_peer: false,
             news: true,
@@ -222,6 +268,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             ike,
             internal,
             requests,
+            readers,
             from_workers,
             terminate: signal(SignalKind::terminate()).map_err(system("watch SIGTERM"))?,
             interrupt: signal(SignalKind::interrupt()).map_err(system("watch SIGINT"))?,
@@ -261,6 +308,8 @@ struct Inputs {
     ike: mpsc::Receiver<(Path, Vec<u8>)>,
     internal: mpsc::Receiver<Internal>,
     requests: mpsc::Receiver<Incoming>,
+    /// Those who read metrics.
+    readers: mpsc::Receiver<Question>,
     from_workers: mpsc::Receiver<FromWorker>,
     terminate: Signal,
     interrupt: Signal,
@@ -293,7 +342,10 @@ pub(super) struct Driver {
     farewell: Vec<(jobs::Reply, Body)>,
     next_policy: u32,
     next_job: u64,
+    /// Places for traces.
+    traces: Arc<Semaphore>,
     started: Instant,
+    counts: metrics::Counts,
     mtu_check: Instant,
     /// The files with CRLs and OCSP responses, as they were read last.
     revocation: revocation::Stamps,
@@ -302,6 +354,8 @@ pub(super) struct Driver {
     give_back: Option<(Instant, u32)>,
     /// When it is looked whether our addresses are others.
     network_check: Option<Instant>,
+    /// When the service manager is to be told that the loop turns, and how often.
+    watchdog: Option<(Instant, Duration)>,
     ending: bool,
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
@@ -316,7 +370,7 @@ impl Driver {
     /// Loads the files that it was started with.
     async fn load_files(&mut self) -> Result<(), DaemonError> {
         for config in self.load_all(&self.options.files)? {
-            self.take_peer(config).await?;
+            self.take_peer(config, false).await?;
         }
         // Once for all of them.
         self.publish_policies();
@@ -381,6 +435,7 @@ impl Driver {
                 () = inputs.changes.notified() => {
                     self.network_check.get_or_insert(clock::now() + NETWORK_PAUSE);
                 }
+                Some(question) = inputs.readers.recv() => self.hear_reader(question),
                 _ = inputs.terminate.recv() => {
                     if self.interrupted("SIGTERM") {
                         return Ok(());
@@ -392,7 +447,8 @@ impl Driver {
                     }
                 }
                 _ = inputs.hangup.recv() => {
-                    tracing::info!("SIGHUP ignored: use `ipsecd up FILE` to load a changed file");
+                    self.news = true;
+                    self.reload_by_signal().await;
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -452,6 +508,12 @@ impl Driver {
             self.extend_counters(now);
         }
         self.give_memory_back(now);
+        if let Some((at, every)) = self.watchdog.filter(|(at, _)| *at <= now) {
+            self.watchdog = Some((at.max(now) + every, every));
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+                tracing::debug!(%error, "the watchdog was not told");
+            }
+        }
         if self.mtu_check <= now {
             self.mtu_check = now + MTU_INTERVAL;
             self.read_path_mtus(None).await;
@@ -491,7 +553,12 @@ impl Driver {
         let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
         let give_back = self.give_back.map(|(at, _)| at);
         let all = peers.chain(ups).chain(rekeys).chain(checks);
-        all.chain(give_back).chain(self.network_check).min().unwrap_or(self.mtu_check)
+        let watchdog = self.watchdog.map(|(at, _)| at);
+        all.chain(give_back)
+            .chain(watchdog)
+            .chain(self.network_check)
+            .min()
+            .unwrap_or(self.mtu_check)
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {
@@ -536,9 +603,7 @@ impl Driver {
         let sad = datapath.sad();
         let is_installed = |inbound, outbound| {
             sad.inbound(inbound).is_some_and(|entry| {
-                let others = sad.outbound(entry.sa.params().policy);
-                let pair = |params: &SaParams| (params.other_spi, params.spi);
-                others.iter().any(|other| pair(other.sa.params()) == (inbound, outbound))
+                sad.outbound(entry.sa.params().policy, outbound, inbound).is_some()
             })
         };
         for child in sas.iter_mut().flat_map(|sa| &mut sa.children) {
@@ -554,8 +619,8 @@ impl Driver {
         self.installed(self.endpoint.status_of(peer, clock::now()))
     }
 
-    /// Takes everything out of the host again; returns the answers for after that.
-    /// Takes everything away; after a failure not what refuses packets that nobody protects any more.
+    /// Takes everything out of the host again, after a failure without what refuses packets that nobody protects any more;
+    /// returns the answers for after that.
     async fn tear_down(mut self, failed: bool) -> Vec<(jobs::Reply, Body)> {
         let names: Vec<_> = self.peers.keys().cloned().collect();
         for name in names {

@@ -233,6 +233,7 @@ mod tests {
             dscp: DscpPolicy::Copy,
             tfc: 0,
             ah_align: 4,
+            resource: None,
             around: None,
         }
     }

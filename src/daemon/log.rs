@@ -1,18 +1,32 @@
-//! Logging: lines on standard error, for the journal or a file; what is logged can be changed while running.
+//! Logging: lines on standard error for people or programs, or the journal's own form; what is logged can be changed while
+//! running.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
+use nix::sys::stat::fstat;
 use thiserror::Error;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Registry, fmt, reload};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 /// What is logged unless something else is asked for.
 pub const DEFAULT: &str = "info";
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// In which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A line for people; with colours on a terminal.
+    Human,
+    /// The journal's, with a field for each value.
+    Journald,
+    /// A JSON object a line.
+    Json,
+}
 
 /// A filter that is none.
 #[derive(Debug, Error)]
@@ -22,21 +36,41 @@ pub struct BadFilter {
     cause: String,
 }
 
+impl Format {
+    /// That of this process: the journal's where standard error leads there, which systemd says in `JOURNAL_STREAM`.
+    #[must_use]
+    pub fn of_surroundings(journal_stream: Option<&str>) -> Self {
+        let is_journal = journal_stream.is_some_and(|stream| {
+            fstat(io::stderr().as_fd())
+                .is_ok_and(|stat| *stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+        });
+        if is_journal { Self::Journald } else { Self::Human }
+    }
+}
+
 /// Starts logging. `filter`: `error`, `warn`, `info`, `debug`, `trace`, or a list such as `info,ipsecd::ike=debug`.
 ///
 /// # Errors
 /// If `filter` is none.
-pub fn start(filter: &str) -> Result<(), BadFilter> {
+pub fn start(filter: &str, format: Format) -> Result<(), BadFilter> {
     let (layer, handle) = reload::Layer::new(parse(filter)?);
-    let lines =
-        fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let stderr = || fmt::layer().with_writer(io::stderr);
+    let human = || stderr().with_ansi(io::stderr().is_terminal()).boxed();
+    let lines = match format {
+        Format::Human => human(),
+        Format::Json => stderr().json().flatten_event(true).with_span_list(false).boxed(),
+        // Without its socket, standard error leads to the journal as well.
+        Format::Journald => tracing_journald::layer().map_or_else(
+            |_unreachable| human(),
+            |journal| journal.with_syslog_identifier("ipsecd".to_owned()).boxed(),
+        ),
+    };
     // A second start, as in tests, changes nothing.
     if tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok() {
         let _first = FILTER.set(handle);
     }
     Ok(())
 }
-
 /// Changes what is logged.
 ///
 /// # Errors
@@ -66,5 +100,14 @@ mod tests {
             assert!(parse(filter).is_ok(), "{filter}");
         }
         assert!(parse("ipsecd=loud").is_err());
+    }
+
+    #[test]
+    fn journal_is_used_where_standard_error_leads_to_it_and_nowhere_else() {
+        assert_eq!(Format::of_surroundings(None), Format::Human);
+        assert_eq!(Format::of_surroundings(Some("0:0")), Format::Human);
+        let here = fstat(io::stderr().as_fd()).unwrap();
+        let stream = format!("{}:{}", here.st_dev, here.st_ino);
+        assert_eq!(Format::of_surroundings(Some(&stream)), Format::Journald);
     }
 }

@@ -4,15 +4,21 @@
 //! queues, and no lock.
 
 pub mod advice;
+pub mod audit;
 pub mod backoff;
+pub mod capture;
 pub mod counters;
 mod deliver;
+pub mod doctor;
 pub mod driver;
+pub mod explain;
 pub mod jobs;
 pub mod keylog;
 pub mod load;
 pub mod log;
 pub mod manual;
+pub mod metrics;
+pub mod names;
 pub mod network;
 pub mod peers;
 pub mod qcd;
@@ -21,9 +27,12 @@ mod receive;
 mod sample;
 pub mod secrets;
 mod send;
+pub mod services;
 pub mod sockets;
 pub mod spd;
 pub mod status;
+pub mod trace;
+pub mod version;
 pub mod worker;
 
 pub use driver::{DaemonError, Options, run};

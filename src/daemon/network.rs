@@ -69,6 +69,8 @@ struct Attached {
     routes: Vec<Route>,
     /// Of transport mode.
     rules: Vec<Rule>,
+    /// Of the interface, as the peer's file has them.
+    addresses: Vec<(IpAddr, u8)>,
     selectors: Vec<TrafficSelector>,
 }
 
@@ -113,6 +115,12 @@ impl Network {
         Ok(())
     }
 
+    /// The connection to the kernel.
+    #[must_use]
+    pub const fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
     /// Sets up everything for a peer: TUN, addresses, rules, routes. For one that is there already, only what differs
     /// changes.
     ///
@@ -132,7 +140,8 @@ impl Network {
         }
         let before = self.forget(&peer);
         let result = self.try_attach(config, workers).await;
-        self.remove(before).await;
+        self.remove_addresses(&before).await;
+        self.remove(before.into_iter().map(|(_, attached)| attached).collect()).await;
         if result.is_err() {
             self.detach(&peer, workers).await;
         } else {
@@ -145,8 +154,22 @@ impl Network {
     }
 
     /// Takes a peer out of the TUNs; its routes and rules are still set.
-    fn forget(&mut self, peer: &Arc<str>) -> Vec<Attached> {
-        self.tuns.values_mut().filter_map(|tun| tun.peers.remove(peer)).collect()
+    fn forget(&mut self, peer: &Arc<str>) -> Vec<(String, Attached)> {
+        let all = self.tuns.iter_mut();
+        all.filter_map(|(name, tun)| Some((name.clone(), tun.peers.remove(peer)?))).collect()
+    }
+
+    /// Takes the addresses of these from their TUNs, but for those that another peer has there.
+    async fn remove_addresses(&self, attached: &[(String, Attached)]) {
+        for (name, attached) in attached {
+            let Some(tun) = self.tuns.get(name) else { continue };
+            for (address, prefix_len) in &attached.addresses {
+                let mut others = tun.peers.values().flat_map(|peer| &peer.addresses);
+                if !others.any(|other| other.0 == *address) {
+                    warn(self.netlink.remove_address(tun.index, *address, *prefix_len).await);
+                }
+            }
+        }
     }
 
     /// Removes rules and routes, but for those that a peer has (routes are set again, since they may differ).
@@ -193,7 +216,10 @@ impl Network {
         }
         let Some(tun) = self.tuns.get_mut(name) else { return Ok(Vec::new()) };
         let index = tun.index;
-        let attached = Attached { routes: Vec::new(), rules: Vec::new(), selectors };
+        // The files that share it agree on this; it is set with the MTUs of the SAs.
+        tun.fixed_mtu = config.interface.mtu;
+        let addresses = config.interface.addresses.clone();
+        let attached = Attached { routes: Vec::new(), rules: Vec::new(), addresses, selectors };
         tun.peers.insert(Arc::clone(peer), attached);
         self.publish(workers);
         for (address, prefix_len) in &config.interface.addresses {
@@ -284,7 +310,8 @@ impl Network {
     pub async fn detach(&mut self, peer: &Arc<str>, workers: &Workers) {
         self.configure(peer, None).await;
         let attached = self.forget(peer);
-        self.remove(attached).await;
+        self.remove_addresses(&attached).await;
+        self.remove(attached.into_iter().map(|(_, attached)| attached).collect()).await;
         self.drop_idle(workers).await;
     }
 

@@ -36,6 +36,8 @@ pub struct Entry {
     pub resolving: bool,
     /// Attempts so far: the peer's addresses are taken in turn.
     pub attempts: usize,
+    /// How many attempts failed, and how often its SAs were lost.
+    pub failures: u64,
     /// Set once it is being taken down: when to stop waiting for the answer to DELETE.
     pub removal: Option<Instant>,
     /// What its loss has led to, until it is up again; `None`: what [`StartPolicy`] says.
@@ -60,6 +62,7 @@ impl Entry {
             retry_at: None,
             resolving: false,
             attempts: 0,
+            failures: 0,
             removal: None,
             after_loss: None,
             acquire: None,
@@ -168,6 +171,7 @@ impl Entry {
     /// An attempt failed: plans the next, if it is to be kept up.
     pub fn failed(&mut self, now: Instant, failure: Failure, rng: &mut dyn SecureRandom) {
         self.last_error = Some(failure);
+        self.failures += 1;
         self.plan(now, rng);
     }
 

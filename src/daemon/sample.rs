@@ -80,6 +80,7 @@ pub(super) fn site_b() -> Peer {
             ts_local: vec![range("10.1.0.0", "10.1.255.255")],
             ts_peer: vec![range("10.2.0.0", "10.2.255.255"), range("fd02::", "fd02::ffff")],
             lifetime: Lifetime::default(),
+            per_resource: 0,
             replay_window: 1024,
             df: DfPolicy::Copy,
             dscp: DscpPolicy::Copy,
@@ -101,6 +102,7 @@ pub(super) fn config() -> Config {
         },
         log_level: None,
         revocation: Default::default(),
+        written: Default::default(),
     }
 }
 
@@ -130,6 +132,7 @@ pub(super) fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> S
         ts_local: [].into(),
         ts_peer: [].into(),
         path,
+        resource: None,
         established: Duration::ZERO,
         rekey_in: None,
     });
@@ -152,6 +155,7 @@ pub(super) fn sa(state: &'static str, initiator: bool, child: Option<&str>) -> S
         ppk: false,
         established: None,
         rekey_in: None,
+        round_trip: None,
         children: child.into_iter().collect(),
     }
 }

@@ -29,17 +29,8 @@ pub fn of_daemon(
     lost: &Lost,
 ) -> Status {
     let mut drops = by_reason(&stats.drops);
-    for (name, counter) in [
-        ("queue-full", &lost.queue_full),
-        ("send-failed", &lost.send),
-        ("tun-failed", &lost.tun),
-        ("headers-refused", &lost.headers),
-    ] {
-        let count = counter.load(Ordering::Relaxed);
-        if count > 0 {
-            drops.insert(name.to_owned(), count);
-        }
-    }
+    let lost = of_lost(lost).into_iter().filter(|(_, count)| *count > 0);
+    drops.extend(lost.map(|(name, count)| (name.to_owned(), count)));
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -49,6 +40,18 @@ pub fn of_daemon(
         peers,
         drops,
     }
+}
+
+/// What workers dropped that the datapath does not count, by reason.
+#[must_use]
+pub fn of_lost(lost: &Lost) -> [(&'static str, u64); 4] {
+    [
+        ("queue-full", &lost.queue_full),
+        ("send-failed", &lost.send),
+        ("tun-failed", &lost.tun),
+        ("headers-refused", &lost.headers),
+    ]
+    .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
 }
 
 /// What is left to the kernel.
@@ -174,6 +177,7 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         ppk: sa.ppk,
         age_seconds: sa.established.map(|age| age.as_secs()),
         rekey_in_seconds: sa.rekey_in.map(|wait| wait.as_secs()),
+        rtt_us: sa.round_trip.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
         child_sas: sa.children.iter().map(|child| of_child_sa(child, stats)).collect(),
     }
 }
@@ -184,9 +188,12 @@ fn given(sa: &SaStatus, what: impl Fn(&Configuration) -> Vec<String>) -> Vec<Str
 }
 
 fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
-    let inbound = stats.inbound.iter().find(|sa| sa.spi == child.spi_inbound);
-    let outbound = stats
-        .outbound
+    // In the order of their SPIs, and of their policies.
+    let inbound = stats.inbound.binary_search_by_key(&child.spi_inbound, |sa| sa.spi);
+    let inbound = inbound.ok().and_then(|at| stats.inbound.get(at));
+    let from = inbound
+        .map_or(0, |inbound| stats.outbound.partition_point(|sa| sa.policy < inbound.policy));
+    let outbound = stats.outbound[from..]
         .iter()
         .find(|sa| sa.spi == child.spi_outbound && sa.other_spi == child.spi_inbound);
     let mut drops = BTreeMap::new();
@@ -210,20 +217,23 @@ fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
         ts_peer: selectors(&child.ts_peer),
         inbound: traffic(inbound),
         outbound: traffic(outbound),
+        sequence_inbound: inbound.map_or(0, |sa| sa.sequence),
+        sequence_outbound: outbound.map_or(0, |sa| sa.sequence),
         drops,
+        resource: child.resource,
         age_seconds: child.established.as_secs(),
         rekey_in_seconds: child.rekey_in.map(|wait| wait.as_secs()),
     }
 }
 
-const fn mode_name(mode: Mode) -> &'static str {
+pub(super) const fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::Tunnel => "tunnel",
         Mode::Transport => "transport",
     }
 }
 
-const fn encap_name(protocol: Protocol, encap: Encap) -> &'static str {
+pub(super) const fn encap_name(protocol: Protocol, encap: Encap) -> &'static str {
     match (protocol, encap) {
         (Protocol::Ah, _) => "ah",
         (Protocol::Esp, Encap::Plain) => "esp",
@@ -235,7 +245,7 @@ fn traffic(sa: Option<&SaStats>) -> Traffic {
     sa.map_or_else(Traffic::default, |sa| Traffic { packets: sa.packets, bytes: sa.bytes })
 }
 
-fn ends(path: Path) -> (String, String) {
+pub(super) fn ends(path: Path) -> (String, String) {
     match path.encap {
         Encap::Plain => (path.local.ip().to_string(), path.remote.ip().to_string()),
         Encap::Udp => (path.local.to_string(), path.remote.to_string()),

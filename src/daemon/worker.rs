@@ -18,11 +18,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
+use super::audit::Audit;
 use super::deliver;
+use super::names::Names;
 use super::send::send_sealed;
 use super::sockets::{NATT_PORT, Sockets, path_of};
 use crate::datapath::coalesce::Coalescer;
-use crate::datapath::{Datapath, Hold, InboundBatch, OutboundBatch, Received};
+use crate::datapath::{Audits, Datapath, Hold, InboundBatch, OutboundBatch, Received};
 use crate::io::clock;
 use crate::io::raw::{self, Chain};
 use crate::io::sys::{self, BATCH, FEW};
@@ -51,6 +53,8 @@ pub struct TunPort {
 pub struct Shared {
     /// The newest snapshot.
     pub datapath: ArcSwap<Datapath>,
+    /// The names of its policies.
+    pub names: ArcSwap<Names>,
     /// The TUNs.
     pub tuns: ArcSwap<Vec<Arc<TunPort>>>,
     /// The sockets.
@@ -59,6 +63,8 @@ pub struct Shared {
     pub failed: ArcSwap<BTreeMap<PolicyId, Instant>>,
     /// What workers dropped that the datapath does not count.
     pub lost: Lost,
+    /// Takes what is auditable, if anybody wants it.
+    pub audit: Option<Audit>,
     stop: AtomicBool,
 }
 
@@ -111,14 +117,25 @@ pub struct Workers {
 impl Shared {
     /// With these sockets and no TUN.
     #[must_use]
-    pub fn new(datapath: Datapath, sockets: Arc<Sockets>) -> Self {
+    pub fn new(datapath: Datapath, sockets: Arc<Sockets>, audit: Option<Audit>) -> Self {
         Self {
             datapath: ArcSwap::from_pointee(datapath),
+            names: ArcSwap::from_pointee(Names::default()),
             tuns: ArcSwap::from_pointee(Vec::new()),
             sockets,
             failed: ArcSwap::from_pointee(BTreeMap::new()),
             lost: Lost::default(),
+            audit,
             stop: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Shared {
+    /// Hands on what of a batch is auditable.
+    fn audit(&self, datapath: &Datapath, audits: &mut Audits) {
+        if let Some(audit) = self.audit.as_ref().filter(|_| !audits.is_empty()) {
+            audit.packets(datapath, audits.drain());
         }
     }
 }
@@ -322,6 +339,7 @@ impl OutboundWorker {
         for waiting in &self.batch.waiting {
             self.hold.put(now, datapath, waiting.policy, &waiting.buf);
         }
+        self.shared.audit(datapath, &mut self.batch.audits);
         self.queue.send_notices(&self.shared.lost, &mut self.batch.notices);
     }
 
@@ -456,6 +474,7 @@ impl InboundWorker {
         };
         let datapath = self.shared.datapath.load();
         datapath.inbound_batch(clock::now(), &mut self.received[..count], &mut self.batch);
+        self.shared.audit(&datapath, &mut self.batch.audits);
         let tuns = self.shared.tuns.load();
         deliver::deliver(&self.shared.lost, &tuns, &self.batch.deliver, &mut self.coalescer);
         for datagram in self.batch.ike.drain(..) {

@@ -3,10 +3,12 @@
 //! Buffers change places: a packet that passes is moved into the result and an empty buffer takes its place, so that
 //! the caller's slice is always ready to be read into, and nothing is allocated once a batch has seen its largest load.
 
+use core::mem;
 use core::num::NonZeroU16;
-use core::ops::{Index, Range};
+use core::ops::{Deref, Index, Range};
 
-use crate::ipsec::{Notice, PacketBuf, Path, PolicyId};
+use super::audit::Audits;
+use crate::ipsec::{DropReason, Flow, Notice, PacketBuf, Path, PolicyId};
 
 /// A sealed packet, or a run of them.
 #[derive(Debug)]
@@ -42,6 +44,68 @@ pub enum Form {
     },
 }
 
+/// Sealed packets, in their order. Those of the batch before stay where they are until a packet takes the place of one, and
+/// its buffer that of the packet.
+#[derive(Debug, Default)]
+pub struct SealedPackets {
+    places: Vec<Sealed>,
+    count: usize,
+}
+
+impl SealedPackets {
+    /// All of them.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Sealed] {
+        &self.places[..self.count]
+    }
+
+    /// Takes the packet, or the run of them, out of its buffer. What is in there then means nothing.
+    #[inline]
+    pub(super) fn exchange(
+        &mut self,
+        packet: &mut PacketBuf,
+        segment_len: Option<NonZeroU16>,
+        path: &Path,
+        form: Form,
+        pool: &mut Pool,
+    ) {
+        match self.places.get_mut(self.count) {
+            Some(place) => {
+                mem::swap(&mut place.buf, packet);
+                (place.segment_len, place.path, place.form) = (segment_len, *path, form);
+                pool.replace_small(packet);
+            }
+            None => {
+                let buf = pool.exchange(packet);
+                self.places.push(Sealed { buf, segment_len, path: *path, form });
+            }
+        }
+        self.count += 1;
+    }
+
+    fn clear(&mut self) {
+        self.places.truncate(Pool::MAX_FREE);
+        self.count = 0;
+    }
+}
+
+impl Deref for SealedPackets {
+    type Target = [Sealed];
+
+    fn deref(&self) -> &[Sealed] {
+        self.as_slice()
+    }
+}
+
+impl<'a> IntoIterator for &'a SealedPackets {
+    type Item = &'a Sealed;
+    type IntoIter = core::slice::Iter<'a, Sealed>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 /// A packet whose policy has no outbound SA yet.
 #[derive(Debug)]
 pub struct Waiting {
@@ -55,7 +119,7 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct OutboundBatch {
     /// To be sent, in this order.
-    pub sealed: Vec<Sealed>,
+    pub sealed: SealedPackets,
     /// ICMP messages to be written back into the TUN.
     pub replies: Vec<PacketBuf>,
     /// Packets that the SPD lets pass unprotected.
@@ -64,6 +128,10 @@ pub struct OutboundBatch {
     pub waiting: Vec<Waiting>,
     /// For IKE.
     pub notices: Vec<Notice>,
+    /// For the audit log.
+    pub audits: Audits,
+    /// Why the last packet that did not pass did not, for whoever listens.
+    pub(super) refused: Option<DropReason>,
     pub(super) pool: Pool,
 }
 
@@ -99,13 +167,20 @@ pub struct InboundBatch {
     pub ike: Vec<IkeDatagram>,
     /// For IKE.
     pub notices: Vec<Notice>,
+    /// For the audit log.
+    pub audits: Audits,
+    /// What was in the last packet that was genuine and still did not pass, for whoever listens.
+    pub(super) refused: Option<Flow>,
     pub(super) pool: Pool,
 }
 
 /// Packets, each where it was opened.
 #[derive(Debug, Default)]
 pub struct Delivered {
+    /// Those of the batch before stay until others take their places.
     buffers: Vec<PacketBuf>,
+    /// How many of them are of this batch.
+    count: usize,
     packets: Vec<Lies>,
 }
 
@@ -140,26 +215,44 @@ impl Delivered {
         self.iter().next()
     }
 
-    /// One packet, which is all that is in its buffer.
-    pub(crate) fn push(&mut self, buf: PacketBuf) {
-        self.packets.push(Lies { buffer: self.buffers.len(), range: 0..buf.len() });
-        self.buffers.push(buf);
+    /// The last of them.
+    pub(super) fn last(&self) -> Option<&[u8]> {
+        self.packets.last().map(|lies| &self.buffers[lies.buffer][lies.range.clone()])
     }
 
-    /// The place of a buffer with several packets, which comes when they all have been opened.
+    /// One packet, which is all that is in its buffer. What is in there then means nothing.
+    pub(crate) fn exchange(&mut self, buf: &mut PacketBuf) {
+        let place = self.place();
+        self.push_part(place, 0..buf.len());
+        self.keep(place, buf);
+    }
+
+    /// The place of a buffer with several packets, which comes when they all have been opened, if one of them is kept.
+    #[inline]
     pub(super) fn place(&mut self) -> usize {
-        self.buffers.push(PacketBuf::default());
-        self.buffers.len() - 1
+        if self.count == self.buffers.len() {
+            self.buffers.push(PacketBuf::default());
+        }
+        self.count += 1;
+        self.count - 1
     }
 
     /// A packet in the buffer that will come to `place`.
+    #[inline]
     pub(super) fn push_part(&mut self, place: usize, range: Range<usize>) {
         self.packets.push(Lies { buffer: place, range });
     }
 
-    /// The buffer comes to its place.
-    pub(super) fn keep(&mut self, place: usize, buf: PacketBuf) {
-        self.buffers[place] = buf;
+    /// The buffer changes places with the one there. What is in that means nothing, and it may be a small one.
+    #[inline]
+    pub(super) fn keep(&mut self, place: usize, buf: &mut PacketBuf) {
+        mem::swap(&mut self.buffers[place], buf);
+    }
+
+    fn clear(&mut self) {
+        self.packets.clear();
+        self.buffers.truncate(Pool::MAX_FREE);
+        self.count = 0;
     }
 }
 
@@ -177,23 +270,26 @@ impl OutboundBatch {
     #[must_use]
     pub fn new(max_len: usize) -> Self {
         Self {
-            sealed: Vec::new(),
+            sealed: SealedPackets::default(),
             replies: Vec::new(),
             bypass: Vec::new(),
             waiting: Vec::new(),
             notices: Vec::new(),
+            audits: Audits::default(),
+            refused: None,
             pool: Pool::new(max_len),
         }
     }
 
     /// Forgets the results and takes their buffers back. `outbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { sealed, replies, bypass, waiting, notices, pool } = self;
-        sealed.drain(..).for_each(|sealed| pool.put(sealed.buf));
+        let Self { sealed, replies, bypass, waiting, notices, audits, refused: _, pool } = self;
+        sealed.clear();
         replies.drain(..).for_each(|buf| pool.put(buf));
         bypass.drain(..).for_each(|buf| pool.put(buf));
         waiting.drain(..).for_each(|waiting| pool.put(waiting.buf));
         notices.clear();
+        audits.clear();
     }
 }
 
@@ -205,17 +301,19 @@ impl InboundBatch {
             deliver: Delivered::default(),
             ike: Vec::new(),
             notices: Vec::new(),
+            audits: Audits::default(),
+            refused: None,
             pool: Pool::new(max_len),
         }
     }
 
     /// Forgets the results and takes their buffers back. `inbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { deliver, ike, notices, pool } = self;
-        deliver.packets.clear();
-        deliver.buffers.drain(..).for_each(|buf| pool.put(buf));
+        let Self { deliver, ike, notices, audits, refused: _, pool } = self;
+        deliver.clear();
         ike.drain(..).for_each(|datagram| pool.put(datagram.buf));
         notices.clear();
+        audits.clear();
     }
 }
 
@@ -235,11 +333,13 @@ impl Pool {
     }
 
     /// An empty buffer.
+    #[inline]
     pub(super) fn take(&mut self) -> PacketBuf {
         self.free.pop().unwrap_or_else(|| PacketBuf::new(self.max_len))
     }
 
     /// Takes a buffer back. One that is too small (the caller's own, of another size) is let go.
+    #[inline]
     pub(super) fn put(&mut self, mut buf: PacketBuf) {
         if buf.max_len() >= self.max_len && self.free.len() < Self::MAX_FREE {
             buf.clear();
@@ -247,8 +347,17 @@ impl Pool {
         }
     }
 
+    /// Another one for a buffer that is too small.
+    #[inline]
+    pub(super) fn replace_small(&mut self, buf: &mut PacketBuf) {
+        if buf.max_len() < self.max_len {
+            *buf = self.take();
+        }
+    }
+
     /// Takes the packet out of `buf` and leaves an empty buffer there.
+    #[inline]
     pub(super) fn exchange(&mut self, buf: &mut PacketBuf) -> PacketBuf {
-        core::mem::replace(buf, self.take())
+        mem::replace(buf, self.take())
     }
 }

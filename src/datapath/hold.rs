@@ -52,7 +52,7 @@ impl Hold {
             self.total += packet.len();
             line.packets.push_back((now, packet.into()));
         } else {
-            datapath.count_drop(DropReason::NoOutboundSa);
+            datapath.count_drop(DropReason::NoOutboundSa, policy, packet);
             if line.packets.is_empty() {
                 self.waiting.remove(&policy);
             }
@@ -64,7 +64,7 @@ impl Hold {
     pub fn take_ready(&mut self, datapath: &Datapath, packets: &mut [PacketBuf]) -> usize {
         let mut count = 0;
         for (policy, line) in &mut self.waiting {
-            if datapath.sad().outbound(*policy).is_empty() {
+            if !datapath.sad().has_outbound(*policy) {
                 continue;
             }
             while let Some(buf) = packets.get_mut(count)
@@ -109,7 +109,7 @@ impl Hold {
                 let Some((_, packet)) = line.packets.pop_front() else { break };
                 line.bytes -= packet.len();
                 self.total -= packet.len();
-                datapath.count_drop(reason);
+                datapath.count_drop(reason, *policy, &packet);
             }
         }
         self.waiting.retain(|_, line| !line.packets.is_empty());

@@ -1,6 +1,5 @@
 //! From the socket to the TUN (RFC 4301 §5.2), in the order in which a packet meets the steps.
 
-use core::mem;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
@@ -13,8 +12,10 @@ use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
 use crate::ipsec::sad::{Bundle, InboundEntry};
 use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{DropReason, Encap, Mode, Notice, PacketBuf, Path, Place, Protocol};
-use crate::wire::ip::{IpPacket, NextHeader};
+use crate::ipsec::{
+    DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol, SaParams,
+};
+use crate::wire::ip::{IpPacket, NextHeader, Plain, PlainFlow};
 use crate::wire::natt::{self, Datagram};
 use crate::wire::tcp::TcpPacket;
 use crate::wire::udp::UdpPacket;
@@ -22,6 +23,7 @@ use crate::wire::udp::UdpPacket;
 use super::batch::{IkeDatagram, InboundBatch, Received};
 use super::ecn::{self, Ecn};
 use super::outer::Outer;
+use super::tap::{Came, Listeners, Verdict};
 use super::{Datapath, MOVED_INTERVAL, mss, pmtu};
 
 impl Datapath {
@@ -30,7 +32,11 @@ impl Datapath {
     pub fn inbound_batch(&self, now: Instant, received: &mut [Received], out: &mut InboundBatch) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::default();
+        let mut run = Run {
+            current: None,
+            listeners: self.shared.tap.listeners(),
+            alive_interval: self.alive_interval(),
+        };
         for received in received.iter_mut().filter(|received| !received.buf.is_empty()) {
             self.inbound(now, received, &mut run, out);
             received.buf.clear();
@@ -38,6 +44,7 @@ impl Datapath {
     }
 
     /// What passes is taken out of `received`.
+    #[inline]
     fn inbound<'a>(
         &'a self,
         now: u64,
@@ -48,13 +55,25 @@ impl Datapath {
         if received.path.encap == Encap::Udp {
             return self.datagrams(now, received, run, out);
         }
-        let Received { path, buf, .. } = received;
-        match self.in_ip(now, path, buf, run, out) {
+        let Received { path, traffic_class, buf, .. } = received;
+        let seen = run.listeners.clone().map(|listeners| {
+            let before = listeners.before_inbound(path, buf, out);
+            (listeners, before, buf.len())
+        });
+        let result = self.in_ip(now, path, buf, run, out);
+        if let Some((listeners, before, len)) = seen {
+            let came = Came { path, traffic_class: *traffic_class, len };
+            listeners.after_inbound(self, &came, &before, result.map(|()| &buf[..]), out);
+        }
+        match result {
             Ok(()) => {
-                let spare = out.pool.take();
-                out.deliver.push(mem::replace(buf, spare));
+                out.deliver.exchange(buf);
+                out.pool.replace_small(buf);
             }
-            Err(reason) => self.shared.drops.count(reason),
+            Err(reason) => {
+                out.audits.dropped(reason, path);
+                self.shared.drops.count(reason);
+            }
         }
     }
 
@@ -66,45 +85,72 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) {
-        let Received { path, traffic_class, ref mut buf, segment_len } = *received;
-        let mut piece = out.pool.exchange(buf);
-        let segment_len = segment_len.map_or(piece.len(), |len| len.get().into());
+        let Received { path, traffic_class, buf, segment_len } = received;
+        let (path, traffic_class) = (&*path, *traffic_class);
+        let segment_len = segment_len.map_or(buf.len(), |len| len.get().into());
         let place = out.deliver.place();
         let (mut at, mut kept) = (0, false);
-        for datagram in piece.chunks_mut(segment_len) {
+        for datagram in buf.chunks_mut(segment_len) {
             let start = at;
             at += datagram.len();
+            let came = Came { path, traffic_class, len: datagram.len() };
+            let listeners = run.listeners.clone();
+            let tell = |datagram: &[u8], verdict| {
+                if let Some(listeners) = &listeners {
+                    listeners.besides(&came, datagram, verdict);
+                }
+            };
             match natt::classify(datagram) {
                 Ok(Datagram::Esp(_)) => {
-                    match self.in_udp(now, &path, traffic_class, datagram, run, out) {
+                    let before = listeners
+                        .as_ref()
+                        .map(|listeners| listeners.before_inbound(path, datagram, out));
+                    let result = self.in_udp(now, path, traffic_class, datagram, run, out);
+                    if let (Some(listeners), Some(before)) = (&listeners, before) {
+                        let opened = result.as_ref().map_err(|&reason| reason).map(|range| {
+                            let alone = || out.deliver.last().unwrap_or_default();
+                            range.clone().map_or_else(alone, |range| &datagram[range])
+                        });
+                        listeners.after_inbound(self, &came, &before, opened, out);
+                    }
+                    match result {
                         Ok(Some(range)) => {
                             let range = start + range.start..start + range.end;
                             out.deliver.push_part(place, range);
                             kept = true;
                         }
                         Ok(None) => {}
-                        Err(reason) => self.shared.drops.count(reason),
+                        Err(reason) => {
+                            out.audits.at(Protocol::Esp, datagram);
+                            out.audits.dropped(reason, path);
+                            self.shared.drops.count(reason);
+                        }
                     }
                 }
                 Ok(Datagram::Ike(message)) => {
+                    tell(message, Verdict::Ike);
                     let mut buf = out.pool.take();
                     let _fits_as_it_came_from_such_a_buffer = buf.fill_from(message);
-                    out.ike.push(IkeDatagram { path, buf });
+                    out.ike.push(IkeDatagram { path: *path, buf });
                 }
                 Ok(Datagram::Keepalive) => {
+                    tell(datagram, Verdict::Keepalive);
                     self.shared.keepalives.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(_) => self.shared.drops.count(DropReason::NattMalformed),
+                Err(_) => {
+                    tell(datagram, Verdict::Drop(DropReason::NattMalformed));
+                    self.shared.drops.count(DropReason::NattMalformed);
+                }
             }
         }
         if kept {
-            out.deliver.keep(place, piece);
-        } else {
-            out.pool.put(piece);
+            out.deliver.keep(place, buf);
+            out.pool.replace_small(buf);
         }
     }
 
     /// ESP, the data of a datagram. Where in it the packet to deliver is; `None` if it was delivered by itself.
+    #[inline]
     fn in_udp<'a>(
         &'a self,
         now: u64,
@@ -114,36 +160,53 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut InboundBatch,
     ) -> Result<Option<Range<usize>>, DropReason> {
-        let entry = self.sa_of(now, Protocol::Esp, datagram, path, out)?;
+        // Most often it is that of the packet before.
+        let entry = match run.esp_in_udp(datagram) {
+            Some(entry) => entry,
+            None => self.sa_of(now, Protocol::Esp, datagram, path, out)?,
+        };
+        let alive_interval = run.alive_interval;
         let current = run.of(entry);
         let (opened, range) = match current.opening.open_in_place(datagram) {
             Ok((opened, range)) => (self.open(entry, Ok(opened), out)?, range),
             Err(reason) => (self.open(entry, Err(reason), out)?, 0..0),
         };
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, alive_interval, entry, path, opened, out);
         match entry.sa.params().mode {
             Mode::Tunnel => {
                 let packet = &mut datagram[range.clone()];
                 let outer = Ecn::of(traffic_class);
-                let len = self.decapsulate(entry, outer, opened.next_header, packet);
+                let next_header = opened.next_header;
+                let len = self.decapsulate(
+                    entry,
+                    &mut current.flow,
+                    outer,
+                    next_header,
+                    packet,
+                    &mut out.refused,
+                );
                 let len = current.charge(len)?;
                 Ok(Some(range.start..range.start + len))
             }
             Mode::Transport => {
                 let mut packet = out.pool.take();
                 let restored = if packet.fill_from(&datagram[range]) {
-                    self.restore(entry, path, traffic_class, opened, &mut packet)
+                    let refused = &mut out.refused;
+                    self.restore(entry, path, traffic_class, opened, &mut packet, refused)
                 } else {
                     Err(DropReason::NoRoom)
                 };
                 match current.charge(restored.map(|()| packet.len())) {
-                    Ok(_len) => out.deliver.push(packet),
+                    Ok(_len) => {
+                        out.deliver.exchange(&mut packet);
+                        out.pool.put(packet);
+                        Ok(None)
+                    }
                     Err(reason) => {
                         out.pool.put(packet);
-                        return Err(reason);
+                        Err(reason)
                     }
                 }
-                Ok(None)
             }
         }
     }
@@ -161,10 +224,12 @@ impl Datapath {
         let (len, outer) = (ip.total_len(), Ecn::of(ip.traffic_class()));
         packet.truncate(len);
         if let Some(place) = Place::of(packet, NextHeader::ESP) {
+            out.audits.at(Protocol::Esp, &packet[place.at..]);
             let entry = self.sa_of(now, Protocol::Esp, &packet[place.at..], path, out)?;
             return self.esp(now, entry, path, outer, place, packet, run, out);
         }
         let place = Place::of(packet, NextHeader::AH).ok_or(DropReason::OuterMalformed)?;
+        out.audits.at(Protocol::Ah, &packet[place.at..]);
         let entry = self.sa_of(now, Protocol::Ah, &packet[place.at..], path, out)?;
         let opened = self.open(entry, run.of(entry).opening.open_at(packet, place), out)?;
         if let Some(Bundle::Around(spi)) = entry.bundle {
@@ -176,12 +241,19 @@ impl Datapath {
             let inside = inside.inspect_err(|&reason| entry.sa.drops.count(reason))?;
             return self.esp(now, inside, path, outer, place, packet, run, out);
         }
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, run.alive_interval, entry, path, opened, out);
+        let current = run.of(entry);
         let len = match entry.sa.params().mode {
-            Mode::Tunnel => self.decapsulate(entry, outer, opened.next_header, packet),
-            Mode::Transport => self.check_transport(entry, packet).map(|inner| inner.len),
+            Mode::Tunnel => {
+                let next_header = opened.next_header;
+                let refused = &mut out.refused;
+                self.decapsulate(entry, &mut current.flow, outer, next_header, packet, refused)
+            }
+            Mode::Transport => {
+                self.check_transport(entry, packet, &mut out.refused).map(|inner| inner.len)
+            }
         };
-        packet.truncate(run.of(entry).charge(len)?);
+        packet.truncate(current.charge(len)?);
         Ok(())
     }
 
@@ -199,6 +271,7 @@ impl Datapath {
         out: &mut InboundBatch,
     ) -> Result<(), DropReason> {
         let mode = entry.sa.params().mode;
+        let alive_interval = run.alive_interval;
         let current = run.of(entry);
         let opened = match mode {
             Mode::Tunnel => {
@@ -208,11 +281,16 @@ impl Datapath {
             Mode::Transport => current.opening.open_at(packet, place),
         };
         let opened = self.open(entry, opened, out)?;
-        self.authenticated(now, entry, path, opened, out);
+        self.authenticated(now, alive_interval, entry, path, opened, out);
         let len = match (mode, opened.next_header) {
-            (Mode::Tunnel, next_header) => self.decapsulate(entry, outer, next_header, packet),
+            (Mode::Tunnel, next_header) => {
+                let refused = &mut out.refused;
+                self.decapsulate(entry, &mut current.flow, outer, next_header, packet, refused)
+            }
             (Mode::Transport, NextHeader::NONE) => Err(DropReason::Dummy),
-            (Mode::Transport, _) => self.check_transport(entry, packet).map(|inner| inner.len),
+            (Mode::Transport, _) => {
+                self.check_transport(entry, packet, &mut out.refused).map(|inner| inner.len)
+            }
         };
         packet.truncate(current.charge(len)?);
         Ok(())
@@ -251,7 +329,21 @@ impl Datapath {
     }
 
     /// What IKE is told of a packet's being opened, or not. A pair is named by the SPI of its ESP, if it is a bundle.
+    #[inline]
     fn open(
+        &self,
+        entry: &InboundEntry,
+        opened: Result<Opened, DropReason>,
+        out: &mut InboundBatch,
+    ) -> Result<Opened, DropReason> {
+        match opened {
+            Ok(opened) if opened.limit == Limit::None => Ok(opened),
+            opened => self.tell_opened(entry, opened, out),
+        }
+    }
+
+    #[inline(never)]
+    fn tell_opened(
         &self,
         entry: &InboundEntry,
         opened: Result<Opened, DropReason>,
@@ -281,9 +373,11 @@ impl Datapath {
     }
 
     /// What a genuine packet, whatever is in it, tells IKE.
+    #[inline]
     fn authenticated(
         &self,
         now: u64,
+        alive_interval: u64,
         entry: &InboundEntry,
         path: &Path,
         opened: Opened,
@@ -291,7 +385,7 @@ impl Datapath {
     ) {
         let sa = &entry.sa;
         let spi = sa.params().spi;
-        if sa.alive.due(now, self.alive_interval()) {
+        if sa.alive.due(now, alive_interval) {
             out.notices.push(Notice::Alive { spi });
         }
         // RFC 7296 §2.23: the address may be followed only by a packet that is no replay. One that was overtaken may
@@ -310,13 +404,17 @@ impl Datapath {
         }
     }
 
-    /// Tunnel mode: from what was protected to the packet that is delivered, which is as long as the result.
+    /// Tunnel mode: from what was protected to the packet that is delivered, which is as long as the result. `taken` is the
+    /// flow of a packet before that the selectors of the SA take; `refused` gets that of one that does not pass.
+    #[inline]
     fn decapsulate(
         &self,
         entry: &InboundEntry,
+        taken: &mut Option<PlainFlow>,
         outer: Ecn,
         next_header: NextHeader,
         packet: &mut [u8],
+        refused: &mut Option<Flow>,
     ) -> Result<usize, DropReason> {
         let is_ipv6 = match next_header {
             NextHeader::IPV4 => false,
@@ -324,26 +422,52 @@ impl Datapath {
             NextHeader::NONE => return Err(DropReason::Dummy),
             _ => return Err(DropReason::BadNextHeader),
         };
+        let plain = Plain::of(packet).filter(|plain| plain.flow.is_ipv6 == is_ipv6);
+        // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
+        let (len, traffic_class) = match plain {
+            Some(plain)
+                if *taken == Some(plain.flow)
+                    && !(self.options.clamp_mss && plain.is_syn(packet)) =>
+            {
+                (plain.total_len, plain.traffic_class)
+            }
+            _ => {
+                let inner = self.check_tunnel(entry, is_ipv6, packet, refused)?;
+                *taken = plain.map(|plain| plain.flow);
+                (inner.len, inner.traffic_class)
+            }
+        };
+        let before = Ecn::of(traffic_class);
+        let after = ecn::decapsulate(before, outer)
+            .inspect_err(|_| *refused = Inner::parse(packet).map(|inner| inner.flow))?;
+        if after != before {
+            set_ecn(&mut packet[..len], after);
+        }
+        Ok(len)
+    }
+
+    /// Tunnel mode: whether the packet is one that the SA may carry.
+    #[inline(never)]
+    fn check_tunnel(
+        &self,
+        entry: &InboundEntry,
+        is_ipv6: bool,
+        packet: &mut [u8],
+        refused: &mut Option<Flow>,
+    ) -> Result<Inner, DropReason> {
         let inner = Inner::parse(packet)
             .filter(|inner| inner.is_ipv6() == is_ipv6)
             .ok_or(DropReason::InboundMalformed)?;
-        // RFC 4303 §2.7: traffic flow confidentiality padding follows the packet.
-        let packet = &mut packet[..inner.len];
         // RFC 4301 §5.2, step 4.
-        let params = entry.sa.params();
-        if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
+        if !admits(entry.sa.params(), &inner.flow) {
+            *refused = Some(inner.flow);
             return Err(DropReason::InboundSelectorMismatch);
-        }
-        let before = Ecn::of(inner.traffic_class);
-        let after = ecn::decapsulate(before, outer)?;
-        if after != before {
-            set_ecn(packet, after);
         }
         if self.options.clamp_mss {
             let least = if is_ipv6 { pmtu::IPV6_MIN_MTU } else { 0 };
-            mss::clamp(packet, &inner, entry.mtu.max(least));
+            mss::clamp(&mut packet[..inner.len], &inner, entry.mtu.max(least));
         }
-        Ok(inner.len)
+        Ok(inner)
     }
 
     /// Transport mode: whether the packet, which has its IP header again, is one that the SA may carry.
@@ -351,15 +475,17 @@ impl Datapath {
         &self,
         entry: &InboundEntry,
         packet: &mut PacketBuf,
+        refused: &mut Option<Flow>,
     ) -> Result<Inner, DropReason> {
         let inner = Inner::parse(packet).ok_or(DropReason::InboundMalformed)?;
         packet.truncate(inner.len);
         if inner.fragment.is_some() {
+            *refused = Some(inner.flow);
             return Err(DropReason::TransportFragment);
         }
         // RFC 4301 §5.2, step 4.
-        let params = entry.sa.params();
-        if !matches_pair(&params.ts_peer, &params.ts_local, &inner.flow) {
+        if !admits(entry.sa.params(), &inner.flow) {
+            *refused = Some(inner.flow);
             return Err(DropReason::InboundSelectorMismatch);
         }
         if self.options.clamp_mss {
@@ -378,6 +504,7 @@ impl Datapath {
         traffic_class: u8,
         opened: Opened,
         packet: &mut PacketBuf,
+        refused: &mut Option<Flow>,
     ) -> Result<(), DropReason> {
         if opened.next_header == NextHeader::NONE {
             return Err(DropReason::Dummy);
@@ -391,7 +518,7 @@ impl Datapath {
             ident: 0,
         };
         header.put_before(packet).ok_or(DropReason::NoRoom)?;
-        let inner = self.check_transport(entry, packet)?;
+        let inner = self.check_transport(entry, packet, refused)?;
         let (src, dst) = (inner.flow.src, inner.flow.dst);
         let Some(segment) = packet.get_mut(inner.transport..) else { return Ok(()) };
         match NextHeader(inner.flow.protocol) {
@@ -413,29 +540,57 @@ impl Datapath {
     }
 }
 
+/// RFC 4301 §5.2, step 4: whether an inbound SA may carry a packet.
+pub(super) fn admits(params: &SaParams, flow: &Flow) -> bool {
+    matches_pair(&params.ts_peer, &params.ts_local, flow)
+}
+
 /// Packets of a batch that follow each other under one SA.
-#[derive(Default)]
-struct Run<'a>(Option<Current<'a>>);
+struct Run<'a> {
+    current: Option<Current<'a>>,
+    /// Who is told of each packet; nearly always nobody.
+    listeners: Option<Listeners>,
+    /// Of the datapath's options, in milliseconds.
+    alive_interval: u64,
+}
 
 /// The SA of the packets at hand, and what they carried.
 struct Current<'a> {
     entry: &'a InboundEntry,
     opening: Opening<'a>,
+    /// The last flow that the selectors of the SA took.
+    flow: Option<PlainFlow>,
     packets: usize,
     bytes: usize,
 }
 
 impl<'a> Run<'a> {
+    /// The SA of the run, if it is what [`Datapath::sa_of`] would find for an ESP packet.
+    #[inline]
+    fn esp_in_udp(&self, datagram: &[u8]) -> Option<&'a InboundEntry> {
+        let entry = self.current.as_ref()?.entry;
+        let params = entry.sa.params();
+        let is_it = entry.bundle.is_none()
+            && params.suite.protocol() == Protocol::Esp
+            && peek_spi(datagram) == Some(params.spi);
+        is_it.then_some(entry)
+    }
+
     /// The run of this SA; that of another is over.
     #[inline]
     fn of(&mut self, entry: &'a InboundEntry) -> &mut Current<'a> {
-        self.0.take_if(|current| !core::ptr::eq(current.entry, entry));
-        self.0.get_or_insert_with(|| Current {
-            entry,
-            opening: entry.sa.opening(),
-            packets: 0,
-            bytes: 0,
-        })
+        if !self.current.as_ref().is_some_and(|current| core::ptr::eq(current.entry, entry)) {
+            self.begin(entry);
+        }
+        self.current.as_mut().expect("it has begun")
+    }
+
+    #[inline(never)]
+    fn begin(&mut self, entry: &'a InboundEntry) {
+        // The window of that SA is let go before another is taken.
+        self.current = None;
+        let opening = entry.sa.opening();
+        self.current = Some(Current { entry, opening, flow: None, packets: 0, bytes: 0 });
     }
 }
 

@@ -6,9 +6,13 @@
 //! In tunnel mode with ESP, outer IP and UDP headers are the sockets', and this module says what has to be in them. AH
 //! covers the outer header, and in transport mode there is but one: there packets leave and come whole.
 
+pub mod audit;
 mod batch;
 pub mod coalesce;
+mod decide;
 pub mod ecn;
+pub mod explain;
+pub mod filter;
 mod fragment;
 pub mod hold;
 mod inbound;
@@ -16,9 +20,11 @@ mod mss;
 mod outbound;
 mod outer;
 mod pmtu;
+pub mod probe;
 mod reassembly;
 pub mod segment;
 mod stats;
+pub mod tap;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -26,8 +32,10 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use audit::{Audited, Audits};
 pub use batch::{
-    Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, Waiting,
+    Delivered, Form, IkeDatagram, InboundBatch, OutboundBatch, Received, Sealed, SealedPackets,
+    Waiting,
 };
 pub use ecn::Ecn;
 pub use hold::Hold;
@@ -41,6 +49,7 @@ use crate::ipsec::pace::{Budget, PaceTable};
 use crate::ipsec::sad::{Sad, SadError};
 use crate::ipsec::{Flow, Path, PolicyId, SadUpdate, Spd};
 use reassembly::Reassembly;
+use tap::Tap;
 
 /// [`Notice::Acquire`](crate::ipsec::Notice::Acquire) is repeated for one policy and flow after this many milliseconds.
 const ACQUIRE_INTERVAL: u32 = 1000;
@@ -101,6 +110,7 @@ struct Shared {
     drops: DropCounters,
     keepalives: AtomicU64,
     bypassed: AtomicU64,
+    tap: Tap,
     acquire: PaceTable,
     acquire_budget: Budget,
     no_sa: PaceTable,
@@ -123,6 +133,7 @@ impl Datapath {
                 drops: DropCounters::new(),
                 keepalives: AtomicU64::new(0),
                 bypassed: AtomicU64::new(0),
+                tap: Tap::default(),
                 acquire: PaceTable::new(),
                 acquire_budget: Budget::new(),
                 no_sa: PaceTable::new(),
@@ -186,6 +197,12 @@ impl Datapath {
         self.sad.smallest_mtu()
     }
 
+    /// Where it is told what becomes of each packet.
+    #[must_use]
+    pub fn tap(&self) -> &Tap {
+        &self.shared.tap
+    }
+
     /// Counters at this moment.
     #[must_use]
     pub fn stats(&self) -> DatapathStats {
@@ -204,8 +221,11 @@ impl Datapath {
     }
 
     /// Counts a packet that its holder drops.
-    fn count_drop(&self, reason: DropReason) {
+    fn count_drop(&self, reason: DropReason, policy: PolicyId, packet: &[u8]) {
         self.shared.drops.count(reason);
+        if let Some(listeners) = self.shared.tap.listeners() {
+            listeners.gave_up(reason, policy, packet);
+        }
     }
 
     fn millis(&self, now: Instant) -> u64 {

@@ -9,14 +9,20 @@ const IPV4_AND_TCP: usize = 20 + 20;
 const IPV6_AND_TCP: usize = 40 + 20;
 
 /// Lowers the MSS in `packet`, if it is a SYN that has the option, so that segments fit into `mtu`.
+#[inline]
 pub(super) fn clamp(packet: &mut [u8], inner: &Inner, mtu: usize) {
-    if inner.flow.protocol != NextHeader::TCP.0 || inner.is_later_fragment() {
-        return;
+    if inner.flow.protocol == NextHeader::TCP.0 && !inner.is_later_fragment() {
+        clamp_tcp(packet, inner, mtu);
     }
+}
+
+fn clamp_tcp(packet: &mut [u8], inner: &Inner, mtu: usize) {
     let headers = if inner.is_ipv6() { IPV6_AND_TCP } else { IPV4_AND_TCP };
     let Ok(most) = u16::try_from(mtu.saturating_sub(headers)) else { return };
     let Some(segment) = packet.get_mut(inner.transport..inner.len) else { return };
-    if let Ok(mut tcp) = TcpPacket::new_checked(segment) {
+    if let Ok(mut tcp) = TcpPacket::new_checked(segment)
+        && tcp.syn()
+    {
         tcp.clamp_mss(most);
     }
 }

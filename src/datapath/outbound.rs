@@ -2,27 +2,28 @@
 
 mod cut;
 
-use core::mem;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
 
 pub use cut::{MAX_RUN, MAX_RUN_LEN};
 
 use crate::ipsec::inner::Inner;
-use crate::ipsec::lifetime::{Limit, Tally};
-use crate::ipsec::mtu;
+use crate::ipsec::lifetime::Limit;
+use crate::ipsec::outbound::Sealer;
 use crate::ipsec::sad::OutboundEntry;
-use crate::ipsec::selector::matches_pair;
 use crate::ipsec::{
-    Action, DfPolicy, DropReason, Encap, Flow, Mode, Notice, OutboundSa, PacketBuf, Place,
-    PolicyId, Protocol, SaParams,
+    DfPolicy, DropReason, Flow, Mode, Notice, OutboundSa, PacketBuf, Place, PolicyId, Protocol,
+    SaParams,
 };
 
-use super::batch::{Form, OutboundBatch, Sealed, Waiting};
+use super::audit::Audited;
+use super::batch::{Form, OutboundBatch, Waiting};
+use super::decide::{Decision, Fit, fit_transport, fit_tunnel, is_in_udp, padded_len};
 use super::fragment::Fragments;
 use super::outer::Outer;
+use super::tap::Listeners;
 use super::{Datapath, ecn, mss, pmtu, segment};
-use crate::wire::ip::{Ipv4Packet, NextHeader};
+use crate::wire::ip::{Ipv4Packet, NextHeader, Plain, PlainFlow};
 use crate::wire::vnet::{Gso, VnetHeader};
 
 impl Datapath {
@@ -31,9 +32,11 @@ impl Datapath {
     pub fn outbound_batch(&self, now: Instant, packets: &mut [PacketBuf], out: &mut OutboundBatch) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::default();
+        let mut run = Run::new(packets.len(), self.shared.tap.listeners());
         for packet in packets.iter_mut().filter(|packet| !packet.is_empty()) {
-            self.outbound(now, packet, &mut run, out);
+            if !self.along(packet, &mut run, out) {
+                self.one(now, packet, &VnetHeader::default(), &mut run, out);
+            }
             packet.clear();
         }
     }
@@ -49,27 +52,71 @@ impl Datapath {
     ) {
         out.clear();
         let now = self.millis(now);
-        let mut run = Run::default();
+        let mut run = Run::new(packets.len(), self.shared.tap.listeners());
         let packets = packets.iter_mut().zip(vnet);
         for (packet, vnet) in packets.filter(|(packet, _)| !packet.is_empty()) {
-            match (vnet.gso, vnet.checksum) {
-                (Gso::None, None) => self.outbound(now, packet, &mut run, out),
-                (Gso::None, Some(partial)) => {
-                    if segment::complete(packet, partial) {
-                        self.outbound(now, packet, &mut run, out);
-                    } else {
-                        self.shared.drops.count(DropReason::OutboundMalformed);
-                    }
-                }
-                (Gso::TcpV4 | Gso::TcpV6 | Gso::Udp, _) => {
-                    self.outbound_cut(now, packet, vnet, &mut run, out)
-                }
+            let is_whole = vnet.gso == Gso::None && vnet.checksum.is_none();
+            if !(is_whole && self.along(packet, &mut run, out)) {
+                self.one(now, packet, vnet, &mut run, out);
             }
             packet.clear();
         }
     }
 
+    /// One packet, with whoever listens told what became of it.
+    fn one<'a>(
+        &'a self,
+        now: u64,
+        packet: &mut PacketBuf,
+        vnet: &VnetHeader,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
+        match run.listeners.take() {
+            None => self.by_kind(now, packet, vnet, run, out),
+            Some(listeners) => {
+                run.decided = None;
+                let before = listeners.before_outbound(packet, out);
+                self.by_kind(now, packet, vnet, run, out);
+                let decision = run.decided.map(|(_, decision)| decision);
+                listeners.after_outbound(before, decision, out);
+                run.listeners = Some(listeners);
+            }
+        }
+    }
+
+    #[inline]
+    fn by_kind<'a>(
+        &'a self,
+        now: u64,
+        packet: &mut PacketBuf,
+        vnet: &VnetHeader,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
+        match (vnet.gso, vnet.checksum) {
+            (Gso::None, None) => self.outbound(now, packet, run, out),
+            (Gso::None, Some(partial)) => {
+                if segment::complete(packet, partial) {
+                    self.outbound(now, packet, run, out);
+                } else {
+                    self.refuse(DropReason::OutboundMalformed, out);
+                }
+            }
+            (Gso::TcpV4 | Gso::TcpV6 | Gso::Udp, _) => {
+                self.outbound_cut(now, packet, vnet, run, out);
+            }
+        }
+    }
+
+    /// Counts a packet that does not pass.
+    pub(super) fn refuse(&self, reason: DropReason, out: &mut OutboundBatch) {
+        self.shared.drops.count(reason);
+        out.refused = Some(reason);
+    }
+
     /// What passes is taken out of `packet`.
+    #[inline]
     fn outbound<'a>(
         &'a self,
         now: u64,
@@ -78,13 +125,45 @@ impl Datapath {
         out: &mut OutboundBatch,
     ) {
         let Some(inner) = Inner::parse(packet) else {
-            return self.shared.drops.count(DropReason::OutboundMalformed);
+            return self.refuse(DropReason::OutboundMalformed, out);
         };
+        let plain = Plain::of(packet);
         packet.truncate(inner.len);
         if inner.fragment.is_some() && self.sad.transport_takes(&inner.flow) {
             return self.reassemble(now, &inner, packet, run, out);
         }
         self.apply_policy(now, &inner, packet, run, out);
+        run.lane = plain.and_then(|plain| Lane::of(plain.flow, run));
+    }
+
+    /// A packet of the flow that the one before it was of, with which there is nothing to do but to seal it. `false`, and
+    /// nothing was done, for any other, and while someone listens.
+    #[inline]
+    fn along<'a>(
+        &'a self,
+        packet: &mut PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) -> bool {
+        let Some(lane) = run.lane.as_ref().filter(|_| run.listeners.is_none()) else {
+            return false;
+        };
+        let Some(plain) = Plain::of(packet).filter(|plain| plain.flow == lane.flow) else {
+            return false;
+        };
+        let entry = lane.entry;
+        if plain.total_len > entry.mtu || self.options.clamp_mss && plain.is_syn(packet) {
+            return false;
+        }
+        packet.truncate(plain.total_len);
+        let params = entry.sa.params();
+        let next_header = if plain.flow.is_ipv6 { NextHeader::IPV6 } else { NextHeader::IPV4 };
+        let form = Form::Payload {
+            traffic_class: ecn::encapsulate(plain.traffic_class, params.dscp),
+            dont_fragment: dont_fragment(plain.dont_fragment, params.df),
+        };
+        self.seal_esp(entry, next_header, form, plain.total_len, packet, run, out);
+        true
     }
 
     /// RFC 4303 §3.3.4, RFC 4302 §3.3.4: transport mode takes whole packets, and the host may have fragmented what it
@@ -106,13 +185,14 @@ impl Datapath {
                     let inner = Inner { dont_fragment: false, ..inner };
                     self.apply_policy(now, &inner, &mut whole, run, out);
                 }
-                None => self.shared.drops.count(DropReason::OutboundMalformed),
+                None => self.refuse(DropReason::OutboundMalformed, out),
             },
-            Err(reason) => self.shared.drops.count(reason),
+            Err(reason) => self.refuse(reason, out),
         }
         out.pool.put(whole);
     }
 
+    #[inline]
     fn apply_policy<'a>(
         &'a self,
         now: u64,
@@ -121,49 +201,35 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
-        let (action, entry) = self.decide(&inner.flow, run);
-        match action {
-            // RFC 4301 §5.1: what no entry matches is discarded.
-            None => self.shared.drops.count(DropReason::NoPolicy),
-            Some(Action::Discard) => self.shared.drops.count(DropReason::PolicyDiscard),
-            Some(Action::Bypass) => {
+        match self.decided(&inner.flow, run) {
+            Decision::Drop(reason, _) => self.refuse(reason, out),
+            Decision::Bypass => {
                 self.shared.bypassed.fetch_add(1, Ordering::Relaxed);
                 out.bypass.push(out.pool.exchange(packet));
             }
-            Some(Action::Protect(policy)) => match entry {
-                Some(entry) => match entry.sa.params().mode {
-                    Mode::Tunnel => self.tunnel(now, entry, inner, packet, run, out),
-                    Mode::Transport => self.transport(now, entry, inner, packet, run, out),
-                },
-                None => self.without_sa(now, policy, inner.flow, packet, out),
+            Decision::Protect(entry) => match entry.sa.params().mode {
+                Mode::Tunnel => self.tunnel(now, entry, inner, packet, run, out),
+                Mode::Transport => self.transport(now, entry, inner, packet, run, out),
             },
+            Decision::Acquire(policy) => self.acquire(now, policy, inner.flow, packet, out),
         }
     }
 
     /// What becomes of a flow, and by which SA. A batch is often of one flow, which then is looked up once.
     #[inline]
-    fn decide<'a>(
-        &'a self,
-        flow: &Flow,
-        run: &mut Run<'a>,
-    ) -> (Option<Action>, Option<&'a OutboundEntry>) {
-        if let Some((decided, action, entry)) = run.decided
-            && decided == *flow
+    fn decided<'a>(&'a self, flow: &Flow, run: &mut Run<'a>) -> Decision<'a> {
+        if let Some((of, decision)) = run.decided
+            && of == *flow
         {
-            return (action, entry);
+            return decision;
         }
-        let action = self.spd.lookup_out(flow);
-        let entry = match action {
-            Some(Action::Protect(policy)) => self.sad.outbound_for(policy, flow),
-            Some(Action::Bypass | Action::Discard) | None => None,
-        };
-        run.decided = Some((*flow, action, entry));
-        (action, entry)
+        let decision = self.decide(flow);
+        run.decided = Some((*flow, decision));
+        decision
     }
 
-    /// RFC 4301 §5.1, step 3b: an SA is asked for. If there is one, but the peer has narrowed it to exclude this packet,
-    /// asking again would not help.
-    fn without_sa(
+    /// RFC 4301 §5.1, step 3b: an SA is asked for.
+    fn acquire(
         &self,
         now: u64,
         policy: PolicyId,
@@ -171,9 +237,6 @@ impl Datapath {
         packet: &mut PacketBuf,
         out: &mut OutboundBatch,
     ) {
-        if !self.sad.outbound(policy).is_empty() {
-            return self.shared.drops.count(DropReason::OutboundSelectorMismatch);
-        }
         let buf = out.pool.exchange(packet);
         out.waiting.push(Waiting { policy, buf });
         if self.shared.may_acquire(now, policy, &flow) {
@@ -181,7 +244,8 @@ impl Datapath {
         }
     }
 
-    /// RFC 4301 §8.2: what does not fit is fragmented, or its sender is told.
+    /// Tunnel mode (RFC 4301 §5.1.2).
+    #[inline]
     fn tunnel<'a>(
         &'a self,
         now: u64,
@@ -191,23 +255,16 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
-        let mtu = least_to_ask_for(inner, entry.mtu);
-        if inner.len <= mtu {
-            if self.options.clamp_mss {
-                mss::clamp(packet, inner, mtu);
+        match fit_tunnel(entry, inner, packet) {
+            Fit::Whole { mtu, fits } => {
+                if self.options.clamp_mss {
+                    mss::clamp(packet, inner, mtu);
+                }
+                self.seal(entry, inner, packet, fits, run, out);
             }
-            return self.seal(entry, inner, packet, inner.len <= entry.mtu, run, out);
-        }
-        if inner.dont_fragment {
-            return self.too_big(now, entry, mtu, packet, out);
-        }
-        // A later fragment has no ports. If the selectors of the SA ask for some, the far end would drop it
-        // (RFC 4301 §7), and the packet has to stay whole inside.
-        let params = entry.sa.params();
-        let later = Flow { ports: None, ..inner.flow };
-        let fragments = Fragments::of_ipv4(packet, mtu);
-        match fragments {
-            Some(mut fragments) if matches_pair(&params.ts_local, &params.ts_peer, &later) => {
+            Fit::TooBig { mtu } => self.too_big(now, entry, mtu, packet, out),
+            Fit::Fragments { mtu } => {
+                let Some(mut fragments) = Fragments::of_ipv4(packet, mtu) else { return };
                 loop {
                     let mut buf = out.pool.take();
                     if !fragments.next_into(&mut buf) {
@@ -218,11 +275,10 @@ impl Datapath {
                     out.pool.put(buf);
                 }
             }
-            _ => self.seal(entry, inner, packet, false, run, out),
         }
     }
 
-    /// RFC 4301 §8.2 as well. What may be fragmented is, once it is protected (RFC 4303 §3.3.4, RFC 4302 §3.3.4).
+    /// Transport mode.
     fn transport<'a>(
         &'a self,
         now: u64,
@@ -232,30 +288,21 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
-        let refuse = |reason| {
-            entry.sa.drops.count(reason);
-            self.shared.drops.count(reason);
-        };
-        let Some(place) = Place::for_insertion(packet) else {
-            return refuse(DropReason::OutboundMalformed);
-        };
-        let fits = if place.at == mtu::header_len(inner.is_ipv6()) {
-            entry.mtu
-        } else if is_in_udp(entry) {
-            return refuse(DropReason::HeadersInUdp);
-        } else {
-            let around = entry.sa.around().map(|around| around.params());
-            let params = entry.sa.params();
-            mtu::max_len(params, around, &entry.path, entry.path_mtu, place.at).unwrap_or(0)
-        };
-        let mtu = least_to_ask_for(inner, fits);
-        if inner.len > mtu && inner.dont_fragment {
-            return self.too_big(now, entry, mtu, packet, out);
+        match fit_transport(entry, inner, packet) {
+            Ok((place, Fit::Whole { mtu, fits })) => {
+                if self.options.clamp_mss {
+                    mss::clamp(packet, inner, mtu);
+                }
+                self.seal_transport(entry, inner, packet, place, fits, run, out);
+            }
+            Ok((_, Fit::TooBig { mtu } | Fit::Fragments { mtu })) => {
+                self.too_big(now, entry, mtu, packet, out);
+            }
+            Err(reason) => {
+                entry.sa.drops.count(reason);
+                self.refuse(reason, out);
+            }
         }
-        if self.options.clamp_mss {
-            mss::clamp(packet, inner, mtu);
-        }
-        self.seal_transport(entry, inner, packet, place, inner.len <= fits, run, out);
     }
 
     /// Drops what is longer than `mtu`, and tells its sender.
@@ -268,7 +315,7 @@ impl Datapath {
         out: &mut OutboundBatch,
     ) {
         entry.sa.drops.count(DropReason::TooBig);
-        self.shared.drops.count(DropReason::TooBig);
+        self.refuse(DropReason::TooBig, out);
         let mut reply = out.pool.take();
         // RFC 4443 §2.4 (f), RFC 1812 §4.3.2.8: errors are limited.
         if self.shared.may_answer(now) && pmtu::too_big(packet, mtu, &self.options, &mut reply) {
@@ -279,6 +326,7 @@ impl Datapath {
     }
 
     /// Tunnel mode. `fits`: the outer packet is no longer than its path takes.
+    #[inline]
     fn seal<'a>(
         &'a self,
         entry: &'a OutboundEntry,
@@ -291,10 +339,9 @@ impl Datapath {
         let sa = &entry.sa;
         let params = sa.params();
         let len = packet.len();
-        let current = run.of(entry);
         let next_header = if inner.is_ipv6() { NextHeader::IPV6 } else { NextHeader::IPV4 };
         let traffic_class = ecn::encapsulate(inner.traffic_class, params.dscp);
-        let dont_fragment = fits && dont_fragment(inner, params.df);
+        let dont_fragment = fits && dont_fragment(inner.dont_fragment, params.df);
         let outer = |protocol| Outer {
             src: entry.path.local.ip(),
             dst: entry.path.remote.ip(),
@@ -305,23 +352,22 @@ impl Datapath {
         };
         match (params.suite.protocol(), sa.around()) {
             (Protocol::Esp, None) => {
-                let sealed = pad(packet, params, entry.mtu)
-                    .and_then(|()| sa.seal_into(&mut current.tally, packet, next_header));
-                if self.is_sealed(sa, sealed, params, out) {
-                    current.carried(len);
-                    send(entry, packet, Form::Payload { traffic_class, dont_fragment }, out);
+                if let Err(reason) = pad(packet, entry) {
+                    let _not = self.is_sealed(sa, Err(reason), params, out);
+                    return;
                 }
+                let form = Form::Payload { traffic_class, dont_fragment };
+                self.seal_esp(entry, next_header, form, len, packet, run, out);
             }
             (Protocol::Esp, Some(around)) => {
-                let sealed =
-                    pad(packet, params, entry.mtu).and_then(|()| sa.seal(packet, next_header));
+                let sealed = pad(packet, entry).and_then(|()| sa.seal(packet, next_header));
                 if self.is_sealed(sa, sealed, params, out) {
                     let place = outer(NextHeader::ESP).put_before(packet);
                     let sealed = place
                         .ok_or(DropReason::NoRoom)
                         .and_then(|place| around.seal_at(packet, place));
                     if self.is_sealed(around, sealed, params, out) {
-                        current.carried(len);
+                        run.of(entry).carried(len);
                         self.send_whole(entry, packet, out);
                     }
                 }
@@ -331,10 +377,31 @@ impl Datapath {
                 let sealed =
                     place.ok_or(DropReason::NoRoom).and_then(|place| sa.seal_at(packet, place));
                 if self.is_sealed(sa, sealed, params, out) {
-                    current.carried(len);
+                    run.of(entry).carried(len);
                     self.send_whole(entry, packet, out);
                 }
             }
+        }
+    }
+
+    /// ESP in tunnel mode, and nothing around it. `len` is that of the inner packet, which padding may follow.
+    #[expect(clippy::too_many_arguments, reason = "what is known of the packet so far")]
+    #[inline]
+    fn seal_esp<'a>(
+        &'a self,
+        entry: &'a OutboundEntry,
+        next_header: NextHeader,
+        form: Form,
+        len: usize,
+        packet: &mut PacketBuf,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
+        let current = run.of(entry);
+        let sealed = current.sealer.seal(packet, next_header);
+        if self.is_sealed(&entry.sa, sealed, entry.sa.params(), out) {
+            current.carried(len);
+            send(entry, packet, form, out);
         }
     }
 
@@ -386,7 +453,22 @@ impl Datapath {
     }
 
     /// What a worker is told of having sealed a packet, or not, under an SA of the pair whose ESP, or only, SA `pair` is.
+    #[inline]
     fn is_sealed(
+        &self,
+        sa: &OutboundSa,
+        sealed: Result<Limit, DropReason>,
+        pair: &SaParams,
+        out: &mut OutboundBatch,
+    ) -> bool {
+        if sealed == Ok(Limit::None) {
+            return true;
+        }
+        self.tell_sealed(sa, sealed, pair, out)
+    }
+
+    #[inline(never)]
+    fn tell_sealed(
         &self,
         sa: &OutboundSa,
         sealed: Result<Limit, DropReason>,
@@ -402,7 +484,19 @@ impl Datapath {
             }
             Err(reason) => {
                 sa.drops.count(reason);
-                self.shared.drops.count(reason);
+                self.refuse(reason, out);
+                if reason.is_auditable() {
+                    let SaParams { suite, spi, .. } = sa.params();
+                    out.audits.push(Audited {
+                        reason,
+                        protocol: suite.protocol(),
+                        path: pair.path,
+                        spi: u32::from_be_bytes(spi.to_be_bytes()),
+                        // RFC 4303 §2.2.1: the low half of an extended one.
+                        sequence: (sa.sequence() & 0xffff_ffff) as u32,
+                        count: 1,
+                    });
+                }
                 let ended =
                     matches!(reason, DropReason::LifetimeEnded | DropReason::SequenceExhausted);
                 if ended && sa.usage().reached_hard() == Limit::Hard {
@@ -420,46 +514,80 @@ impl Datapath {
         }
         let Some(mut fragments) = Fragments::of_sealed(packet, entry.path_mtu) else {
             entry.sa.drops.count(DropReason::TooBig);
-            return self.shared.drops.count(DropReason::TooBig);
+            return self.refuse(DropReason::TooBig, out);
         };
         loop {
             let mut buf = out.pool.take();
             if !fragments.next_into(&mut buf) {
                 return out.pool.put(buf);
             }
-            let (path, form) = (entry.path, Form::Packet);
-            out.sealed.push(Sealed { buf, segment_len: None, path, form });
+            send(entry, &mut buf, Form::Packet, out);
+            out.pool.put(buf);
         }
     }
 }
 
 /// Packets of a batch that follow each other.
-#[derive(Default)]
 struct Run<'a> {
     /// What was decided for the flow of the last one.
-    decided: Option<(Flow, Option<Action>, Option<&'a OutboundEntry>)>,
+    decided: Option<(Flow, Decision<'a>)>,
     current: Option<Current<'a>>,
+    lane: Option<Lane<'a>>,
+    /// How many packets under one SA are expected to follow each other.
+    expected: usize,
+    /// Who is told of each packet; nearly always nobody.
+    listeners: Option<Listeners>,
+}
+
+/// A flow whose packets are sealed by ESP in tunnel mode and leave, unless they are too long.
+struct Lane<'a> {
+    flow: PlainFlow,
+    entry: &'a OutboundEntry,
+}
+
+impl<'a> Lane<'a> {
+    /// For the flow of a packet of which has been decided.
+    fn of(flow: PlainFlow, run: &Run<'a>) -> Option<Self> {
+        let (_, Decision::Protect(entry)) = run.decided? else { return None };
+        let params = entry.sa.params();
+        let is_plain = params.mode == Mode::Tunnel
+            && params.suite.protocol() == Protocol::Esp
+            && entry.sa.around().is_none()
+            && params.tfc == 0;
+        is_plain.then_some(Self { flow, entry })
+    }
 }
 
 /// The SA of the packets at hand, and what they carried.
 struct Current<'a> {
     entry: &'a OutboundEntry,
-    tally: Tally,
+    sealer: Sealer<'a>,
     packets: usize,
     bytes: usize,
 }
 
 impl<'a> Run<'a> {
-    /// The run of this SA; that of another is over.
+    /// Before a batch of so many packets, of which `listeners` are told.
+    const fn new(packets: usize, listeners: Option<Listeners>) -> Self {
+        Self { decided: None, current: None, lane: None, expected: packets, listeners }
+    }
+
+    /// The run of this SA; that of another is over, and the next is likely as long.
     #[inline]
     fn of(&mut self, entry: &'a OutboundEntry) -> &mut Current<'a> {
-        self.current.take_if(|current| !core::ptr::eq(current.entry, entry));
-        self.current.get_or_insert_with(|| Current {
-            entry,
-            tally: Tally::default(),
-            packets: 0,
-            bytes: 0,
-        })
+        if !self.current.as_ref().is_some_and(|current| core::ptr::eq(current.entry, entry)) {
+            self.begin(entry);
+        }
+        self.current.as_mut().expect("it has begun")
+    }
+
+    #[inline(never)]
+    fn begin(&mut self, entry: &'a OutboundEntry) {
+        if let Some(over) = self.current.take() {
+            self.expected = over.packets;
+        }
+        let sealer = entry.sa.sealer(self.expected);
+        self.current = Some(Current { entry, sealer, packets: 0, bytes: 0 });
     }
 }
 
@@ -473,7 +601,6 @@ impl Current<'_> {
 
 impl Drop for Current<'_> {
     fn drop(&mut self) {
-        self.entry.sa.usage().add(&self.tally);
         if self.packets > 0 {
             self.entry.traffic.count_outbound(self.packets, self.bytes);
         }
@@ -481,16 +608,19 @@ impl Drop for Current<'_> {
 }
 
 /// Takes the packet out of its buffer.
+#[inline]
 fn send(entry: &OutboundEntry, packet: &mut PacketBuf, form: Form, out: &mut OutboundBatch) {
-    let spare = out.pool.take();
-    let buf = mem::replace(packet, spare);
-    out.sealed.push(Sealed { buf, segment_len: None, path: entry.path, form });
+    out.sealed.exchange(packet, None, &entry.path, form, &mut out.pool);
 }
 
 /// RFC 4303 §2.7: padding for traffic flow confidentiality follows the inner packet, whose length tells where it begins.
-fn pad(packet: &mut PacketBuf, params: &SaParams, mtu: usize) -> Result<(), DropReason> {
+#[inline]
+fn pad(packet: &mut PacketBuf, entry: &OutboundEntry) -> Result<(), DropReason> {
+    if entry.sa.params().tfc == 0 {
+        return Ok(());
+    }
     let len = packet.len();
-    let Some(more) = usize::from(params.tfc).min(mtu).checked_sub(len) else { return Ok(()) };
+    let more = padded_len(entry, len) - len;
     if !packet.push_back(more) {
         return Err(DropReason::NoRoom);
     }
@@ -498,20 +628,11 @@ fn pad(packet: &mut PacketBuf, params: &SaParams, mtu: usize) -> Result<(), Drop
     Ok(())
 }
 
-fn is_in_udp(entry: &OutboundEntry) -> bool {
-    entry.path.encap == Encap::Udp && entry.sa.params().suite.protocol() == Protocol::Esp
-}
-
-/// RFC 8200 §5: of IPv6 less than 1280 cannot be asked for; what does not fit is fragmented outside.
-fn least_to_ask_for(inner: &Inner, mtu: usize) -> usize {
-    if inner.is_ipv6() { mtu.max(pmtu::IPV6_MIN_MTU) } else { mtu }
-}
-
-/// Whether the outer packet must not be fragmented (RFC 4301 §8.1).
-const fn dont_fragment(inner: &Inner, policy: DfPolicy) -> bool {
+/// Whether the outer packet must not be fragmented (RFC 4301 §8.1), by whether the inner one must not.
+const fn dont_fragment(inner: bool, policy: DfPolicy) -> bool {
     match policy {
         DfPolicy::Clear => false,
-        DfPolicy::Copy => inner.dont_fragment,
+        DfPolicy::Copy => inner,
         DfPolicy::Set => true,
     }
 }

@@ -5,12 +5,13 @@ use core::time::Duration;
 
 use thiserror::Error;
 
+use super::announce::Announced;
 use super::exchange::{Parts, notify};
 use super::limits;
 use crate::crypto::SecureRandom;
 use crate::crypto::sign::{Hash, KeyKind, PublicKey, PublicKeyError, Scheme};
 use crate::crypto::x509::{CertError, Certificate};
-use crate::ipsec::pad::{Authority, Credential, Identity, PeerAuth, Presented};
+use crate::ipsec::pad::{Authority, Credential, Identity, LocalAuth, PeerAuth, Presented};
 use crate::wire::ike::numbers::{AuthMethod, CertEncoding, HashId, NotifyType};
 use crate::wire::ike::payload::{Auth, Cert, CertReq, Payload};
 
@@ -59,11 +60,13 @@ pub(super) struct Terms {
     ours: bool,
     /// The peer's, if it has sent them.
     theirs: Option<Vec<HashId>>,
-    /// The CAs in the CERTREQ payloads of the responder.
+    /// What the responder takes.
     pub(super) asked: Asked,
+    /// Whether the responder knows of SUPPORTED_AUTH_METHODS (RFC 9593).
+    pub(super) announces: bool,
 }
 
-/// What a peer has said in CERTREQ payloads that it takes.
+/// What a peer has said that it takes, in CERTREQ payloads and in SUPPORTED_AUTH_METHODS.
 #[derive(Default)]
 pub(super) struct Asked {
     /// SHA-1 hashes of the public keys of CAs that it trusts.
@@ -72,6 +75,8 @@ pub(super) struct Asked {
     raw: bool,
     /// Whether it wants an OCSP response (RFC 4806).
     ocsp: bool,
+    /// Methods and algorithms (RFC 9593); none, if it has not said so.
+    announced: Option<Announced>,
 }
 
 impl Terms {
@@ -80,7 +85,8 @@ impl Terms {
             let ids = notify.data.chunks_exact(2).take(limits::MAX_HASHES);
             ids.filter_map(|id| Some(HashId(u16::from_be_bytes(id.try_into().ok()?)))).collect()
         });
-        Self { ours, theirs, asked: Asked::of(&parts.cert_requests) }
+        let announces = parts.notify(NotifyType::SUPPORTED_AUTH_METHODS).is_some();
+        Self { ours, theirs, asked: Asked::in_message(parts), announces }
     }
 }
 
@@ -94,7 +100,41 @@ impl Asked {
             cas: hashes.filter_map(|hash| hash.try_into().ok()).take(256).collect(),
             raw: of(CertEncoding::RAW_PUBLIC_KEY).next().is_some(),
             ocsp: of(CertEncoding::OCSP_CONTENT).next().is_some(),
+            announced: None,
         }
+    }
+
+    pub(super) fn in_message(parts: &Parts<'_>) -> Self {
+        Self { announced: Announced::of(parts), ..Self::of(&parts.cert_requests) }
+    }
+
+    /// What comes in IKE_INTERMEDIATE instead of IKE_SA_INIT (RFC 9593 §3.1); the CAs, to which it may point, once more with it.
+    pub(super) fn hear(&mut self, parts: &Parts<'_>) {
+        let later = Self::in_message(parts);
+        if later.announced.is_some() {
+            self.announced = later.announced;
+            if !later.cas.is_empty() {
+                self.cas = later.cas;
+            }
+        }
+    }
+
+    /// Whether nothing is announced, or a method by which we can prove who we are.
+    pub(super) fn may_take(&self, terms: &Terms, local: &LocalAuth) -> bool {
+        let Some(announced) = &self.announced else { return true };
+        match local {
+            LocalAuth::Eap(_) => true,
+            LocalAuth::Psk(_) => announced.takes_psk(),
+            LocalAuth::Signature(credentials) => credentials
+                .iter()
+                .any(|credential| announced_scheme(terms, self, credential).is_some()),
+        }
+    }
+
+    /// Whether what is shown of a key is below the CA of this number.
+    fn is_above(&self, number: usize, credential: &Credential) -> bool {
+        let ca = number.checked_sub(1).and_then(|at| self.cas.get(at));
+        ca.is_some_and(|ca| above(credential).any(|hash| hash == *ca))
     }
 
     /// Whether it has named the CA with this hash.
@@ -133,22 +173,35 @@ pub(super) fn request<'a>(peers: impl Iterator<Item = &'a PeerAuth>) -> Vec<Payl
 }
 
 /// Which of our credentials this peer gets: the first that is by a CA which it has named, or a raw key if it has asked for one,
-/// and with which we can sign for it; else the first with which we can sign; else the first.
+/// and with which we can sign for it; else the first with which we can sign; else the first. Those whose signature it has announced
+/// (RFC 9593) go before all others.
 pub(super) fn choose<'c>(
     terms: &Terms,
     credentials: &'c [Credential],
     asked: &Asked,
 ) -> Option<&'c Credential> {
-    let signs = |credential: &&Credential| scheme(terms, credential).is_ok();
+    let signs = |credential: &&Credential| scheme(terms, asked, credential).is_ok();
     let is_asked = |credential: &&Credential| match credential.presented() {
         Presented::RawKey => asked.raw,
-        Presented::Chain(chain) => {
-            let above = chain.iter().skip(1).map(|ca| ca.public_key().certreq_hash());
-            above.chain(credential.roots().iter().copied()).any(|hash| asked.names(&hash))
-        }
+        Presented::Chain(_) => above(credential).any(|hash| asked.names(&hash)),
     };
+    let is_announced =
+        |credential: &&Credential| announced_scheme(terms, asked, credential).is_some();
     let mut usable = credentials.iter().filter(signs);
-    usable.clone().find(is_asked).or_else(|| usable.next()).or_else(|| credentials.first())
+    let mut announced = usable.clone().filter(is_announced);
+    announced
+        .clone()
+        .find(is_asked)
+        .or_else(|| announced.next())
+        .or_else(|| usable.clone().find(is_asked))
+        .or_else(|| usable.next())
+        .or_else(|| credentials.first())
+}
+
+/// The CAs above a certificate of ours, as CERTREQ payloads name them.
+fn above(credential: &Credential) -> impl Iterator<Item = [u8; 20]> + '_ {
+    let chain = credential.chain().iter().skip(1).map(|ca| ca.public_key().certreq_hash());
+    chain.chain(credential.roots().iter().copied())
 }
 
 /// Our certificate, and those above it up to one that the peer says to have; or our public key alone (RFC 7670 §3).
@@ -180,11 +233,12 @@ pub(super) fn payloads(credential: &Credential, asked: &Asked) -> Vec<Payload> {
 /// What keeps us from signing, in words.
 pub(super) fn sign(
     terms: &Terms,
+    asked: &Asked,
     credential: &Credential,
     rng: &mut dyn SecureRandom,
     octets: &[u8],
 ) -> Result<Auth, &'static str> {
-    let (method, scheme) = scheme(terms, credential)?;
+    let (method, scheme) = scheme(terms, asked, credential)?;
     let signature =
         credential.signer().sign(rng, scheme, octets).map_err(|_| "the private key failed")?;
     let data = if method == AuthMethod::DIGITAL_SIGNATURE {
@@ -199,8 +253,15 @@ pub(super) fn sign(
 }
 
 /// How we sign with this credential for this peer.
-fn scheme(terms: &Terms, credential: &Credential) -> Result<(AuthMethod, Scheme), &'static str> {
+fn scheme(
+    terms: &Terms,
+    asked: &Asked,
+    credential: &Credential,
+) -> Result<(AuthMethod, Scheme), &'static str> {
     let kind = credential.signer().public_key().kind();
+    if let Some(found) = announced_scheme(terms, asked, credential) {
+        return Ok(found);
+    }
     Ok(match &terms.theirs {
         // RFC 7427 §3: where both have sent hashes, this method MUST be used.
         Some(theirs) => (
@@ -225,6 +286,30 @@ fn scheme(terms: &Terms, credential: &Credential) -> Result<(AuthMethod, Scheme)
             KeyKind::Ed25519 => return Err("the peer has no RFC 7427, which Ed25519 needs"),
         },
     })
+}
+
+/// How we sign with this credential by what the peer has announced: never by a method of before RFC 7427 where both have that, nor with
+/// a hash that it has not named.
+fn announced_scheme(
+    terms: &Terms,
+    asked: &Asked,
+    credential: &Credential,
+) -> Option<(AuthMethod, Scheme)> {
+    let announced = asked.announced.as_ref()?;
+    let is_below = |number| asked.is_above(number, credential);
+    match &terms.theirs {
+        Some(theirs) => {
+            let method = AuthMethod::DIGITAL_SIGNATURE;
+            let mut ways = Scheme::ways(credential.signer().public_key().kind())
+                .filter(|way| theirs.contains(&way.hash_id()));
+            ways.find(|way| announced.takes(method, *way, is_below)).map(|way| (method, way))
+        }
+        None => {
+            let old = Asked::default();
+            let (method, way) = scheme(terms, &old, credential).ok()?;
+            announced.takes(method, way, is_below).then_some((method, way))
+        }
+    }
 }
 
 /// A certificate, or a key, whose private key a peer has proved to hold. Whether anybody vouches for it is another question:

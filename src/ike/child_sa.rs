@@ -24,6 +24,32 @@ pub(super) enum ChildState {
     Lingering(Instant),
 }
 
+/// Whether it is one of several for the same packets (RFC 9611).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// It is alone.
+    None,
+    /// It is the first, which takes whatever no other does; both sides are willing to have others beside it.
+    First,
+    /// It is beside the first, that of this number.
+    One(u16),
+}
+
+impl Resource {
+    /// What the first CHILD_SA of a policy is to be.
+    pub(super) const fn of_first(policy: &ChildPolicy) -> Self {
+        if policy.per_resource == 0 { Self::None } else { Self::First }
+    }
+
+    /// The number, if it has one.
+    pub(super) const fn number(self) -> Option<u16> {
+        match self {
+            Self::One(number) => Some(number),
+            Self::None | Self::First => None,
+        }
+    }
+}
+
 /// A CHILD_SA.
 #[derive(Debug)]
 pub(super) struct ChildSa {
@@ -41,6 +67,9 @@ pub(super) struct ChildSa {
     pub(super) state: ChildState,
     /// Who made it, or the first of those that it replaces one after the other.
     pub(super) origin: Origin,
+    pub(super) resource: Resource,
+    /// Whether no others are to be made beside it: the peer did not want them.
+    pub(super) no_more_beside: bool,
     /// Responder: until the peer is known to have it.
     pub(super) unconfirmed: Option<Unconfirmed>,
     pub(super) outbound_installed: bool,
@@ -79,6 +108,7 @@ pub(super) struct Agreed {
     /// Whether we initiated the exchange, which decides whose keys are whose.
     pub(super) initiator: bool,
     pub(super) origin: Origin,
+    pub(super) resource: Resource,
     pub(super) keys: ChildKeys,
 }
 
@@ -101,6 +131,7 @@ impl ChildSa {
             path,
             initiator,
             origin,
+            resource,
             keys,
         } = agreed;
         let ts_local: Arc<[TrafficSelector]> = ts_local.into();
@@ -116,6 +147,7 @@ impl ChildSa {
                 suite,
                 encr_key,
                 integ_key,
+                resource: resource.number(),
                 ts_local: Arc::clone(&ts_local),
                 ts_peer: Arc::clone(&ts_peer),
                 replay_window: policy.replay_window,
@@ -149,14 +181,34 @@ impl ChildSa {
             created: now,
             state: ChildState::Installed,
             origin,
+            resource,
+            no_more_beside: false,
             unconfirmed: None,
             outbound_installed: false,
         };
         (child, inbound, outbound)
     }
 
-    /// Whether another is for the same packets by the same policy.
+    /// Whether another could stand in for it: one for the same packets by the same policy, and not meant to be beside it.
     pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.resource.number().is_none() && other.resource.number().is_none() && self.covers(other)
+    }
+
+    /// Whether another is the same in all but its keys (RFC 9611 §3).
+    pub(super) fn is_alike(
+        &self,
+        suite: Suite,
+        mode: Mode,
+        ts_local: &[TrafficSelector],
+        ts_peer: &[TrafficSelector],
+    ) -> bool {
+        (self.suite, self.mode) == (suite, mode)
+            && *self.ts_local == *ts_local
+            && *self.ts_peer == *ts_peer
+    }
+
+    /// Whether packets of another can go by this one.
+    pub(super) fn covers(&self, other: &Self) -> bool {
         self.policy.name == other.policy.name
             && self.suite.protocol() == other.suite.protocol()
             && self.ts_local == other.ts_local
@@ -190,6 +242,7 @@ impl ChildSa {
             ts_peer: Arc::clone(&self.ts_peer),
             path: self.path,
             established: now.saturating_duration_since(self.created),
+            resource: self.resource.number(),
             rekey_in: self.rekey_at.map(|at| at.saturating_duration_since(now)),
         }
     }

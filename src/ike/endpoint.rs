@@ -12,7 +12,8 @@ use super::ike_sa::{Ctx, IkeSa, SaId, State, Task, Wanted};
 use super::ike_sas::IkeSas;
 use super::lease::Leases;
 use super::limits;
-use super::peers::{self, Peers};
+use super::peers::{self, Fate, Peers};
+use super::stats::Stats;
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::{ChildPolicy, Peer, StartPolicy};
 use crate::ipsec::{Flow, Notice, Path, PolicyId, Spi};
@@ -82,6 +83,7 @@ pub struct Endpoint {
     fragment_bytes: usize,
     spis: BTreeMap<Spi, SaId>,
     leases: Leases,
+    stats: Stats,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -104,6 +106,7 @@ impl Endpoint {
             fragment_bytes: 0,
             spis: BTreeMap::new(),
             leases: Leases::default(),
+            stats: Stats::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -276,16 +279,25 @@ impl Endpoint {
         for id in ids {
             self.with(now, id, |sa, ctx| {
                 sa.peer = Some(Arc::clone(&peer));
-                let outdated: Vec<_> = sa
-                    .children
-                    .iter()
-                    .filter(|child| !peers::may_keep_child_sa(&child.policy, &peer))
-                    .map(|child| child.spi_inbound)
-                    .collect();
+                let mut outdated = Vec::new();
+                let mut rekeyed = Vec::new();
+                for child in &mut sa.children {
+                    match peers::fate(&child.policy, &peer) {
+                        Fate::Keep(policy) => child.policy = Arc::new(policy.clone()),
+                        Fate::Rekey(policy) => {
+                            child.policy = Arc::new(policy.clone());
+                            rekeyed.push(Task::RekeyChild(child.spi_inbound));
+                        }
+                        Fate::Delete => outdated.push(child.spi_inbound),
+                    }
+                }
                 if !outdated.is_empty() {
                     sa.queue(Task::DeleteChildren(outdated));
-                    sa.next_task(ctx);
                 }
+                for task in rekeyed {
+                    sa.queue(task);
+                }
+                sa.next_task(ctx);
             });
         }
     }
@@ -463,6 +475,12 @@ impl Endpoint {
         all
     }
 
+    /// What it has done since it was made.
+    #[must_use]
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
     /// How many IKE SAs there are as responder whose initiator is not authenticated.
     #[must_use]
     pub fn half_open(&self) -> usize {
@@ -496,7 +514,14 @@ impl Endpoint {
         let Some(mut sa) = self.sas.remove(&id) else { return };
         let mut touched = vec![id];
         let mut ctx = self.context(now, &mut touched);
-        f(&mut sa, &mut ctx);
+        // Every line that is logged about it says so.
+        let span = tracing::info_span!(
+            "ike_sa",
+            peer = sa.peer.as_ref().map(|peer| &*peer.name),
+            spi_i = %sa.spi_i,
+            spi_r = %sa.spi_r,
+        );
+        span.in_scope(|| f(&mut sa, &mut ctx));
         self.sas.insert(id, sa);
         for id in touched {
             self.settle(now, id);
@@ -514,6 +539,7 @@ impl Endpoint {
             others: &mut self.sas,
             peers: &self.peers,
             leases: &mut self.leases,
+            stats: &mut self.stats,
             last_message_id: self.config.last_message_id,
             touched,
             export_keys: self.config.export_keys,

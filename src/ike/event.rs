@@ -125,6 +125,19 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+    /// Somebody could not prove who it is, or a peer did not take our proof.
+    AuthenticationFailed {
+        /// The peer's name; `None`: no configured peer has these identities.
+        peer: Option<Arc<str>>,
+        /// From where to where the IKE SA was to be.
+        path: Path,
+        /// SPI of the initiator.
+        spi_i: IkeSpi,
+        /// SPI of the responder.
+        spi_r: IkeSpi,
+        /// Why.
+        reason: CloseReason,
+    },
     /// What a peer configured us with, in place of what it did before; `None`: nothing any more.
     Configured {
         /// The peer's name.
@@ -154,6 +167,8 @@ pub enum Event {
         child: Arc<str>,
         /// Inbound SPI.
         spi: Spi,
+        /// Whether it was beside another for the same packets, which go on (RFC 9611).
+        beside: bool,
         /// Whether the peer deleted it.
         by_peer: bool,
     },
@@ -322,6 +337,31 @@ pub enum CloseReason {
     Limit(&'static str),
 }
 
+impl CloseReason {
+    /// Whether one of the two could not prove who it is to the other.
+    #[must_use]
+    pub const fn is_authentication(&self) -> bool {
+        matches!(
+            self,
+            Self::AuthenticationOfPeer
+                | Self::AuthenticationRefused
+                | Self::CannotSign(_)
+                | Self::CertificateOfPeer(_)
+                | Self::Eap(_)
+                | Self::IdentityMismatch { .. }
+                | Self::MethodOfPeer { .. }
+                | Self::Ppk(_)
+        )
+    }
+
+    /// Whether a peer with which there was an IKE SA fell silent.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable { exchange, .. }
+            if !["IKE_SA_INIT", "IKE_INTERMEDIATE", "IKE_AUTH"].contains(exchange))
+    }
+}
+
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimerKind {
@@ -390,6 +430,8 @@ pub struct SaStatus {
     pub established: Option<Duration>,
     /// Time to the next rekey.
     pub rekey_in: Option<Duration>,
+    /// How long the peer took to answer our last request, if it was sent once only.
+    pub round_trip: Option<Duration>,
     /// Its CHILD_SAs.
     pub children: Vec<ChildStatus>,
 }
@@ -415,6 +457,8 @@ pub struct ChildStatus {
     pub ts_peer: Arc<[TrafficSelector]>,
     /// Where its packets travel.
     pub path: Path,
+    /// Which of several for the same packets it is (RFC 9611), by a number of ours; `None`: the first, or the only one.
+    pub resource: Option<u16>,
     /// Age.
     pub established: Duration,
     /// Time to the next rekey.

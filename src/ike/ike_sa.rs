@@ -28,6 +28,7 @@ use super::protect::{Content, OpenError, Protector};
 use super::qcd;
 use super::rate::{Bucket, cost_of};
 use super::rules::{self, Violation};
+use super::stats::Stats;
 use super::window::{Incoming, Requests, Responses, Retransmission};
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::Peer;
@@ -56,6 +57,7 @@ pub(super) struct Ctx<'a> {
     pub(super) peers: &'a Peers,
     /// Addresses that peers have of us, and we of them.
     pub(super) leases: &'a mut Leases,
+    pub(super) stats: &'a mut Stats,
     /// See [`super::EndpointConfig`].
     pub(super) last_message_id: u32,
     /// Which of the others changed.
@@ -167,6 +169,8 @@ pub(super) enum State {
 pub(super) enum Task {
     /// Makes a CHILD_SA by the policy of this name.
     CreateChild(Arc<str>),
+    /// Makes another CHILD_SA beside the first of the policy of this name (RFC 9611).
+    CreateResource(Arc<str>),
     /// Replaces the CHILD_SA with this inbound SPI.
     RekeyChild(Spi),
     /// Replaces the IKE SA.
@@ -627,7 +631,7 @@ impl IkeSa {
         let reason = CloseReason::PeerMisbehaved("malformed response");
         match self.state {
             State::AuthSent(_) | State::Established | State::Replaced => {
-                self.requests.answered();
+                self.requests.answered(ctx.now);
                 self.abandon_active(ctx, &[]);
                 self.terminate(ctx, reason);
             }
@@ -665,19 +669,19 @@ impl IkeSa {
         }
         if matches!(self.state, State::AuthSent(_)) {
             if header.exchange == ExchangeType::IKE_AUTH {
-                self.requests.answered();
+                self.requests.answered(ctx.now);
                 self.handle_auth_response(ctx, payloads);
             }
             return;
         }
         if matches!(self.state, State::IntermediateSent(_)) {
             if header.exchange == ExchangeType::IKE_INTERMEDIATE {
-                self.requests.answered();
+                self.requests.answered(ctx.now);
                 self.handle_intermediate_response(ctx, header, content, payloads);
             }
             return;
         }
-        self.requests.answered();
+        self.requests.answered(ctx.now);
         if matches!(self.state, State::Deleting) && !matches!(self.active, Some(Active::DeleteIke))
         {
             // The daemon no longer wants what the answer is about. But what it made at the peer is to go, too.
@@ -789,6 +793,7 @@ impl IkeSa {
             let Some(Waiting { task, .. }) = self.tasks.remove(at) else { return };
             match task {
                 Task::CreateChild(name) => self.begin_create_child(ctx, &name),
+                Task::CreateResource(name) => self.begin_create_resource(ctx, &name),
                 Task::RekeyChild(spi) => self.begin_rekey_child(ctx, spi),
                 Task::RekeyIke => self.begin_rekey_ike(ctx),
                 Task::DeleteChildren(spis) => self.begin_delete_children(ctx, spis),
@@ -804,6 +809,7 @@ impl IkeSa {
                     self.request(ctx, ExchangeType::INFORMATIONAL, token.as_slice());
                 }
                 Task::Liveness => {
+                    ctx.stats.liveness_checks += 1;
                     self.active = Some(Active::Liveness(ctx.now));
                     let payloads = self.liveness_payloads();
                     self.request(ctx, ExchangeType::INFORMATIONAL, &payloads);
@@ -822,7 +828,21 @@ impl IkeSa {
             return;
         }
         info!(peer = %peer.name, spi_i = %self.spi_i, spi_r = %self.spi_r, %reason, "IKE_SA gone");
+        if reason.is_authentication() {
+            self.announce_failure(ctx, reason.clone());
+        }
         ctx.events.push_back(Event::IkeSaClosed { peer: Arc::clone(&peer.name), reason });
+    }
+
+    /// Tells the daemon that somebody could not prove who it is.
+    pub(super) fn announce_failure(&self, ctx: &mut Ctx<'_>, reason: CloseReason) {
+        ctx.events.push_back(Event::AuthenticationFailed {
+            peer: self.peer.as_ref().map(|peer| Arc::clone(&peer.name)),
+            path: self.path,
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            reason,
+        });
     }
 
     /// Ends without a word to the peer.
@@ -971,6 +991,7 @@ impl IkeSa {
             ppk: self.ppk,
             established: self.established.map(|at| now.saturating_duration_since(at)),
             rekey_in: self.rekey_at.map(|at| at.saturating_duration_since(now)),
+            round_trip: self.requests.round_trip(),
             children: self
                 .children
                 .iter()

@@ -101,6 +101,9 @@ pub(super) const MAX_IKE_SAS_OF_MANY: usize = 1024;
 pub(super) const MAX_IKE_SAS: usize = 65_536;
 /// CHILD_SAs under one IKE SA; a policy needs one, and two while it is rekeyed.
 pub(super) const MAX_CHILD_SAS: usize = 64;
+/// CHILD_SAs beside the first that are taken of a peer, for each that we would make: both sides may make theirs at once, and those
+/// that are replaced are there for a while (RFC 9611 §6 has two at least).
+pub(super) const RESOURCES_TAKEN_FOR_EACH_MADE: usize = 2;
 /// Peers whose key is tried on one AUTH payload, where the identities fit several.
 pub(super) const MAX_AUTH_CANDIDATES: usize = 8;
 /// CERT payloads of a peer: its own certificate, and those of the CAs between. Each of them may multiply the paths that there are.
@@ -125,6 +128,8 @@ pub(super) const MAX_PROOFS: usize = 2;
 pub(super) const MAX_AUTHORITIES: usize = 4;
 /// CAs named in a CERTREQ payload. As responder it goes to an address that is not validated, so that it must be short.
 pub(super) const MAX_CERTREQ_CAS: usize = 8;
+/// Announcements that are read in SUPPORTED_AUTH_METHODS (RFC 9593); we make eleven at most.
+pub(super) const MAX_ANNOUNCED: usize = 64;
 /// Hash algorithms that are read in SIGNATURE_HASH_ALGORITHMS; five have numbers.
 pub(super) const MAX_HASHES: usize = 32;
 /// Further addresses of a peer that are noted (RFC 4555 §3.4).

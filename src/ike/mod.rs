@@ -2,6 +2,7 @@
 //!
 //! [`Endpoint`] is the whole of it to the outside. Nothing here knows sockets, clocks, files or the datapath.
 
+mod announce;
 pub mod cert;
 mod child_sa;
 pub mod configuration;
@@ -28,6 +29,7 @@ mod puzzle;
 mod qcd;
 mod rate;
 mod rules;
+mod stats;
 mod timers;
 mod window;
 
@@ -38,3 +40,5 @@ pub use endpoint::{Endpoint, EndpointConfig, Env, WallClock};
 pub use event::{
     ChildStatus, CloseReason, Command, CommandError, Event, Phase, SaStatus, TimerKind, Transmit,
 };
+pub use peers::Cost;
+pub use stats::Stats;

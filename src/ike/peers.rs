@@ -1,6 +1,6 @@
 //! [`Peers`]: the PAD as the endpoint asks it (RFC 4301 §4.4.3): by name, by policy, by address and by identity, each without
 //! looking at all of ten thousand peers. And what may stay of a
-//! peer's SAs when its configuration changes: [`Command::AddPeer`](super::Command::AddPeer) of a name that is known.
+//! peer's SAs when its configuration changes ([`Cost`]): [`Command::AddPeer`](super::Command::AddPeer) of a name that is known.
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, HashMap};
@@ -204,9 +204,19 @@ pub(super) fn may_keep_ike_sa(old: &Peer, new: &Peer) -> bool {
         && old.pool == new.pool
 }
 
-/// Whether a CHILD_SA made by the policy `old` may stay with the peer as `new` has it.
-pub(super) fn may_keep_child_sa(old: &ChildPolicy, new: &Peer) -> bool {
-    new.children.iter().any(|new| {
+/// What becomes of a CHILD_SA when its peer's configuration changes.
+pub(super) enum Fate<'a> {
+    /// It stays; what differs is for those that replace it.
+    Keep(&'a ChildPolicy),
+    /// It is replaced without a gap: what differs is our own affair, and in the SA from its beginning.
+    Rekey(&'a ChildPolicy),
+    /// It is deleted: it is none that the peer as it is configured would get.
+    Delete,
+}
+
+/// What becomes of a CHILD_SA made by the policy `old` with the peer as `new` has it.
+pub(super) fn fate<'a>(old: &ChildPolicy, new: &'a Peer) -> Fate<'a> {
+    let is_successor = |new: &&ChildPolicy| {
         old.name == new.name
             && old.policy == new.policy
             && old.proposals == new.proposals
@@ -214,18 +224,58 @@ pub(super) fn may_keep_child_sa(old: &ChildPolicy, new: &Peer) -> bool {
             && old.or_tunnel == new.or_tunnel
             && old.ts_local == new.ts_local
             && old.ts_peer == new.ts_peer
-            && old.lifetime == new.lifetime
-            && old.replay_window == new.replay_window
-            && old.df == new.df
-            && old.dscp == new.dscp
-    })
+    };
+    match new.children.iter().find(is_successor) {
+        None => Fate::Delete,
+        Some(new) => {
+            let same =
+                old.replay_window == new.replay_window && old.df == new.df && old.dscp == new.dscp;
+            if same { Fate::Keep(new) } else { Fate::Rekey(new) }
+        }
+    }
+}
+
+/// What a change of a peer's configuration costs the SAs there are: [`Command::AddPeer`](super::Command::AddPeer) with `new`
+/// where `old` is known. Both have their policies numbered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// The IKE SA is deleted, and everything under it.
+    pub ike_sa: bool,
+    /// CHILD_SAs that are deleted, by the names of their policies.
+    pub deleted: Vec<Arc<str>>,
+    /// CHILD_SAs that are rekeyed.
+    pub rekeyed: Vec<Arc<str>>,
+}
+
+impl Cost {
+    /// Of this change.
+    #[must_use]
+    pub fn of(old: &Peer, new: &Peer) -> Self {
+        let mut cost = Self { ike_sa: !may_keep_ike_sa(old, new), ..Self::default() };
+        if !cost.ike_sa {
+            for child in &old.children {
+                match fate(child, new) {
+                    Fate::Keep(_) => {}
+                    Fate::Rekey(_) => cost.rekeyed.push(Arc::clone(&child.name)),
+                    Fate::Delete => cost.deleted.push(Arc::clone(&child.name)),
+                }
+            }
+        }
+        cost
+    }
+
+    /// Whether every SA stays as it is.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::crypto::Secret;
-    use crate::ipsec::pad::Auth;
+    use crate::ipsec::pad::{Auth, StartPolicy};
     use crate::testing::peers;
     use crate::wire::ike::numbers::KeId;
 
@@ -302,5 +352,35 @@ mod tests {
         assert!(all.remove(&"a".into()).is_none());
         assert!(all.candidates(path(2)).is_empty());
         assert!(all.by_addr.is_empty() && all.by_policy.is_empty() && all.alike.is_empty());
+    }
+    #[test]
+    fn change_costs_no_more_than_it_has_to() {
+        let old = peers::site_b();
+        let cost = |change: &dyn Fn(&mut Peer)| {
+            let mut new = old.clone();
+            change(&mut new);
+            Cost::of(&old, &new)
+        };
+        let name = &old.children[0].name;
+        let rekeyed = Cost { rekeyed: vec![Arc::clone(name)], ..Cost::default() };
+        let deleted = Cost { deleted: vec![Arc::clone(name)], ..Cost::default() };
+        let ike_sa = Cost { ike_sa: true, ..Cost::default() };
+        assert!(cost(&|_| {}).is_nothing());
+        assert!(
+            cost(&|new| new.ike.dpd_delay = Some(core::time::Duration::from_secs(9))).is_nothing()
+        );
+        assert!(cost(&|new| new.ike.rekey_time = None).is_nothing());
+        assert!(cost(&|new| new.children[0].lifetime.soft_bytes = Some(1)).is_nothing());
+        assert!(cost(&|new| new.children[0].start = StartPolicy::Respond).is_nothing());
+        assert_eq!(cost(&|new| new.children[0].replay_window = 64), rekeyed);
+        assert_eq!(cost(&|new| new.children[0].ts_peer.clear()), deleted);
+        assert_eq!(cost(&|new| new.children[0].name = "other".into()), deleted);
+        assert_eq!(cost(&|new| new.auth = Auth::psk(Secret::copy_of(b"other"))), ike_sa);
+        assert_eq!(cost(&|new| new.address = ip(77)), ike_sa);
+        let both = cost(&|new| {
+            new.address = ip(77);
+            new.children[0].ts_peer.clear();
+        });
+        assert_eq!(both, ike_sa, "with the IKE SA everything under it goes");
     }
 }

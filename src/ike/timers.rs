@@ -173,7 +173,7 @@ impl IkeSa {
         else {
             return;
         };
-        let wanted = child.policy.start == StartPolicy::Now;
+        let wanted = child.policy.start == StartPolicy::Now && child.resource.number().is_none();
         let name = Arc::clone(&child.policy.name);
         self.queue(Task::DeleteChildren(vec![spi]));
         if !wanted {

@@ -33,6 +33,7 @@ pub(super) struct Requests {
     next_id: u64,
     last_id: u32,
     pending: Option<Pending>,
+    round_trip: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -40,6 +41,7 @@ struct Pending {
     id: u32,
     datagrams: Vec<Vec<u8>>,
     sent: u32,
+    first: Instant,
     at: Instant,
     wait: Duration,
 }
@@ -58,7 +60,7 @@ pub(super) enum Again {
 impl Requests {
     /// From Message ID 0 to `last_id`.
     pub(super) const fn up_to(last_id: u32) -> Self {
-        Self { next_id: 0, last_id, pending: None }
+        Self { next_id: 0, last_id, pending: None, round_trip: None }
     }
 
     /// The Message ID of the next request; `None` if they are used up (RFC 7296 §2.2) or one is under way.
@@ -84,8 +86,8 @@ impl Requests {
     /// Notes that the request with the next ID has been sent.
     pub(super) fn sent(&mut self, now: Instant, datagrams: Vec<Vec<u8>>, how: Retransmission) {
         let Ok(id) = u32::try_from(self.next_id) else { return };
-        self.pending =
-            Some(Pending { id, datagrams, sent: 1, at: now + how.timeout, wait: how.timeout });
+        let wait = how.timeout;
+        self.pending = Some(Pending { id, datagrams, sent: 1, first: now, at: now + wait, wait });
     }
 
     /// Whether this is the ID of the request under way.
@@ -94,10 +96,19 @@ impl Requests {
     }
 
     /// The answer has come: the next request may be sent.
-    pub(super) fn answered(&mut self) {
-        if self.pending.take().is_some() {
+    pub(super) fn answered(&mut self, now: Instant) {
+        if let Some(pending) = self.pending.take() {
             self.next_id += 1;
+            // Which of several copies an answer is to cannot be told (Karn's algorithm, RFC 6298 §3).
+            if pending.sent == 1 {
+                self.round_trip = Some(now.saturating_duration_since(pending.first));
+            }
         }
+    }
+
+    /// How long the peer took to answer the last request that was sent once only.
+    pub(super) const fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     /// The request is repeated in another form under the same ID (IKE_SA_INIT after COOKIE or INVALID_KE_PAYLOAD).
@@ -255,10 +266,24 @@ mod tests {
         let mut requests = Requests::up_to(u32::MAX);
         requests.sent(start(), vec![vec![1]], HOW);
         assert!(requests.awaits(0) && !requests.awaits(1));
-        requests.answered();
+        requests.answered(start());
         assert_eq!(requests.next_id(), Some(1));
-        requests.answered();
+        requests.answered(start());
         assert_eq!(requests.next_id(), Some(1), "an answer to nothing changes nothing");
+    }
+
+    #[test]
+    fn the_round_trip_is_that_of_requests_which_were_sent_once() {
+        let t = start();
+        let mut requests = Requests::up_to(u32::MAX);
+        assert_eq!(requests.round_trip(), None);
+        requests.sent(t, vec![vec![1]], HOW);
+        requests.answered(t + Duration::from_millis(30));
+        assert_eq!(requests.round_trip(), Some(Duration::from_millis(30)));
+        requests.sent(t, vec![vec![1]], HOW);
+        assert_ne!(requests.again(t + Duration::from_secs(2), HOW), Again::Wait);
+        requests.answered(t + Duration::from_millis(2010));
+        assert_eq!(requests.round_trip(), Some(Duration::from_millis(30)), "of which copy?");
     }
 
     #[test]
@@ -281,7 +306,7 @@ mod tests {
             assert_eq!(requests.next_id(), Some(id));
             assert_eq!(requests.at_the_end(), id == 3);
             requests.sent(start(), vec![vec![1]], HOW);
-            requests.answered();
+            requests.answered(start());
         }
         assert_eq!(requests.next_id(), None);
         assert!(requests.at_the_end());

@@ -5,8 +5,12 @@
 #![expect(clippy::disallowed_methods, reason = "this is the module that reads the clock")]
 
 pub mod clock;
+pub mod host;
 pub mod lock;
+pub mod lookup;
 pub mod privs;
+pub mod probe;
+pub mod process;
 pub mod raw;
 pub mod resolve;
 pub mod resolved;

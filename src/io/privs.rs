@@ -28,6 +28,11 @@ const KEPT: [(Capability, &str); 4] = [
     (Capability::CAP_NET_BIND_SERVICE, "UDP port 500"),
 ];
 
+/// The capabilities that a daemon needs.
+pub(super) fn needed() -> impl Iterator<Item = Capability> {
+    KEPT.iter().map(|(cap, _why)| *cap)
+}
+
 /// Keeps keys out of core dumps and away from ptrace, forbids to gain privileges again, and drops every capability
 /// that is not needed.
 ///

@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use std::io;
+use std::net::ToSocketAddrs;
 
 use crate::ipsec::pad::PeerAddress;
 
@@ -16,6 +17,26 @@ pub async fn addresses(peer: &PeerAddress) -> io::Result<Vec<IpAddr>> {
         PeerAddress::Name(name) => {
             let mut found = Vec::new();
             for addr in tokio::net::lookup_host((name.as_str(), 0)).await? {
+                if !found.contains(&addr.ip()) {
+                    found.push(addr.ip());
+                }
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// The same, waiting for it in this thread.
+///
+/// # Errors
+/// Those of getaddrinfo(3).
+pub fn addresses_now(peer: &PeerAddress) -> io::Result<Vec<IpAddr>> {
+    match peer {
+        PeerAddress::Any => Ok(Vec::new()),
+        PeerAddress::Ip(addr) => Ok(vec![*addr]),
+        PeerAddress::Name(name) => {
+            let mut found = Vec::new();
+            for addr in (name.as_str(), 0).to_socket_addrs()? {
                 if !found.contains(&addr.ip()) {
                     found.push(addr.ip());
                 }

@@ -500,7 +500,7 @@ pub(super) fn failed(cause: &rtnetlink::Error, action: impl FnOnce() -> String) 
     RouteError { action: action(), cause }
 }
 
-async fn first<T>(
+pub(super) async fn first<T>(
     stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Option<T>, rtnetlink::Error> {
     pin_mut!(stream);

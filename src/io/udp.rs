@@ -245,7 +245,7 @@ fn connected(local: Option<IpAddr>, remote: IpAddr) -> io::Result<socket2::Socke
     Ok(socket)
 }
 
-fn mtu_of(socket: &socket2::Socket, remote: IpAddr) -> io::Result<u16> {
+pub(super) fn mtu_of(socket: &socket2::Socket, remote: IpAddr) -> io::Result<u16> {
     let mtu = if remote.is_ipv6() {
         sys::get_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU)?
     } else {

@@ -40,11 +40,13 @@ impl PacketBuf {
 
     /// The longest packet that fits without using head- or tailroom.
     #[must_use]
+    #[inline]
     pub fn max_len(&self) -> usize {
         self.storage.len().saturating_sub(Self::HEADROOM + Self::TAILROOM)
     }
 
     /// Empties the buffer and restores its headroom.
+    #[inline]
     pub fn clear(&mut self) {
         self.start = Self::HEADROOM.min(self.storage.len());
         self.end = self.start;
@@ -98,6 +100,16 @@ impl PacketBuf {
             }
             _ => false,
         }
+    }
+
+    /// Makes the packet `front` bytes longer at its front and `back` at its end, and gives the whole of it. The new bytes are
+    /// whatever was there before. `None`, and nothing changed, if there is no room.
+    #[inline]
+    pub fn grow(&mut self, front: usize, back: usize) -> Option<&mut [u8]> {
+        let (start, end) = (self.start.checked_sub(front)?, self.end.checked_add(back)?);
+        let packet = self.storage.get_mut(start..end)?;
+        (self.start, self.end) = (start, end);
+        Some(packet)
     }
 
     /// Bytes free before the packet.
@@ -163,9 +175,13 @@ mod tests {
         assert!(!buf.push_back(1));
         assert!(!buf.push_back(usize::MAX), "no overflow");
         assert_eq!(buf.len(), PacketBuf::HEADROOM + 10 + PacketBuf::TAILROOM);
+        assert!(buf.grow(1, 0).is_none() && buf.grow(0, 1).is_none());
+        assert!(buf.grow(0, usize::MAX).is_none(), "no overflow");
         buf.trim_front(PacketBuf::HEADROOM);
         buf.truncate(10);
         assert_eq!(&*buf, [7; 10]);
+        assert_eq!(buf.grow(3, 4).map(|packet| packet.len()), Some(17));
+        assert_eq!(buf[3..13], [7; 10]);
     }
 
     #[test]

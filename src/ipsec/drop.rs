@@ -111,6 +111,22 @@ impl DropReason {
     /// Number of reasons.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// Whether RFC 4301 §5.2, RFC 4302 §4 or RFC 4303 §4 has it audited.
+    #[must_use]
+    pub const fn is_auditable(self) -> bool {
+        matches!(
+            self,
+            Self::AhFragment
+                | Self::IcvMismatch
+                | Self::InboundSelectorMismatch
+                | Self::NoInboundSa
+                | Self::ReplayDuplicate
+                | Self::ReplayOld
+                | Self::SequenceExhausted
+                | Self::TransportFragment
+        )
+    }
+
     /// Whether it is no loss: counted, never shown as a fault.
     #[must_use]
     pub const fn is_quiet(self) -> bool {

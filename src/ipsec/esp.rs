@@ -77,32 +77,6 @@ impl Esp {
         }
     }
 
-    /// What follows the first `at` bytes of the packet, the payload of `sealing`, becomes an ESP packet; those bytes stay
-    /// before it.
-    ///
-    /// # Errors
-    /// [`DropReason::NoRoom`], which [`Sealing::fits`] tells before.
-    #[inline]
-    pub(super) fn seal(
-        &self,
-        packet: &mut PacketBuf,
-        at: usize,
-        sealing: Sealing,
-        spi: Spi,
-        sequence: u64,
-        esn: bool,
-    ) -> Result<(), DropReason> {
-        let Sealing { front, back, .. } = sealing;
-        if !packet.push_front(front) || !packet.push_back(back) {
-            return Err(DropReason::NoRoom);
-        }
-        if at > 0 {
-            packet.copy_within(front..front + at, 0);
-        }
-        self.seal_whole(&mut packet[at..], sealing, spi, sequence, esn);
-        Ok(())
-    }
-
     /// Makes an ESP packet of `packet`, which is as long as `sealing` says and has the payload in its place.
     ///
     /// # Panics
@@ -118,10 +92,10 @@ impl Esp {
     ) {
         let Sealing { trailer, payload_len, .. } = sealing;
         let layout = self.transform.own_layout();
-        let (header, rest) = packet.split_at_mut(EspHeader::LEN);
+        let (header, rest) = packet.split_first_chunk_mut().expect("its header is in its length");
         let [.., s4, s5, s6, s7] = sequence.to_be_bytes();
         let low = u32::from_be_bytes([s4, s5, s6, s7]);
-        header.copy_from_slice(&EspHeader { spi: spi.get(), sequence: low }.emit());
+        *header = EspHeader { spi: spi.get(), sequence: low }.emit();
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
         let (data, icv) = rest.split_at_mut(rest.len() - layout.icv_len);
         trailer.emit(&mut data[payload_len..]);
@@ -140,7 +114,7 @@ impl Esp {
             .checked_sub(EspHeader::LEN + layout.iv_len + layout.icv_len)
             .filter(|&len| len >= EspTrailer::FIXED_LEN && self.transform.takes(len))
             .ok_or(DropReason::EspMalformed)?;
-        let (header, rest) = packet.split_at_mut(EspHeader::LEN);
+        let (header, rest) = packet.split_first_chunk_mut().ok_or(DropReason::EspMalformed)?;
         let fields = EspPacket::new_checked(&*header).map_err(|_| DropReason::EspMalformed)?;
         let sequence = fields.sequence();
         let (iv, rest) = rest.split_at_mut(layout.iv_len);
@@ -205,10 +179,21 @@ impl Sealing {
         self.front..self.front + self.payload_len
     }
 
-    /// Whether the buffer has room for it.
+    /// Makes room for header, IV, trailer and ICV around the packet; `None`, and nothing changed, if there is none.
     #[inline]
-    pub(super) fn fits(&self, packet: &PacketBuf) -> bool {
-        packet.headroom() >= self.front && packet.tailroom() >= self.back
+    pub(super) fn grow<'a>(&self, packet: &'a mut PacketBuf) -> Option<&'a mut [u8]> {
+        packet.grow(self.front, self.back)
+    }
+
+    /// Takes that room away again.
+    pub(super) fn shrink(&self, packet: &mut PacketBuf) {
+        packet.trim_front(self.front);
+        packet.truncate(packet.len() - self.back);
+    }
+
+    /// In the whole that there is room in: the `at` bytes that stay before the ESP packet go to its front.
+    pub(super) fn move_before(&self, whole: &mut [u8], at: usize) {
+        whole.copy_within(self.front..self.front + at, 0);
     }
 }
 
@@ -217,7 +202,7 @@ impl Sealing {
 pub(super) struct Parts<'a> {
     /// Its sequence number, of which these are the low bits with ESN.
     pub(super) sequence: u32,
-    header: &'a mut [u8],
+    header: &'a mut [u8; EspHeader::LEN],
     iv: &'a mut [u8],
     data: &'a mut [u8],
     icv: &'a mut [u8],
@@ -233,6 +218,7 @@ pub(super) struct Payload {
 
 /// The SPI of an ESP packet; `None` if it is too short to be one, or the SPI is reserved.
 #[must_use]
+#[inline]
 pub fn peek_spi(packet: &[u8]) -> Option<Spi> {
     Spi::new(EspPacket::new_checked(packet).ok()?.spi())
 }

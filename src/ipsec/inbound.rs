@@ -19,6 +19,8 @@ use crate::wire::ip::NextHeader;
 #[derive(Debug)]
 pub struct InboundSa {
     params: SaParams,
+    /// Of `params`.
+    esn: bool,
     protection: Protection,
     /// Shared among workers only, which hold it for the packets of a batch that follow each other.
     window: Mutex<ReplayWindow>,
@@ -58,6 +60,7 @@ impl InboundSa {
         let window = Mutex::new(window);
         let usage = Usage::new(params.lifetime);
         Some(Self {
+            esn: params.suite.esn(),
             params,
             protection,
             window,
@@ -71,6 +74,7 @@ impl InboundSa {
 
     /// What it was made from, without keys.
     #[must_use]
+    #[inline]
     pub const fn params(&self) -> &SaParams {
         &self.params
     }
@@ -185,7 +189,7 @@ impl Opening<'_> {
         let Protection::Esp(esp) = &sa.protection else { return Err(DropReason::EspMalformed) };
         let mut parts = esp.parts(sealed)?;
         let sequence = self.window.check(parts.sequence)?;
-        let proof = esp.verify(&mut parts, sa.params.suite.esn(), sequence)?;
+        let proof = esp.verify(&mut parts, sa.esn, sequence)?;
         let arrival = self.accept(sequence, proof)?;
         Ok((esp.decrypt(parts)?, arrival))
     }
@@ -200,7 +204,7 @@ impl Opening<'_> {
         let header = AhPacket::new_checked(header).map_err(|_| DropReason::AhMalformed)?;
         let (next_header, header_len) = (header.next_header(), header.header_len());
         let sequence = self.window.check(header.sequence())?;
-        let proof = ah.open(packet, place, sequence, self.sa.params.suite.esn())?;
+        let proof = ah.open(packet, place, sequence, self.sa.esn)?;
         let arrival = self.accept(sequence, proof)?;
         match self.sa.params.mode {
             Mode::Transport => {
@@ -218,7 +222,7 @@ impl Opening<'_> {
         next_header: NextHeader,
         arrival: Arrival,
     ) -> Result<Opened, DropReason> {
-        let limit = self.sa.usage.count_into(&mut self.tally, len)?;
+        let limit = self.sa.usage.permit_into(&mut self.tally, len)?;
         Ok(Opened { next_header, arrival, limit })
     }
 

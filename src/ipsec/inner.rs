@@ -2,7 +2,7 @@
 //! (RFC 4301 §4.4.1.1), how long it is, and whether it is a fragment (§7). The formats are in `wire`.
 
 use super::Flow;
-use crate::wire::ip::{Fragment, IpPacket, NextHeader};
+use crate::wire::ip::{Fragment, IpPacket, NextHeader, Plain};
 
 /// An IPv4 or IPv6 packet, looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,37 @@ impl Inner {
     /// `None` if it is not a well-formed IPv4 or IPv6 packet, as far as the fields above need it.
     #[must_use]
     pub fn parse(packet: &[u8]) -> Option<Self> {
+        match Plain::of(packet) {
+            Some(plain) => Some(Self::of_plain(&plain)),
+            None => Self::parse_any(packet),
+        }
+    }
+
+    fn of_plain(plain: &Plain) -> Self {
+        let flow = &plain.flow;
+        let [b0, b1, b2, b3] = flow.start();
+        let ports = match flow.protocol {
+            NextHeader::ICMP | NextHeader::ICMPV6 => (b0.into(), b1.into()),
+            _ => (u16::from_be_bytes([b0, b1]), u16::from_be_bytes([b2, b3])),
+        };
+        Self {
+            flow: Flow {
+                src: flow.src_addr(),
+                dst: flow.dst_addr(),
+                protocol: flow.protocol.0,
+                ports: Some(ports),
+            },
+            len: plain.total_len,
+            traffic_class: plain.traffic_class,
+            dont_fragment: plain.dont_fragment,
+            fragment: None,
+            transport: flow.header_len(),
+        }
+    }
+
+    /// As [`parse`](Self::parse), of packets of every form.
+    #[inline(never)]
+    fn parse_any(packet: &[u8]) -> Option<Self> {
         let ip = IpPacket::new_checked(packet).ok()?;
         let upper = ip.upper_layer().ok()?;
         let len = ip.total_len();

@@ -14,7 +14,7 @@ use crate::crypto::Secret;
 use crate::wire::ike::numbers::{EncrId, IntegId};
 
 /// A peer whose SAs have manual keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManualPeer {
     /// Name that the operator gave it; unique in a running daemon.
     pub name: Arc<str>,
@@ -27,7 +27,7 @@ pub struct ManualPeer {
 }
 
 /// A pair of SAs, and the SPD entry that it serves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManualSa {
     /// Name for logs and status, unique within the peer.
     pub name: Arc<str>,
@@ -62,7 +62,7 @@ pub struct ManualSa {
 }
 
 /// The AH half of a bundle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManualAh {
     /// Algorithms.
     pub suite: AhSuite,
@@ -73,7 +73,7 @@ pub struct ManualAh {
 }
 
 /// One direction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManualKeys {
     /// Inbound: ours. Outbound: the peer's.
     pub spi: Spi,
@@ -83,6 +83,25 @@ pub struct ManualKeys {
     pub integ_key: Secret,
     /// The last sequence number used.
     pub sequence: u64,
+}
+
+impl ManualPeer {
+    /// Whether SAs installed for the one are those of the other: they differ in where their sequence numbers stand at most.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let from_zero = |peer: &Self| {
+            let mut peer = peer.clone();
+            for sa in &mut peer.sas {
+                let around =
+                    sa.around.iter_mut().flat_map(|ah| [&mut ah.inbound, &mut ah.outbound]);
+                for keys in [&mut sa.inbound, &mut sa.outbound].into_iter().chain(around) {
+                    keys.sequence = 0;
+                }
+            }
+            peer
+        };
+        from_zero(self) == from_zero(other)
+    }
 }
 
 impl ManualSa {
@@ -134,6 +153,7 @@ impl ManualSa {
                 dscp: self.dscp,
                 tfc: self.tfc,
                 ah_align: self.ah_align,
+                resource: None,
                 around: None,
             }
         };

@@ -32,19 +32,30 @@ pub fn max_len(
     path_mtu: usize,
     header: usize,
 ) -> Option<usize> {
-    let of = |params: &SaParams| Sa {
-        suite: params.suite,
-        mode: params.mode,
-        ah_align: params.ah_align,
-        encap: path.encap,
-        v6: path.remote.is_ipv6(),
-    };
     let inside = match around {
         // What is in it is a whole packet already.
-        Some(around) => of(around).max_len(path_mtu, header)?,
+        Some(around) => Sa::of(around, path).max_len(path_mtu, header)?,
         None => path_mtu,
     };
-    of(params).max_len(inside, header)
+    Sa::of(params, path).max_len(inside, header)
+}
+
+/// Length on the wire, from the outer IP header on, of a packet of `len` bytes that is protected by an SA, and by the one
+/// around it, on a path: the reverse of [`max_len`]. Padding for traffic flow confidentiality is not in it. `None` if the
+/// suite is unknown, or `len` less than `header`.
+#[must_use]
+pub fn sealed_len(
+    params: &SaParams,
+    around: Option<&SaParams>,
+    path: &Path,
+    len: usize,
+    header: usize,
+) -> Option<usize> {
+    let sealed = Sa::of(params, path).sealed_len(len, header)?;
+    match around {
+        Some(around) => Sa::of(around, path).sealed_len(sealed, header),
+        None => Some(sealed),
+    }
 }
 
 /// Length of an IP header alone.
@@ -63,20 +74,44 @@ struct Sa {
 }
 
 impl Sa {
-    fn max_len(&self, path_mtu: usize, header: usize) -> Option<usize> {
-        // What stands before the IPsec header on the wire, and what of the packet stands there.
-        let (before, kept) = match (self.mode, self.encap) {
+    const fn of(params: &SaParams, path: &Path) -> Self {
+        Self {
+            suite: params.suite,
+            mode: params.mode,
+            ah_align: params.ah_align,
+            encap: path.encap,
+            v6: path.remote.is_ipv6(),
+        }
+    }
+
+    /// What stands before the IPsec header on the wire, and what of the packet stands there.
+    const fn before(&self, header: usize) -> (usize, usize) {
+        match (self.mode, self.encap) {
             (Mode::Tunnel, Encap::Plain) => (header_len(self.v6), 0),
             (Mode::Tunnel, Encap::Udp) => (header_len(self.v6) + UDP_HEADER, 0),
             (Mode::Transport, Encap::Plain) => (header, header),
             // The socket makes a header of its own.
             (Mode::Transport, Encap::Udp) => (header_len(self.v6) + UDP_HEADER, header),
-        };
+        }
+    }
+
+    fn max_len(&self, path_mtu: usize, header: usize) -> Option<usize> {
+        let (before, kept) = self.before(header);
         let room = path_mtu.checked_sub(before)?;
         let protected = match self.suite {
             Suite::Esp(suite) => EspLayout::of(suite)?.max_inner_len(room)?,
             Suite::Ah(suite) => room.checked_sub(ah_len(suite, self.ah_align, self.v6)?)?,
         };
         Some(protected + kept)
+    }
+
+    fn sealed_len(&self, len: usize, header: usize) -> Option<usize> {
+        let (before, kept) = self.before(header);
+        let payload = len.checked_sub(kept)?;
+        let protected = match self.suite {
+            Suite::Esp(suite) => EspLayout::of(suite)?.sealed_len(payload),
+            Suite::Ah(suite) => payload + ah_len(suite, self.ah_align, self.v6)?,
+        };
+        Some(before + protected)
     }
 }

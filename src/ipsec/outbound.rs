@@ -17,6 +17,10 @@ use crate::wire::ip::NextHeader;
 #[derive(Debug)]
 pub struct OutboundSa {
     params: SaParams,
+    /// Of `params`.
+    esn: bool,
+    /// A replacement must be there before the numbers run out (RFC 4303 §3.3.3): after this one, the last sixteenth begins.
+    soft_sequence: u64,
     protection: Protection,
     around: Option<Arc<Self>>,
     /// The last sequence number given.
@@ -42,11 +46,25 @@ impl OutboundSa {
         let sequence = AtomicU64::new(params.sequence);
         let permitted = AtomicU64::new(u64::MAX);
         let drops = DropCounters::new();
-        Some(Self { params, protection, around, sequence, permitted, usage, drops })
+        let esn = params.suite.esn();
+        let last = last_sequence(esn);
+        let soft_sequence = last - last / 16;
+        Some(Self {
+            params,
+            esn,
+            soft_sequence,
+            protection,
+            around,
+            sequence,
+            permitted,
+            usage,
+            drops,
+        })
     }
 
     /// What it was made from, without keys, and without the SA around it.
     #[must_use]
+    #[inline]
     pub const fn params(&self) -> &SaParams {
         &self.params
     }
@@ -91,29 +109,14 @@ impl OutboundSa {
         packet: &mut PacketBuf,
         next_header: NextHeader,
     ) -> Result<Limit, DropReason> {
-        self.counted(|tally| self.seal_into(tally, packet, next_header))
+        self.sealer(1).seal(packet, next_header)
     }
 
-    /// As [`seal`](Self::seal); where the SA has no limit of packets or bytes, what it carries goes into `tally`, to be
-    /// [added](Usage::add) after several packets.
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn seal_into(
-        &self,
-        tally: &mut Tally,
-        packet: &mut PacketBuf,
-        next_header: NextHeader,
-    ) -> Result<Limit, DropReason> {
-        self.seal_behind(tally, packet, 0, next_header)
-    }
-
-    fn counted<T>(&self, seal: impl FnOnce(&mut Tally) -> T) -> T {
-        let mut tally = Tally::default();
-        let sealed = seal(&mut tally);
-        self.usage.add(&tally);
-        sealed
+    /// For packets that are sealed one after the other, about as many as are `expected`: their sequence numbers are taken
+    /// together, and what they carry is counted at the end, where the SA has no limit that it could reach.
+    #[must_use]
+    pub fn sealer(&self, expected: usize) -> Sealer<'_> {
+        Sealer { sa: self, expected, given: 0, last: 0, tally: Tally::default() }
     }
 
     /// Makes an ESP packet that means nothing, of a payload of `len` bytes (RFC 4303 §2.6). What the buffer held is
@@ -140,8 +143,7 @@ impl OutboundSa {
                 let next_header =
                     packet.get(place.next_header_at).ok_or(DropReason::OutboundMalformed)?;
                 let next_header = NextHeader(*next_header);
-                let limit =
-                    self.counted(|tally| self.seal_behind(tally, packet, place.at, next_header))?;
+                let limit = self.sealer(1).seal_behind(packet, place.at, next_header)?;
                 place.mend(packet, NextHeader::ESP).ok_or(DropReason::TooBig)?;
                 Ok(limit)
             }
@@ -151,33 +153,10 @@ impl OutboundSa {
                     return Err(DropReason::NoRoom);
                 }
                 let sequence = self.next_sequence(len)?;
-                ah.seal(packet, place, self.params.spi, sequence, self.esn())?;
-                Ok(self.counted(|tally| self.count(tally, sequence, len)))
+                ah.seal(packet, place, self.params.spi, sequence, self.esn)?;
+                Ok(self.count(sequence, 1, len))
             }
         }
-    }
-
-    /// Makes an ESP packet of what follows the first `at` bytes.
-    #[inline]
-    fn seal_behind(
-        &self,
-        tally: &mut Tally,
-        packet: &mut PacketBuf,
-        at: usize,
-        next_header: NextHeader,
-    ) -> Result<Limit, DropReason> {
-        let len = packet.len();
-        let (Protection::Esp(esp), Some(payload_len)) = (&self.protection, len.checked_sub(at))
-        else {
-            return Err(DropReason::OutboundMalformed);
-        };
-        let sealing = esp.sealing(payload_len, next_header);
-        if !sealing.fits(packet) {
-            return Err(DropReason::NoRoom);
-        }
-        let sequence = self.next_sequence(len)?;
-        esp.seal(packet, at, sealing, self.params.spi, sequence, self.esn())?;
-        Ok(self.count(tally, sequence, len))
     }
 
     /// What sealing does to a payload of `len` bytes; `None` under AH.
@@ -202,7 +181,7 @@ impl OutboundSa {
         }
         let before = self.sequence.fetch_add(count, Ordering::Relaxed);
         let end = before.checked_add(count).filter(|&end| end <= last)?;
-        let limit = self.counted(|tally| self.count(tally, end, len));
+        let limit = self.count(end, count, len);
         Some(Reserved { next: before + 1, end, limit })
     }
 
@@ -216,45 +195,154 @@ impl OutboundSa {
         let Protection::Esp(esp) = &self.protection else { return };
         assert!(reserved.next <= reserved.end, "no sequence number is given twice");
         assert_eq!(packet.len(), sealing.len(), "the packet is as long as was said");
-        esp.seal_whole(packet, sealing, self.params.spi, reserved.next, self.esn());
+        esp.seal_whole(packet, sealing, self.params.spi, reserved.next, self.esn);
         reserved.next += 1;
     }
 
     /// RFC 4303 §3.3.3, RFC 4302 §3.3.2: the first packet has 1, and no number is given twice. For a packet of `len`
     /// bytes, which the limits of the SA must permit.
     fn next_sequence(&self, len: usize) -> Result<u64, DropReason> {
-        if !self.usage.permits(len) {
-            return Err(DropReason::LifetimeEnded);
-        }
-        // A load first: those that are refused use no number up.
-        let last = self.permitted.load(Ordering::Relaxed).min(self.last_sequence());
-        if self.sequence.load(Ordering::Relaxed) >= last {
-            return Err(DropReason::SequenceExhausted);
-        }
+        // First, so that those that are refused use no number up.
+        let last = self.may_seal(len)?;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if sequence > last { Err(DropReason::SequenceExhausted) } else { Ok(sequence) }
     }
 
+    /// Whether it would seal a packet of `len` bytes at this moment: its limits and its sequence numbers permit one more.
+    /// The last number that may be given.
+    ///
+    /// # Errors
+    /// [`DropReason::LifetimeEnded`] and [`DropReason::SequenceExhausted`].
     #[inline]
-    fn count(&self, tally: &mut Tally, sequence: u64, len: usize) -> Limit {
-        let packets = sequence - self.params.sequence;
-        let limit = self.usage.count_numbered_into(tally, len, packets);
-        // A replacement must be there before the numbers run out (RFC 4303 §3.3.3); a sixteenth of them is left.
-        let last = self.last_sequence();
-        if limit == Limit::None && sequence > last - last / 16 {
-            return self.usage.reached_soft();
+    pub fn may_seal(&self, len: usize) -> Result<u64, DropReason> {
+        if !self.usage.permits(len) {
+            return Err(DropReason::LifetimeEnded);
         }
-        limit
+        let last = self.permitted.load(Ordering::Relaxed).min(self.last_sequence());
+        if self.sequence.load(Ordering::Relaxed) >= last {
+            return Err(DropReason::SequenceExhausted);
+        }
+        Ok(last)
+    }
+
+    /// Counts packets of `len` bytes in all, the last of which has this number.
+    fn count(&self, sequence: u64, packets: u64, len: usize) -> Limit {
+        match self.usage.count_all(packets, len) {
+            Limit::None => self.judge(sequence),
+            limit @ (Limit::Soft | Limit::Hard) => limit,
+        }
+    }
+
+    #[inline]
+    fn judge(&self, sequence: u64) -> Limit {
+        if sequence > self.soft_sequence { self.usage.reached_soft() } else { Limit::None }
     }
 
     /// The last sequence number that there is.
     #[must_use]
+    #[inline]
     pub fn last_sequence(&self) -> u64 {
-        if self.esn() { NO_MORE } else { u32::MAX.into() }
+        last_sequence(self.esn)
+    }
+}
+
+/// Packets of one SA that are sealed one after the other: [`OutboundSa::sealer`].
+#[derive(Debug)]
+pub struct Sealer<'a> {
+    sa: &'a OutboundSa,
+    /// How many packets are still to come, as far as that is known.
+    expected: usize,
+    /// Of the numbers that were taken together, the last that a packet got, and the last of all.
+    given: u64,
+    last: u64,
+    tally: Tally,
+}
+
+impl Sealer<'_> {
+    /// As [`OutboundSa::seal`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn seal(
+        &mut self,
+        packet: &mut PacketBuf,
+        next_header: NextHeader,
+    ) -> Result<Limit, DropReason> {
+        self.seal_behind(packet, 0, next_header)
     }
 
-    fn esn(&self) -> bool {
-        self.params.suite.esn()
+    /// Makes an ESP packet of what follows the first `at` bytes.
+    #[inline]
+    fn seal_behind(
+        &mut self,
+        packet: &mut PacketBuf,
+        at: usize,
+        next_header: NextHeader,
+    ) -> Result<Limit, DropReason> {
+        let (sa, len) = (self.sa, packet.len());
+        let (Protection::Esp(esp), Some(payload_len)) = (&sa.protection, len.checked_sub(at))
+        else {
+            return Err(DropReason::OutboundMalformed);
+        };
+        let sealing = esp.sealing(payload_len, next_header);
+        let Some(whole) = sealing.grow(packet) else { return Err(DropReason::NoRoom) };
+        let sequence = if self.given < self.last {
+            self.given += 1;
+            self.given
+        } else {
+            match self.take(len) {
+                Ok(sequence) => sequence,
+                Err(reason) => {
+                    sealing.shrink(packet);
+                    return Err(reason);
+                }
+            }
+        };
+        if at > 0 {
+            sealing.move_before(whole, at);
+        }
+        esp.seal_whole(&mut whole[at..], sealing, sa.params.spi, sequence, sa.esn);
+        match sa.usage.count_into(&mut self.tally, len) {
+            Limit::None => Ok(sa.judge(sequence)),
+            limit @ (Limit::Soft | Limit::Hard) => Ok(limit),
+        }
+    }
+
+    /// One number for a packet of `len` bytes, and with it those of the packets that are expected, if there are so many:
+    /// a packet that a limit refuses must use none up.
+    #[inline(never)]
+    fn take(&mut self, len: usize) -> Result<u64, DropReason> {
+        let (sa, count) = (self.sa, core::mem::take(&mut self.expected) as u64);
+        let last = sa.permitted.load(Ordering::Relaxed).min(sa.last_sequence());
+        let there = sa.sequence.load(Ordering::Relaxed).checked_add(count);
+        if count < 2 || !sa.usage.is_unlimited() || there.is_none_or(|there| there > last) {
+            return sa.next_sequence(len);
+        }
+        let before = sa.sequence.fetch_add(count, Ordering::Relaxed);
+        if before >= last {
+            return Err(DropReason::SequenceExhausted);
+        }
+        self.given = before + 1;
+        self.last = before.saturating_add(count).min(last);
+        Ok(self.given)
+    }
+}
+
+impl Drop for Sealer<'_> {
+    fn drop(&mut self) {
+        self.sa.usage.add(&self.tally);
+        if self.given < self.last {
+            // Those that no packet got are given back. If others were taken meanwhile, they are left out, and to the peer
+            // it looks as if packets had been lost.
+            let (given, last) = (self.given, self.last);
+            let _others = self.sa.sequence.compare_exchange(
+                last,
+                given,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
     }
 }
 
@@ -271,6 +359,10 @@ impl Reserved {
     pub const fn limit(&self) -> Limit {
         self.limit
     }
+}
+
+fn last_sequence(esn: bool) -> u64 {
+    if esn { NO_MORE } else { u32::MAX.into() }
 }
 
 /// The last sequence number of all: so far below the end that no number of refused packets brings the counter round.

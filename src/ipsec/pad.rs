@@ -218,6 +218,8 @@ pub struct ChildPolicy {
     pub ts_peer: Vec<TrafficSelector>,
     /// Soft and hard limits; the soft time is lessened by up to a tenth at random.
     pub lifetime: Lifetime,
+    /// How many CHILD_SAs for the same packets are made beside the first (RFC 9611); 0: none, and the peer's are not taken as such.
+    pub per_resource: u16,
     /// Replay window in packets, a multiple of 64; 0 for none.
     pub replay_window: u32,
     /// DF bit of the outer header.

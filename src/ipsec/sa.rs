@@ -109,6 +109,9 @@ pub struct SaParams {
     pub encr_key: Secret,
     /// Integrity key; empty with an AEAD.
     pub integ_key: Secret,
+    /// Which of several SAs beside each other for the same packets it is (RFC 9611), by a number of ours; `None`: the only one, or
+    /// the one that takes what no other does.
+    pub resource: Option<u16>,
     /// Selectors of our side, as negotiated.
     pub ts_local: Arc<[TrafficSelector]>,
     /// Selectors of the peer's side, as negotiated.

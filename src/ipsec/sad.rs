@@ -1,8 +1,9 @@
 //! [`Sad`]: the Security Association Database (RFC 4301 §4.4.2), as a snapshot.
 //!
 //! [`Sad::apply`] makes the next snapshot of a [`SadUpdate`]. The SAs themselves, with their counters, sequence numbers
-//! and replay windows, are shared by all snapshots. Inbound SAs are found by SPI, outbound ones by their policy.
+//! and replay windows, are shared by all snapshots. Inbound SAs are found by SPI, outbound ones by policy and packet.
 
+mod outbound;
 mod table;
 
 use core::net::IpAddr;
@@ -13,10 +14,11 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::mtu::{header_len, max_len};
-use super::selector::{matches_addresses, matches_pair};
+use super::selector::matches_addresses;
 use super::{
     Encap, Flow, InboundSa, Mode, OutboundSa, Path, PolicyId, Protocol, SaParams, SadUpdate, Spi,
 };
+use outbound::Outbounds;
 use table::Table;
 
 /// Why an update was not taken.
@@ -90,8 +92,7 @@ struct Counter {
 #[derive(Clone, Debug)]
 pub struct Sad {
     inbound: Table<u32, InboundEntry>,
-    /// The newest first.
-    outbound: Table<u32, Vec<OutboundEntry>>,
+    outbound: Outbounds,
     traffic: Table<u32, Arc<Traffic>>,
     /// How many of the outbound SAs are in transport mode.
     transport: usize,
@@ -113,7 +114,7 @@ impl Sad {
     pub fn new(default_path_mtu: usize) -> Self {
         Self {
             inbound: Table::default(),
-            outbound: Table::default(),
+            outbound: Outbounds::default(),
             traffic: Table::default(),
             transport: 0,
             paths: PathMtus { known: Table::default(), default: default_path_mtu },
@@ -126,20 +127,24 @@ impl Sad {
         self.inbound.get(spi.get())
     }
 
-    /// The outbound SAs of a policy, the newest first.
+    /// Whether a policy has an outbound SA.
     #[must_use]
-    pub fn outbound(&self, policy: PolicyId) -> &[OutboundEntry] {
-        self.outbound.get(policy.0).map_or(&[], Vec::as_slice)
+    pub fn has_outbound(&self, policy: PolicyId) -> bool {
+        self.outbound.has(policy)
+    }
+
+    /// The outbound SA of a policy with these SPIs: the peer's, and ours of the pair.
+    #[must_use]
+    pub fn outbound(&self, policy: PolicyId, spi: Spi, other_spi: Spi) -> Option<&OutboundEntry> {
+        self.outbound.get(policy, spi, other_spi)
     }
 
     /// The newest outbound SA of a policy whose selectors, as the peer narrowed them, contain `flow`
-    /// (RFC 7296 §2.8: a rekeyed SA is used as soon as it is there).
+    /// (RFC 7296 §2.8: a rekeyed SA is used as soon as it is there). Where several are there beside each other for the same packets,
+    /// each flow has its own (RFC 9611).
     #[must_use]
     pub fn outbound_for(&self, policy: PolicyId, flow: &Flow) -> Option<&OutboundEntry> {
-        self.outbound(policy).iter().find(|entry| {
-            let params = entry.sa.params();
-            matches_pair(&params.ts_local, &params.ts_peer, flow)
-        })
+        self.outbound.find(policy, flow)
     }
 
     /// Whether a fragment of this flow may belong to a packet that an SA in transport mode protects. Ports do not count:
@@ -147,7 +152,7 @@ impl Sad {
     #[must_use]
     pub fn transport_takes(&self, flow: &Flow) -> bool {
         self.transport > 0
-            && self.outbound.unordered().flatten().map(|entry| entry.sa.params()).any(|params| {
+            && self.outbound.unordered().map(|entry| entry.sa.params()).any(|params| {
                 params.mode == Mode::Transport
                     && matches_addresses(&params.ts_local, &params.ts_peer, flow)
             })
@@ -158,9 +163,9 @@ impl Sad {
         self.inbound.iter().map(|(_, entry)| entry)
     }
 
-    /// All outbound SAs, by policy, the newest first.
+    /// All outbound SAs, by policy; of those for the same packets the newest first.
     pub fn all_outbound(&self) -> impl Iterator<Item = &OutboundEntry> {
-        self.outbound.iter().flat_map(|(_, entries)| entries)
+        self.outbound.iter()
     }
 
     /// What each policy that ever had an SA has carried.
@@ -186,16 +191,8 @@ impl Sad {
                 }
             }
             SadUpdate::RemoveOutbound { policy, spi, other_spi } => {
-                if let Some(entries) = next.outbound.get_mut(policy.0) {
-                    let transport = count_transport(entries);
-                    entries.retain(|entry| {
-                        let params = entry.sa.params();
-                        (params.spi, params.other_spi) != (*spi, *other_spi)
-                    });
-                    next.transport -= transport - count_transport(entries);
-                    if entries.is_empty() {
-                        next.outbound.remove(policy.0);
-                    }
+                if let Some(entry) = next.outbound.remove(*policy, *spi, *other_spi) {
+                    next.transport -= usize::from(is_transport(&entry));
                 }
             }
         }
@@ -231,19 +228,15 @@ impl Sad {
     fn add_outbound(&mut self, params: &SaParams) -> Result<(), SadError> {
         may_bundle(params)?;
         let (policy, spi) = (params.policy, params.spi);
-        let is_same = |other: &SaParams| (other.spi, other.other_spi) == (spi, params.other_spi);
-        if self.outbound(policy).iter().any(|entry| is_same(entry.sa.params())) {
+        if self.outbound(policy, spi, params.other_spi).is_some() {
             return Err(SadError::DuplicateSpi(spi));
         }
         let sa = OutboundSa::new(params.clone()).ok_or(SadError::UnsupportedSuite(spi))?;
         let (path_mtu, mtu) = self.paths.mtus(params, params.around.as_deref(), &params.path);
         let traffic = self.traffic_of(policy);
         let entry = OutboundEntry { sa: Arc::new(sa), path: params.path, mtu, path_mtu, traffic };
-        self.transport += count_transport(core::slice::from_ref(&entry));
-        match self.outbound.get_mut(policy.0) {
-            Some(entries) => entries.insert(0, entry),
-            None => self.outbound.insert(policy.0, vec![entry]),
-        }
+        self.transport += usize::from(is_transport(&entry));
+        self.outbound.insert(entry);
         Ok(())
     }
 
@@ -274,7 +267,7 @@ impl Sad {
     /// The longest inner packet that fits into every outbound SA; `None` without an SA.
     #[must_use]
     pub fn smallest_mtu(&self) -> Option<usize> {
-        self.outbound.unordered().flatten().map(|entry| entry.mtu).min()
+        self.outbound.unordered().map(|entry| entry.mtu).min()
     }
 
     /// Both SAs of a pair, which is named by the inbound SPI.
@@ -297,13 +290,11 @@ impl Sad {
                 (entry.path, entry.mtu) = (path, mtu);
             }
         }
-        if let Some(entries) = self.outbound.get_mut(policy.0) {
-            let is_pair = |params: &SaParams| (params.spi, params.other_spi) == (other_spi, spi);
-            for entry in entries.iter_mut().filter(|entry| is_pair(entry.sa.params())) {
-                entry.path = path;
-                entry.compute_mtus(&self.paths);
-            }
-        }
+        let paths = &self.paths;
+        self.outbound.change(policy, other_spi, spi, |entry| {
+            entry.path = path;
+            entry.compute_mtus(paths);
+        });
     }
 
     /// Of the SAs whose path is meant.
@@ -324,10 +315,7 @@ impl Sad {
                 };
             },
         );
-        self.outbound.update(
-            |entries| entries.iter().any(|entry| is_meant(&entry.path)),
-            |entries| entries.iter_mut().for_each(|entry| entry.compute_mtus(paths)),
-        );
+        self.outbound.change_all(|entry| is_meant(&entry.path), |entry| entry.compute_mtus(paths));
     }
 
     /// The longest packet of an inbound SA, if it came by `path`.
@@ -405,8 +393,8 @@ impl PathMtus {
     }
 }
 
-fn count_transport(entries: &[OutboundEntry]) -> usize {
-    entries.iter().filter(|entry| entry.sa.params().mode == Mode::Transport).count()
+fn is_transport(entry: &OutboundEntry) -> bool {
+    entry.sa.params().mode == Mode::Transport
 }
 
 /// RFC 4301 §4.3 leaves nesting to the policy; this is the one that there is.

@@ -93,37 +93,72 @@ impl TrafficSelector {
     /// Whether the address lies within.
     #[must_use]
     pub fn contains_addr(&self, addr: IpAddr) -> bool {
-        // `IpAddr` orders by version first, so that an address of the other version lies outside.
-        self.start_addr <= addr && addr <= self.end_addr
+        // As integers: their bytes one by one take longer.
+        match (self.start_addr, addr, self.end_addr) {
+            (IpAddr::V4(start), IpAddr::V4(addr), IpAddr::V4(end)) => {
+                (start.to_bits()..=end.to_bits()).contains(&addr.to_bits())
+            }
+            (IpAddr::V6(start), IpAddr::V6(addr), IpAddr::V6(end)) => {
+                (start.to_bits()..=end.to_bits()).contains(&addr.to_bits())
+            }
+            _ => false,
+        }
     }
 
     /// Whether the source side of `flow` matches.
     #[must_use]
     pub fn contains_src(&self, flow: &Flow) -> bool {
-        self.contains_addr(flow.src)
-            && self.contains_protocol(flow.protocol)
-            && self.contains_port(match NextHeader(flow.protocol) {
-                // RFC 7296 §3.13.1: Type in the high byte, Code (or zero) in the low one.
-                NextHeader::ICMP | NextHeader::ICMPV6 | NextHeader::MOBILITY => {
-                    flow.ports.map(|(kind, code)| (kind & 0xff) << 8 | (code & 0xff))
-                }
-                _ => flow.ports.map(|(src, _)| src),
-            })
+        self.src_differs(flow).is_none()
     }
 
     /// Whether the destination side of `flow` matches.
     #[must_use]
     pub fn contains_dst(&self, flow: &Flow) -> bool {
-        self.contains_addr(flow.dst)
-            && self.contains_protocol(flow.protocol)
-            && match NextHeader(flow.protocol) {
+        self.dst_differs(flow).is_none()
+    }
+
+    /// Why the source side of `flow` does not match; `None` if it does.
+    #[must_use]
+    #[inline]
+    pub fn src_differs(&self, flow: &Flow) -> Option<Differs> {
+        self.addr_or_protocol_differs(flow.src, flow.protocol).or_else(|| {
+            let port = match NextHeader(flow.protocol) {
+                // RFC 7296 §3.13.1: Type in the high byte, Code (or zero) in the low one.
+                NextHeader::ICMP | NextHeader::ICMPV6 | NextHeader::MOBILITY => {
+                    flow.ports.map(|(kind, code)| (kind & 0xff) << 8 | (code & 0xff))
+                }
+                _ => flow.ports.map(|(src, _)| src),
+            };
+            (!self.contains_port(port)).then_some(Differs::Port)
+        })
+    }
+
+    /// Why the destination side of `flow` does not match; `None` if it does.
+    #[must_use]
+    #[inline]
+    pub fn dst_differs(&self, flow: &Flow) -> Option<Differs> {
+        self.addr_or_protocol_differs(flow.dst, flow.protocol).or_else(|| {
+            let contains = match NextHeader(flow.protocol) {
                 // RFC 4301 §4.4.1.3 B to D: of protocols with a single such field, each side's selector says what
                 // that side may send; so it is the sender's that counts.
                 NextHeader::ICMP | NextHeader::ICMPV6 | NextHeader::MOBILITY => {
                     flow.ports.is_some() || self.contains_port(None)
                 }
                 _ => self.contains_port(flow.ports.map(|(_, dst)| dst)),
-            }
+            };
+            (!contains).then_some(Differs::Port)
+        })
+    }
+
+    #[inline]
+    fn addr_or_protocol_differs(&self, addr: IpAddr, protocol: u8) -> Option<Differs> {
+        if !self.contains_addr(addr) {
+            Some(Differs::Address)
+        } else if !self.contains_protocol(protocol) {
+            Some(Differs::Protocol)
+        } else {
+            None
+        }
     }
 
     /// The types of ICMP, if that is what it has: every code of a range of types, or one code of one.
@@ -219,6 +254,35 @@ impl TrafficSelector {
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => Vec::new(),
         }
     }
+}
+
+/// What keeps a packet from matching a selector: the first that differs, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Differs {
+    /// The address lies outside.
+    Address,
+    /// The address lies within, and the protocol is another.
+    Protocol,
+    /// Address and protocol match, and the port, or the type of ICMP, is another.
+    Port,
+}
+
+/// What keeps one side of a packet from matching any of a list: that of the selector which comes nearest. `None` if one
+/// matches.
+pub fn nearest(
+    list: &[TrafficSelector],
+    differs: impl Fn(&TrafficSelector) -> Option<Differs>,
+) -> Option<Differs> {
+    let mut nearest = Some(Differs::Address);
+    for ts in list {
+        let this = differs(ts);
+        // `None` is nearer than anything.
+        nearest = match (this, nearest) {
+            (None, _) | (_, None) => None,
+            (Some(this), Some(best)) => Some(this.max(best)),
+        };
+    }
+    nearest
 }
 
 /// Whether `flow` goes from any of one list to any of the other.

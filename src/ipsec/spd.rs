@@ -54,9 +54,16 @@ impl Spd {
     /// What is to be done with an outbound packet; `None` if no entry matches, which means DISCARD (RFC 4301 §5.1).
     #[must_use]
     pub fn lookup_out(&self, flow: &Flow) -> Option<Action> {
-        let mut entries = self.index.may_match(flow.dst).map(|at| &self.entries[at]);
-        let entry = entries.find(|entry| matches_pair(&entry.ts_local, &entry.ts_peer, flow))?;
-        Some(entry.action)
+        self.position_out(flow).map(|at| self.entries[at].action)
+    }
+
+    /// Which entry says so, by its place among [`entries`](Self::entries).
+    #[must_use]
+    pub fn position_out(&self, flow: &Flow) -> Option<usize> {
+        self.index.may_match(flow.dst).find(|&at| {
+            let entry = &self.entries[at];
+            matches_pair(&entry.ts_local, &entry.ts_peer, flow)
+        })
     }
 
     /// The entries, in order.

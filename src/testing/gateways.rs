@@ -139,6 +139,7 @@ impl Kind {
             dscp: DscpPolicy::Copy,
             tfc: 0,
             ah_align: 4,
+            resource: None,
             around: None,
         }
     }

@@ -660,7 +660,7 @@ impl Pair {
     fn send_through(
         &mut self,
         side: Side,
-        in_use: &BTreeMap<PolicyId, Arc<SaParams>>,
+        in_use: &BTreeMap<(PolicyId, Option<u16>), Arc<SaParams>>,
         lag: Duration,
     ) {
         for sa in in_use.values() {

@@ -97,6 +97,7 @@ pub fn child(
         ts_local: ts_local.to_vec(),
         ts_peer: ts_peer.to_vec(),
         lifetime: Lifetime::default(),
+        per_resource: 0,
         replay_window: 1024,
         df: DfPolicy::Copy,
         dscp: DscpPolicy::Copy,
@@ -196,6 +197,7 @@ pub fn sa_params() -> SaParams {
         sequence: 0,
         tfc: 0,
         ah_align: 4,
+        resource: None,
         around: None,
     }
 }

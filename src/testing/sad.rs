@@ -64,10 +64,10 @@ impl ModelSad {
         self.outbound.iter()
     }
 
-    /// The SA through which packets of each policy leave: the one added last.
+    /// The SAs through which packets of each policy leave: of each resource (RFC 9611), and of those without, the one added last.
     #[must_use]
-    pub fn in_use(&self) -> BTreeMap<PolicyId, Arc<SaParams>> {
-        self.outbound.iter().map(|sa| (sa.policy, Arc::clone(sa))).collect()
+    pub fn in_use(&self) -> BTreeMap<(PolicyId, Option<u16>), Arc<SaParams>> {
+        self.outbound.iter().map(|sa| ((sa.policy, sa.resource), Arc::clone(sa))).collect()
     }
 
     /// Whether it holds nothing.
@@ -270,9 +270,9 @@ mod tests {
         let policy = peers::sa_params().policy;
         left.apply(SadUpdate::AddInbound(sa(501, 601, 3))).unwrap();
         left.apply(SadUpdate::AddOutbound(sa(601, 501, 4))).unwrap();
-        assert_eq!(left.in_use()[&policy].spi.get(), 601);
+        assert_eq!(left.in_use()[&(policy, None)].spi.get(), 601);
         let [spi, other_spi] = [601, 501].map(|spi| Spi::new(spi).unwrap());
         left.apply(SadUpdate::RemoveOutbound { policy, spi, other_spi }).unwrap();
-        assert_eq!(left.in_use()[&policy].spi.get(), 600);
+        assert_eq!(left.in_use()[&(policy, None)].spi.get(), 600);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! IV and ICV have the lengths of the transform, which is not known here.
 
-use super::field::{put, u32_at};
+use super::field::u32_at;
 use super::ip::NextHeader;
 use super::{Malformed, ParseError};
 
@@ -47,6 +47,7 @@ impl<T: AsRef<[u8]>> EspPacket<T> {
     ///
     /// # Errors
     /// When it is shorter than the header.
+    #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, ParseError> {
         let available = buffer.as_ref().len();
         if available < EspHeader::LEN {
@@ -58,12 +59,14 @@ impl<T: AsRef<[u8]>> EspPacket<T> {
 
     /// Security Parameters Index.
     #[must_use]
+    #[inline]
     pub fn spi(&self) -> u32 {
         u32_at(self.buffer.as_ref(), field::SPI)
     }
 
     /// Sequence Number; with ESN its low 32 bits.
     #[must_use]
+    #[inline]
     pub fn sequence(&self) -> u32 {
         u32_at(self.buffer.as_ref(), field::SEQUENCE)
     }
@@ -98,10 +101,9 @@ impl EspHeader {
     #[must_use]
     #[inline]
     pub fn emit(&self) -> [u8; Self::LEN] {
-        let mut header = [0; Self::LEN];
-        put(&mut header, field::SPI, &self.spi.to_be_bytes());
-        put(&mut header, field::SEQUENCE, &self.sequence.to_be_bytes());
-        header
+        let [i0, i1, i2, i3] = self.spi.to_be_bytes();
+        let [s0, s1, s2, s3] = self.sequence.to_be_bytes();
+        [i0, i1, i2, i3, s0, s1, s2, s3]
     }
 }
 
@@ -119,18 +121,19 @@ impl EspTrailer {
     pub const FIXED_LEN: usize = 2;
 
     /// The trailer with the least padding that brings payload and trailer to a multiple of `align`:
-    /// the cipher's block size, and never less than 4 (RFC 4303 §2.4).
+    /// the cipher's block size, a power of two of 128 at most, and never less than 4 (RFC 4303 §2.4).
     #[must_use]
     #[inline]
     pub fn aligning(payload_len: usize, align: u8, next_header: NextHeader) -> Self {
-        let align = usize::from(align.max(4));
-        let over = payload_len.wrapping_add(Self::FIXED_LEN) % align;
-        let pad_len = u8::try_from((align - over) % align).unwrap_or(0);
-        Self { pad_len, next_header }
+        // Blocks are powers of two, and so it takes no division.
+        let mask = align.max(4).next_power_of_two().wrapping_sub(1);
+        let [.., low] = payload_len.wrapping_add(Self::FIXED_LEN).to_be_bytes();
+        Self { pad_len: low.wrapping_neg() & mask, next_header }
     }
 
     /// Length of padding and trailer in bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         usize::from(self.pad_len) + Self::FIXED_LEN
     }
@@ -147,6 +150,7 @@ impl EspTrailer {
     /// # Errors
     /// When there is more padding than bytes, or it is not 1, 2, 3, ... (RFC 4303 §2.4: the receiver
     /// SHOULD inspect it).
+    #[inline]
     pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
         let error = |offset, why| Err(ParseError { what: "ESP trailer", offset, why });
         let Some((rest, &[pad_len, next_header])) = plaintext.split_last_chunk() else {
@@ -156,8 +160,12 @@ impl EspTrailer {
         let Some(start) = rest.len().checked_sub(pad_len.into()) else {
             return error(rest.len(), Malformed::BadLength(pad_len.into()));
         };
-        for (expected, (offset, &byte)) in (1..=u8::MAX).zip(rest.iter().enumerate().skip(start)) {
+        let mut expected = 0;
+        for &byte in &rest[start..] {
+            // There are at most 255 of them.
+            expected += 1;
             if byte != expected {
+                let offset = start + usize::from(expected) - 1;
                 return error(offset, Malformed::BadValue(byte.into()));
             }
         }
@@ -165,11 +173,20 @@ impl EspTrailer {
     }
 
     /// Writes padding and trailer; `out` has [`Self::len`] bytes, and any more are left as they are.
+    ///
+    /// # Panics
+    /// If there are less.
+    #[inline]
     pub fn emit(&self, out: &mut [u8]) {
-        let bytes = (1..=self.pad_len).chain([self.pad_len, self.next_header.0]);
-        for (place, byte) in out.iter_mut().zip(bytes) {
-            *place = byte;
+        let (padding, fixed) = out.split_at_mut(self.pad_len.into());
+        let mut number = 0;
+        for place in padding {
+            // There are at most 255 of them.
+            number += 1;
+            *place = number;
         }
+        let fixed = fixed.first_chunk_mut().expect("the trailer has its place");
+        *fixed = [self.pad_len, self.next_header.0];
     }
 }
 

@@ -27,7 +27,15 @@ pub enum Datagram<'a> {
 ///
 /// # Errors
 /// When it is too short to be any of them.
+#[inline]
 pub fn classify(data: &[u8]) -> Result<Datagram<'_>, ParseError> {
+    match data.first_chunk::<{ EspHeader::LEN }>() {
+        Some([spi @ .., _, _, _, _]) if *spi != NON_ESP_MARKER => Ok(Datagram::Esp(data)),
+        _ => classify_other(data),
+    }
+}
+
+fn classify_other(data: &[u8]) -> Result<Datagram<'_>, ParseError> {
     if data == KEEPALIVE {
         return Ok(Datagram::Keepalive);
     }

@@ -1,6 +1,6 @@
 //! Configurations that are right by themselves and not together.
 
-use ipsecd::config::{Config, conflicts};
+use ipsecd::config::{Config, conflicts, conflicts_with};
 
 use super::secrets::{minimal, parse};
 
@@ -47,6 +47,24 @@ fn the_same_subnets_are_an_error_and_overlapping_ones_a_warning() {
     assert_eq!(
         found.as_slice()[0].message,
         "10.1.0.0/16 <-> 10.2.7.0/24 overlaps subnets in a.conf"
+    );
+}
+
+#[test]
+fn what_is_loaded_later_is_what_is_found_wrong() {
+    let a = config("a.conf", &minimal(""));
+    let b = config(
+        "b.conf",
+        &minimal("").replace("10.2.0", "10.3.0").replace("b.example", "c.example"),
+    );
+    let c = config("c.conf", &minimal("").replace("10.2.0", "10.3.0"));
+    let found = conflicts_with(&c, [&a, &b]);
+    assert_eq!(found.to_string(), conflicts(&[&a, &b, &c]).to_string());
+    let found: Vec<_> =
+        found.as_slice().iter().map(|found| (&*found.file, &found.message)).collect();
+    assert_eq!(
+        found,
+        [("c.conf".as_ref(), &"10.1.0.0/16 <-> 10.3.0.0/16 is in b.conf too".to_owned())]
     );
 }
 

@@ -239,6 +239,7 @@ pub(crate) fn params(sa: &Value, path: Path, inbound: bool) -> SaParams {
         sequence: sa["initial_oseq"].as_u64().unwrap(),
         tfc: 0,
         ah_align: sa["align"].as_u64().map_or(4, |align| u8::try_from(align).unwrap()),
+        resource: None,
         around: None,
     }
 }

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "tests look at the one they expect")]
 
+mod agree;
 mod ah_captures;
 mod ah_flips;
 mod ah_scapy;
 mod alloc;
+mod batches;
 mod captures;
 mod esp_flips;
 mod esp_scapy;

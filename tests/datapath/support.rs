@@ -114,6 +114,7 @@ pub(crate) fn params(suite: EspSuite, from_a: bool, number: u8) -> (SaParams, Sa
         sequence: 0,
         tfc: 0,
         ah_align: 4,
+        resource: None,
         around: None,
     };
     (side(from_a), side(!from_a))

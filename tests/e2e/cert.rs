@@ -34,19 +34,19 @@ enum Begins {
 /// What both sides are told.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
-    ours: Proof,
-    theirs: Proof,
+    pub(crate) ours: Proof,
+    pub(crate) theirs: Proof,
     /// Our id and theirs.
-    ids: [&'static str; 2],
+    pub(crate) ids: [&'static str; 2],
     /// The CAs that strongSwan trusts, and those that are between them and us.
-    their_cas: &'static [&'static str],
-    our_cas: &'static [&'static str],
+    pub(crate) their_cas: &'static [&'static str],
+    pub(crate) our_cas: &'static [&'static str],
     /// Certificates after ours in its file.
-    above: &'static [&'static str],
+    pub(crate) above: &'static [&'static str],
     /// Whose public key we take for theirs, if not theirs.
-    theirs_known: Option<&'static str>,
+    pub(crate) theirs_known: Option<&'static str>,
     /// Further lines of `[auth]`.
-    auth: &'static str,
+    pub(crate) auth: &'static str,
     /// Further lines for the section `charon` of strongswan.conf.
     pub(crate) charon: &'static str,
     /// Further sections of ours.
@@ -70,7 +70,7 @@ impl Case {
     }
 
     /// Ours with strongSwan's certificate of this name, which is a.example.net's.
-    fn against(theirs: &'static str) -> Self {
+    pub(crate) fn against(theirs: &'static str) -> Self {
         let theirs = Certificate(theirs, "pubkey");
         let case = Self::new(Certificate("b-p256", ""), theirs, &["ca-p256"]);
         Self { ids: ["b.example.net", "a.example.net"], ..case }
@@ -201,6 +201,12 @@ fn theirs<'a>(local: &'a Side, remote: &Side, case: &Case) -> Charon<'a> {
         remote.subnet(1, false),
     );
     Charon::start_conf(local, &conf, case.charon)
+}
+
+/// Our configuration file, and the strongSwan that it is for.
+pub(crate) fn set_up<'a>(lab: &'a Lab, case: &Case) -> (std::path::PathBuf, Charon<'a>) {
+    let charon = theirs(&lab.b, &lab.a, case);
+    (ours(&lab.a, &lab.b, case, Begins::Ipsecd), charon)
 }
 
 /// Brings the tunnel up, sees packets through it, and gives charon's log.

@@ -9,9 +9,14 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod audit;
+mod captured;
 mod cert;
 mod children;
 mod clear;
+mod cookbook;
+mod diagnosis;
+mod doctor;
 mod eap;
 mod errors;
 mod examples;
@@ -23,6 +28,7 @@ mod keylog;
 mod lifecycle;
 mod loss;
 mod manual;
+mod metrics;
 mod mobike;
 mod modes;
 mod offload;
@@ -30,6 +36,7 @@ mod playground;
 mod pmtu;
 mod proof;
 mod rekey;
+mod reload;
 mod strongswan;
 mod tunnel;
 mod virtual_address;

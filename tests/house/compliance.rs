@@ -3,9 +3,7 @@
 //! A row is `| section | what it demands | met or not | where | test |`. `where` names files, `test` names tests by the
 //! function's name or by file; both in backquotes. A row that is not met gives the reason in place of the test.
 
-use std::collections::BTreeSet;
-
-use crate::{files, read, root};
+use crate::{functions, read, root};
 
 struct Row {
     line: usize,
@@ -30,16 +28,7 @@ fn quoted(cell: &str) -> Vec<&str> {
 
 #[test]
 fn every_row_names_files_and_tests_that_exist() {
-    let mut functions = BTreeSet::new();
-    for path in files("src", "rs").into_iter().chain(files("tests", "rs")) {
-        for line in read(&path).lines() {
-            if let Some((_, rest)) = line.split_once("fn ") {
-                let name: String =
-                    rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-                functions.insert(name);
-            }
-        }
-    }
+    let functions = functions();
     let rows = rows();
     assert!(rows.len() > 50, "only {} rows", rows.len());
     let mut wrong = Vec::new();

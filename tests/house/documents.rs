@@ -86,3 +86,28 @@ fn every_dependency_has_its_line() {
     }
     assert!(seen > 20, "only {seen} dependencies seen");
 }
+
+#[test]
+fn every_metric_is_documented_and_every_documented_one_is_there() {
+    let code = read(&root().join("src/daemon/metrics.rs"));
+    let document = read(&root().join("docs/metrics.md"));
+    let mut names = Vec::new();
+    for kind in ["Counter", "Gauge"] {
+        for rest in code.split(&format!(" = {kind} \"")).skip(1) {
+            let name = rest.split('"').next().unwrap_or_default();
+            names.push(if kind == "Counter" { format!("{name}_total") } else { name.to_owned() });
+        }
+    }
+    assert!(names.len() > 20, "{names:?}");
+    let rows: Vec<_> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
+        .filter(|name| name.starts_with("ipsecd_") || name.starts_with("process_"))
+        .collect();
+    for name in &names {
+        assert!(rows.contains(&name.as_str()), "docs/metrics.md has no row for {name}");
+    }
+    for row in rows {
+        assert!(names.iter().any(|name| name == row), "docs/metrics.md: there is no {row}");
+    }
+}

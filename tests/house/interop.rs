@@ -15,6 +15,7 @@ const ROWS: &[&str] = &[
     "EAP-TLS",
     "NAT in front of ipsecd",
     "NAT in front of the peer",
+    "NAT in front of both",
     "Fragments from ipsecd",
     "Fragments from the peer",
     "COOKIE",
@@ -31,6 +32,8 @@ const ROWS: &[&str] = &[
     "Several CHILD_SAs",
     "DPD restart",
     "DELETE by either",
+    "Reauthentication",
+    "Childless IKE_AUTH",
     "Virtual address",
 ];
 

@@ -12,18 +12,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["wire", "crypto", "ipsec"]),
     ("capture", &["wire", "crypto", "ipsec", "datapath", "ike"]),
     ("io", &["wire", "crypto", "ipsec"]),
+    ("doctor", &["wire", "crypto", "ipsec", "ike", "config", "control"]),
     ("control", &[]),
     ("bundle", &["crypto"]),
     ("foreign", &["wire", "crypto", "ipsec", "config"]),
     (
         "daemon",
-        &["wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control"],
+        &[
+            "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
+            "doctor",
+        ],
     ),
     (
         "cli",
         &[
             "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
-            "daemon", "foreign", "bundle",
+            "daemon", "doctor", "foreign", "bundle",
         ],
     ),
     ("testing", &["wire", "crypto", "ipsec", "datapath", "ike", "config"]),

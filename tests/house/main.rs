@@ -1,10 +1,13 @@
 //! The house rules that a compiler does not know: layers, documents that tell the truth, where `unsafe` may stand.
 
+mod cases;
 mod compliance;
 mod documents;
 mod interop;
 mod layers;
+mod packaging;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +39,21 @@ fn files(dir: &str, extension: &str) -> Vec<PathBuf> {
 /// The text of a file.
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The names of all functions, tests among them.
+fn functions() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for path in files("src", "rs").into_iter().chain(files("tests", "rs")) {
+        for line in read(&path).lines() {
+            if let Some((_, rest)) = line.split_once("fn ") {
+                let name =
+                    rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                found.insert(name);
+            }
+        }
+    }
+    found
 }
 
 /// A path as written in documents: from the package's folder.

@@ -44,12 +44,20 @@ fn theirs(cas: &[&str]) -> PeerAuth {
 
 /// The key of this certificate, without it.
 fn raw(name: &str) -> LocalAuth {
-    let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).unwrap();
-    LocalAuth::Signature(Arc::new([Credential::raw(Arc::new(key))]))
+    raw_keys(&[name])
+}
+
+/// The keys of these certificates, without them.
+pub(crate) fn raw_keys(names: &[&str]) -> LocalAuth {
+    let keys = names.iter().map(|name| {
+        let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).unwrap();
+        Credential::raw(Arc::new(key))
+    });
+    LocalAuth::Signature(keys.collect())
 }
 
 /// Whoever has one of the keys of these certificates.
-fn known(names: &[&str]) -> PeerAuth {
+pub(crate) fn known(names: &[&str]) -> PeerAuth {
     let keys = names.iter().map(|name| {
         let key = PrivateKey::from_pem(&file(&format!("{name}.key")), None).unwrap();
         key.public_key().clone()

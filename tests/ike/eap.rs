@@ -19,7 +19,7 @@ use ipsecd::wire::ike::payload::{Payload, Vendor};
 
 use crate::support::*;
 
-fn file(name: &str) -> Vec<u8> {
+pub(crate) fn file(name: &str) -> Vec<u8> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pki").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -40,7 +40,7 @@ fn authority(ca: &str) -> Arc<Authority> {
 }
 
 /// A by EAP with these methods, B by its certificate.
-fn sites(client: &[EapMethod], server: &[EapMethod]) -> (Peer, Peer) {
+pub(crate) fn sites(client: &[EapMethod], server: &[EapMethod]) -> (Peer, Peer) {
     let (mut a, mut b) = (peers::site_a(), peers::site_b());
     a.auth = Auth {
         local: LocalAuth::Eap(Arc::new(EapClient {
@@ -62,7 +62,7 @@ fn sites(client: &[EapMethod], server: &[EapMethod]) -> (Peer, Peer) {
     (a, b)
 }
 
-const MSCHAPV2: [EapMethod; 1] = [EapMethod::MsChapV2];
+pub(crate) const MSCHAPV2: [EapMethod; 1] = [EapMethod::MsChapV2];
 const TLS: [EapMethod; 1] = [EapMethod::Tls];
 
 fn attempt(a: Peer, b: Peer) -> Pair {

@@ -4,7 +4,9 @@
 
 mod acquire;
 mod additional;
+mod announce;
 mod auth_failure;
+mod cases;
 mod cert;
 mod child;
 mod childless;
@@ -25,11 +27,13 @@ mod modes;
 mod mutate;
 mod nat;
 mod ppk;
+mod ppk_eap;
 mod puzzle;
 mod qcd;
 mod reauth;
 mod refused;
 mod rekey;
+mod resource;
 mod review;
 mod secrets;
 mod seeds;

@@ -11,7 +11,9 @@ PACKAGES=(
   user-mode-linux kmod        # a Linux kernel with its own IPsec as the peer
   tcpdump tshark              # captures, and their independent reader
   python3-scapy python3-cryptography # the second reader
+  prometheus                  # the reader of metrics
   openssl                     # a reader of certificate requests
+  tmux                        # a real terminal
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
   libcharon-extauth-plugins   # its EAP-MSCHAPv2
   openiked libevent-2.1-7 procps # another

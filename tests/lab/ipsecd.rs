@@ -108,6 +108,15 @@ impl<'a> Ipsecd<'a> {
         Self::launch(side, file, &dir, LOG, &[])
     }
 
+    /// As [`Ipsecd::start_with_peer`], with further arguments of `ipsecd daemon`.
+    #[track_caller]
+    pub(crate) fn start_with_flags(side: &'a Side, peer: &Peer, flags: &[&str]) -> Self {
+        let dir = side.dir.join("ipsecd");
+        let file = peer.write(&dir);
+        let flags: Vec<_> = flags.iter().map(Path::new).collect();
+        Self::launch(side, file, &dir, LOG, &flags)
+    }
+
     /// Starts a daemon that knows no peer; `file` is for [`Ipsecd::up`].
     #[track_caller]
     pub(crate) fn start_for_file(side: &'a Side, file: PathBuf) -> Self {
@@ -271,12 +280,17 @@ impl<'a> Ipsecd<'a> {
         wait::until("the peer to be up", limit, || (self.state() == "up").then_some(()));
     }
 
-    /// All that it logged since the lab began.
     /// Its process.
     pub(crate) fn pid(&self) -> i32 {
         self.process.pid().as_raw()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// All that it logged since the lab began.
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }

@@ -11,6 +11,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod charon;
+pub(crate) mod http;
 pub(crate) mod ipsecd;
 pub(crate) mod netns;
 pub(crate) mod process;

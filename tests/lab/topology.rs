@@ -27,6 +27,8 @@ pub(crate) enum Need {
     Nat,
     /// iked and ikectl, beside strongSwan.
     OpenIked,
+    /// Prometheus and promtool.
+    Prometheus,
     /// Scapy with its IPsec layer.
     Scapy,
     /// charon with its ESP in user space, and swanctl.
@@ -281,6 +283,7 @@ fn missing(needs: &[Need]) -> Option<String> {
         }
         Need::Nat => &["nft"],
         Need::OpenIked => &["/usr/local/lib/ipsecd-lab/openiked/usr/sbin/iked", "pgrep", "ss"],
+        Need::Prometheus => &["prometheus", "promtool"],
         Need::Scapy => &["/usr/bin/python3", "tcpdump"],
         Need::StrongSwan => &["/usr/lib/ipsec/charon", "swanctl"],
         Need::Tshark => &["tshark", "tcpdump"],

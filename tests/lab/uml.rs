@@ -50,7 +50,7 @@ pub(crate) trait Host {
     /// Waits until `text` is in a file; a failed test, with the file, if it does not come.
     #[track_caller]
     fn must_read(&self, path: &str, text: &str) {
-        let answer = self.ask(&json!({ "await": [path, text, 20] }));
+        let answer = self.ask(&json!({ "await": [path, text, 60] }));
         assert!(
             answer["found"] == true,
             "{text:?} is not in {path}:\n{}",

@@ -32,6 +32,7 @@ pub(crate) const CASES: &[(&str, Case)] = cases![
     several_child_sas,
     fragments_both_ways,
     nat_in_front_of_either_side,
+    nat_in_front_of_both_sides,
     ah_in_tunnel_mode,
     transport_mode,
     ah_in_transport_mode,
@@ -264,7 +265,7 @@ fn a_cookie_is_returned(stage: &Stage<'_>) {
         stage.ground.refuse_ike_auth();
         let output = session.ipsecd.up(1);
         assert!(!output.status.success(), "without IKE_AUTH");
-        stage.ground.watch(None);
+        stage.ground.watch(&[]);
     }
     session.begin();
     session.carry();
@@ -291,8 +292,16 @@ fn nat_in_front_of_either_side(stage: &Stage<'_>) {
     for nat in ENDS {
         for begins in ENDS {
             println!("NAT in front of {nat:?}, {begins:?} begins");
-            stage.meet(&Tunnel { nat: Some(nat), ..Tunnel::begun_by(begins) }).end();
+            stage.meet(&Tunnel { nat: nat.alone(), ..Tunnel::begun_by(begins) }).end();
         }
+    }
+}
+
+fn nat_in_front_of_both_sides(stage: &Stage<'_>) {
+    for begins in ENDS {
+        let session = stage.meet(&Tunnel { nat: &ENDS, ..Tunnel::begun_by(begins) });
+        rekey_each_in_turn(&session, &[(End::Ipsecd, false), (End::Peer, false)]);
+        session.end();
     }
 }
 
@@ -355,7 +364,7 @@ fn transport_mode_through_a_nat(stage: &Stage<'_>) {
     for nat in ENDS {
         // Who is behind the NAT begins, as ever.
         let session =
-            stage.meet(&Tunnel { nat: Some(nat), transport: true, ..Tunnel::begun_by(nat) });
+            stage.meet(&Tunnel { nat: nat.alone(), transport: true, ..Tunnel::begun_by(nat) });
         assert_eq!(session.kernel().matches("mode transport").count(), 2, "{}", session.kernel());
         session.end();
     }

@@ -93,6 +93,14 @@ impl End {
         }
     }
 
+    /// It, and not the other.
+    pub(crate) fn alone(self) -> &'static [Self] {
+        match self {
+            Self::Ipsecd => &ENDS[..1],
+            Self::Peer => &ENDS[1..],
+        }
+    }
+
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Ipsecd => Self::Peer,
@@ -180,10 +188,10 @@ impl Ground {
         Local::start(&self.gw, 1, &self.dir("agent"))
     }
 
-    /// Sets all counters to nothing; with an end, puts a NAT in front of it that changes ports too, and passes UDP 500
+    /// Sets all counters to nothing; puts a NAT in front of each of some ends that changes ports too, and passes UDP 500
     /// and 4500 on to it.
     #[track_caller]
-    pub(crate) fn watch(&self, nat: Option<End>) {
+    pub(crate) fn watch(&self, nat: &[End]) {
         let [gw, guest] = ENDS.map(|end| end.outside(false));
         let [for_guest, for_gw] = ENDS.map(End::router);
         let [gw6, guest6] = ENDS.map(|end| end.outside(true));
@@ -214,11 +222,11 @@ impl Ground {
                }}
              }}\n"
         );
-        if let Some(end) = nat {
+        for (number, &end) in nat.iter().enumerate() {
             let (inner, far, shown) =
                 (end.outside(false), end.other().wire(), end.other().router());
             rules += &format!(
-                "table ip nat {{
+                "table ip nat{number} {{
                    chain pre {{ type nat hook prerouting priority -100;
                      iifname {far} ip daddr {shown} udp dport {{ 500, 4500 }} dnat to {inner}
                    }}
@@ -299,6 +307,20 @@ impl Ground {
         }
     }
 
+    /// Gives ipsecd's end another address towards the router, and takes it back when what this returns is dropped.
+    #[track_caller]
+    pub(crate) fn move_ipsecd(&self, address: Ipv4Addr) -> Moved<'_> {
+        self.have_only(address);
+        Moved(self)
+    }
+
+    #[track_caller]
+    fn have_only(&self, address: Ipv4Addr) {
+        self.gw.ip("-4 addr flush dev wan0");
+        self.gw.ip(&format!("addr add {address}/24 dev wan0"));
+        self.gw.ip(&format!("-4 route replace default via 10.77.1.{ROUTER}"));
+    }
+
     fn join(&self) {
         let Self { gw, router, .. } = self;
         gw.ip(&format!("link add wan0 type veth peer name to-gw netns {}", router.name()));
@@ -332,5 +354,16 @@ impl Ground {
             }
         }
         router.sh("for all in /proc/sys/net/ipv[46]/conf/all/forwarding; do echo 1 > $all; done");
+    }
+}
+
+/// ipsecd's end is elsewhere for as long as this is there.
+pub(crate) struct Moved<'a>(&'a Ground);
+
+impl Drop for Moved<'_> {
+    fn drop(&mut self) {
+        if let IpAddr::V4(home) = End::Ipsecd.outside(false) {
+            self.0.have_only(home);
+        }
     }
 }

@@ -1,12 +1,25 @@
 //! libreswan in the guest: pluto with the kernel's ESP and AH, its keys in an NSS database, and whack.
 
+use std::net::Ipv4Addr;
+
+use crate::cases::Case;
 use crate::far::Far;
-use crate::ground::End;
+use crate::ground::{ENDS, End};
 use crate::lab::ipsecd::PSK;
 use crate::lab::uml::{Guest, Host};
-use crate::tunnel::{Proof, Tunnel, pki_text};
+use crate::lab::wait;
+use crate::session::{PATIENCE, Session, Stage};
+use crate::tunnel::{GIVEN, Proof, Tunnel, pki_text};
 
 pub(crate) struct Libreswan;
+
+/// Puts into its file the number that its database has for its own key, and ipsecd's key in the form of RFC 3110 §2.
+const RAW_KEYS: &str = r#"
+ckaid=$(certutil -K -d sql:/run/pluto/nss | grep -o '[0-9a-f]\{40\}')
+modulus=$(openssl x509 -in /run/pluto/ours.pem -noout -modulus)
+key=$(python3 -c 'import base64, sys; print("0s" + base64.b64encode(bytes.fromhex("03010001" + sys.argv[1])).decode())' "${modulus#Modulus=}")
+sed -i "s|CKAID|$ckaid|; s|RFC3110|$key|" /run/pluto/ipsec.conf
+"#;
 
 /// Where all that is its own lies.
 const DIR: &str = "/run/pluto";
@@ -35,13 +48,17 @@ impl Far for Libreswan {
             files.push((own("ca.pem"), pki_text(&format!("{}.pem", tunnel.ca))));
             keys += &format!("certutil -A -d sql:{DIR}/nss -n ca -t CT,, -i {DIR}/ca.pem\n");
         }
-        if let Proof::Certificate(name) = tunnel.theirs {
+        if let Proof::Certificate(name) | Proof::Key(name) = tunnel.theirs {
             files.push((own("mine.pem"), pki_text(&format!("{name}.pem"))));
             files.push((own("mine.key"), pki_text(&format!("{name}.key"))));
             keys += &format!(
                 "openssl pkcs12 -export -in {DIR}/mine.pem -inkey {DIR}/mine.key -name mine -passout pass:x -out {DIR}/mine.p12\n\
                  pk12util -i {DIR}/mine.p12 -d sql:{DIR}/nss -W x\n"
             );
+        }
+        if let Proof::Key(name) = tunnel.ours {
+            files.push((own("ours.pem"), pki_text(&format!("{name}.pem"))));
+            keys += RAW_KEYS;
         }
         guest.run(&lines);
         guest.put(&files);
@@ -99,6 +116,15 @@ impl Far for Libreswan {
         )]
     }
 
+    fn more(&self) -> &'static [(&'static str, Case)] {
+        &[
+            ("raw_public_keys_in_both_roles", raw_public_keys_in_both_roles),
+            ("it_follows_when_our_address_changes", it_follows_when_our_address_changes),
+            ("it_gives_us_an_address", it_gives_us_an_address),
+            ("it_gets_an_address_of_our_pool", it_gets_an_address_of_our_pool),
+        ]
+    }
+
     fn log(&self, guest: &Guest<'_>) -> String {
         guest.run(&format!("cat 2>&1 {DIR}/pluto.log || true"))
     }
@@ -124,6 +150,11 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
     } else {
         ""
     };
+    let raw_keys = if let Proof::Key(_) = tunnel.ours {
+        "\tleftckaid=CKAID\n\tleftsendcert=never\n\trightrsasigkey=RFC3110\n"
+    } else {
+        ""
+    };
     let ca = if let Proof::Certificate(_) = tunnel.ours { "\trightca=%same\n" } else { "" };
     let busy = if tunnel.busy { "busy" } else { "auto" };
     let dpd = if tunnel.their_dpd {
@@ -131,6 +162,7 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
     } else {
         ""
     };
+    let mobike = if tunnel.mobile { "\tmobike=yes\n" } else { "" };
     let narrowing = if tunnel.their_subnets.is_some() { "\tnarrowing=yes\n" } else { "" };
     let esn = if tunnel.esp.contains("-esn") { "\tesn=yes\n" } else { "" };
     let mut text = format!(
@@ -144,6 +176,16 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
     for (name, [left, right]) in tunnel.peers_children() {
         let selectors = if tunnel.transport {
             "type=transport".to_owned()
+        } else if tunnel.guest == Some(End::Ipsecd) {
+            format!(
+                "type=tunnel\n\tleftsubnet={left}\n\trightaddresspool={GIVEN}-{GIVEN}\n\
+                 \tleftmodecfgserver=yes\n\trightmodecfgclient=yes\n\tmodecfgpull=yes"
+            )
+        } else if tunnel.guest == Some(End::Peer) {
+            format!(
+                "type=tunnel\n\tleftsubnet=0.0.0.0/0\n\trightsubnet={right}\n\
+                 \tleftmodecfgclient=yes\n\tmodecfgpull=yes\n\tnarrowing=yes"
+            )
         } else {
             format!("type=tunnel\n\tleftsubnet={left}\n\trightsubnet={right}")
         };
@@ -154,14 +196,14 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
              \t{by}\n\
              \tleft={}\n\
              \tleftid=@{}\n\
-             {certificates}\
+             {certificates}{raw_keys}\
              \tright={}\n\
              \trightid=@{}\n\
              {ca}\
              \tike={}\n\
              \t{}={}\n\
              \tpfs={}\n\
-             {esn}{dpd}{narrowing}\
+             {esn}{dpd}{narrowing}{mobike}\
              \tleftupdown=%disabled\n\
              \tauto=add\n",
             End::Peer.outside(tunnel.v6),
@@ -181,8 +223,9 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
 fn auth(proof: Proof) -> &'static str {
     match proof {
         Proof::Psk => "secret",
-        Proof::Certificate(name) if name.contains("rsa") => "rsasig",
-        Proof::Certificate(_) => "ecdsa",
+        Proof::Password => panic!("it has EAP-TLS alone"),
+        Proof::Certificate(name) | Proof::Key(name) if name.contains("rsa") => "rsasig",
+        Proof::Certificate(_) | Proof::Key(_) => "ecdsa",
     }
 }
 
@@ -212,4 +255,54 @@ fn words(proposal: &str) -> String {
         list.into_iter().partition(|word| word.starts_with("dh"));
     let semicolon = if groups.is_empty() { "" } else { ";" };
     format!("{}{semicolon}{}", others.join("-"), groups.join("+"))
+}
+
+/// RSA: of other keys it takes none that is not in a certificate.
+fn raw_public_keys_in_both_roles(stage: &Stage<'_>) {
+    for begins in ENDS {
+        let [ours, theirs] = ["a-rsa2048", "b-rsa2048"].map(Proof::Key);
+        stage.meet(&Tunnel { ours, theirs, ..Tunnel::begun_by(begins) }).end();
+    }
+}
+
+/// There and back; it takes MOBIKE from a peer that may be anywhere alone (`right=%any`).
+fn it_follows_when_our_address_changes(stage: &Stage<'_>) {
+    let session = stage.meet(&Tunnel { mobile: true, ..Tunnel::default() });
+    let spis = session.spis();
+    let elsewhere = Ipv4Addr::new(10, 77, 1, 3);
+    let moved_to = |address: &str| {
+        let there = format!("dst {address}\n");
+        wait::until("its kernel's SA to be moved", PATIENCE, || {
+            session.kernel().contains(&there).then_some(())
+        });
+        session.carry();
+    };
+    let moved = stage.ground.move_ipsecd(elsewhere);
+    moved_to(&elsewhere.to_string());
+    drop(moved);
+    moved_to(&End::Ipsecd.outside(false).to_string());
+    assert_eq!(session.spis(), spis, "the same SAs go on");
+    session.end();
+}
+
+fn it_gives_us_an_address(stage: &Stage<'_>) {
+    let session = stage.meet(&Tunnel { guest: Some(End::Ipsecd), ..Tunnel::default() });
+    rekeyed_child_carries(&session);
+    session.end();
+}
+
+fn it_gets_an_address_of_our_pool(stage: &Stage<'_>) {
+    // Its script would set it, and is not there.
+    stage.guest.run(&format!("ip addr replace {GIVEN}/32 dev lo"));
+    let tunnel = Tunnel { guest: Some(End::Peer), anywhere: true, ..Tunnel::begun_by(End::Peer) };
+    let session = stage.meet(&tunnel);
+    rekeyed_child_carries(&session);
+    session.end();
+    stage.guest.run(&format!("ip addr del {GIVEN}/32 dev lo"));
+}
+
+#[track_caller]
+fn rekeyed_child_carries(session: &Session<'_>) {
+    session.ipsecd.rekey(false);
+    session.carry();
 }

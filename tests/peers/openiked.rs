@@ -11,7 +11,7 @@ use crate::lab::ipsecd::PSK;
 use crate::lab::uml::{Guest, Host};
 use crate::lab::wait;
 use crate::session::{PATIENCE, Stage};
-use crate::tunnel::{Proof, Tunnel, pki_text};
+use crate::tunnel::{GIVEN, Proof, Tunnel, USER, pki_text};
 
 pub(crate) struct OpenIked;
 
@@ -173,6 +173,10 @@ impl Far for OpenIked {
         &[
             ("an_ike_sa_is_rekeyed_by_its_lifetime", an_ike_sa_is_rekeyed_by_its_lifetime),
             ("ah_in_tunnel_mode_that_ipsecd_begins", ah_in_tunnel_mode_that_ipsecd_begins),
+            ("ah_in_transport_mode_that_ipsecd_begins", ah_in_transport_mode_that_ipsecd_begins),
+            ("mschapv2_with_it_as_server", mschapv2_with_it_as_server),
+            ("it_gives_us_an_address", it_gives_us_an_address),
+            ("it_gets_an_address_of_our_pool", it_gets_an_address_of_our_pool),
         ]
     }
 
@@ -197,15 +201,33 @@ fn iked_conf(tunnel: &Tunnel) -> String {
     let mode = if tunnel.begins == End::Peer { "active" } else { "passive" };
     let kind = if tunnel.transport { "transport" } else { "tunnel" };
     let protocol = if tunnel.ah { "ah" } else { "esp" };
-    let proof = match tunnel.theirs {
-        Proof::Psk => format!("psk \"{PSK}\""),
-        Proof::Certificate(_) => "rfc7427".to_owned(),
+    let proof = match (tunnel.ours, tunnel.theirs) {
+        (Proof::Password, _) => "eap \"mschap-v2\"".to_owned(),
+        (_, Proof::Certificate(_) | Proof::Key(_)) => "rfc7427".to_owned(),
+        (_, Proof::Psk | Proof::Password) => format!("psk \"{PSK}\""),
+    };
+    if let Proof::Password = tunnel.ours {
+        let [name, password] = USER;
+        text += &format!("user \"{name}\" \"{password}\"\n");
+    }
+    // Its `dynamic` is 0.0.0.0 alone on the wire.
+    let given = match tunnel.guest {
+        Some(End::Ipsecd) => format!("config address {GIVEN}"),
+        Some(End::Peer) => "request address any".to_owned(),
+        None => String::new(),
     };
     let local = End::Peer.outside(tunnel.v6).to_string();
     let remote = tunnel.remote(End::Peer);
     let life = tunnel
         .their_ike_life
         .map_or_else(String::new, |life| format!("ikelifetime {}", life.as_secs()));
+    // With EAP it wants none.
+    let dstid = match tunnel.ours {
+        Proof::Password => String::new(),
+        Proof::Psk | Proof::Certificate(_) | Proof::Key(_) => {
+            format!(" dstid {}", Tunnel::id(End::Ipsecd))
+        }
+    };
     let mut flows = Vec::new();
     if tunnel.transport {
         let [source, target] = tunnel.flows(End::Peer)[0];
@@ -213,17 +235,20 @@ fn iked_conf(tunnel: &Tunnel) -> String {
     }
     for (_, [ours, theirs]) in tunnel.peers_children().iter().filter(|_| !tunnel.transport) {
         let pairs = ours.split(',').zip(theirs.split(','));
-        flows.extend(pairs.map(|(ours, theirs)| format!("from {ours} to {theirs}")));
+        flows.extend(pairs.map(|(ours, theirs)| match tunnel.guest {
+            Some(End::Ipsecd) => format!("from {ours} to {GIVEN}"),
+            Some(End::Peer) => format!("from 0.0.0.0/0 to {theirs}"),
+            None => format!("from {ours} to {theirs}"),
+        }));
     }
     text + &format!(
         "ikev2 \"net\" {mode} {kind} {protocol} {} local {local} peer {} \
-         ikesa {} childsa {} noesn srcid {} dstid {} {life} lifetime 3h bytes 4G {proof}\n",
+         ikesa {} childsa {} noesn srcid {}{dstid} {life} lifetime 3h bytes 4G {proof} {given}\n",
         flows.join(" "),
         remote.as_deref().unwrap_or("any"),
         words(&tunnel.ike, true),
         words(&tunnel.esp, false),
         Tunnel::id(End::Peer),
-        Tunnel::id(End::Ipsecd),
     )
 }
 
@@ -258,12 +283,50 @@ fn an_ike_sa_is_rekeyed_by_its_lifetime(stage: &Stage<'_>) {
     session.end();
 }
 
-/// And that it rekeys.
-fn ah_in_tunnel_mode_that_ipsecd_begins(stage: &Stage<'_>) {
-    let session = stage.meet(&Tunnel { ah: true, ..Tunnel::default() });
+/// And that it rekeys: a rekey of iked's would offer encryption, too, and end in clear on its side (see docs/interop.md).
+fn ah_that_ipsecd_begins(stage: &Stage<'_>, transport: bool) {
+    let session = stage.meet(&Tunnel { ah: true, transport, ..Tunnel::default() });
     let old = session.ipsecd.child()["spi_inbound"].clone();
     session.ipsecd.rekey(false);
-    assert_ne!(session.ipsecd.child()["spi_inbound"], old);
+    wait::until("the new CHILD_SA", PATIENCE, || {
+        (session.ipsecd.child()["spi_inbound"] != old).then_some(())
+    });
     session.carry();
     session.end();
+}
+
+fn ah_in_tunnel_mode_that_ipsecd_begins(stage: &Stage<'_>) {
+    ah_that_ipsecd_begins(stage, false);
+}
+
+fn ah_in_transport_mode_that_ipsecd_begins(stage: &Stage<'_>) {
+    ah_that_ipsecd_begins(stage, true);
+}
+
+fn mschapv2_with_it_as_server(stage: &Stage<'_>) {
+    let [ours, theirs] = [Proof::Password, Proof::Certificate("b-p256")];
+    stage.meet(&Tunnel { ours, theirs, ..Tunnel::default() }).end();
+}
+
+fn it_gives_us_an_address(stage: &Stage<'_>) {
+    let session = stage.meet(&Tunnel { guest: Some(End::Ipsecd), ..Tunnel::default() });
+    session.ipsecd.rekey(false);
+    session.carry();
+    session.end();
+}
+
+fn it_gets_an_address_of_our_pool(stage: &Stage<'_>) {
+    // Without a device for it, it does not set the address itself.
+    stage.guest.run(&format!("ip addr replace {GIVEN}/32 dev lo"));
+    let tunnel = Tunnel { guest: Some(End::Peer), anywhere: true, ..Tunnel::begun_by(End::Peer) };
+    let session = stage.meet(&tunnel);
+    // A rekey of ours it answers with the selectors of its file, which are more than those of the CHILD_SA.
+    let old = session.ipsecd.child()["spi_inbound"].clone();
+    stage.far.rekey(&stage.guest, false);
+    wait::until("a rekey by iked", PATIENCE, || {
+        (session.ipsecd.child()["spi_inbound"] != old).then_some(())
+    });
+    session.carry();
+    session.end();
+    stage.guest.run(&format!("ip addr del {GIVEN}/32 dev lo"));
 }

@@ -1,13 +1,15 @@
 //! What both ends are told: one description, which each writes in its own words.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::ground::End;
 use crate::lab::ipsecd::PSK;
+use crate::lab::process;
 
 /// How an end proves itself.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +17,17 @@ pub(crate) enum Proof {
     Psk,
     /// A certificate of `tests/pki` and its key.
     Certificate(&'static str),
+    /// The key of a certificate of `tests/pki`, which the other end knows.
+    Key(&'static str),
+    /// A name and a password: EAP-MSCHAPv2. For ipsecd's end alone.
+    Password,
 }
+
+/// The name and the password of [`Proof::Password`].
+pub(crate) const USER: [&str; 2] = ["joe", "correct horse"];
+
+/// The address that whoever has none is given.
+pub(crate) const GIVEN: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 10);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tunnel {
@@ -26,7 +38,7 @@ pub(crate) struct Tunnel {
     pub(crate) begins: End,
     pub(crate) v6: bool,
     /// In front of whom a NAT stands.
-    pub(crate) nat: Option<End>,
+    pub(crate) nat: &'static [End],
     /// Whether it is AH; `esp` is its proposal then.
     pub(crate) ah: bool,
     /// Whether packets between the two hosts themselves are protected; `nets` means nothing then.
@@ -56,6 +68,15 @@ pub(crate) struct Tunnel {
     pub(crate) busy: bool,
     /// When the peer rekeys the IKE SA by itself.
     pub(crate) their_ike_life: Option<Duration>,
+    /// Whether ipsecd may move to another address (MOBIKE), and the peer takes it from anywhere.
+    pub(crate) mobile: bool,
+    /// Who has an inner address of the other instead of its networks.
+    pub(crate) guest: Option<End>,
+    /// The address that the peer has instead of its own.
+    pub(crate) their_address: Option<IpAddr>,
+    /// Further lines of the peer's connection, and of its daemon's settings, in its own words.
+    pub(crate) their_lines: &'static str,
+    pub(crate) their_daemon: &'static str,
 }
 
 impl Default for Tunnel {
@@ -66,7 +87,7 @@ impl Default for Tunnel {
             ca: "ca-p256",
             begins: End::Ipsecd,
             v6: false,
-            nat: None,
+            nat: &[],
             ah: false,
             transport: false,
             ike: "aes256gcm16-prfsha384-x25519".to_owned(),
@@ -83,6 +104,11 @@ impl Default for Tunnel {
             their_dpd: false,
             busy: false,
             their_ike_life: None,
+            mobile: false,
+            guest: None,
+            their_address: None,
+            their_lines: "",
+            their_daemon: "",
         }
     }
 }
@@ -90,6 +116,11 @@ impl Default for Tunnel {
 impl Tunnel {
     pub(crate) fn begun_by(begins: End) -> Self {
         Self { begins, ..Self::default() }
+    }
+
+    /// The peer's address towards the router.
+    pub(crate) fn their_address(&self) -> IpAddr {
+        self.their_address.unwrap_or_else(|| End::Peer.outside(self.v6))
     }
 
     /// The identity of an end.
@@ -113,7 +144,10 @@ impl Tunnel {
 
     /// The address at which `end` finds the other; `None`: it is behind a NAT and comes by itself.
     pub(crate) fn remote(&self, end: End) -> Option<String> {
-        if self.nat == Some(end.other()) {
+        if end == End::Peer && (self.mobile || self.guest == Some(End::Ipsecd)) {
+            return None;
+        }
+        if self.nat.contains(&end.other()) {
             // Transport mode wants an address.
             let known = self.begins == end || self.transport && end == End::Ipsecd;
             return known.then(|| end.router().to_string());
@@ -124,11 +158,14 @@ impl Tunnel {
     /// Where a packet is sent from and to, at `end`: for each of the networks, or between the hosts.
     pub(crate) fn flows(&self, end: End) -> Vec<[IpAddr; 2]> {
         if self.transport {
-            let behind_nat = self.nat == Some(end.other());
+            let behind_nat = self.nat.contains(&end.other());
             let target = if behind_nat { end.router() } else { end.other().outside(self.v6) };
             return vec![[end.outside(self.v6), target]];
         }
-        let flow = |&(net, v6): &(u8, bool)| [end.host(net, v6), end.other().host(net, v6)];
+        let host = |end: End, net, v6| {
+            if self.guest == Some(end) { GIVEN.into() } else { end.host(net, v6) }
+        };
+        let flow = |&(net, v6): &(u8, bool)| [host(end, net, v6), host(end.other(), net, v6)];
         self.nets.iter().map(flow).collect()
     }
 
@@ -161,6 +198,19 @@ impl Tunnel {
             write(&dir.join("ours.key"), &pki(&format!("{name}.key")));
             auth += "cert = \"ours.pem\"\nkey = \"ours.key\"\n";
         }
+        if let Proof::Key(name) = self.ours {
+            write(&dir.join("ours.key"), &pki(&format!("{name}.key")));
+            auth += "local = \"public-key\"\nkey = \"ours.key\"\n";
+        }
+        if let Proof::Key(name) = self.theirs {
+            write(&dir.join("theirs.pub"), public_key(name).as_bytes());
+            auth += "public-key = [\"theirs.pub\"]\n";
+        }
+        if let Proof::Password = self.ours {
+            let [name, password] = USER;
+            auth +=
+                &format!("local = \"eap\"\neap-identity = {name:?}\neap-password = {password:?}\n");
+        }
         if matches!(self.ours, Proof::Psk) || matches!(self.theirs, Proof::Psk) {
             write(&dir.join("far.psk"), PSK.as_bytes());
             auth += "psk = { file = \"far.psk\" }\n";
@@ -177,8 +227,13 @@ impl Tunnel {
         let remote = remote.unwrap_or_else(|| "any".to_owned());
         let [ike, esp] = [(&self.our_ike, &self.ike), (&self.our_esp, &self.esp)]
             .map(|(ours, both)| ours.as_ref().unwrap_or(both));
-        let subnets = |list: Vec<String>| {
-            if self.transport { String::new() } else { format!("subnets = {list:?}\n") }
+        let subnets = |end: End, list: Vec<String>| match self.guest {
+            _ if self.transport => String::new(),
+            Some(guest) if guest == end && end == End::Ipsecd => {
+                "virtual = [\"ipv4\"]\n".to_owned()
+            }
+            Some(guest) if guest == end => format!("pool = [\"{GIVEN}\"]\n"),
+            _ => format!("subnets = {list:?}\n"),
         };
         let mut lines = format!("proposals = {esp:?}\n");
         for (wanted, line) in [
@@ -188,17 +243,23 @@ impl Tunnel {
         ] {
             lines += if wanted { line } else { "" };
         }
+        // One that moves has no address of its own.
+        let address = if self.mobile {
+            String::new()
+        } else {
+            format!("address = \"{}\"\n", End::Ipsecd.outside(self.v6))
+        };
         let text = format!(
-            "[local]\naddress = \"{}\"\nid = {:?}\n{}\
+            "[local]\n{address}id = {:?}\n{}\
              [peer]\naddress = {remote:?}\nid = {:?}\n{}\
              [auth]\n{auth}\
-             [ike]\nproposals = {ike:?}\nmobike = false\n{}\n\
+             [ike]\nproposals = {ike:?}\nmobike = {}\n{}\n\
              [esp]\n{lines}{}\n",
-            End::Ipsecd.outside(self.v6),
             Self::id(End::Ipsecd),
-            subnets(locals),
+            subnets(End::Ipsecd, locals),
             Self::id(End::Peer),
-            subnets(remotes),
+            subnets(End::Peer, remotes),
+            self.mobile,
             self.ike_lines,
             self.esp_lines,
         );
@@ -213,6 +274,14 @@ impl Tunnel {
         write(&file, text.as_bytes());
         file
     }
+}
+
+/// The public key in a certificate of `tests/pki`, as a file of its own.
+#[track_caller]
+pub(crate) fn public_key(name: &str) -> String {
+    let certificate = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/pki/{name}.pem"));
+    let mut openssl = Command::new("openssl");
+    process::run(openssl.args(["x509", "-noout", "-pubkey", "-in"]).arg(certificate))
 }
 
 /// A file of `tests/pki`.

@@ -11,25 +11,34 @@ const ALIVES_A_DELAY: u32 = 3;
 
 impl Driver {
     /// Makes a peer known, or takes a changed configuration for one that is: everything in the host's network first,
-    /// so that no packet for it leaves in clear from here on. Returns whether it is new.
-    pub(super) async fn add_peer(&mut self, config: Config) -> Result<bool, DaemonError> {
-        let is_new = self.take_peer(config).await?;
-        self.publish_policies();
-        Ok(is_new)
-    }
-
-    /// As [`add_peer`](Self::add_peer), but for the SPD, which the caller has to publish.
-    pub(super) async fn take_peer(&mut self, mut config: Config) -> Result<bool, DaemonError> {
+    /// so that no packet for it leaves in clear from here on. Returns whether it is new. The SPD is the caller's to
+    /// [publish](Self::publish_policies), once for all peers. `keeps`: SAs with manual keys that are to be as they are stay;
+    /// otherwise they are installed anew, where the way to the peer begins by now.
+    pub(super) async fn take_peer(
+        &mut self,
+        mut config: Config,
+        keeps: bool,
+    ) -> Result<bool, DaemonError> {
         let name = Arc::clone(config.name());
         let mut before = self.peers.remove(&name);
-        if let Some(before) = &mut before {
-            // Their keys have one counter each, which those of the new configuration may need.
-            self.inherit_windows(before, &mut config);
-            self.remove_manual(before);
-        }
         Entry::number(&mut config, before.as_ref(), &mut self.next_policy);
-        let routes = self.network.attach(&config, &self.workers).await.inspect_err(|_| {
+        let mut kept = false;
+        if let Some(before) = &mut before {
+            match (before.config.manual(), config.manual()) {
+                (Some(old), Some(new)) if keeps && old.is_like(new) => kept = true,
+                _ => {
+                    // Their keys have one counter each, which those of the new configuration may need.
+                    self.inherit_windows(before, &mut config);
+                    self.remove_manual(before);
+                }
+            }
+        }
+        let attached = self.network.attach(&config, &self.workers).await;
+        let routes = attached.inspect_err(|_| {
             // A peer that was there before and cannot be set up any more is gone.
+            if let Some(before) = &mut before {
+                self.remove_manual(before);
+            }
             if before.as_ref().is_some_and(|before| before.config.ike().is_some()) {
                 let gone = Command::RemovePeer { peer: Arc::clone(&name) };
                 let _unknown = self.endpoint.handle_command(clock::now(), gone);
@@ -42,12 +51,16 @@ impl Driver {
         }
         let mut entry = Entry::new(config);
         entry.routes = routes;
+        entry.failures = before.as_ref().map_or(0, |before| before.failures);
         let was_ike = before.as_ref().is_some_and(|before| before.config.ike().is_some());
         let command = match entry.config.ike() {
             Some(peer) => Some(Command::AddPeer(Arc::new(peer.clone()))),
             None => was_ike.then(|| Command::RemovePeer { peer: Arc::clone(&name) }),
         };
-        let wants_up = entry.wants_up();
+        if let Some(before) = before.as_mut().filter(|_| kept) {
+            entry.installed = before.installed.take();
+        }
+        let wants_up = entry.wants_up() && entry.installed.is_none();
         self.peers.insert(Arc::clone(&name), entry);
         self.had_peer = true;
         if let Some(command) = command {
@@ -63,6 +76,7 @@ impl Driver {
     /// Shows the datapath the SPD and the options that the peers make.
     pub(super) fn publish_policies(&self) {
         let spd = spd::of(self.peers.values());
+        self.shared.names.store(Arc::new(Names::of(self.peers.values())));
         let clamp_mss = self.peers.values().all(|entry| entry.config.interface.clamp_mss);
         let delays = self.peers.values().filter_map(|entry| entry.config.ike()?.ike.dpd_delay);
         let alive_interval = delays

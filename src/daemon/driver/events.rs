@@ -89,7 +89,20 @@ impl Driver {
                     }
                 }
             }
+            Event::AuthenticationFailed { peer, path, spi_i, spi_r, reason } => {
+                self.counts.authentication_failures += 1;
+                if let Some(audit) = &self.shared.audit {
+                    audit.authentication_failed(peer.as_ref(), &path, (spi_i, spi_r), &reason);
+                }
+            }
             Event::IkeSaEstablished { peer, status, rekeyed_from } => {
+                let counts = &mut self.counts;
+                let count = if rekeyed_from.is_some() {
+                    &mut counts.rekeys
+                } else {
+                    &mut counts.established
+                };
+                count[0] += 1;
                 tracing::debug!(
                     %peer,
                     role = if status.initiator { "initiator" } else { "responder" },
@@ -108,6 +121,7 @@ impl Driver {
             }
             Event::IkeSaClosed { peer, reason } => {
                 tracing::debug!(%peer, %reason, "IKE_SA closed");
+                self.counts.dpd_timeouts += u64::from(reason.is_silence());
                 let others = self.sas_of(&peer);
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
                 let Some((failure, fatal)) = judge(entry, &reason) else { return };
@@ -124,6 +138,9 @@ impl Driver {
             // Whoever waits for it looks again, as after every event.
             Event::IkeSaDeleted { peer } => tracing::trace!(%peer, "DELETE answered"),
             Event::ChildSaEstablished { peer, child, rekeyed } => {
+                let counts = &mut self.counts;
+                let count = if rekeyed { &mut counts.rekeys } else { &mut counts.established };
+                count[1] += 1;
                 tracing::debug!(
                     %peer,
                     child = %child.name,
@@ -147,8 +164,11 @@ impl Driver {
                 );
                 self.show(&peer, UpPhase::ChildSa, &detail);
             }
-            Event::ChildSaClosed { peer, child, spi, by_peer } => {
-                tracing::debug!(%peer, %child, %spi, by_peer, "CHILD_SA closed");
+            Event::ChildSaClosed { peer, child, spi, beside, by_peer } => {
+                tracing::debug!(%peer, %child, %spi, beside, by_peer, "CHILD_SA closed");
+                if beside {
+                    return;
+                }
                 // If it is not replaced, it is asked for again.
                 if let Some(entry) = self.peers.get_mut(&peer) {
                     if by_peer {
@@ -169,6 +189,7 @@ impl Driver {
             }
             Event::RekeyRefused { peer, child, reason } => {
                 let child = child.as_deref();
+                self.counts.rekeys_refused[usize::from(child.is_some())] += 1;
                 tracing::warn!(%peer, child, %reason, "rekey refused");
                 let Some(entry) = self.peers.get(&peer) else { return };
                 let Some((failure, _)) = judge(entry, &reason) else { return };

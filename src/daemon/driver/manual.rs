@@ -74,14 +74,15 @@ impl Driver {
                 ah.sequence = ah.sequence.max(counter.reserved());
             }
             let inbound: SaParams = sa.inbound_params(&manual.name, path);
+            let (spi, other_spi) = (outbound.spi, outbound.other_spi);
             for update in [
                 SadUpdate::AddInbound(Box::new(inbound)),
                 SadUpdate::AddOutbound(Box::new(outbound)),
             ] {
                 datapath = self.try_apply(datapath, &update).map_err(|error| failed(&error))?;
             }
-            let entries = datapath.sad().outbound(sa.policy).iter();
-            let sas = entries.flat_map(|entry| Layer::all(&entry.sa));
+            let entry = datapath.sad().outbound(sa.policy, spi, other_spi);
+            let sas = entry.into_iter().flat_map(|entry| Layer::all(&entry.sa));
             let mut counted = Vec::new();
             for (sa, counter) in sas.zip(claimed) {
                 counted.push(Counted::begin(sa, counter).map_err(|error| failed(&error))?);

@@ -1,6 +1,7 @@
 //! What clients ask for.
 
 use super::*;
+use crate::control::protocol::Target;
 use crate::io::{route, rule};
 use crate::ipsec::{Mode, TrafficSelector};
 
@@ -13,6 +14,17 @@ impl Driver {
             }
             Ask::Down { target } => self.down(&target, reply),
             Ask::Status { peer } => answer(&reply, self.status(peer.as_deref())),
+            Ask::Reload { files, dry_run } => {
+                let body = match self.reload(&files, dry_run).await {
+                    Ok(told) => Body::Reload(Box::new(told)),
+                    Err(failure) => Body::Error(failure),
+                };
+                answer(&reply, body);
+            }
+            Ask::Services { peer } => answer(&reply, self.services(peer.as_deref())),
+            Ask::Explain(question) => self.explain(question, reply),
+            Ask::Capture(wanted) => self.capture(wanted, reply),
+            Ask::Trace { filter, count } => self.trace(&filter, count, reply),
             Ask::Rekey { peer, ike } => self.rekey(peer.as_str().into(), ike, reply),
             Ask::Shutdown => {
                 self.farewell.push((reply, Body::Done));
@@ -47,7 +59,7 @@ impl Driver {
         for config in configs {
             let name = Arc::clone(config.name());
             let mut peer = jobs::UpPeer { name, new: false, result: None, leaving: false };
-            match self.add_peer(config).await {
+            match self.take_peer(config, false).await {
                 Ok(new) => peer.new = new,
                 Err(cause) => {
                     let failure = Failure { code: Code::System, message: cause.to_string() };
@@ -56,6 +68,8 @@ impl Driver {
             }
             job.peers.push(peer);
         }
+        // Once for all of them: it looks at every policy that there is.
+        self.publish_policies();
         if let Err(error) = self.network.settle().await {
             tracing::warn!(%error, "what an earlier daemon left may still be there");
         }
@@ -182,9 +196,8 @@ impl Driver {
         let mut peers = Vec::new();
         for (name, entry) in &self.peers {
             if only.is_none_or(|only| only == &**name) {
-                let sas: Vec<_> = sas.iter().filter(|sa| sa.peer == *name).cloned().collect();
                 let mtu = self.network.mtu(&entry.config.interface.name);
-                peers.push(status::of_peer(entry, &sas, &stats, mtu, now));
+                peers.push(status::of_peer(entry, of_peer(&sas, name), &stats, mtu, now));
             }
         }
         match only {
@@ -256,8 +269,7 @@ impl Driver {
                     peer.end(UpState::Failed, Some(Failure { code: Code::Stopped, message }));
                     continue;
                 };
-                let sas: Vec<_> = sas.iter().filter(|sa| sa.peer == peer.name).cloned().collect();
-                let state = if entry.is_up(&sas) {
+                let state = if entry.is_up(of_peer(&sas, &peer.name)) {
                     UpState::Up
                 } else if !entry.wants_up() && entry.removal.is_none() {
                     UpState::Waiting
@@ -293,6 +305,13 @@ impl Driver {
             answer(&reply, body);
         }
     }
+}
+
+/// The IKE SAs of a peer, of all of them in the order of their peers.
+fn of_peer<'a>(sas: &'a [SaStatus], peer: &str) -> &'a [SaStatus] {
+    let from = sas.partition_point(|sa| &*sa.peer < peer);
+    let to = sas.partition_point(|sa| &*sa.peer <= peer);
+    &sas[from..to]
 }
 
 /// What to say of a peer's routes.

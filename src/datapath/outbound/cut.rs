@@ -3,7 +3,8 @@
 
 use core::num::NonZeroU16;
 
-use super::super::batch::{Form, OutboundBatch, Sealed};
+use super::super::batch::{Form, OutboundBatch};
+use super::super::decide::Decision;
 use super::super::segment::Segments;
 use super::super::{Datapath, ecn};
 use super::{Run, dont_fragment};
@@ -30,10 +31,10 @@ impl Datapath {
         out: &mut OutboundBatch,
     ) {
         let Some(inner) = Inner::parse(packet) else {
-            return self.shared.drops.count(DropReason::OutboundMalformed);
+            return self.refuse(DropReason::OutboundMalformed, out);
         };
         let Some(segments) = Segments::new(packet, vnet) else {
-            return self.shared.drops.count(DropReason::OutboundMalformed);
+            return self.refuse(DropReason::OutboundMalformed, out);
         };
         let entry = self.run_under(&inner, &segments, run);
         if !entry.is_some_and(|entry| self.seal_run(entry, &inner, &segments, out)) {
@@ -48,16 +49,15 @@ impl Datapath {
         segments: &Segments<'_>,
         run: &mut Run<'a>,
     ) -> Option<&'a OutboundEntry> {
-        let (_, entry) = self.decide(&inner.flow, run);
-        entry.filter(|entry| {
-            let params = entry.sa.params();
-            params.mode == Mode::Tunnel
-                && params.suite.protocol() == Protocol::Esp
-                && entry.sa.around().is_none()
-                && params.tfc == 0
-                && segments.len_of(0) <= entry.mtu
-                && !segments.is_syn()
-        })
+        let Decision::Protect(entry) = self.decided(&inner.flow, run) else { return None };
+        let params = entry.sa.params();
+        let can = params.mode == Mode::Tunnel
+            && params.suite.protocol() == Protocol::Esp
+            && entry.sa.around().is_none()
+            && params.tfc == 0
+            && segments.len_of(0) <= entry.mtu
+            && !segments.is_syn();
+        can.then_some(entry)
     }
 
     /// `false`, and nothing was sent, if the SA does not give so many sequence numbers.
@@ -81,7 +81,7 @@ impl Datapath {
         entry.traffic.count_outbound(segments.len(), segments.total_len());
         let form = Form::Payload {
             traffic_class: ecn::encapsulate(inner.traffic_class, params.dscp),
-            dont_fragment: dont_fragment(inner, params.df),
+            dont_fragment: dont_fragment(inner.dont_fragment, params.df),
         };
         let per_run = (MAX_RUN_LEN / whole.len()).clamp(1, MAX_RUN);
         let mut index = 0;
@@ -99,13 +99,14 @@ impl Datapath {
             if at == 0 {
                 // Buffers are smaller than a packet. Numbers that were reserved are not used then, which harms nothing.
                 out.pool.put(buf);
-                self.shared.drops.count(DropReason::NoRoom);
+                self.refuse(DropReason::NoRoom, out);
                 break;
             }
             buf.set_len(at);
             let several = at > usize::from(segment_len);
             let segment_len = NonZeroU16::new(segment_len).filter(|_| several);
-            out.sealed.push(Sealed { buf, segment_len, path: entry.path, form });
+            out.sealed.exchange(&mut buf, segment_len, &entry.path, form, &mut out.pool);
+            out.pool.put(buf);
         }
         true
     }
@@ -122,7 +123,7 @@ impl Datapath {
         for index in 0..segments.len() {
             // One answer is enough to what the host sent as one.
             if out.replies.len() > answered {
-                self.shared.drops.count(DropReason::TooBig);
+                self.refuse(DropReason::TooBig, out);
                 continue;
             }
             let mut buf = out.pool.take();
@@ -132,7 +133,7 @@ impl Datapath {
                     buf.set_len(segments.len_of(index));
                     self.outbound(now, &mut buf, run, out);
                 }
-                None => self.shared.drops.count(DropReason::NoRoom),
+                None => self.refuse(DropReason::NoRoom, out),
             }
             out.pool.put(buf);
         }

@@ -6,7 +6,7 @@ use super::super::draft::{Child, Draft, Item, quote};
 use super::super::show_seconds;
 use super::{Far, Proof, encoded, is_ah, is_only, is_transport, other_start};
 use crate::config::{self, render_child, render_ike};
-use crate::ipsec::pad::{EncapPolicy, Fragments, LossAction, StartPolicy, Unique, Wish};
+use crate::ipsec::pad::{EncapPolicy, Fragments, LossAction, StartPolicy, Unique};
 use crate::ipsec::{DfPolicy, DscpPolicy};
 
 pub(super) fn write(far: &Far<'_>) -> String {
@@ -34,14 +34,8 @@ pub(super) fn write(far: &Far<'_>) -> String {
         draft.local.list("virtual", wishes.map(|(_, it)| it.to_owned()).collect());
     }
     if let Some(request) = &peer.request {
-        let asked: Vec<String> = request
-            .addresses
-            .iter()
-            .filter_map(|wish| match wish {
-                Wish::V4(address) => address.map(|it| it.to_string()),
-                Wish::V6(address) => address.map(|it| it.to_string()),
-            })
-            .collect();
+        let asked = request.addresses.iter().filter_map(|wish| wish.address());
+        let asked: Vec<String> = asked.map(|address| address.to_string()).collect();
         if asked.is_empty() {
             draft.head.push(
                 "[peer] pool is to be filled in: the addresses that this end gives.".to_owned(),

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::{Far, Proof, encoded, is_ah, is_only, is_transport, other_start, quoted};
 use crate::config::{self, render_child, render_ike};
-use crate::ipsec::pad::{EncapPolicy, Fragments, LossAction, StartPolicy, Unique, Wish};
+use crate::ipsec::pad::{EncapPolicy, Fragments, LossAction, StartPolicy, Unique};
 use crate::ipsec::{DfPolicy, DscpPolicy};
 
 /// Lines of a section, indented.
@@ -83,14 +83,8 @@ pub(super) fn write(far: &Far<'_>, multiple: bool) -> String {
     if let Some(request) = &peer.request {
         out.open("pools");
         out.open(&pool);
-        let asked: Vec<String> = request
-            .addresses
-            .iter()
-            .filter_map(|wish| match wish {
-                Wish::V4(address) => address.map(|it| it.to_string()),
-                Wish::V6(address) => address.map(|it| it.to_string()),
-            })
-            .collect();
+        let asked = request.addresses.iter().filter_map(|wish| wish.address());
+        let asked: Vec<String> = asked.map(|address| address.to_string()).collect();
         if asked.is_empty() {
             out.comment("The addresses that are given, which only this end can say:");
             out.comment("addrs = 10.3.0.0/24");

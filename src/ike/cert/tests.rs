@@ -26,11 +26,16 @@ fn credential(name: &str) -> Credential {
 }
 
 fn terms(ours: bool, theirs: Option<&[HashId]>) -> Terms {
-    Terms { ours, theirs: theirs.map(<[HashId]>::to_vec), asked: Asked::default() }
+    Terms {
+        ours,
+        theirs: theirs.map(<[HashId]>::to_vec),
+        asked: Asked::default(),
+        announces: false,
+    }
 }
 
 fn sign_as(name: &str, terms: &Terms) -> Result<Auth, &'static str> {
-    sign(terms, &credential(name), &mut Fixed::new(&[7, 1, 8, 2]), OCTETS)
+    sign(terms, &terms.asked, &credential(name), &mut Fixed::new(&[7, 1, 8, 2]), OCTETS)
 }
 
 fn cert_payload(name: &str) -> Cert {
@@ -199,7 +204,7 @@ fn a_raw_key_is_sent_as_it_is_and_taken_if_it_is_known() {
     let id = Identity::Fqdn("whoever".into());
     for name in ["a-rsa2048", "a-p256", "a-p384", "a-p521", "a-ed25519"] {
         let credential = raw(name);
-        let auth = sign(&terms, &credential, &mut Fixed::new(&[7, 1, 8, 2]), OCTETS);
+        let auth = sign(&terms, &terms.asked, &credential, &mut Fixed::new(&[7, 1, 8, 2]), OCTETS);
         let auth = auth.expect("it signs");
         let sent = payloads(&credential, &Asked::default());
         let [Payload::Cert(cert)] = sent.as_slice() else { panic!("one CERT") };
@@ -261,6 +266,7 @@ fn of_several_credentials_the_one_goes_out_that_the_peer_can_verify() {
     let asked = |cas: &[&str], raw| Asked {
         cas: cas.iter().map(|ca| root(ca)).collect(),
         raw,
+        announced: None,
         ocsp: false,
     };
     assert_eq!(chosen(&modern, &asked(&["ca-ed25519"], false)), 1);
@@ -294,4 +300,92 @@ fn raw_keys_are_asked_for_without_a_ca() {
     let both = authority(&[der("ca-p256")]);
     let x509 = (CertEncoding::X509_SIGNATURE, 20);
     assert_eq!(asked(request([&both, &both].into_iter())), [x509, raw]);
+}
+
+/// What a peer announces: AlgorithmIdentifiers, each with a CA by number.
+fn announcing(schemes: &[(Scheme, u8)], cas: &[[u8; 20]]) -> Asked {
+    use crate::wire::ike::payload::Notify;
+    let of = |(scheme, link): &(Scheme, u8)| {
+        let identifier = scheme.algorithm_identifier().expect("it has one");
+        let len = u8::try_from(3 + identifier.len()).expect("short");
+        [&[len, 14, *link], identifier.as_slice()].concat()
+    };
+    let data: Vec<u8> = schemes.iter().flat_map(of).collect();
+    let notify = Notify::new(NotifyType::SUPPORTED_AUTH_METHODS, data);
+    let request = CertReq { encoding: CertEncoding::X509_SIGNATURE, authority: cas.concat() };
+    Asked::in_message(&Parts {
+        notifies: vec![&notify],
+        cert_requests: vec![&request],
+        ..Parts::default()
+    })
+}
+
+fn signs_by(name: &str, terms: &Terms, asked: &Asked) -> (AuthMethod, Scheme) {
+    scheme(terms, asked, &credential(name)).expect("it signs")
+}
+
+#[test]
+fn the_announced_algorithm_is_the_one_that_is_used() {
+    let terms = terms(true, Some(&HASHES));
+    let by = |name, schemes: &[(Scheme, u8)]| signs_by(name, &terms, &announcing(schemes, &[])).1;
+    let pkcs1 = Scheme::RsaPkcs1(Hash::Sha384);
+    assert_eq!(by("a-rsa2048", &[(pkcs1, 0)]), pkcs1);
+    // Ours goes first where the peer takes several, in whatever order.
+    let pss = Scheme::RsaPss(Hash::Sha256);
+    assert_eq!(by("a-rsa2048", &[(pkcs1, 0), (pss, 0)]), pss);
+    assert_eq!(by("a-p256", &[(Scheme::Ecdsa(Hash::Sha512), 0)]), Scheme::Ecdsa(Hash::Sha512));
+    // Nothing fits: as without a list.
+    assert_eq!(by("a-p256", &[(pss, 0)]), Scheme::Ecdsa(Hash::Sha256));
+}
+
+#[test]
+fn no_announcement_brings_back_an_old_method_or_a_hash() {
+    let all: Vec<_> = Scheme::verified().map(|scheme| (scheme, 0)).collect();
+    let asked = announcing(&all, &[]);
+    for name in ["a-rsa2048", "a-p256", "a-p384", "a-p521", "a-ed25519"] {
+        let (method, scheme) = signs_by(name, &terms(true, Some(&HASHES)), &asked);
+        assert_eq!(method, AuthMethod::DIGITAL_SIGNATURE);
+        let without = Scheme::choose(credential(name).signer().public_key().kind(), &HASHES);
+        assert_eq!(Some(scheme), without, "the same as without a list of everything");
+    }
+    // A hash that SIGNATURE_HASH_ALGORITHMS does not have is not used, whatever is announced.
+    let only = announcing(&[(Scheme::Ecdsa(Hash::Sha256), 0)], &[]);
+    let (_, scheme) = signs_by("a-p256", &terms(true, Some(&[HashId::SHA2_512])), &only);
+    assert_eq!(scheme, Scheme::Ecdsa(Hash::Sha512));
+}
+
+#[test]
+fn a_linked_announcement_is_for_certificates_below_that_ca() {
+    let terms = terms(true, Some(&HASHES));
+    let sha_512 = Scheme::Ecdsa(Hash::Sha512);
+    let ca = [7; 20];
+    let below = credential("a-p256").with_roots(vec![ca]);
+    let usual = Scheme::Ecdsa(Hash::Sha256);
+    for (link, expected) in [(0, sha_512), (1, usual), (2, sha_512), (3, usual), (255, usual)] {
+        let asked = announcing(&[(sha_512, link)], &[[9; 20], ca]);
+        assert_eq!(
+            scheme(&terms, &asked, &below).map(|(_, scheme)| scheme),
+            Ok(expected),
+            "{link}"
+        );
+    }
+}
+
+#[test]
+fn of_several_credentials_the_one_whose_signature_is_announced_is_shown() {
+    let terms = terms(true, Some(&HASHES));
+    let all = [credential("a-rsa2048"), credential("a-p384"), credential("a-ed25519")];
+    for (scheme, expected) in [
+        (Scheme::Ed25519, 2),
+        (Scheme::Ecdsa(Hash::Sha384), 1),
+        (Scheme::RsaPkcs1(Hash::Sha256), 0),
+        (Scheme::RsaPss(Hash::Sha512), 0),
+    ] {
+        let chosen = choose(&terms, &all, &announcing(&[(scheme, 0)], &[]));
+        assert_eq!(chosen, Some(&all[expected]), "{scheme}");
+        let local = LocalAuth::Signature(all.clone().into());
+        assert!(announcing(&[(scheme, 0)], &[]).may_take(&terms, &local));
+    }
+    let psk = LocalAuth::Psk(Secret::copy_of(b"key"));
+    assert!(!announcing(&[(Scheme::Ed25519, 0)], &[]).may_take(&terms, &psk));
 }

@@ -116,7 +116,9 @@ impl Endpoint {
             && header.spi_r.0 == 0
             && header.message_id == 0
             && header.flags.initiator;
+        self.stats.init_requests += 1;
         if !in_form || datagram.len() > limits::MAX_INIT_REQUEST {
+            self.stats.init_malformed += 1;
             return;
         }
         let from = path.remote.ip();
@@ -138,6 +140,7 @@ impl Endpoint {
             return;
         }
         let Ok(message) = Message::parse(datagram) else {
+            self.stats.init_malformed += 1;
             let syntax = NotifyType::INVALID_SYNTAX;
             self.answer_error(now, path, header, datagram.len(), syntax, &[]);
             return;
@@ -146,6 +149,7 @@ impl Endpoint {
             rules::check(ExchangeType::IKE_SA_INIT, false, &message.payloads, &[])
         {
             debug!(?violation, remote = %path.remote, "IKE_SA_INIT refused");
+            self.stats.init_malformed += 1;
             let (notify, data) = if let rules::Violation::Critical(payload_type) = violation {
                 (NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![payload_type.0])
             } else {
@@ -157,6 +161,7 @@ impl Endpoint {
         let has_solved = is_solved(&message, glance, given);
         let favoured = has_solved || validated && self.door.knows(from);
         if !self.may_begin(now, path, &message, pressed, favoured) {
+            self.stats.init_limited += 1;
             // RFC 8019 §7.1.5: who got no puzzle with its COOKIE gets one; who did not solve it is refused.
             if let Some(glance) = glance.filter(|_| given == Some(0) && self.difficulty() > 0) {
                 self.ask_for_cookie(now, path, header, glance, datagram);
@@ -177,9 +182,11 @@ impl Endpoint {
                 self.door.half_open.insert(id, (header.spi_i, path.remote), bytes);
                 self.sas.insert(id, sa);
                 self.settle(now, id);
+                self.stats.init_accepted += 1;
                 self.send(path, response);
             }
             Err(refusal) => {
+                self.stats.init_refused += 1;
                 if refusal.len() <= datagram.len() && self.door.may_answer(now, from) {
                     self.send(path, refusal);
                 }
@@ -214,20 +221,26 @@ impl Endpoint {
         {
             return false;
         }
-        if favoured {
-            return known.take(now, limits::KEY_WORK, cost);
-        }
         let network = limits::KEY_WORK_OF_NETWORK;
-        strangers.level(now, limits::KEY_WORK) >= cost
-            && (!pressed
-                || beginnings.take(now, limits::BEGINNINGS_PER_PREFIX, Prefix::of(from), 1))
-            && work_by_network.take(now, network, Prefix::wide(from), cost)
-            && strangers.take(now, limits::KEY_WORK, cost)
+        let may = if favoured {
+            known.take(now, limits::KEY_WORK, cost)
+        } else {
+            strangers.level(now, limits::KEY_WORK) >= cost
+                && (!pressed
+                    || beginnings.take(now, limits::BEGINNINGS_PER_PREFIX, Prefix::of(from), 1))
+                && work_by_network.take(now, network, Prefix::wide(from), cost)
+                && strangers.take(now, limits::KEY_WORK, cost)
+        };
+        if may {
+            self.stats.key_work += u64::from(cost);
+        }
+        may
     }
 
     /// Lets half-open IKE SAs go, the oldest first, until there is room for another.
     fn make_room(&mut self, now: Instant, bytes: usize) {
         while let Some(oldest) = self.door.half_open.to_make_room(bytes) {
+            self.stats.half_open_evicted += 1;
             self.evict(now, oldest);
         }
     }
@@ -295,6 +308,8 @@ impl Endpoint {
         payloads.extend(puzzle.map(Puzzle::notify));
         let answer = Message { header, payloads }.emit();
         if answer.len() <= datagram.len() {
+            self.stats.cookies_sent += 1;
+            self.stats.puzzles_sent += u64::from(puzzle.is_some());
             self.send(path, answer);
         }
     }

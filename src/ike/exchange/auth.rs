@@ -11,8 +11,9 @@ use super::ppk::{Claim, PpkUse};
 use super::sa_init::InitDone;
 use super::{Parts, notify};
 use crate::crypto::Secret;
+use crate::ike::announce;
 use crate::ike::cert::{self, Asked, CertFault, Shown};
-use crate::ike::child_sa::earlier;
+use crate::ike::child_sa::{Resource, earlier};
 use crate::ike::eap::EapFault;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::identity;
@@ -115,6 +116,9 @@ impl IkeSa {
         id: &Id,
         asked: &Asked,
     ) -> Result<(Vec<Payload>, Payload), CloseReason> {
+        if !asked.may_take(&init.terms, &peer.auth.local) {
+            warn!(peer = %peer.name, "the peer announces no authentication method that is ours; it is tried all the same");
+        }
         let signed = self.signed(init, self.initiator).ok_or(NO_KEYS)?;
         let auth = Self::prove_by(ctx, init, &signed, peer, id, asked)?;
         let certs = match &peer.auth.local {
@@ -148,7 +152,7 @@ impl IkeSa {
             LocalAuth::Signature(credentials) => {
                 let credential = cert::choose(&init.terms, credentials, asked).ok_or(NO_KEYS)?;
                 let octets = signed.octets(id).ok_or(NO_KEYS)?;
-                cert::sign(&init.terms, credential, ctx.rng, &octets)
+                cert::sign(&init.terms, asked, credential, ctx.rng, &octets)
                     .map_err(CloseReason::CannotSign)
             }
         }
@@ -286,6 +290,11 @@ impl IkeSa {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
         payloads.extend(cert::request(core::iter::once(&peer.auth.peer)));
+        if init.terms.announces {
+            // RFC 9593 §3.1: to whom that means something.
+            let list = announce::list(core::iter::once(&peer.auth.peer));
+            payloads.extend(list.as_deref().map(announce::payload));
+        }
         payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.extend(auth);
         payloads.extend(qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r));
@@ -309,7 +318,8 @@ impl IkeSa {
         }
         let offer = first.filter(|_| !childless).map(|policy| {
             let flow = self.take_wanted(&policy.name);
-            Offer::new(ctx, self, Arc::new(policy.clone()), flow)
+            let resource = Resource::of_first(policy);
+            Offer::new(ctx, self, Arc::new(policy.clone()), flow, resource)
         });
         let offer = match offer.transpose() {
             Ok(offer) => offer,
@@ -513,7 +523,7 @@ impl IkeSa {
             return;
         }
         let id_r = identity::to_wire(&peer.local_id);
-        let asked = Asked::of(&parts.cert_requests);
+        let asked = Asked::in_message(&parts);
         let (certs, ours) = match self.prove(ctx, init, &peer, &id_r, &asked) {
             Ok(proof) => proof,
             Err(reason) => {
@@ -606,6 +616,9 @@ impl IkeSa {
         reason: CloseReason,
     ) {
         self.respond(ctx, header.exchange, header.message_id, answer);
+        if self.peer.is_none() && reason.is_authentication() {
+            self.announce_failure(ctx, reason.clone());
+        }
         self.state = State::Established;
         self.close(ctx, reason);
     }

@@ -11,7 +11,7 @@ use super::sa_init::InitDone;
 use super::{Parts, notify, wanted_group};
 use crate::crypto::Secret;
 use crate::crypto::dh::{self, KeyPair};
-use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Unconfirmed};
+use crate::ike::child_sa::{Agreed, ChildSa, ChildState, Origin, Resource, Unconfirmed};
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, Task};
 use crate::ike::keymat::child_keys;
@@ -72,6 +72,7 @@ pub(in crate::ike) struct AgreedChild {
     ts_local: Vec<TrafficSelector>,
     ts_peer: Vec<TrafficSelector>,
     origin: Origin,
+    resource: Resource,
     shared: Option<Secret>,
     nonce_i: Vec<u8>,
     nonce_r: Vec<u8>,
@@ -140,9 +141,11 @@ fn close_reason(notify: NotifyType) -> CloseReason {
 
 impl IkeSa {
     pub(in crate::ike) fn has_child(&self, name: &str) -> bool {
-        self.children
-            .iter()
-            .any(|child| &*child.policy.name == name && child.state == ChildState::Installed)
+        self.children.iter().any(|child| {
+            &*child.policy.name == name
+                && child.state == ChildState::Installed
+                && child.resource.number().is_none()
+        })
     }
 
     fn policy(&self, name: &str) -> Option<Arc<ChildPolicy>> {
@@ -163,7 +166,8 @@ impl IkeSa {
             return;
         }
         let Some(policy) = self.policy(name) else { return };
-        self.send_create_child(ctx, policy, flow, None, None);
+        let resource = Resource::of_first(&policy);
+        self.send_create_child(ctx, policy, flow, None, resource, None);
     }
 
     pub(in crate::ike) fn begin_rekey_child(&mut self, ctx: &mut Ctx<'_>, spi: Spi) {
@@ -174,16 +178,19 @@ impl IkeSa {
         else {
             return;
         };
-        let policy = Arc::clone(&child.policy);
-        self.send_create_child(ctx, policy, None, Some(spi), None);
+        let (made_by, resource) = (Arc::clone(&child.policy), child.resource);
+        // As the peer is configured by now: what cannot be had by a rekey was deleted when that changed.
+        let policy = self.policy(&made_by.name).unwrap_or(made_by);
+        self.send_create_child(ctx, policy, None, Some(spi), resource, None);
     }
 
-    fn send_create_child(
+    pub(super) fn send_create_child(
         &mut self,
         ctx: &mut Ctx<'_>,
         policy: Arc<ChildPolicy>,
         flow: Option<Flow>,
         replaces: Option<Spi>,
+        resource: Resource,
         again: Option<(KeId, Vec<KeId>)>,
     ) {
         let first = policy
@@ -199,8 +206,12 @@ impl IkeSa {
         let key = group.and_then(|group| KeyPair::generate(group, ctx.rng));
         let nonce = ctx.random_bytes(limits::NONCE_LEN);
         let name = Arc::clone(&policy.name);
-        let offer = match Offer::new(ctx, self, policy, flow) {
+        let offer = match Offer::new(ctx, self, policy, flow, resource) {
             Ok(offer) => offer,
+            Err(reason) if resource.number().is_some() => {
+                self.no_more_beside(&name, &reason);
+                return;
+            }
             Err(reason) => {
                 self.child_failed(ctx, &name, reason);
                 return;
@@ -216,6 +227,9 @@ impl IkeSa {
             )));
         }
         payloads.extend(offer.notifies());
+        if replaces.is_none() {
+            payloads.extend(offer.resource_info());
+        }
         let [sa, ts_i, ts_r] = offer.payloads(key.is_some());
         payloads.push(sa);
         payloads.push(Payload::Nonce(Nonce { data: nonce.clone() }));
@@ -292,11 +306,16 @@ impl IkeSa {
             offer.forget(ctx);
             if let Some(old) = replaces {
                 self.queue(Task::DeleteChildren(vec![old]));
+            } else if offer.is_beside() {
+                self.no_more_beside(&offer.policy.name, &CloseReason::DeletedByPeer);
             }
             return;
         }
         let (spi, lowest) = (offer.spi, lower(&nonce_i, &nonce.data).to_vec());
         agreed.origin = self.origin(replaces, true, &nonces);
+        if replaces.is_some() {
+            agreed.resource = offer.resource;
+        }
         let jitter = ctx.random_u32();
         let Some(peer) = self.peer.clone() else { return };
         let (mut child, inbound, outbound) = ChildSa::new(&peer, agreed, ctx.now, jitter);
@@ -317,6 +336,7 @@ impl IkeSa {
         }
         self.conclude_rekey_child(ctx, replaces, spi, collision, loses);
         self.drop_redundant_children();
+        self.queue_missing_resources();
     }
 
     /// The peer took our offer in a way that we cannot use. It has its half of a CHILD_SA, though, and takes the one that this
@@ -329,7 +349,11 @@ impl IkeSa {
         replaces: Option<Spi>,
         reason: CloseReason,
     ) {
-        self.child_failed(ctx, &offer.policy.name, reason);
+        if replaces.is_none() && offer.is_beside() {
+            self.no_more_beside(&offer.policy.name, &reason);
+        } else {
+            self.child_failed(ctx, &offer.policy.name, reason);
+        }
         self.queue(Task::Disown(offer.protocol_of(answer), offer.spi));
         if let Some(old) = replaces {
             self.expire_child(ctx, old);
@@ -383,6 +407,8 @@ impl IkeSa {
             nonces.r,
         )
         .ok_or(CHOSE_OTHER)?;
+        let alike = |first: &ChildSa| first.is_alike(chosen.suite, mode, &ts_local, &ts_peer);
+        let resource = self.resource_agreed(offer, alike, parts).ok_or(CHOSE_OTHER)?;
         Ok(Agreed {
             policy: Arc::clone(&offer.policy),
             spi_inbound: offer.spi,
@@ -394,6 +420,7 @@ impl IkeSa {
             path: self.esp_path(),
             initiator: true,
             origin: self.origin(None, true, nonces),
+            resource,
             keys,
         })
     }
@@ -436,6 +463,7 @@ impl IkeSa {
         child.outbound_installed = true;
         self.announce_child(ctx, &child, false);
         self.children.push(child);
+        self.queue_missing_resources();
     }
 
     /// Whether no CHILD_SA of this peer has that SPI at its end.
@@ -455,10 +483,7 @@ impl IkeSa {
     ) {
         request.offer.forget(ctx);
         let Some(error) = parts.error() else { return };
-        let task = request.replaces.map_or_else(
-            || Task::CreateChild(Arc::clone(&request.offer.policy.name)),
-            Task::RekeyChild,
-        );
+        let task = request.task();
         if let Some(collision) = &request.collision {
             // The peer's own rekey of the same CHILD_SA went through, or goes on: nothing is left to do but what that asks for.
             if collision.spi.is_some() {
@@ -489,6 +514,7 @@ impl IkeSa {
                         request.offer.policy,
                         request.offer.flow,
                         request.replaces,
+                        request.offer.resource,
                         Some((group, tried)),
                     );
                     return;
@@ -514,6 +540,9 @@ impl IkeSa {
                     self.remove_child(ctx, spi);
                     self.queue(Task::CreateChild(Arc::clone(&request.offer.policy.name)));
                 }
+            }
+            other if matches!(task, Task::CreateResource(_)) => {
+                self.no_more_beside(&request.offer.policy.name, &close_reason(other));
             }
             NotifyType::NO_ADDITIONAL_SAS => {
                 let name = Arc::clone(&request.offer.policy.name);
@@ -595,7 +624,11 @@ impl IkeSa {
         let agreed = match self.agree_child(ctx, parts, rekeyed, &nonces) {
             Ok(agreed) => agreed,
             Err(refusal) => {
-                if rekeyed.is_none() && refusal.notify != NotifyType::INVALID_KE_PAYLOAD {
+                let is_failure = !matches!(
+                    refusal.notify,
+                    NotifyType::INVALID_KE_PAYLOAD | NotifyType::TS_MAX_QUEUE
+                );
+                if rekeyed.is_none() && is_failure {
                     self.announce_child_failed(ctx, parts, refusal.notify);
                 }
                 return Err(refusal);
@@ -654,8 +687,10 @@ impl IkeSa {
             replaces.and_then(|spi| self.children.iter().find(|child| child.spi_inbound == spi));
         // CREATE_CHILD_SA has a nonce of its own, IKE_AUTH has not.
         let is_auth = parts.auth.is_some() && parts.nonce.is_none();
-        let Found { policy, chosen, mode, ts_local, ts_peer } =
-            self.find_policy(&peer, parts, old, !is_auth).map_err(Refusal::new)?;
+        let only = old.or_else(|| self.first_asked_for(parts));
+        let mut found = self.find_policy(&peer, parts, only, !is_auth).map_err(Refusal::new)?;
+        let resource = self.resource_asked(&mut found, parts, replaces)?;
+        let Found { policy, chosen, mode, ts_local, ts_peer } = found;
         let mut key = None;
         let mut shared = None;
         if let Some(group) = chosen.ke {
@@ -677,6 +712,9 @@ impl IkeSa {
         if mode == Mode::Transport {
             payloads.push(notify(NotifyType::USE_TRANSPORT_MODE, &[]));
         }
+        if resource != Resource::None && replaces.is_none() {
+            payloads.push(notify(NotifyType::SA_RESOURCE_INFO, &[]));
+        }
         payloads.extend(key.map(Payload::Ke));
         payloads.push(Payload::TsI(Ts { selectors: ts_peer.clone() }));
         payloads.push(Payload::TsR(Ts { selectors: ts_local.clone() }));
@@ -690,6 +728,7 @@ impl IkeSa {
             ts_local,
             ts_peer,
             origin: self.origin(replaces, false, nonces),
+            resource,
             shared,
             nonce_i: nonces.i.to_vec(),
             nonce_r: nonces.r.to_vec(),
@@ -727,6 +766,7 @@ impl IkeSa {
             path: self.esp_path(),
             initiator: false,
             origin: agreed.origin,
+            resource: agreed.resource,
             keys,
         };
         let (child, inbound, outbound) = ChildSa::new(&peer, made, ctx.now, jitter);
@@ -742,8 +782,7 @@ impl IkeSa {
     ) -> Vec<Payload> {
         let Answered { mut child, inbound, outbound, payloads } = answered;
         ctx.sad(SadUpdate::AddInbound(inbound));
-        let serves =
-            |other: &ChildSa| other.state == ChildState::Installed && other.is_like(&child);
+        let serves = |other: &ChildSa| other.state == ChildState::Installed && other.covers(&child);
         let has_like = self.children.iter().any(serves)
             || ctx
                 .others
@@ -821,8 +860,12 @@ impl IkeSa {
     }
 
     /// The peer makes no CHILD_SA, or none in place of the one that there is.
-    fn child_refused(&self, ctx: &mut Ctx<'_>, request: &ChildRequest, reason: CloseReason) {
+    fn child_refused(&mut self, ctx: &mut Ctx<'_>, request: &ChildRequest, reason: CloseReason) {
         let name = &request.offer.policy.name;
+        if matches!(request.task(), Task::CreateResource(_)) {
+            self.no_more_beside(name, &reason);
+            return;
+        }
         if request.replaces.is_none() {
             self.child_failed(ctx, name, reason);
             return;

@@ -30,6 +30,7 @@ impl IkeSa {
                     peer,
                     child: name,
                     spi,
+                    beside: child.resource.number().is_some(),
                     by_peer: false,
                 });
             }
@@ -163,6 +164,7 @@ impl IkeSa {
             ctx.sad(update);
         }
         let spi_inbound = child.spi_inbound;
+        let (policy, beside) = (Arc::clone(&name), child.resource.number().is_some());
         match child.state {
             // RFC 7296 §1.4.1: both ends delete it at once; our half goes with the answer to our own request.
             ChildState::Deleting => return None,
@@ -172,12 +174,17 @@ impl IkeSa {
                     peer,
                     child: name,
                     spi: spi_inbound,
+                    beside,
                     by_peer: true,
                 });
             }
             ChildState::Replaced | ChildState::Lingering(_) => {}
         }
+        let was_installed = child.state == ChildState::Installed;
         child.state = ChildState::Lingering(until);
+        if was_installed && beside {
+            self.no_more_beside(&policy, &CloseReason::DeletedByPeer);
+        }
         Some(spi_inbound)
     }
 
@@ -210,6 +217,7 @@ impl IkeSa {
                 peer,
                 child: Arc::clone(&child.policy.name),
                 spi,
+                beside: child.resource.number().is_some(),
                 by_peer: false,
             });
         }

@@ -200,7 +200,7 @@ impl IkeSa {
             return;
         }
         let id_r = identity::to_wire(&peer.local_id);
-        let asked = Asked::of(&parts.cert_requests);
+        let asked = Asked::in_message(&parts);
         let (certs, auth) = match self.prove(ctx, &awaited.init, &peer, &id_r, &asked) {
             Ok(proof) => proof,
             Err(reason) => {

@@ -175,17 +175,15 @@ impl IkeSa {
         if self.series_is_lost(ctx, error) {
             return;
         }
-        if request.collision.is_some_and(|collision| collision.spi.is_some()) {
+        if request.collision.as_ref().is_some_and(|collision| collision.spi.is_some()) {
             self.survives(request.replaces);
             return;
         }
-        let name = request.offer.policy.name.clone();
         let wanted = request.replaces.is_none_or(|old| {
             self.child(old).is_some_and(|child| child.state == ChildState::Installed)
         });
         if wanted {
-            let task = request.replaces.map_or(Task::CreateChild(name), Task::RekeyChild);
-            self.queue_later(ctx, task);
+            self.queue_later(ctx, request.task());
         }
     }
 

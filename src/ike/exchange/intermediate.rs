@@ -6,6 +6,7 @@ use super::sa_init::InitDone;
 use super::{Parts, notify};
 use crate::crypto::Secret;
 use crate::crypto::dh::{self, KeyPair};
+use crate::ike::announce;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::ike_sa::{Ctx, IkeSa, Session, State};
 use crate::ike::protect::Content;
@@ -106,6 +107,7 @@ impl IkeSa {
         payloads: &[Payload],
     ) -> Result<(Option<Secret>, Option<Box<Ppk>>), CloseReason> {
         let parts = Parts::of(payloads);
+        init.terms.asked.hear(&parts);
         // RFC 9242 §3.4: errors are handled as in IKE_SA_INIT, but this one comes from who has the keys.
         match parts.error().map(|error| error.notify_type) {
             Some(NotifyType::NO_PROPOSAL_CHOSEN) => return Err(CloseReason::NoProposal("IKE_SA")),
@@ -175,6 +177,7 @@ impl IkeSa {
             answer.extend(ppk.as_deref().map(ppk_identity));
             awaited.init.ppk = PpkUse::None;
         }
+        answer.extend(awaited.init.to_announce.take().as_deref().map(announce::payload));
         self.authenticate(&mut awaited.init, header, content);
         let answered = self.header(header.exchange, true, header.message_id);
         self.authenticate(&mut awaited.init, &answered, &Content::of(&answer));

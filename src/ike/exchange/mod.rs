@@ -13,6 +13,7 @@ mod offer;
 pub(super) mod ppk;
 pub(super) mod reauth;
 pub(super) mod rekey;
+mod resource;
 pub(super) mod sa_init;
 
 use crate::wire::ike::cp::Cp;

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Parts, notify};
-use crate::ike::child_sa::ChildSa;
+use crate::ike::child_sa::{ChildSa, Resource};
 use crate::ike::event::CloseReason;
 use crate::ike::ike_sa::{Ctx, IkeSa};
 use crate::ike::narrow::{narrow, within};
@@ -28,6 +28,8 @@ pub(in crate::ike) struct Offer {
     pub(super) flow: Option<Flow>,
     pub(super) ts_local: Vec<TrafficSelector>,
     pub(super) ts_peer: Vec<TrafficSelector>,
+    /// What it is to be among others for the same packets.
+    pub(super) resource: Resource,
 }
 
 impl Offer {
@@ -38,12 +40,14 @@ impl Offer {
         sa: &IkeSa,
         policy: Arc<ChildPolicy>,
         flow: Option<Flow>,
+        resource: Resource,
     ) -> Result<Self, CloseReason> {
         let proposals = sa.usable_proposals(&policy);
         if proposals.is_empty() {
             return Err(CloseReason::AhInUdp);
         }
-        let (mut ts_local, mut ts_peer) = sa.selectors_of(&policy);
+        let beside = resource.number().and_then(|_| sa.selectors_beside(&policy));
+        let (mut ts_local, mut ts_peer) = beside.unwrap_or_else(|| sa.selectors_of(&policy));
         if ts_local.is_empty() || ts_peer.is_empty() {
             return Err(CloseReason::TrafficSelectors);
         }
@@ -60,12 +64,14 @@ impl Offer {
             ts_local.insert(0, src);
             ts_peer.insert(0, dst);
         }
-        Ok(Self { spi: ctx.fresh_spi(sa.id), proposals, mode, flow, ts_local, ts_peer, policy })
+        let spi = ctx.fresh_spi(sa.id);
+        Ok(Self { spi, proposals, mode, flow, ts_local, ts_peer, policy, resource })
     }
 
     /// What goes into IKE_AUTH: without key exchange (RFC 7296 §1.2).
     pub(in crate::ike) fn payloads_for_auth(&self) -> Vec<Payload> {
         let mut payloads = self.notifies();
+        payloads.extend(self.resource_info());
         payloads.extend(self.payloads(false));
         payloads
     }

@@ -10,6 +10,7 @@ use super::ppk::{self, PpkUse};
 use super::reauth::Authentication;
 use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::{self, KeyPair};
+use crate::ike::announce;
 use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
 use crate::ike::frag::{self, Fragmentation};
@@ -61,6 +62,8 @@ pub(in crate::ike) struct InitDone {
     /// What those that have been made add to AUTH.
     pub(in crate::ike) int_auth: IntAuth,
     pub(in crate::ike) terms: cert::Terms,
+    /// Responder: the list of SUPPORTED_AUTH_METHODS that goes with the next IKE_INTERMEDIATE.
+    pub(in crate::ike) to_announce: Option<Vec<u8>>,
     pub(in crate::ike) ppk: PpkUse,
     /// Initiator: the peer takes an IKE_AUTH without CHILD_SA (RFC 6023).
     pub(in crate::ike) may_be_childless: bool,
@@ -378,7 +381,7 @@ impl IkeSa {
             return;
         }
         let request = self.requests.datagram().map(<[u8]>::to_vec).unwrap_or_default();
-        self.requests.answered();
+        self.requests.answered(ctx.now);
         self.spi_r = spi_r;
         self.session = Some(session);
         self.encap = nat || pretend;
@@ -398,6 +401,7 @@ impl IkeSa {
             additional: chosen.addke.methods().collect(),
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(peer.auth.has_signature(), &parts),
+            to_announce: None,
             ppk,
             may_be_childless: parts.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED).is_some(),
         };
@@ -514,14 +518,27 @@ impl IkeSa {
         let header =
             Header::new(spi_i, spi_r, ExchangeType::IKE_SA_INIT, Flags::new(false, true), 0);
         let mut message = Message { header, payloads };
-        // RFC 6023 §3, where there is room: for this alone no initiator is asked for a COOKIE.
-        let childless = notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
-        message.payloads.push(childless);
         let mut response = message.emit();
-        if response.len() > datagram.len() {
-            message.payloads.pop();
-            response = message.emit();
-        }
+        let mut add = |payload: Payload| {
+            message.payloads.push(payload);
+            let longer = message.emit();
+            let fits = longer.len() <= datagram.len();
+            if fits {
+                response = longer;
+            } else {
+                message.payloads.pop();
+            }
+            fits
+        };
+        // RFC 6023 §3, where there is room: for this alone no initiator is asked for a COOKIE.
+        add(notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]));
+        // RFC 9593 §3.1, likewise; in IKE_INTERMEDIATE, if there is one anyway, nobody else sees the list.
+        let list = announce::list(accepting.iter().map(|peer| &peer.auth.peer));
+        let is_later = !chosen.addke.is_none() || matches!(ppk, PpkUse::InIntermediate);
+        let announced = list.filter(|list| {
+            let shown: &[u8] = if is_later { &[] } else { list };
+            add(announce::payload(shown))
+        });
 
         let Some(how) = accepting.first().map(|peer| Retransmission::of(&peer.ike)) else {
             return Err(refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]));
@@ -535,6 +552,7 @@ impl IkeSa {
             additional: chosen.addke.methods().collect(),
             int_auth: IntAuth::default(),
             terms: cert::Terms::agreed(signs, &parts),
+            to_announce: announced.filter(|_| is_later),
             ppk,
             may_be_childless: true,
         };

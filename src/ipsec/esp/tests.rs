@@ -45,6 +45,7 @@ fn sa_params(suite: EspSuite) -> SaParams {
         sequence: 0,
         tfc: 0,
         ah_align: 4,
+        resource: None,
         around: None,
     }
 }

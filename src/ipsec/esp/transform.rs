@@ -9,6 +9,7 @@ use crate::crypto::cipher::{Cbc, Ctr};
 use crate::crypto::gmac::Gmac;
 use crate::crypto::integ::Integ;
 use crate::crypto::{Encr, Secret};
+use crate::wire::esp::EspHeader;
 use crate::wire::ike::numbers::{EncrId, IntegId};
 
 /// Algorithms with their keys.
@@ -94,6 +95,7 @@ impl Transform {
         Some(EspLayout { iv_len, align, icv_len })
     }
 
+    #[inline]
     pub(super) const fn own_layout(&self) -> EspLayout {
         self.layout
     }
@@ -115,7 +117,7 @@ impl Transform {
     #[inline]
     pub(super) fn seal(
         &self,
-        header: &[u8],
+        header: &[u8; EspHeader::LEN],
         esn: bool,
         sequence: u64,
         iv: &mut [u8],
@@ -128,8 +130,8 @@ impl Transform {
         let covered = Covered::new(header, esn, sequence);
         match &self.algorithms {
             Algorithms::Aead(aead) => {
-                if !iv.is_empty() {
-                    iv.copy_from_slice(&counter);
+                if let Some(iv) = iv.first_chunk_mut() {
+                    *iv = counter;
                 }
                 aead.seal(&counter, covered.as_aad(), data, icv);
             }
@@ -163,7 +165,7 @@ impl Transform {
     #[inline]
     pub(super) fn open(
         &self,
-        header: &[u8],
+        header: &[u8; EspHeader::LEN],
         esn: bool,
         sequence: u64,
         iv: &[u8],
@@ -228,14 +230,14 @@ struct Covered {
 impl Covered {
     /// Of the `header` of a packet.
     #[inline]
-    fn new(header: &[u8], esn: bool, sequence: u64) -> Self {
-        let mut bytes = [0; 12];
-        bytes[..4].copy_from_slice(&header[..4]);
-        if esn {
-            bytes[4..].copy_from_slice(&sequence.to_be_bytes());
+    fn new(header: &[u8; EspHeader::LEN], esn: bool, sequence: u64) -> Self {
+        let &[i0, i1, i2, i3, l0, l1, l2, l3] = header;
+        let [s0, s1, s2, s3, s4, s5, s6, s7] = sequence.to_be_bytes();
+        let bytes = if esn {
+            [i0, i1, i2, i3, s0, s1, s2, s3, s4, s5, s6, s7]
         } else {
-            bytes[4..8].copy_from_slice(&header[4..8]);
-        }
+            [i0, i1, i2, i3, l0, l1, l2, l3, 0, 0, 0, 0]
+        };
         Self { bytes, esn }
     }
 

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::wire::ip::{Ipv4Repr, Ipv6Repr};
 
@@ -144,4 +146,30 @@ fn what_is_longer_than_its_header_says_is_no_longer() {
     assert_eq!(Inner::parse(&packet), None, "and what is shorter is cut");
     assert_eq!(Inner::parse(&[]), None);
     assert_eq!(Inner::parse(&[0x50; 60]), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn the_short_way_says_what_the_long_one_does(
+        is_v6: bool,
+        protocol in prop::sample::select(vec![0_u8, 1, 6, 17, 43, 44, 47, 50, 58, 60, 132, 135]),
+        payload in proptest::collection::vec(any::<u8>(), 0..48),
+        changes in proptest::collection::vec((0..90_usize, any::<u8>()), 0..4),
+        len in 0..120_usize,
+    ) {
+        let mut packet =
+            if is_v6 { v6(protocol, &payload) } else { v4(protocol, 0x4000, &payload) };
+        for (at, byte) in changes {
+            if let Some(place) = packet.get_mut(at) {
+                *place = byte;
+            }
+        }
+        // Now and then cut, or with something behind it.
+        if len < 90 {
+            packet.resize(len.max(packet.len() / 2), 0);
+        }
+        prop_assert_eq!(Inner::parse(&packet), Inner::parse_any(&packet));
+    }
 }

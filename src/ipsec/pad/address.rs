@@ -28,6 +28,15 @@ impl Wish {
     pub const fn is_ipv6(self) -> bool {
         matches!(self, Self::V6(_))
     }
+
+    /// The very address that is wished for.
+    #[must_use]
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::V4(address) => address.map(IpAddr::V4),
+            Self::V6(address) => address.map(IpAddr::V6),
+        }
+    }
 }
 
 /// What a peer that asks gets, and without which it has no CHILD_SA.

@@ -1,13 +1,17 @@
 //! [`Table`]: values by a key, found in constant time; a copy shares what does not change.
 //!
 //! A snapshot of the SAD is made by copying it, for each update. So that an update costs the same with one SA and with
-//! ten thousand, values lie in shards: a copy has the same shards, and only the one that changes is copied itself.
+//! ten thousand, values lie in the leaves of a tree: a copy has the same ones, and only what lies on the way to the one that
+//! changes is copied itself.
 
 use core::net::IpAddr;
 use std::sync::Arc;
 
-/// Shards of a table: with 20,000 values some ten are copied for an update, beside so many pointers.
-const SHARDS: usize = 1024;
+/// Branches of a node. There are three nodes on the way to a value: an update copies so many pointers of each, all of which
+/// count elsewhere in memory who holds them, and with 20,000 values some five of these.
+const WIDTH: usize = 16;
+/// Leaves that there can be.
+const SHARDS: usize = WIDTH * WIDTH * WIDTH;
 
 /// What values are found by.
 pub(super) trait Key: Copy + Ord {
@@ -38,11 +42,14 @@ impl Key for IpAddr {
 /// Values by key.
 #[derive(Clone, Debug)]
 pub(super) struct Table<K, T> {
-    shards: Arc<[Place<K, T>]>,
+    root: Node<Node<Leaf<K, T>>>,
 }
 
-/// Where a shard is, if there is something in it.
-type Place<K, T> = Option<Arc<Shard<K, T>>>;
+/// Shared by copies until something below it changes. It stays when nothing is left there.
+type Node<T> = Arc<[Option<T>; WIDTH]>;
+
+/// The lowest of them.
+type Leaf<K, T> = Node<Arc<Shard<K, T>>>;
 
 /// Keys in order, and as many values: a lookup reads nothing but keys until it has found one.
 #[derive(Clone, Debug)]
@@ -54,35 +61,44 @@ struct Shard<K, T> {
 impl<K: Key, T> Table<K, T> {
     #[inline]
     pub(super) fn get(&self, key: K) -> Option<&T> {
-        let shard = self.shards[shard_of(key)].as_deref()?;
+        let shard = self.shard(way_to(key))?;
         let at = shard.keys.binary_search(&key).ok()?;
         shard.values.get(at)
     }
 
     /// In no order, but the same in every run that inserted the same.
     pub(super) fn unordered(&self) -> impl Iterator<Item = &T> {
-        self.shards.iter().flatten().flat_map(|shard| &shard.values)
+        self.shards().flat_map(|shard| &shard.values)
     }
 
     /// In the order of the keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
-        let shards = self.shards.iter().flatten();
-        let mut all: Vec<_> =
-            shards.flat_map(|shard| shard.keys.iter().copied().zip(&shard.values)).collect();
+        let all = self.shards().flat_map(|shard| shard.keys.iter().copied().zip(&shard.values));
+        let mut all: Vec<_> = all.collect();
         all.sort_unstable_by_key(|(key, _)| *key);
         all.into_iter()
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Arc<Shard<K, T>>> {
+        let branches = self.root.iter().flatten().flat_map(|node| node.iter().flatten());
+        branches.flat_map(|node| node.iter().flatten())
+    }
+
+    #[inline]
+    fn shard(&self, [first, second, third]: [usize; 3]) -> Option<&Arc<Shard<K, T>>> {
+        self.root[first].as_ref()?[second].as_ref()?[third].as_ref()
     }
 }
 
 impl<K: Key, T: Clone> Table<K, T> {
     pub(super) fn get_mut(&mut self, key: K) -> Option<&mut T> {
-        let at = self.shards[shard_of(key)].as_deref()?.keys.binary_search(&key).ok()?;
-        self.shard_mut(key).values.get_mut(at)
+        let at = self.shard(way_to(key))?.keys.binary_search(&key).ok()?;
+        self.shard_mut(way_to(key)).values.get_mut(at)
     }
 
     /// Replaces what has the same key.
     pub(super) fn insert(&mut self, key: K, value: T) {
-        let shard = self.shard_mut(key);
+        let shard = self.shard_mut(way_to(key));
         match shard.keys.binary_search(&key) {
             Ok(at) => shard.values[at] = value,
             Err(at) => {
@@ -96,48 +112,57 @@ impl<K: Key, T: Clone> Table<K, T> {
         if self.get(key).is_none() {
             return;
         }
-        let shard = self.shard_mut(key);
-        if let Ok(at) = shard.keys.binary_search(&key) {
+        let place = self.place_mut(way_to(key));
+        if let Some(shard) = place.as_mut().map(Arc::make_mut)
+            && let Ok(at) = shard.keys.binary_search(&key)
+        {
             shard.keys.remove(at);
             shard.values.remove(at);
         }
-        if shard.keys.is_empty() {
-            Arc::make_mut(&mut self.shards)[shard_of(key)] = None;
-        }
+        place.take_if(|shard| shard.keys.is_empty());
     }
 
     /// Changes the values that are to be changed, and copies nothing where there are none.
     pub(super) fn update(&mut self, is_meant: impl Fn(&T) -> bool, mut change: impl FnMut(&mut T)) {
-        for at in 0..SHARDS {
-            let Some(shard) = &self.shards[at] else { continue };
-            if !shard.values.iter().any(&is_meant) {
-                continue;
-            }
-            if let Some(shard) = &mut Arc::make_mut(&mut self.shards)[at] {
-                let values = &mut Arc::make_mut(shard).values;
+        for number in 0..SHARDS {
+            let way = [number / (WIDTH * WIDTH), number / WIDTH % WIDTH, number % WIDTH];
+            if self.shard(way).is_some_and(|shard| shard.values.iter().any(&is_meant)) {
+                let values = &mut self.shard_mut(way).values;
                 values.iter_mut().filter(|value| is_meant(value)).for_each(&mut change);
             }
         }
     }
 
-    fn shard_mut(&mut self, key: K) -> &mut Shard<K, T> {
-        let shard = &mut Arc::make_mut(&mut self.shards)[shard_of(key)];
-        let shard = shard.get_or_insert_with(|| Arc::new(Shard { keys: vec![], values: vec![] }));
-        Arc::make_mut(shard)
+    fn shard_mut(&mut self, way: [usize; 3]) -> &mut Shard<K, T> {
+        Arc::make_mut(self.place_mut(way).get_or_insert_default())
+    }
+
+    fn place_mut(&mut self, [first, second, third]: [usize; 3]) -> &mut Option<Arc<Shard<K, T>>> {
+        let node = Arc::make_mut(&mut self.root)[first].get_or_insert_default();
+        let node = Arc::make_mut(node)[second].get_or_insert_default();
+        &mut Arc::make_mut(node)[third]
     }
 }
 
 impl<K, T> Default for Table<K, T> {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| None).collect() }
+        Self { root: Node::default() }
     }
 }
 
-/// The high bits of a multiplication by 2^64 divided by the golden ratio (Knuth, TAOCP 6.4).
+impl<K, T> Default for Shard<K, T> {
+    fn default() -> Self {
+        Self { keys: Vec::new(), values: Vec::new() }
+    }
+}
+
+/// Which branch to take at each node: the high bits of a multiplication by 2^64 divided by the golden ratio (Knuth, TAOCP
+/// 6.4).
 #[inline]
-fn shard_of<K: Key>(key: K) -> usize {
+fn way_to<K: Key>(key: K) -> [usize; 3] {
     let product = key.mix().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    usize::try_from(product >> (u64::BITS - SHARDS.ilog2())).unwrap_or(0)
+    let [b0, b1, ..] = product.to_be_bytes();
+    [b0 >> 4, b0 & 15, b1 >> 4].map(usize::from)
 }
 
 #[cfg(test)]
@@ -178,14 +203,14 @@ mod tests {
         table.remove(8);
         assert_eq!((copy.get(7), copy.get(8)), (Some(&7), Some(&8)));
         assert_eq!((table.get(7), table.get(8)), (Some(&1), None));
-        let shared = copy.shards.iter().zip(table.shards.iter()).filter(|pair| match pair {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            _ => true,
-        });
-        assert!(shared.count() >= SHARDS - 2);
+        let shared = |table: &Table<u32, u32>| {
+            let is_same = |shard: &&Arc<_>| copy.shards().any(|other| Arc::ptr_eq(shard, other));
+            table.shards().filter(is_same).count()
+        };
+        assert!(shared(&table) >= copy.shards().count() - 2);
         let mut same = copy.clone();
         same.update(|_| false, |value| *value = 0);
-        assert!(Arc::ptr_eq(&same.shards, &copy.shards));
+        assert!(Arc::ptr_eq(&same.root, &copy.root));
     }
 
     #[test]
@@ -194,10 +219,23 @@ mod tests {
         for key in 0..10_000_u32 {
             table.insert(key, ());
         }
-        let longest = table.shards.iter().flatten().map(|shard| shard.keys.len()).max();
-        assert!(longest.unwrap() < 40, "{longest:?} of 10 a shard on average");
+        let longest = table.shards().map(|shard| shard.keys.len()).max();
+        assert!(longest.unwrap() < 12, "{longest:?} of 2.4 a leaf on average");
         let addresses = (0..=u8::MAX).map(|host| IpAddr::from([10, 9, 8, host]));
-        let places: std::collections::BTreeSet<_> = addresses.map(shard_of).collect();
+        let places: std::collections::BTreeSet<_> = addresses.map(way_to).collect();
         assert!(places.len() > 128, "{}", places.len());
+    }
+
+    #[test]
+    fn what_is_removed_leaves_nothing_behind_that_grows() {
+        let mut table = Table::default();
+        for key in 0..1000_u32 {
+            table.insert(key, ());
+        }
+        for key in 0..1000_u32 {
+            table.remove(key);
+        }
+        assert_eq!(table.shards().count(), 0);
+        assert_eq!(table.iter().count(), 0);
     }
 }

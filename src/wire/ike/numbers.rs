@@ -280,6 +280,7 @@ numbers! {
         CHILD_SA_NOT_FOUND = 44,
         INVALID_GROUP_ID = 45,
         STATE_NOT_FOUND = 47,
+        TS_MAX_QUEUE = 48,
         INITIAL_CONTACT = 16384,
         SET_WINDOW_SIZE = 16385,
         ADDITIONAL_TS_POSSIBLE = 16386,
