@@ -261,14 +261,21 @@ impl fmt::Debug for PrivateKey {
 
 fn single(bytes: &[u8]) -> Result<PublicOrSecret, OpenPgpError> {
     let bad = |error: pgp::errors::Error| OpenPgpError::BadKey(said(&error));
+    let several = || {
+        OpenPgpError::WrongKind(
+            "there are several keys in it: gpg --armor --export FINGERPRINT writes one",
+        )
+    };
+    let begin = b"-----BEGIN PGP ";
+    if bytes.windows(begin.len()).filter(|it| it == begin).count() > 1 {
+        return Err(several());
+    }
     let (mut keys, _) = PublicOrSecret::from_reader_many(bytes).map_err(bad)?;
     let none = || OpenPgpError::BadKey("there is none in it".to_owned());
     let first = keys.next().ok_or_else(none)?.map_err(bad)?;
     match keys.next() {
         None => Ok(first),
-        Some(Ok(_)) => Err(OpenPgpError::WrongKind(
-            "there are several keys in it: gpg --armor --export FINGERPRINT writes one",
-        )),
+        Some(Ok(_)) => Err(several()),
         Some(Err(error)) => Err(bad(error)),
     }
 }

@@ -11,14 +11,17 @@ pub use key::{Certificate, PrivateKey, Purpose, Useless};
 use std::io::{BufRead, Read};
 use std::time::SystemTime;
 
-use pgp::armor::{Dearmor, DearmorOptions};
+use pgp::armor::{ArmorCrc24Status, Dearmor, DearmorOptions};
 use pgp::composed::{
     ArmorOptions, DecryptionOptions, DummyReader, Edata, EncryptionSeipdV1, Esk, Message,
     MessageBuilder, PlainSessionKey,
 };
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
-use pgp::packet::{PublicKeyEncryptedSessionKey, Signature, SignatureType};
+use pgp::packet::{
+    DataMode, LiteralDataHeader, PacketTrait, PublicKeyEncryptedSessionKey, Signature,
+    SignatureType,
+};
 use pgp::types::{
     CompressionAlgorithm, EncryptionKey, EskType, Password, PkeskBytes, PkeskVersion,
 };
@@ -194,11 +197,27 @@ fn dearmour(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenPgpError> {
     if text.matches("-----").count() != 4 {
         return Err(wrong("there are several in it: save one message alone"));
     }
-    let options = DearmorOptions::default().set_limit(2 * MAX_TEXT).enable_crc24_check();
     let mut inner = Zeroizing::new(Vec::with_capacity(text.len()));
+    let options = DearmorOptions::default().set_limit(2 * MAX_TEXT);
     let mut dearmor = Dearmor::with_options(text.as_bytes(), options);
     dearmor.read_to_end(&mut inner).map_err(|error| wrong(&printable(&error.to_string())))?;
+    // The library can check it as well, but does not count what it reads (0.21.0).
+    if let ArmorCrc24Status::Unchecked { footer_crc } = dearmor.crc24_status()
+        && footer_crc != crc24(&inner)
+    {
+        return Err(wrong("its checksum is another"));
+    }
     Ok(inner)
+}
+
+/// RFC 9580 §6.1.1.
+fn crc24(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x00b7_04ce, |crc, byte| {
+        (0..8).fold(crc ^ (u32::from(*byte) << 16), |crc, _| {
+            let next = crc << 1;
+            if next & 0x0100_0000 == 0 { next } else { next ^ 0x0186_4cfb }
+        })
+    })
 }
 
 /// The packets that are encrypted.
@@ -214,6 +233,9 @@ fn decrypt(bytes: &[u8], key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, OpenPgp
         return Err(wrong("it is encrypted without a proof of integrity"));
     }
     let session = session_key(&esk, key)?;
+    if !is_usual(bytes, &esk) {
+        return Err(wrong("its beginning is not as it is written"));
+    }
     let options = DecryptionOptions::new().enable_gnupg_aead();
     edata.decrypt_with_options(&session, options).map_err(|error| bad(&error))?;
     // Room for all of it at once: a buffer that grows leaves copies behind.
@@ -249,11 +271,13 @@ fn session_key(all: &[Esk], key: &PrivateKey) -> Result<PlainSessionKey, OpenPgp
                 opened.and_then(|it| it).map_err(|error| bad(&error))
             }) {
                 Ok(session) => return Ok(session),
+                // Whom it does not name it may not be for.
+                Err(OpenPgpError::BadMessage(_)) if is_unnamed(esk) => {}
                 Err(error) => why = Some(error),
             }
         }
         others.push(match esk.id() {
-            Ok(id) if !id.is_wildcard() => format!("{id}").to_uppercase(),
+            Ok(id) if !is_unnamed(esk) => id.to_string().to_uppercase(),
             Ok(_) | Err(_) => "somebody unnamed".to_owned(),
         });
     }
@@ -261,6 +285,34 @@ fn session_key(all: &[Esk], key: &PrivateKey) -> Result<PlainSessionKey, OpenPgp
         others.dedup();
         OpenPgpError::NotForUs(key.fingerprint(), others.join(", "))
     }))
+}
+
+/// No proof of integrity covers the encrypted session keys. They are to be written in the one usual way, so that a change which
+/// does not matter to the mathematics is noticed as well.
+fn is_usual(bytes: &[u8], all: &[Esk]) -> bool {
+    let mut written = Vec::new();
+    let is_usual = all.iter().all(|esk| match esk {
+        Esk::PublicKeyEncryptedSessionKey(esk) => {
+            let point = match esk.values() {
+                Ok(PkeskBytes::Ecdh { public_point, .. }) => public_point.as_ref(),
+                Ok(PkeskBytes::X25519 { ephemeral, .. }) => &ephemeral[..],
+                Ok(_) | Err(_) => &[],
+            };
+            // RFC 9580 §11.2: 0x40 before a point of Curve25519. RFC 7748 §5: its last bit is passed over.
+            let is_usual = match point {
+                [first, .., last] if point.len() == 33 => *first == 0x40 && last & 0x80 == 0,
+                [.., last] if point.len() == 32 => last & 0x80 == 0,
+                _ => true,
+            };
+            is_usual && esk.to_writer_with_header(&mut written).is_ok()
+        }
+        Esk::SymKeyEncryptedSessionKey(esk) => esk.to_writer_with_header(&mut written).is_ok(),
+    });
+    is_usual && bytes.starts_with(&written)
+}
+
+fn is_unnamed(esk: &PublicKeyEncryptedSessionKey) -> bool {
+    esk.id().is_ok_and(|id| id.is_wildcard())
 }
 
 fn session_values(
@@ -321,6 +373,9 @@ fn verify(signed: &[u8], from: &[Certificate], now: SystemTime) -> Result<Opened
     let mut bytes = Zeroizing::new(Vec::with_capacity(signed.len()));
     message.read_to_end(&mut bytes).map_err(|error| wrong(&printable(&error.to_string())))?;
     nothing_after(message.get_mut().get_mut())?;
+    // RFC 9580 §5.9: the lines of a text end in CR and LF on their way.
+    let mode = message.literal_data_header().map(LiteralDataHeader::mode);
+    let is_lines = matches!(mode, Some(DataMode::Text | DataMode::Utf8));
     let Message::Signed { reader, .. } = &message else { return Err(OpenPgpError::NotSigned) };
     let mut why = None;
     let mut others = Vec::new();
@@ -335,7 +390,8 @@ fn verify(signed: &[u8], from: &[Certificate], now: SystemTime) -> Result<Opened
                 Ok(()) => {
                     let text = core::str::from_utf8(&bytes)
                         .map_err(|_| wrong("what is signed is no text"))?;
-                    return Ok(Opened { text: Zeroizing::new(text.to_owned()), signer });
+                    let text = if is_lines { text.replace("\r\n", "\n") } else { text.to_owned() };
+                    return Ok(Opened { text: Zeroizing::new(text), signer });
                 }
                 Err(error) if claimed => why = Some(error),
                 Err(_) => {}
