@@ -20,7 +20,8 @@ impl Gpg {
     pub(crate) fn open() -> Option<Self> {
         let there = Command::new("gpg").arg("--version").output();
         if there.is_ok_and(|it| it.status.success()) {
-            let home = tempfile::Builder::new().prefix("gpg").tempdir_in("/tmp").unwrap();
+            let home =
+                tempfile::Builder::new().prefix("gpg").tempdir_in("/tmp").expect("a directory");
             return Some(Self { home });
         }
         let test = std::thread::current().name().unwrap_or("?").to_owned();
@@ -70,23 +71,27 @@ impl Gpg {
     #[track_caller]
     pub(crate) fn fingerprint(&self, name: &str) -> String {
         let listed = self.run(&["--with-colons", "--list-keys", &user(name)], b"");
-        let listed = String::from_utf8(listed).unwrap();
-        let line = listed.lines().find(|line| line.starts_with("fpr:")).unwrap();
-        line.split(':').nth(9).unwrap().to_owned()
+        let listed = String::from_utf8(listed).expect("it is text");
+        let line = listed.lines().find(|line| line.starts_with("fpr:")).expect("a key");
+        line.split(':').nth(9).expect("a fingerprint").to_owned()
     }
 
     /// The revocation that gpg keeps for the day when it is needed.
     pub(crate) fn revocation(&self, fingerprint: &str) -> Vec<u8> {
         let path = self.home.path().join("openpgp-revocs.d").join(format!("{fingerprint}.rev"));
         // A colon keeps it from being used by mistake.
-        std::fs::read_to_string(path).unwrap().replace("\n:-----", "\n-----").into_bytes()
+        std::fs::read_to_string(path)
+            .expect("gpg made one")
+            .replace("\n:-----", "\n-----")
+            .into_bytes()
     }
 
     /// Writes the public key into `dir`.
     #[track_caller]
     pub(crate) fn public(&self, name: &str, dir: &Path) -> PathBuf {
         let path = dir.join(format!("{name}.asc"));
-        std::fs::write(&path, self.run(&["--armor", "--export", &user(name)], b"")).unwrap();
+        std::fs::write(&path, self.run(&["--armor", "--export", &user(name)], b""))
+            .expect("it is written");
         path
     }
 
@@ -115,15 +120,15 @@ pub(crate) fn user(name: &str) -> String {
 /// Runs a command to its end with this on its standard input.
 pub(crate) fn feed(command: &mut Command, input: &[u8]) -> Output {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().unwrap();
-    let mut pipe = child.stdin.take().unwrap();
+    let mut child = piped.spawn().expect("it starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
     let input = input.to_vec();
     let writer = std::thread::spawn(move || {
         // Whoever refuses need not read all of it.
         let _closed = pipe.write_all(&input);
     });
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("it has written");
     output
 }
 
@@ -139,6 +144,7 @@ pub(crate) fn text(output: &Output) -> String {
 pub(crate) fn write_secret(path: &Path, bytes: &[u8]) {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
-    file.write_all(bytes).unwrap();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(path).expect("it opens");
+    file.write_all(bytes).expect("it is written");
 }
