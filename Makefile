@@ -9,34 +9,56 @@ BASH    := $(PREFIX)/share/bash-completion/completions
 T       ?= 60
 BENCH   ?= all
 ROUNDS  ?= 5
+DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1-1/p;/^version/q' Cargo.toml)
+CARGO   ?= tests/lab/cargo.sh
 MUSL    ?= $(shell uname -m)-unknown-linux-musl
 
 help:          ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build:         ## target/release/ipsecd
-	cargo build --locked --release
+	$(CARGO) build --locked --release
 
 static:        ## a binary that needs no library of the host: target/$(MUSL)/release/ipsecd
 	@command -v musl-gcc >/dev/null || tests/lab/install.sh musl-tools
+	@command -v rustup >/dev/null || { echo "make static: needs rustup, for Rust's library of $(MUSL)" >&2; exit 1; }
 	rustup target add $(MUSL)
-	cargo build --locked --release --target $(MUSL)
+	$(CARGO) build --locked --release --target $(MUSL)
+
+static-test: static ## the demo, with that binary
+	IPSECD=target/$(MUSL)/release/ipsecd tests/demo/demo.sh
 
 deb:           ## a Debian package, in target/debian
-	@cargo deb --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deb
-	cargo build --locked --release
-	packaging/generate.sh target/release/ipsecd target/package
-	cargo deb --locked --no-build $(if $(DEB_VERSION),--deb-version $(DEB_VERSION))
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-deb
+	$(CARGO) build --locked --release
+	packaging/generate.sh target/release/ipsecd target/package $(DEB_VERSION)
+	$(CARGO) deb --locked --no-build --strip --deb-version $(DEB_VERSION)
 
-deb-test:      ## the package in a clean root: install, quick start, upgrade, remove, purge (root)
+deb-test: target/packaging/newer.deb ## the package in a clean root: install, quick start, upgrade, remove, purge (root)
+	tests/packaging/deb.sh target/packaging/this.deb target/packaging/newer.deb
+
+units-test: target/packaging/newer.deb ## the package's units under a systemd of their own (root)
+	tests/packaging/units.sh target/packaging/this.deb target/packaging/newer.deb
+
+# This version, and the same as a version that is newer.
+.PHONY: target/packaging/newer.deb
+target/packaging/newer.deb:
 	@command -v mmdebstrap >/dev/null || tests/lab/install.sh mmdebstrap
-	$(MAKE) deb
-	rm -rf target/deb-test && mv target/debian target/deb-test
-	$(MAKE) deb DEB_VERSION=99.0-1
-	tests/packaging/deb.sh target/deb-test/ipsecd_*.deb target/debian/ipsecd_99*.deb
+	@command -v lintian >/dev/null || tests/lab/install.sh lintian
+	mkdir -p target/packaging
+	rm -rf target/debian && $(MAKE) deb && mv target/debian/ipsecd_*.deb target/packaging/this.deb
+	$(MAKE) deb DEB_VERSION=99.0-1 && mv target/debian/ipsecd_*.deb $@
 
-image: static  ## a container image with nothing but the static binary (podman or docker)
-	$(or $(shell command -v podman),docker) build -t ipsecd -f packaging/Containerfile .
+image: static  ## a container image with nothing but the static binary (podman, buildah or docker)
+	install -D -m 755 target/$(MUSL)/release/ipsecd target/image/ipsecd
+	$(firstword $(foreach tool,podman buildah docker,$(shell command -v $(tool))) podman) build -t ipsecd -f packaging/Containerfile target/image
+
+image-test: image ## that image: two containers, a tunnel between them (podman)
+	tests/packaging/image.sh ipsecd
+
+fresh-test:    ## the demo on a Debian on which nothing is installed, Rust neither (root)
+	@command -v mmdebstrap >/dev/null || tests/lab/install.sh mmdebstrap
+	tests/packaging/fresh.sh
 
 demo:          ## two sites in namespaces, a tunnel between them, a file across, a look at the wire
 	tests/demo/demo.sh

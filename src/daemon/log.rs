@@ -3,6 +3,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use nix::sys::stat::fstat;
@@ -11,6 +12,8 @@ use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use super::journal::{self, Journal};
 
 /// What is logged unless something else is asked for.
 pub const DEFAULT: &str = "info";
@@ -60,10 +63,8 @@ pub fn start(filter: &str, format: Format) -> Result<(), BadFilter> {
         Format::Human => human(),
         Format::Json => stderr().json().flatten_event(true).with_span_list(false).boxed(),
         // Without its socket, standard error leads to the journal as well.
-        Format::Journald => tracing_journald::layer().map_or_else(
-            |_unreachable| human(),
-            |journal| journal.with_syslog_identifier("ipsecd".to_owned()).boxed(),
-        ),
+        Format::Journald => Journal::open(Path::new(journal::SOCKET))
+            .map_or_else(|_unreachable| human(), Layer::boxed),
     };
     // A second start, as in tests, changes nothing.
     if tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok() {

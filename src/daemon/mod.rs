@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod driver;
 pub mod explain;
 pub mod jobs;
+pub mod journal;
 pub mod keylog;
 pub mod load;
 pub mod log;

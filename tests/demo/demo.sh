@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Two sites, a tunnel between them, a file across, and a look at the wire.
+# Two sites, a tunnel between them, a file across, and a look at the wire. Installs what it needs, Rust too; IPSECD=FILE shows a
+# program that was built already.
 # As root, or without it where users may make namespaces. Everything happens in namespaces of its own, which are gone
 # when it ends, however it ends: nothing of this machine's network is touched.
 set -euo pipefail
@@ -12,14 +13,17 @@ fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 shown() { printf '%s%s $ %s%s\n' "$dim" "$1" "${*:2}" "$plain"; }
 
 if [[ ${1:-} != --inside ]]; then
-  say "Building (once)"
-  for tool in ip:iproute2 ping:iputils-ping python3:python3 unshare:util-linux cc:build-essential; do
+  for tool in ip:iproute2 ping:iputils-ping python3:python3 unshare:util-linux; do
     command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
   done
   [[ -z ${missing+x} ]] || tests/lab/install.sh "${missing[@]}"
-  cargo build --locked --release --quiet --bins
-  binary=$(cargo metadata --format-version 1 --no-deps --locked |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/ipsecd
+  if [[ -z ${IPSECD:-} ]]; then
+    say "Building (once)"
+    tests/lab/cargo.sh build --locked --release --quiet --bins
+    IPSECD=$(tests/lab/cargo.sh metadata --format-version 1 --no-deps --locked |
+      python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/ipsecd
+  fi
+  binary=$(readlink -f "$IPSECD")
 
   [[ -r /dev/net/tun && -w /dev/net/tun ]] ||
     fail "cannot open /dev/net/tun: load the module tun, or run this as root"
