@@ -1,5 +1,6 @@
 //! The command line: one file a command, each thin over [`control::client`](crate::control::client).
 
+pub mod bundle;
 pub mod capture;
 pub mod check;
 pub mod daemon;
@@ -38,6 +39,7 @@ use crate::daemon::log::{self, BadFilter};
 use crate::daemon::secrets::FsSecrets;
 use crate::daemon::version;
 use crate::io::clock;
+use crate::io::terminal::ask_hidden;
 use crate::io::tun::Offload;
 
 /// Where the control socket is unless said otherwise.
@@ -222,6 +224,17 @@ enum Command {
     ///
     /// What is given by a flag is not asked for. The far end's files come into a directory of their own, for-NAME.
     Init(init::InitArgs),
+    /// Print the far end's files as a signed and encrypted OpenPGP message, for mail
+    ///
+    /// The far end's configuration and its secrets, for who holds the private key to KEY.asc, until it expires. ipsecd accept
+    /// writes the files there; gpg can open the message, too. Keys are files, as gpg exports them: no keyring is looked at.
+    Invite(bundle::InviteArgs),
+    /// Open such a message, verify who has signed it, and write its files
+    ///
+    /// Shows the signer's fingerprint. The files are their owner's alone, and are checked before they are written. Nothing at all
+    /// is written if the message is expired, for another, changed, not signed, or signed by another, or if a file is there
+    /// already.
+    Accept(bundle::AcceptArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
     /// Read configuration files again and apply what changed
@@ -280,6 +293,8 @@ pub enum CliError {
     Log(BadFilter),
     /// Reading or writing.
     Io(String, io::Error),
+    /// What was given is not taken.
+    Refused(String),
     /// It failed, and why was printed.
     Reported,
     /// The daemon did not start.
@@ -297,7 +312,12 @@ impl CliError {
             | Self::Daemon(DaemonError::Config(_))
             | Self::Log(_)
             | Self::Usage(_) => 2,
-            Self::Client(_) | Self::Daemon(_) | Self::Io(..) | Self::Reported | Self::Start(_) => 1,
+            Self::Client(_)
+            | Self::Daemon(_)
+            | Self::Io(..)
+            | Self::Refused(_)
+            | Self::Reported
+            | Self::Start(_) => 1,
         }
     }
 }
@@ -310,7 +330,7 @@ impl fmt::Display for CliError {
             Self::Daemon(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
-            Self::Usage(text) => text.fmt(f),
+            Self::Refused(text) | Self::Usage(text) => text.fmt(f),
             Self::Start(text) => write!(f, "the daemon did not start: {text}"),
         }
     }
@@ -407,6 +427,16 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
                 &secrets(),
                 (&mut io::stdin().lock(), &mut out, &mut io::stderr()),
             );
+        }
+        Command::Invite(args) => {
+            let (mut out, mut err) = (io::stdout(), io::stderr());
+            let host = bundle::Host { now: clock::wall(), secrets: &secrets(), ask: &ask_hidden };
+            bundle::invite(&args, &host, &mut OsRandom, &mut out, &mut err)?;
+        }
+        Command::Accept(args) => {
+            let (mut out, mut err) = (io::stdout(), io::stderr());
+            let host = bundle::Host { now: clock::wall(), secrets: &secrets(), ask: &ask_hidden };
+            return bundle::accept(&args, &host, &mut io::stdin().lock(), &mut out, &mut err);
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Reload(args) => reload::run(&global, &args)?,

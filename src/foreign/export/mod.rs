@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{self, Config};
 use crate::crypto::Secret;
+use crate::foreign::Written;
 use crate::ipsec::pad::{
     ChildPolicy, EapMethod, Identity, LocalAuth, LossAction, Peer, PeerAddress, PeerAuth,
     Presented, StartPolicy,
@@ -69,6 +70,22 @@ pub fn export(
         Program::StrongSwan => strongswan::write(&far, false),
         Program::StrongSwan6 => strongswan::write(&far, true),
     }))
+}
+
+/// The secrets that go with a configuration of [`Program::Ipsecd`] without them: files that it refers to.
+#[must_use]
+pub fn secrets(config: &Config) -> Vec<Written> {
+    let options = Options::default();
+    config.ike().map_or_else(Vec::new, |peer| ipsecd::secrets(&Far { peer, options: &options }))
+}
+
+/// The other files that such a configuration refers to: certificates and keys, which are not in ours.
+#[must_use]
+pub fn certificates(config: &Config) -> Vec<String> {
+    let options = Options::default();
+    config
+        .ike()
+        .map_or_else(Vec::new, |peer| ipsecd::certificates(&Far { peer, options: &options }))
 }
 
 /// The tunnel from its other side: `local` is the far end.
