@@ -232,7 +232,7 @@ fn ticks(pid: i32) -> u64 {
     [11, 12].map(|at| fields[at].parse::<u64>().expect("a number")).iter().sum()
 }
 
-/// With one look a second, as `top` has it.
+/// With one look a second, as `top` has it; of a build with optimisation.
 #[test]
 #[ignore = "it takes minutes to make a thousand tunnels"]
 fn a_look_at_a_thousand_tunnels_costs_the_daemon_less_than_a_twentieth_of_a_core() {
@@ -254,7 +254,9 @@ fn a_look_at_a_thousand_tunnels_costs_the_daemon_less_than_a_twentieth_of_a_core
     }
     let used = ticks(a.pid()) - before;
     println!("{used} ticks of 10 ms in {LOOKS} looks");
-    assert!(used * 100 < LOOKS * 500, "{used} ticks of 10 ms in {LOOKS} looks");
+    // Of a second, in ticks: a twentieth, and of a build without optimisation a tenth.
+    let most = if cfg!(debug_assertions) { 10 } else { 5 };
+    assert!(used < LOOKS * most, "{used} ticks of 10 ms in {LOOKS} looks");
     assert!(a.stop().success() && b.stop().success());
 }
 
