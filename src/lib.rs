@@ -10,12 +10,15 @@
 //! | [`datapath`] | the way of a packet, in batches |
 //! | [`ike`] | IKEv2 without I/O |
 //! | [`config`] | configuration files, checked |
+//! | [`bundle`] | a peer's files in a signed and encrypted message |
 //! | [`doctor`] | why a tunnel fails: checks over facts, and what to change |
 //! | [`foreign`] | configurations of other programs, read and written |
 //! | [`capture`] | captures and key files, read with the same code that receives packets |
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "daemon")]
+pub mod bundle;
 #[cfg(feature = "daemon")]
 pub mod capture;
 #[cfg(feature = "daemon")]

@@ -1,8 +1,8 @@
 //! `ipsecd import FILE`: files of ours out of another program's configuration.
 
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
@@ -72,7 +72,8 @@ pub fn run(
     Ok(if code == check::OK && left_out { LEFT_OUT } else { code })
 }
 
-/// Writes new files into `dir`, all or none.
+/// Writes new files into `dir`, all or none: they are made under other names, and get theirs when all are on disk, secrets before
+/// what refers to them. A directory that is made for secrets alone is its owner's, too.
 pub(super) fn write_all(dir: &Path, files: &[Written]) -> Result<(), CliError> {
     let failed = |path: &Path, error: io::Error| {
         let there = if error.kind() == io::ErrorKind::AlreadyExists {
@@ -83,25 +84,69 @@ pub(super) fn write_all(dir: &Path, files: &[Written]) -> Result<(), CliError> {
         let what = format!("{}{there}: nothing was written", path.display());
         CliError::Io(what, error)
     };
-    std::fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
-    let mut written: Vec<PathBuf> = Vec::new();
     for file in files {
         let path = dir.join(&file.name);
-        let mode = if file.secret { 0o600 } else { 0o644 };
-        let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
-        let done = made.and_then(|mut made| {
-            written.push(path.clone());
-            made.write_all(file.text.as_bytes()).and_then(|()| made.sync_all())
-        });
-        if let Err(error) = done {
-            for path in written {
-                // What is left then is said by the error at hand.
-                let _left = std::fs::remove_file(path);
-            }
-            return Err(failed(&path, error));
+        if path.symlink_metadata().is_ok() {
+            return Err(failed(&path, io::ErrorKind::AlreadyExists.into()));
         }
     }
-    Ok(())
+    let made_dir = !dir.exists();
+    let mode = if files.iter().all(|file| file.secret) { 0o700 } else { 0o777 };
+    DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(|error| failed(dir, error))?;
+    let mut made: Vec<PathBuf> = Vec::new();
+    let done = place_all(dir, files, &mut made);
+    if done.is_err() {
+        for path in made {
+            // What is left then is said by the error at hand.
+            let _left = std::fs::remove_file(path);
+        }
+        if made_dir {
+            let _left = std::fs::remove_dir(dir);
+        }
+    }
+    done.map_err(|(path, error)| failed(&path, error))
+}
+
+/// What it has made stands in `made`.
+fn place_all(
+    dir: &Path,
+    files: &[Written],
+    made: &mut Vec<PathBuf>,
+) -> Result<(), (PathBuf, io::Error)> {
+    let mut placed = Vec::new();
+    for file in files {
+        let path = dir.join(&file.name);
+        let staged = dir.join(format!(".{}.{}.new", file.name, std::process::id()));
+        write_new(&staged, file, made).map_err(|error| (path.clone(), error))?;
+        placed.push((staged, path, file));
+    }
+    // A daemon that looks in between finds no configuration without its secrets.
+    placed.sort_by_key(|(.., file)| file.name.ends_with(".conf"));
+    for (staged, path, file) in placed {
+        // A link, which another file of that name makes fail. Not every file system has them.
+        let linked = match std::fs::hard_link(&staged, &path) {
+            Ok(()) => {
+                made.push(path.clone());
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            Err(_) => write_new(&path, file, made),
+        };
+        linked
+            .and_then(|()| std::fs::remove_file(&staged))
+            .map_err(|error| (path.clone(), error))?;
+        made.retain(|it| *it != staged);
+    }
+    std::fs::File::open(dir)
+        .and_then(|open| open.sync_all())
+        .map_err(|error| (dir.to_owned(), error))
+}
+
+fn write_new(path: &Path, file: &Written, made: &mut Vec<PathBuf>) -> io::Result<()> {
+    let mode = if file.secret { 0o600 } else { 0o644 };
+    let mut open = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    made.push(path.to_owned());
+    open.write_all(file.text.as_bytes()).and_then(|()| open.sync_all())
 }
 
 /// The file system.

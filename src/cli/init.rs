@@ -354,7 +354,7 @@ fn subnets(text: &str) -> Result<Vec<String>, String> {
     Ok(items)
 }
 
-fn file_name(id: &str) -> String {
+pub(super) fn file_name(id: &str) -> String {
     let fine =
         |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
     id.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).chars().map(fine).take(60).collect()

@@ -1,5 +1,6 @@
 //! The command line: one file a command, each thin over [`control::client`](crate::control::client).
 
+pub mod bundle;
 pub mod capture;
 pub mod check;
 pub mod daemon;
@@ -38,6 +39,7 @@ use crate::daemon::log::{self, BadFilter};
 use crate::daemon::secrets::FsSecrets;
 use crate::daemon::version;
 use crate::io::clock;
+use crate::io::terminal::ask_hidden;
 use crate::io::tun::Offload;
 
 /// Where the control socket is unless said otherwise.
@@ -222,6 +224,17 @@ enum Command {
     ///
     /// What is given by a flag is not asked for. The far end's files come into a directory of their own, for-NAME.
     Init(init::InitArgs),
+    /// Print the far end's files as a signed and encrypted OpenPGP message, for mail
+    ///
+    /// The far end's configuration and its secrets, for who holds the private key to KEY.asc, until it expires. ipsecd accept
+    /// writes the files there; gpg can open the message, too. Keys are files, as gpg exports them: no keyring is looked at.
+    Invite(bundle::InviteArgs),
+    /// Open such a message, verify who has signed it, and write its files
+    ///
+    /// Shows the signer's fingerprint. The files are their owner's alone, and are checked before they are written. Nothing at all
+    /// is written if the message is expired, for another, changed, not signed, or signed by another, or if a file is there
+    /// already.
+    Accept(bundle::AcceptArgs),
     /// Replace the SAs of a peer now
     Rekey(rekey::RekeyArgs),
     /// Read configuration files again and apply what changed
@@ -280,6 +293,8 @@ pub enum CliError {
     Log(BadFilter),
     /// Reading or writing.
     Io(String, io::Error),
+    /// What was given is not taken.
+    Refused(String),
     /// It failed, and why was printed.
     Reported,
     /// The daemon did not start.
@@ -297,7 +312,12 @@ impl CliError {
             | Self::Daemon(DaemonError::Config(_))
             | Self::Log(_)
             | Self::Usage(_) => 2,
-            Self::Client(_) | Self::Daemon(_) | Self::Io(..) | Self::Reported | Self::Start(_) => 1,
+            Self::Client(_)
+            | Self::Daemon(_)
+            | Self::Io(..)
+            | Self::Refused(_)
+            | Self::Reported
+            | Self::Start(_) => 1,
         }
     }
 }
@@ -310,7 +330,7 @@ impl fmt::Display for CliError {
             Self::Daemon(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
-            Self::Usage(text) => text.fmt(f),
+            Self::Refused(text) | Self::Usage(text) => text.fmt(f),
             Self::Start(text) => write!(f, "the daemon did not start: {text}"),
         }
     }
@@ -389,15 +409,14 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
             export::run(&args, &secrets(), &mut io::stdout(), &mut io::stderr())?;
         }
         Command::Init(args) => {
-            let networks = crate::io::route::host_networks();
             let address = crate::io::route::way_out();
-            let behind = networks.iter().filter(|net| Some(net.addr()) != address);
+            let behind = crate::io::route::networks_behind(address);
             let defaults = init::Defaults {
                 name: std::fs::read_to_string("/proc/sys/kernel/hostname")
                     .ok()
                     .map(|name| name.trim().to_owned()),
                 address,
-                networks: behind.map(|net| net.trunc().to_string()).collect(),
+                networks: behind.iter().map(ToString::to_string).collect(),
             };
             let mut out = io::stdout();
             return init::run(
@@ -408,6 +427,16 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
                 &secrets(),
                 (&mut io::stdin().lock(), &mut out, &mut io::stderr()),
             );
+        }
+        Command::Invite(args) => {
+            let (mut out, mut err) = (io::stdout(), io::stderr());
+            let host = bundle::Host { now: clock::wall(), secrets: &secrets(), ask: &ask_hidden };
+            bundle::invite(&args, &host, &mut OsRandom, &mut out, &mut err)?;
+        }
+        Command::Accept(args) => {
+            let (mut out, mut err) = (io::stdout(), io::stderr());
+            let host = bundle::Host { now: clock::wall(), secrets: &secrets(), ask: &ask_hidden };
+            return bundle::accept(&args, &host, &mut io::stdin().lock(), &mut out, &mut err);
         }
         Command::Rekey(args) => rekey::run(&global, &args)?,
         Command::Reload(args) => reload::run(&global, &args)?,
@@ -441,6 +470,20 @@ impl Global {
 #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
 fn credentials() -> Option<PathBuf> {
     std::env::var("CREDENTIALS_DIRECTORY").ok().map(PathBuf::from)
+}
+
+/// Whether the terminal's locale has more than ASCII (POSIX XBD §8.2: the first of the three that is set decides).
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn speaks_utf8() -> bool {
+    let set = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    is_utf8(["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set).as_deref())
+}
+
+fn is_utf8(locale: Option<&str>) -> bool {
+    let codeset =
+        locale.and_then(|locale| locale.split_once('.')).map_or("", |(_, codeset)| codeset);
+    let codeset = codeset.split('@').next().unwrap_or_default();
+    codeset.eq_ignore_ascii_case("utf-8") || codeset.eq_ignore_ascii_case("utf8")
 }
 
 /// Where this process reads configuration and secrets from.
@@ -482,6 +525,16 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_locale_says_whether_it_is_utf_8() {
+        for utf8 in ["C.UTF-8", "de_DE.utf8", "en_US.UTF-8@euro"] {
+            assert!(is_utf8(Some(utf8)), "{utf8}");
+        }
+        for other in [None, Some("C"), Some("POSIX"), Some("de_DE.ISO-8859-1"), Some("utf8")] {
+            assert!(!is_utf8(other), "{other:?}");
+        }
     }
 
     #[test]

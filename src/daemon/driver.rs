@@ -35,9 +35,10 @@ use super::metrics::http::{Address, Listener, Question};
 use super::names::Names;
 use super::network::{Network, NetworkError};
 use super::peers::{Entry, goes_on, judge};
+use super::receive::Receiver;
 use super::sockets::{IKE_PORT, SocketError, Sockets};
 use super::worker::{FromWorker, Shared, Workers};
-use super::{advice, receive, spd, status};
+use super::{advice, spd, status};
 use crate::config::Config;
 use crate::control::protocol::{Ask, Body, Code, Failure, UpPhase, UpState};
 use crate::control::server::{Incoming, Server};
@@ -221,10 +222,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         }
         privs::drop_privileges()?;
         let (workers, from_workers) = Workers::start(&shared).map_err(system("start workers"))?;
-        let (ike_in, ike) = mpsc::channel(receive::QUEUE);
-        for v6 in [false, true] {
-            receivers.spawn(receive::receive_ike(Arc::clone(&sockets), v6, ike_in.clone()));
-        }
+        let ike = |v6| Receiver::new(&sockets, v6).map_err(system("watch port 500"));
+        let [ike4, ike6] = [ike(false)?, ike(true)?];
         let (internal_in, internal) = mpsc::channel(64);
         let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
         let endpoint_config = EndpointConfig {
@@ -265,7 +264,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         let changes = Netlink::changes().map_err(system("watch addresses and routes"))?;
         let inputs = Inputs {
             changes,
-            ike,
+            ike4,
+            ike6,
             internal,
             requests,
             readers,
@@ -280,7 +280,10 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         }
         let (result, served) = match loaded {
             Ok(()) => (driver.serve(inputs).await, true),
-            Err(error) => (Err(error), false),
+            Err(error) => {
+                drop(inputs);
+                (Err(error), false)
+            }
         };
         // Nobody may meet a daemon that is about to end: first the socket goes, then everything else, then those who
         // waited for the end hear of it.
@@ -305,7 +308,9 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
 struct Inputs {
     /// Of addresses and routes.
     changes: Arc<Notify>,
-    ike: mpsc::Receiver<(Path, Vec<u8>)>,
+    /// Port 500.
+    ike4: Receiver,
+    ike6: Receiver,
     internal: mpsc::Receiver<Internal>,
     requests: mpsc::Receiver<Incoming>,
     /// Those who read metrics.
@@ -399,19 +404,8 @@ impl Driver {
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
-                Some(first) = inputs.ike.recv() => {
-                    let mut next = Some(first);
-                    for _ in 0..HANDLED_AT_ONCE {
-                        let Some((path, message)) = next else { break };
-                        let now = clock::now();
-                        self.endpoint.handle_datagram(now, path, &message);
-                        self.drain_events(now).await;
-                        next = inputs.ike.try_recv().ok();
-                    }
-                    if let Some((path, message)) = next {
-                        self.endpoint.handle_datagram(clock::now(), path, &message);
-                    }
-                }
+                () = inputs.ike4.receive() => self.hear_ike(&inputs.ike4).await,
+                () = inputs.ike6.receive() => self.hear_ike(&inputs.ike6).await,
                 Some(first) = inputs.from_workers.recv() => {
                     let mut next = Some(first);
                     for _ in 0..HANDLED_AT_ONCE {
@@ -559,6 +553,14 @@ impl Driver {
             .chain(self.network_check)
             .min()
             .unwrap_or(self.mtu_check)
+    }
+
+    async fn hear_ike(&mut self, received: &Receiver) {
+        for (path, message) in received.messages() {
+            let now = clock::now();
+            self.endpoint.handle_datagram(now, path, message);
+            self.drain_events(now).await;
+        }
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {

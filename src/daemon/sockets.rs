@@ -96,7 +96,8 @@ impl Sockets {
                 .iter()
                 .zip(&parts)
                 .map(|(it, parts)| ToSend {
-                    parts,
+                    // An empty piece is work for the system call, too.
+                    parts: &parts[usize::from(parts[0].is_empty())..],
                     segment_len: None,
                     to: it.path.remote,
                     local: Some(it.path.local.ip()),

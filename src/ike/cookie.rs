@@ -15,7 +15,7 @@ use crate::wire::ike::numbers::IntegId;
 const SECRET_LEN: usize = 32;
 const COOKIE_LEN: usize = 16;
 
-/// The secrets behind our COOKIEs: `<version> | <difficulty> | MAC(secret, difficulty | SPIi | IPi | port | Ni)`. The difficulty is that of
+/// The secrets behind our COOKIEs: `<version> | <difficulty> | MAC(secret, difficulty | SPIi | port | length of IPi | IPi | Ni)`. The difficulty is that of
 /// the puzzle that went with it (RFC 8019 §7.1.1.3), 0 if there was none.
 pub(super) struct CookieJar {
     current: Integ,
@@ -50,9 +50,8 @@ impl CookieJar {
         from: SocketAddr,
         spi_i: IkeSpi,
     ) -> Vec<u8> {
-        let mut cookie = vec![self.version, difficulty];
-        cookie.extend_from_slice(&mac(&self.current, difficulty, nonce, from, spi_i));
-        cookie
+        let mac = mac(&self.current, difficulty, nonce, from, spi_i);
+        [&[self.version, difficulty], &mac[..]].concat()
     }
 
     /// The difficulty of the puzzle that went with this COOKIE, if we gave it to this initiator, lately.
@@ -92,15 +91,22 @@ fn mac(
     spi_i: IkeSpi,
 ) -> [u8; COOKIE_LEN] {
     let mut cookie = [0; COOKIE_LEN];
+    let (v4, v6);
     let ip = match from.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
+        IpAddr::V4(ip) => {
+            v4 = ip.octets();
+            &v4[..]
+        }
+        IpAddr::V6(ip) => {
+            v6 = ip.octets();
+            &v6[..]
+        }
     };
-    // The fixed-length parts come first, so that no two inputs run together.
-    secret.sign(
-        &[&[difficulty], &spi_i.0.to_be_bytes(), &ip.octets(), &from.port().to_be_bytes(), nonce],
-        &mut cookie,
-    );
+    let len = if from.is_ipv4() { 4 } else { 16 };
+    // The parts of fixed length come first and the address has its own with it, so that no two inputs run together. Short, since
+    // with a nonce of 32 bytes and IPv4 it is a single block of SHA-256.
+    let (spi_i, port) = (spi_i.0.to_be_bytes(), from.port().to_be_bytes());
+    secret.sign(&[&[difficulty], &spi_i, &port, &[len], ip, nonce], &mut cookie);
     cookie
 }
 

@@ -17,6 +17,7 @@ pub mod resolved;
 pub mod route;
 pub mod rule;
 pub mod sys;
+pub mod terminal;
 pub mod too_big;
 pub mod tun;
 pub mod udp;

@@ -406,6 +406,8 @@ fn write_control(header: &libc::msghdr, message: &ToSend<'_>) -> usize {
         None => {}
     }
     match message.to {
+        // As the socket has it anyway.
+        _ if message.tos == 0 => {}
         SocketAddr::V4(_) => next(libc::IPPROTO_IP, libc::IP_TOS, &tos),
         SocketAddr::V6(_) => next(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
     }

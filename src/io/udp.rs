@@ -103,6 +103,13 @@ impl Socket {
     /// this version of IP.
     pub fn udp(port: u16, v6: bool) -> io::Result<Self> {
         let socket = Self::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Allowed)?;
+        // Nobody asks for the TOS of an IKE message, and to tell it takes time that a flood has none of.
+        let (level, option) = if v6 {
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS)
+        } else {
+            (libc::IPPROTO_IP, libc::IP_RECVTOS)
+        };
+        sys::set_option(socket.as_fd(), level, option, 0)?;
         socket.inner.bind(&any(v6, port))?;
         Ok(socket)
     }

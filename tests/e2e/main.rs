@@ -9,7 +9,12 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+#[expect(dead_code, reason = "it serves two test programs; this one uses less of it")]
+#[path = "../bundle/gpg.rs"]
+mod gpg;
+
 mod audit;
+mod bundle;
 mod captured;
 mod cert;
 mod children;
@@ -37,7 +42,9 @@ mod pmtu;
 mod proof;
 mod rekey;
 mod reload;
+mod services;
 mod strongswan;
+mod terminal;
 mod tunnel;
 mod virtual_address;
 mod wire;

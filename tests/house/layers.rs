@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("io", &["wire", "crypto", "ipsec"]),
     ("doctor", &["wire", "crypto", "ipsec", "ike", "config", "control"]),
     ("control", &[]),
+    ("bundle", &["crypto"]),
     ("foreign", &["wire", "crypto", "ipsec", "config"]),
     (
         "daemon",
@@ -26,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "wire", "crypto", "ipsec", "datapath", "ike", "config", "capture", "io", "control",
-            "daemon", "doctor", "foreign",
+            "daemon", "doctor", "foreign", "bundle",
         ],
     ),
     ("testing", &["wire", "crypto", "ipsec", "datapath", "ike", "config"]),

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # cargo, for those who have none that is new enough: tests/lab/cargo.sh build --release
+# With `--path` alone it prints the PATH with which there is one.
 # Takes the one of PATH or of rustup's home; else installs what the system's packages have of it, with a C compiler, as root or
 # through sudo; else says where Rust is to be had.
 set -euo pipefail
@@ -52,4 +53,5 @@ found || {
 }
 # The C compiler is for the few dependencies that have C or assembler in them.
 command -v cc >/dev/null || "$here/install.sh" build-essential >&2
+[[ ${1:-} != --path ]] || { echo "$PATH"; exit; }
 exec cargo "$@"

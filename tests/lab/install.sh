@@ -14,6 +14,7 @@ PACKAGES=(
   prometheus                  # the reader of metrics
   openssl                     # a reader of certificate requests
   tmux                        # a real terminal
+  gnupg                       # the other end of bundles
   strongswan-charon strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins # the peer
   libcharon-extauth-plugins   # its EAP-MSCHAPv2
   openiked libevent-2.1-7 procps # another

@@ -2,6 +2,9 @@
 
 use core::time::Duration;
 
+use zeroize::Zeroizing;
+
+use super::super::Written;
 use super::super::draft::{Child, Draft, Item, quote};
 use super::super::show_seconds;
 use super::{Far, Proof, encoded, is_ah, is_only, is_transport, other_start};
@@ -68,6 +71,7 @@ pub(super) fn write(far: &Far<'_>) -> String {
         }
         let start = match other_start(child.start) {
             _ if any => "respond",
+            StartPolicy::ByHand => "by-hand",
             StartPolicy::Now => "now",
             StartPolicy::OnTraffic => "on-traffic",
             StartPolicy::Respond => "respond",
@@ -77,6 +81,46 @@ pub(super) fn write(far: &Far<'_>) -> String {
         draft.children.push(made);
     }
     draft.finish(&mut Vec::new())
+}
+
+/// What [`auth`] refers to: keys and passwords that both ends have.
+pub(super) fn secrets(far: &Far<'_>) -> Vec<Written> {
+    let name = &far.peer.name;
+    let secret = |end: &str, text| Written { name: format!("{name}.{end}"), text, secret: true };
+    let mut found = Vec::new();
+    if let Some(psk) = far.psk() {
+        found.push(secret("psk", line(&encoded(psk))));
+    }
+    if let Some(ppk) = &far.peer.ppk {
+        found.push(secret("ppk", line(&encoded(&ppk.key))));
+    }
+    let password = far.users().into_iter().find_map(|(_, password)| password);
+    if let Some(password) = password.and_then(|it| core::str::from_utf8(it.expose()).ok()) {
+        found.push(secret("pass", line(password)));
+    }
+    found
+}
+
+/// What [`auth`] refers to besides: the far end's certificate and key, and what it trusts.
+pub(super) fn certificates(far: &Far<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    match far.local_proof() {
+        Proof::Certificate | Proof::EapTls => {
+            found.extend(["pem", "key"].map(|end| far.file(far.local_id(), end)));
+        }
+        Proof::RawKey => found.push(far.file(far.local_id(), "key")),
+        Proof::EapMsChapV2 | Proof::Psk => {}
+    }
+    match far.remote_proof() {
+        Proof::Certificate | Proof::EapTls => found.push("ca.pem".to_owned()),
+        Proof::RawKey => found.push(far.file(Some(far.remote_id()), "pub")),
+        Proof::EapMsChapV2 | Proof::Psk => {}
+    }
+    found
+}
+
+fn line(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(format!("{text}\n"))
 }
 
 fn off(time: Option<Duration>) -> String {

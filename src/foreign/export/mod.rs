@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{self, Config};
 use crate::crypto::Secret;
+use crate::foreign::Written;
 use crate::ipsec::pad::{
     ChildPolicy, EapMethod, Identity, LocalAuth, LossAction, Peer, PeerAddress, PeerAuth,
     Presented, StartPolicy,
@@ -69,6 +70,22 @@ pub fn export(
         Program::StrongSwan => strongswan::write(&far, false),
         Program::StrongSwan6 => strongswan::write(&far, true),
     }))
+}
+
+/// The secrets that go with a configuration of [`Program::Ipsecd`] without them: files that it refers to.
+#[must_use]
+pub fn secrets(config: &Config) -> Vec<Written> {
+    let options = Options::default();
+    config.ike().map_or_else(Vec::new, |peer| ipsecd::secrets(&Far { peer, options: &options }))
+}
+
+/// The other files that such a configuration refers to: certificates and keys, which are not in ours.
+#[must_use]
+pub fn certificates(config: &Config) -> Vec<String> {
+    let options = Options::default();
+    config
+        .ike()
+        .map_or_else(Vec::new, |peer| ipsecd::certificates(&Far { peer, options: &options }))
 }
 
 /// The tunnel from its other side: `local` is the far end.
@@ -198,6 +215,8 @@ fn eap(methods: &[EapMethod]) -> Proof {
 /// Who begins at the far end.
 const fn other_start(start: StartPolicy) -> StartPolicy {
     match start {
+        // Neither begins of itself, and either may.
+        StartPolicy::ByHand => StartPolicy::ByHand,
         StartPolicy::Now => StartPolicy::Respond,
         StartPolicy::OnTraffic => StartPolicy::OnTraffic,
         StartPolicy::Respond => StartPolicy::Now,
@@ -213,11 +232,6 @@ fn encoded(secret: &Secret) -> Zeroizing<String> {
 /// Text between quotes, with a backslash before those in it.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-fn addresses(ts: &TrafficSelector) -> String {
-    let shown = config::render_selector(ts);
-    shown.split('[').next().unwrap_or_default().to_owned()
 }
 
 /// `tcp/443` of `10.1.0.0/16[tcp/443]`.

@@ -42,7 +42,8 @@ impl Message {
     /// The message as it goes into a datagram, without the non-ESP marker.
     #[must_use]
     pub fn emit(&self) -> Vec<u8> {
-        let mut chain = Vec::new();
+        // Room for a notify, so that a COOKIE takes no second allocation.
+        let mut chain = Vec::with_capacity(64);
         let next_payload = emit_chain(&self.payloads, &mut chain);
         let length = Header::LEN.saturating_add(chain.len());
         let mut out = Vec::with_capacity(length);
