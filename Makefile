@@ -12,6 +12,7 @@ ROUNDS  ?= 5
 DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1-1/p;/^version/q' Cargo.toml)
 CARGO   ?= tests/lab/cargo.sh
 MUSL    ?= $(shell uname -m)-unknown-linux-musl
+HEADERS := $(CURDIR)/target/kernel-headers
 
 help:          ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,7 +24,12 @@ static:        ## a binary that needs no library of the host: target/$(MUSL)/rel
 	@command -v musl-gcc >/dev/null || tests/lab/install.sh musl-tools
 	@command -v rustup >/dev/null || { echo "make static: needs rustup, for Rust's library of $(MUSL)" >&2; exit 1; }
 	rustup target add $(MUSL)
-	$(CARGO) build --locked --release --target $(MUSL)
+	@# musl-gcc knows the C library's headers alone; the kernel's are those of this machine.
+	mkdir -p $(HEADERS)
+	ln -sfn /usr/include/linux $(HEADERS)/linux
+	ln -sfn /usr/include/asm-generic $(HEADERS)/asm-generic
+	ln -sfn $$(realpath /usr/include/$$(gcc -print-multiarch)/asm || echo /usr/include/asm) $(HEADERS)/asm
+	CFLAGS_$(subst -,_,$(MUSL))="-idirafter $(HEADERS)" $(CARGO) build --locked --release --target $(MUSL)
 
 static-test: static ## the demo, with that binary
 	IPSECD=target/$(MUSL)/release/ipsecd tests/demo/demo.sh
