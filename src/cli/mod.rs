@@ -409,15 +409,14 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
             export::run(&args, &secrets(), &mut io::stdout(), &mut io::stderr())?;
         }
         Command::Init(args) => {
-            let networks = crate::io::route::host_networks();
             let address = crate::io::route::way_out();
-            let behind = networks.iter().filter(|net| Some(net.addr()) != address);
+            let behind = crate::io::route::networks_behind(address);
             let defaults = init::Defaults {
                 name: std::fs::read_to_string("/proc/sys/kernel/hostname")
                     .ok()
                     .map(|name| name.trim().to_owned()),
                 address,
-                networks: behind.map(|net| net.trunc().to_string()).collect(),
+                networks: behind.iter().map(ToString::to_string).collect(),
             };
             let mut out = io::stdout();
             return init::run(
@@ -473,6 +472,20 @@ fn credentials() -> Option<PathBuf> {
     std::env::var("CREDENTIALS_DIRECTORY").ok().map(PathBuf::from)
 }
 
+/// Whether the terminal's locale has more than ASCII (POSIX XBD §8.2: the first of the three that is set decides).
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn speaks_utf8() -> bool {
+    let set = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    is_utf8(["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set).as_deref())
+}
+
+fn is_utf8(locale: Option<&str>) -> bool {
+    let codeset =
+        locale.and_then(|locale| locale.split_once('.')).map_or("", |(_, codeset)| codeset);
+    let codeset = codeset.split('@').next().unwrap_or_default();
+    codeset.eq_ignore_ascii_case("utf-8") || codeset.eq_ignore_ascii_case("utf8")
+}
+
 /// Where this process reads configuration and secrets from.
 fn secrets() -> FsSecrets {
     FsSecrets::new(credentials())
@@ -512,6 +525,16 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_locale_says_whether_it_is_utf_8() {
+        for utf8 in ["C.UTF-8", "de_DE.utf8", "en_US.UTF-8@euro"] {
+            assert!(is_utf8(Some(utf8)), "{utf8}");
+        }
+        for other in [None, Some("C"), Some("POSIX"), Some("de_DE.ISO-8859-1"), Some("utf8")] {
+            assert!(!is_utf8(other), "{other:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CliError, Global, absolute, check, complain, duration, say, secrets, spawn};
+use super::{
+    CliError, Global, absolute, check, complain, duration, say, secrets, spawn, speaks_utf8,
+};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Ask, Body, Code, Failure, Progress, UpResult, UpState};
 use crate::daemon::{self, Options};
@@ -177,7 +179,7 @@ impl Show {
         let spinner = (io::stdout().is_terminal() && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]") {
-                bar.set_style(style);
+                bar.set_style(if speaks_utf8() { style } else { style.tick_chars("-\\|/ ") });
             }
             bar.enable_steady_tick(Duration::from_millis(100));
             bar

@@ -330,6 +330,7 @@ pub(super) fn kind(
 fn start(text: &Text<'_>, section: &str, any: bool, report: &mut Report) -> Option<StartPolicy> {
     let choices = &[
         ("now", StartPolicy::Now),
+        ("by-hand", StartPolicy::ByHand),
         ("on-traffic", StartPolicy::OnTraffic),
         ("respond", StartPolicy::Respond),
     ];

@@ -42,6 +42,8 @@ pub struct Entry {
     pub removal: Option<Instant>,
     /// What its loss has led to, until it is up again; `None`: what [`StartPolicy`] says.
     pub after_loss: Option<LossAction>,
+    /// The operator has brought it up by hand: what waits for that is as if it were to be up from the start.
+    pub by_hand: bool,
     /// The packet for which the attempt that is being prepared is made.
     pub acquire: Option<(PolicyId, Flow)>,
     /// The SAs of a peer with manual keys, once they are in the SAD.
@@ -65,6 +67,7 @@ impl Entry {
             failures: 0,
             removal: None,
             after_loss: None,
+            by_hand: false,
             acquire: None,
             installed: None,
             backoff: Backoff::default(),
@@ -97,7 +100,7 @@ impl Entry {
                     && match self.after_loss {
                         Some(LossAction::Clear) => false,
                         Some(LossAction::Hold | LossAction::Restart) => true,
-                        None => child.start != StartPolicy::Respond,
+                        None => matches!(child.start, StartPolicy::Now | StartPolicy::OnTraffic),
                     }
             })
     }
@@ -300,16 +303,18 @@ mod tests {
     }
 
     #[test]
-    fn peer_that_only_responds_waits_and_is_never_tried() {
-        let mut config = config();
-        ike(&mut config).children[0].start = StartPolicy::Respond;
-        let mut entry = Entry::new(config);
-        assert!(!entry.wants_up());
-        assert!(!entry.on_traffic(PolicyId(1)));
-        assert_eq!(entry.state(&[]), PeerState::Waiting);
-        entry.failed(clock::now(), failure(), &mut Zero);
-        assert_eq!(entry.retry_at, None);
-        assert_eq!(entry.state(&[sa("ESTABLISHED", false, Some("lan"))]), PeerState::Up);
+    fn peer_that_only_responds_or_is_begun_by_hand_waits_and_is_never_tried() {
+        for start in [StartPolicy::Respond, StartPolicy::ByHand] {
+            let mut config = config();
+            ike(&mut config).children[0].start = start;
+            let mut entry = Entry::new(config);
+            assert!(!entry.wants_up());
+            assert!(!entry.on_traffic(PolicyId(1)));
+            assert_eq!(entry.state(&[]), PeerState::Waiting);
+            entry.failed(clock::now(), failure(), &mut Zero);
+            assert_eq!(entry.retry_at, None);
+            assert_eq!(entry.state(&[sa("ESTABLISHED", false, Some("lan"))]), PeerState::Up);
+        }
     }
 
     #[test]

@@ -336,6 +336,20 @@ impl Netlink {
 /// be read.
 #[must_use]
 pub fn host_networks() -> Vec<IpNet> {
+    interface_networks().into_iter().map(|(_, net)| net).collect()
+}
+
+/// Those of them on other interfaces than the one that `address` is on.
+#[must_use]
+pub fn networks_behind(address: Option<IpAddr>) -> Vec<IpNet> {
+    let all = interface_networks();
+    let outside: Vec<&String> =
+        all.iter().filter(|(_, net)| Some(net.addr()) == address).map(|(name, _)| name).collect();
+    let behind = all.iter().filter(|(name, _)| !outside.contains(&name));
+    behind.map(|(_, net)| net.trunc()).collect()
+}
+
+fn interface_networks() -> Vec<(String, IpNet)> {
     let ip = |it: &nix::sys::socket::SockaddrStorage| {
         let v4 = it.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
         v4.or_else(|| it.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
@@ -344,9 +358,9 @@ pub fn host_networks() -> Vec<IpNet> {
     let networks = found.filter_map(|it| {
         let address = it.address.as_ref().and_then(ip)?;
         let mask = it.netmask.as_ref().and_then(ip)?;
-        IpNet::with_netmask(address, mask).ok()
+        Some((it.interface_name, IpNet::with_netmask(address, mask).ok()?))
     });
-    networks.filter(|it| !it.addr().is_loopback() && !is_link_local(it.addr())).collect()
+    networks.filter(|(_, net)| !net.addr().is_loopback() && !is_link_local(net.addr())).collect()
 }
 
 /// The address that packets to the rest of the world leave from, if there is a way to it. Nothing is sent.

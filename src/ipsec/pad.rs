@@ -73,6 +73,8 @@ pub enum EncapPolicy {
 /// What brings a CHILD_SA up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartPolicy {
+    /// The operator, by `up`, or the peer: loaded in any other way, it waits.
+    ByHand,
     /// Loading the configuration.
     #[default]
     Now,

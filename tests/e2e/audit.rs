@@ -176,6 +176,181 @@ fn flood_is_counted_to_the_packet_in_few_lines() {
     assert!(bytes < 200_000, "{bytes}");
 }
 
+/// A's file, with ESP that does not encrypt and whose key is known; in transport mode over IPv6, for the gateways themselves.
+#[track_caller]
+fn known_key(lab: &Lab, mode: &str) -> PathBuf {
+    let v6 = mode == "transport";
+    let selectors = if v6 {
+        String::new()
+    } else {
+        format!("local = [\"{}\"]\npeer = [\"{}\"]", lab.a.subnet(1, false), lab.b.subnet(1, false))
+    };
+    let text = format!(
+        "name = \"far\"\n[local]\naddress = \"{}\"\n[peer]\naddress = \"{}\"\n\
+         [[manual]]\nname = \"known\"\nprotocol = \"esp\"\nmode = {mode:?}\nproposal = \"null-sha256\"\n{selectors}\n\
+         spi-in = 0x1001\nspi-out = 0x1002\nauth-key-in = \"{}\"\nauth-key-out = \"{}\"\n",
+        lab.a.outside(v6),
+        lab.b.outside(v6),
+        "ab".repeat(32),
+        "cd".repeat(32)
+    );
+    let file = lab.a.dir.join("far.conf");
+    let _none = fs::remove_file(&file);
+    crate::cert::write(&file, text.as_bytes());
+    file
+}
+
+/// Sends packets from B's gateway, under the key of [`known_key`], sealed by Python's own HMAC: in `body`, `send(inner, next)`.
+#[track_caller]
+fn sealed(lab: &Lab, v6: bool, body: &str) {
+    let script = format!(
+        "import hashlib, hmac, ipaddress, socket, struct\n\
+         family = socket.{}\n\
+         out = socket.socket(family, socket.SOCK_RAW, 50)\n\
+         out.bind(({:?}, 0))\n\
+         number = 0\n\
+         def send(inner, next):\n\
+         \x20 global number\n\
+         \x20 number += 1\n\
+         \x20 pad = -(len(inner) + 2) % 4\n\
+         \x20 esp = struct.pack('!II', 0x1001, number) + inner + bytes(range(1, pad + 1)) + bytes([pad, next])\n\
+         \x20 esp += hmac.new(b'\\xab' * 32, esp, hashlib.sha256).digest()[:16]\n\
+         \x20 out.sendto(esp, ({:?}, 0))\n\
+         def udp(source, target):\n\
+         \x20 head = lambda check: struct.pack('!BBHHHBBH', 0x45, 0, 32, 0, 0, 64, 17, check) \\\n\
+         \x20   + ipaddress.ip_address(source).packed + ipaddress.ip_address(target).packed\n\
+         \x20 sum16 = sum(struct.unpack('!10H', head(0)))\n\
+         \x20 sum16 = (sum16 & 0xffff) + (sum16 >> 16)\n\
+         \x20 return head(~sum16 & 0xffff) + struct.pack('!HHHH', 1000, 2000, 12, 0) + b'data'\n\
+         {body}\n",
+        if v6 { "AF_INET6" } else { "AF_INET" },
+        lab.b.outside(v6).to_string(),
+        lab.a.outside(v6).to_string(),
+    );
+    process::run(lab.b.gw.command("/usr/bin/python3").args(["-c", &script]));
+}
+
+/// A's daemon with that file.
+#[track_caller]
+fn with_known_key<'a>(lab: &'a Lab, file: PathBuf) -> Ipsecd<'a> {
+    let log = log_of(lab);
+    let flags = ["--audit", log.to_str().expect("UTF-8")];
+    let a = Ipsecd::start_for_file_with_flags(&lab.a, file, &flags);
+    a.must_up();
+    a
+}
+
+/// Lines of an event, which have these in common; how many it was is what the daemon's own counter says.
+#[track_caller]
+fn bounded(lab: &Lab, event: &str, wanted: u64) -> Value {
+    let all = lines(lab);
+    let of_it: Vec<_> = all.iter().filter(|line| line["ipsec"]["event"] == event).collect();
+    assert_eq!(count(&all, event), wanted, "{all:#?}");
+    // Those that came first at once, the rest after ten seconds or when the daemon ends.
+    assert!((1..=8).contains(&of_it.len()), "{} lines", of_it.len());
+    assert_eq!(all.len(), of_it.len(), "there is nothing else: {all:#?}");
+    of_it[0].clone()
+}
+
+#[test]
+fn what_is_outside_the_selectors_is_audited() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let a = with_known_key(&lab, known_key(&lab, "tunnel"));
+    let (b_host, a_host) = (lab.b.host(1, false), lab.a.host(1, false));
+    let socket = lab.a.lan.enter(|| UdpSocket::bind("0.0.0.0:2000")).expect("a socket");
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).expect("it is set");
+    let received = || std::iter::from_fn(|| socket.recv(&mut [0; 64]).ok()).count();
+    // What the SA may carry shows that key and form are right.
+    sealed(&lab, false, &format!("send(udp('{b_host}', '{a_host}'), 4)"));
+    let carried = || a.status()["peers"][0]["manual_sas"][0]["inbound"]["packets"].as_u64();
+    wait::until("the packet", PATIENCE, || (carried() == Some(1)).then_some(()));
+    assert_eq!(received(), 1);
+    assert_eq!(lines(&lab), [Value::Null; 0]);
+
+    // Another source, another target, and both right the wrong way round. Numbers go on where the one before ended.
+    let others = [
+        format!("('10.9.9.9', '{a_host}')"),
+        format!("('{b_host}', '10.9.9.9')"),
+        format!("('{a_host}', '{b_host}')"),
+    ];
+    sealed(
+        &lab,
+        false,
+        &format!(
+            "number = 1\nfor _ in range(200):\n  for ends in [{}]: send(udp(*ends), 4)",
+            others.join(", ")
+        ),
+    );
+    wait_for(&lab, "selector_violation", 1);
+    let dropped = || a.status()["drops"]["inbound-selector-mismatch"].as_u64().unwrap_or_default();
+    wait::until("all to be dropped", PATIENCE, || (dropped() == 600).then_some(()));
+    assert_eq!(received(), 0, "none was delivered");
+    assert!(a.stop().success());
+    let line = bounded(&lab, "selector_violation", 600);
+    assert_eq!(line["src_ip"], lab.b.outside(false).to_string());
+    assert_eq!(line["dest_ip"], lab.a.outside(false).to_string());
+    assert_eq!((&line["proto"], &line["spi"]), (&"ESP".into(), &"0x00001001".into()));
+    assert_eq!(line["ipsec"]["peer"], "far");
+    assert!(line["ipsec"]["sequence"].as_u64().is_some_and(|it| (2..=601).contains(&it)), "{line}");
+}
+
+/// RFC 4303 §3.4.1. Fragments of the outer packet are put together by the kernel before a socket sees them; what is left is a
+/// peer that has protected a fragment, which in transport mode it must not (§3.3.4).
+#[test]
+fn a_fragment_in_transport_mode_is_audited() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let a = with_known_key(&lab, known_key(&lab, "transport"));
+    // A UDP datagram's first eight bytes and more to come: next header 17, offset 0, M.
+    let fragment =
+        "struct.pack('!BBHI', 17, 0, 1, 0x4301) + struct.pack('!HHHH', 1000, 2000, 64, 0)";
+    sealed(&lab, true, &format!("for _ in range(300): send({fragment}, 44)"));
+    wait_for(&lab, "fragment", 1);
+    let dropped = || a.status()["drops"]["transport-fragment"].as_u64().unwrap_or_default();
+    wait::until("all to be dropped", PATIENCE, || (dropped() == 300).then_some(()));
+    assert!(a.stop().success());
+    let line = bounded(&lab, "fragment", 300);
+    assert_eq!(line["src_ip"], lab.b.outside(true).to_string());
+    assert_eq!((&line["proto"], &line["spi"]), (&"ESP".into(), &"0x00001001".into()));
+    assert_eq!(line["ipsec"]["peer"], "far");
+    assert!(line["ipsec"]["sequence"].as_u64().is_some_and(|it| (1..=300).contains(&it)), "{line}");
+}
+
+#[test]
+fn an_sa_without_a_sequence_number_left_is_audited_and_sends_nothing() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let file = known_key(&lab, "tunnel");
+    let a = Ipsecd::start_for_file(&lab.a, file.clone());
+    a.must_up();
+    assert!(a.stop().success());
+    // As if all but five had been used.
+    let state = fs::read_dir(lab.a.dir.join("run/ipsecd-state")).expect("it is there").flatten();
+    let kept =
+        state.map(|file| file.path()).find(|it| it.extension().is_some_and(|it| it == "seq"));
+    let text = format!("ipsecd sequence numbers 1\n{}\n", u32::MAX - 5);
+    fs::write(kept.expect("a counter is kept"), text).expect("file is written");
+    let a = with_known_key(&lab, file);
+    let socket = lab.a.lan.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+    for _ in 0..200 {
+        socket.send_to(b"hello", (lab.b.host(1, false), 9)).expect("sent");
+    }
+    wait_for(&lab, "sequence_overflow", 1);
+    let sent = || {
+        let status = a.status();
+        let sa = &status["peers"][0]["manual_sas"][0];
+        let number = sa["layers"][0]["sequence_outbound"].as_u64();
+        (number, status["drops"]["sequence-exhausted"].as_u64().unwrap_or_default())
+    };
+    let last = (Some(u64::from(u32::MAX)), 195);
+    wait::until("all to be dropped", PATIENCE, || (sent() == last).then_some(()));
+    assert!(a.stop().success());
+    let line = bounded(&lab, "sequence_overflow", 195);
+    // Ours, and so from here to there.
+    assert_eq!(line["src_ip"], lab.a.outside(false).to_string());
+    assert_eq!(line["dest_ip"], lab.b.outside(false).to_string());
+    assert_eq!((&line["proto"], &line["spi"]), (&"ESP".into(), &"0x00001002".into()));
+    assert!(line["ipsec"]["reason"].as_str().is_some_and(|it| !it.is_empty()), "{line}");
+}
+
 #[test]
 fn lines_of_the_log_name_the_peer_and_both_spis_of_the_ike_sa_and_can_be_json() {
     let Some(lab) = Lab::open(&[]) else { return };

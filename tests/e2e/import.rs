@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cert::{pki, write};
 use crate::lab::topology::Side;
-use crate::lab::{Charon, Ipsecd, Lab, Need, process, traffic, wait};
+use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, process, traffic, wait};
 
 /// Who begins, which the imported file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,4 +236,60 @@ fn what_is_exported_for_ipsecd_is_the_other_end() {
     a.must_up();
     a.up_within(wait::PATIENCE);
     traffic::both_ways(&lab, 1, false);
+}
+
+/// `auto=add` of strongSwan and libreswan: loaded, answered, and begun by hand.
+#[test]
+fn what_is_begun_by_hand_there_is_begun_by_hand_here() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    let dir = lab.a.dir.join("theirs");
+    let conn = "conn branch\n\tkeyexchange=ikev2\n\tike=aes256-sha256-modp2048!\n\tesp=aes256-sha256!\n\
+                \tleft=192.0.2.1\n\tleftid=@a.example.net\n\tleftsubnet=10.1.1.0/24\n\tright=198.51.100.1\n\
+                \trightid=@b.example.net\n\trightsubnet=10.2.1.0/24\n\tauthby=secret\n\tauto=add\n";
+    write(&dir.join("ipsec.conf"), conn.as_bytes());
+    let secret = format!("@a.example.net @b.example.net : PSK \"{}\"\n", crate::lab::ipsecd::PSK);
+    write(&dir.join("ipsec.secrets"), secret.as_bytes());
+    let out = lab.a.dir.join("imported");
+    let mut command = lab.a.gw.command(crate::lab::ipsecd::BINARY);
+    process::run(command.arg("import").arg(dir.join("ipsec.conf")).arg("-o").arg(&out));
+    let file = out.join("branch.conf");
+    let text = fs::read_to_string(&file).expect("it was made");
+    assert!(text.contains("start = \"by-hand\""), "{text}");
+
+    let mut far = Connection::new(&lab.b, &lab.a, false);
+    (far.ike, far.esp) = ("aes256-sha256-modp2048".to_owned(), "aes256-sha256".to_owned());
+    let b = Charon::start(&lab.b, &far);
+    let a = Ipsecd::start_in(&lab.a.gw, &lab.a.dir, &out, &lab.a.dir.join("state"));
+    // As it is loaded, it waits,
+    assert_eq!(a.state(), "waiting", "{}", a.log());
+    assert!(!a.log().contains("IKE_SA_INIT"), "{}", a.log());
+    // answers,
+    b.must_initiate();
+    a.up_within(wait::PATIENCE);
+    assert_eq!(a.ike()["initiator"], false);
+    traffic::both_ways(&lab, 1, false);
+    b.terminate();
+    wait::until("the IKE SA to be gone", wait::PATIENCE, || (a.state() == "waiting").then_some(()));
+    // and is begun by hand,
+    let up = || process::run(a.command(&["up", "--timeout=15s"]).arg(&file));
+    let said = up();
+    assert!(said.contains("branch: up after"), "{said}");
+    assert_eq!((a.state().as_str(), &a.ike()["initiator"]), ("up", &true.into()));
+    traffic::both_ways(&lab, 1, false);
+    // which no reading of the same file takes back.
+    let spi = a.child()["spi_inbound"].clone();
+    let said = process::run(&mut a.command(&["reload"]));
+    assert!(said.contains("unchanged"), "{said}");
+    assert_eq!((a.state().as_str(), &a.child()["spi_inbound"]), ("up", &spi));
+    // Nor does one of a file that says something else besides.
+    write(&file, text.replace("start = \"by-hand\"", "start = \"by-hand\"\ndscp = 0").as_bytes());
+    let said = process::run(&mut a.command(&["reload"]));
+    assert!(said.contains("1 changed"), "{said}");
+    assert_eq!(a.state(), "up");
+    let said = process::run(&mut a.command(&["reload"]));
+    assert!(said.contains("0 changed"), "{said}");
+    assert_eq!(a.state(), "up");
+    // With the same word it may be said again.
+    assert!(up().contains("branch: up after"));
+    assert!(a.stop().success());
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::lab::stream::{Account, Stream};
-use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, traffic, wait};
+use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, process, traffic, wait};
 
 /// Packets a second towards B; a tenth of it comes back.
 const RATE: u32 = 2_000;
@@ -127,4 +127,74 @@ fn soft_lifetimes_rekey_by_themselves() {
         (a.child()["spi_inbound"] != first).then_some(())
     });
     complete(&stream.stop(), "to B");
+}
+
+/// `ipsecd up --verify-rekey`.
+fn verified(a: &Ipsecd<'_>) -> std::process::Output {
+    process::output(a.up_command(30).arg("--verify-rekey"))
+}
+
+#[test]
+fn verify_rekey_finds_at_once_what_would_break_the_first_rekey() {
+    let Some(lab) = Lab::open(&[Need::StrongSwan]) else { return };
+    let mut near = Peer::new(&lab.a, &lab.b, false);
+    near.esp = "proposals = [\"aes256gcm16-x25519\"]".to_owned();
+    let mut far = Connection::new(&lab.b, &lab.a, false);
+    far.esp = "aes256gcm16-ecp384".to_owned();
+    let b = Charon::start(&lab.b, &far);
+    let a = Ipsecd::start(&lab.a, &near);
+    // Without it all is well, for an hour.
+    a.must_up();
+    a.down();
+    let output = verified(&a);
+    let text = process::text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("far: up after"), "{text}");
+    assert!(text.contains("far is up, and will break at its first rekey: "), "{text}");
+    assert!(
+        text.contains("none of our proposals for the CHILD_SA: ours are aes256gcm16-x25519"),
+        "{text}"
+    );
+    assert!(text.contains("ipsecd doctor --live"), "{text}");
+    // As it is said: it is up all the same, with the SA that it came up with.
+    assert_eq!(a.state(), "up");
+    traffic::ping(&lab.a.lan, lab.a.host(1, false), lab.b.host(1, false));
+    assert!(b.sas().contains("INSTALLED"), "{}", b.sas());
+    a.down();
+    b.stop();
+    // The same group at both ends.
+    far.esp = "aes256gcm16-x25519".to_owned();
+    let b = Charon::start(&lab.b, &far);
+    let output = verified(&a);
+    let text = process::text(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.ends_with("far: the CHILD_SA can be rekeyed\n"), "{text}");
+    let log = b.log();
+    assert!(log.contains("CREATE_CHILD_SA request 2 [ N(REKEY_SA) SA No KE TSi TSr ]"), "{log}");
+    traffic::both_ways(&lab, 1, false);
+    assert!(a.stop().success());
+}
+
+#[test]
+fn verify_rekey_of_a_healthy_tunnel_replaces_its_child_sa_and_loses_nothing() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let mut far = Peer::new(&lab.b, &lab.a, false);
+    far.esp = "start = \"respond\"".to_owned();
+    let b = Ipsecd::start_with_peer(&lab.b, &far);
+    let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
+    a.must_up();
+    let first = a.child()["spi_inbound"].clone();
+    // One that is up is verified as well.
+    let output = verified(&a);
+    let text = process::text(&output);
+    assert!(output.status.success() && text.contains("far: the CHILD_SA can be rekeyed"), "{text}");
+    assert_ne!(a.child()["spi_inbound"], first);
+    traffic::both_ways(&lab, 1, false);
+    // Who only answers has nothing to rekey, and says nothing of it.
+    let output = process::output(
+        b.command(&["up", "--verify-rekey"]).arg(lab.b.dir.join("ipsecd/far.conf")),
+    );
+    let text = process::text(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(a.stop().success() && b.stop().success());
 }

@@ -117,6 +117,13 @@ impl<'a> Ipsecd<'a> {
         Self::launch(side, file, &dir, LOG, &flags)
     }
 
+    /// As [`Ipsecd::start_for_file`], with further arguments of `ipsecd daemon`.
+    #[track_caller]
+    pub(crate) fn start_for_file_with_flags(side: &'a Side, file: PathBuf, flags: &[&str]) -> Self {
+        let flags: Vec<_> = flags.iter().map(Path::new).collect();
+        Self::launch(side, file, &no_peers(side), LOG, &flags)
+    }
+
     /// Starts a daemon that knows no peer; `file` is for [`Ipsecd::up`].
     #[track_caller]
     pub(crate) fn start_for_file(side: &'a Side, file: PathBuf) -> Self {

@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub(crate) mod readers;
 pub(crate) mod relay;
 pub(crate) mod stream;
+pub(crate) mod tmux;
 pub(crate) mod topology;
 pub(crate) mod traffic;
 pub(crate) mod uml;

@@ -45,6 +45,20 @@ fn psk_in_both_roles(stage: &Stage<'_>) {
     }
 }
 
+/// What `ipsecd export` says, and no more than where its own files are, is the other end; whoever is to begin does so of itself.
+pub(crate) fn its_export_is_a_tunnel(stage: &Stage<'_>) {
+    for begins in ENDS {
+        let session = stage.meet(&Tunnel { exported: true, ..Tunnel::begun_by(begins) });
+        let old = session.ipsecd.child()["spi_inbound"].clone();
+        session.ipsecd.rekey(false);
+        wait::until("the new CHILD_SA", PATIENCE, || {
+            (session.ipsecd.child()["spi_inbound"] != old).then_some(())
+        });
+        session.carry();
+        session.end();
+    }
+}
+
 fn certificates(stage: &Stage<'_>, ours: &'static str, theirs: &'static str, ca: &'static str) {
     for begins in ENDS {
         let [ours, theirs] = [ours, theirs].map(Proof::Certificate);

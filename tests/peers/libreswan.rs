@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::cases::Case;
+use crate::cases::{Case, its_export_is_a_tunnel};
 use crate::far::Far;
 use crate::ground::{ENDS, End};
 use crate::lab::ipsecd::PSK;
@@ -26,7 +26,7 @@ const DIR: &str = "/run/pluto";
 
 /// Its programs: they call one another where Debian has them, which is where nothing is outside the guest.
 const PROGRAMS: &str = "/usr/libexec/ipsec";
-const UNPACKED: &str = "/usr/local/lib/ipsecd-lab/libreswan/usr/libexec";
+pub(crate) const UNPACKED: &str = "/usr/local/lib/ipsecd-lab/libreswan/usr/libexec";
 
 impl Far for Libreswan {
     fn name(&self) -> &'static str {
@@ -41,8 +41,18 @@ impl Far for Libreswan {
         );
         let secret =
             format!("@{} @{} : PSK \"{PSK}\"\n", Tunnel::id(End::Peer), Tunnel::id(End::Ipsecd));
-        let mut files =
-            vec![(own("ipsec.conf"), ipsec_conf(tunnel)), (own("ipsec.secrets"), secret)];
+        let (conf, secret) = if tunnel.exported {
+            let exported = tunnel.export("libreswan");
+            // The line of its secrets stands in a comment, as the last.
+            let line = exported.lines().last().and_then(|line| line.strip_prefix("# "));
+            let line = line.filter(|line| line.contains(" : PSK ")).expect("a secret");
+            // Its script, which would set routes, is not there.
+            let conns = exported.replace("\tauto=", "\tleftupdown=%disabled\n\tauto=");
+            (setup(tunnel) + &conns, format!("{line}\n"))
+        } else {
+            (ipsec_conf(tunnel), secret)
+        };
+        let mut files = vec![(own("ipsec.conf"), conf), (own("ipsec.secrets"), secret)];
         let mut keys = format!("certutil -N -d sql:{DIR}/nss --empty-password\n");
         if tunnel.has_certificates() {
             files.push((own("ca.pem"), pki_text(&format!("{}.pem", tunnel.ca))));
@@ -118,6 +128,7 @@ impl Far for Libreswan {
 
     fn more(&self) -> &'static [(&'static str, Case)] {
         &[
+            ("its_export_is_a_tunnel", its_export_is_a_tunnel),
             ("raw_public_keys_in_both_roles", raw_public_keys_in_both_roles),
             ("it_follows_when_our_address_changes", it_follows_when_our_address_changes),
             ("it_gives_us_an_address", it_gives_us_an_address),
@@ -156,7 +167,6 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
         ""
     };
     let ca = if let Proof::Certificate(_) = tunnel.ours { "\trightca=%same\n" } else { "" };
-    let busy = if tunnel.busy { "busy" } else { "auto" };
     let dpd = if tunnel.their_dpd {
         "\tdpddelay=1\n\tdpdtimeout=3\n\tdpdaction=restart\n\tretransmit-interval=300ms\n\tretransmit-timeout=2s\n"
     } else {
@@ -165,14 +175,7 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
     let mobike = if tunnel.mobile { "\tmobike=yes\n" } else { "" };
     let narrowing = if tunnel.their_subnets.is_some() { "\tnarrowing=yes\n" } else { "" };
     let esn = if tunnel.esp.contains("-esn") { "\tesn=yes\n" } else { "" };
-    let mut text = format!(
-        "config setup\n\
-         \tlogfile={DIR}/pluto.log\n\
-         \tplutodebug=none\n\
-         \tdnssec-enable=no\n\
-         \tlisten-tcp=no\n\
-         \tddos-mode={busy}\n"
-    );
+    let mut text = setup(tunnel);
     for (name, [left, right]) in tunnel.peers_children() {
         let selectors = if tunnel.transport {
             "type=transport".to_owned()
@@ -218,6 +221,19 @@ fn ipsec_conf(tunnel: &Tunnel) -> String {
         );
     }
     text
+}
+
+/// What is of the daemon.
+fn setup(tunnel: &Tunnel) -> String {
+    let busy = if tunnel.busy { "busy" } else { "auto" };
+    format!(
+        "config setup\n\
+         \tlogfile={DIR}/pluto.log\n\
+         \tplutodebug=none\n\
+         \tdnssec-enable=no\n\
+         \tlisten-tcp=no\n\
+         \tddos-mode={busy}\n"
+    )
 }
 
 fn auth(proof: Proof) -> &'static str {

@@ -16,6 +16,7 @@
 mod lab;
 
 mod cases;
+mod exports;
 mod far;
 mod ground;
 mod kernel;

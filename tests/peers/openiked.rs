@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cases::Case;
+use crate::cases::{Case, its_export_is_a_tunnel};
 use crate::far::Far;
 use crate::ground::End;
 use crate::lab::ipsecd::PSK;
@@ -71,7 +71,10 @@ impl Far for OpenIked {
         // Without a key it does not start.
         let name = if let Proof::Certificate(name) = tunnel.theirs { name } else { "b-p256" };
         let mut files = vec![
-            (own("iked.conf"), iked_conf(tunnel)),
+            (
+                own("iked.conf"),
+                if tunnel.exported { tunnel.export("openiked") } else { iked_conf(tunnel) },
+            ),
             ("/etc/iked/certs/mine.crt".to_owned(), pki_text(&format!("{name}.pem"))),
             ("/etc/iked/private/local.key".to_owned(), pki_text(&format!("{name}.key"))),
         ];
@@ -171,6 +174,7 @@ impl Far for OpenIked {
 
     fn more(&self) -> &'static [(&'static str, Case)] {
         &[
+            ("its_export_is_a_tunnel", its_export_is_a_tunnel),
             ("an_ike_sa_is_rekeyed_by_its_lifetime", an_ike_sa_is_rekeyed_by_its_lifetime),
             ("ah_in_tunnel_mode_that_ipsecd_begins", ah_in_tunnel_mode_that_ipsecd_begins),
             ("ah_in_transport_mode_that_ipsecd_begins", ah_in_transport_mode_that_ipsecd_begins),

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::ground::End;
-use crate::lab::ipsecd::PSK;
+use crate::lab::ipsecd::{BINARY, PSK};
 use crate::lab::process;
 
 /// How an end proves itself.
@@ -77,6 +77,8 @@ pub(crate) struct Tunnel {
     /// Further lines of the peer's connection, and of its daemon's settings, in its own words.
     pub(crate) their_lines: &'static str,
     pub(crate) their_daemon: &'static str,
+    /// Whether the peer is told what `ipsecd export` says.
+    pub(crate) exported: bool,
 }
 
 impl Default for Tunnel {
@@ -109,6 +111,7 @@ impl Default for Tunnel {
             their_address: None,
             their_lines: "",
             their_daemon: "",
+            exported: false,
         }
     }
 }
@@ -273,6 +276,17 @@ impl Tunnel {
         let file = dir.join("far.conf");
         write(&file, text.as_bytes());
         file
+    }
+}
+
+impl Tunnel {
+    /// What `ipsecd export` writes for the peer, of the very file that ipsecd has.
+    #[track_caller]
+    pub(crate) fn export(&self, program: &str) -> String {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut command = Command::new(BINARY);
+        command.args(["export", "--with-secrets", "--for", program]).arg(self.write(dir.path()));
+        process::run(&mut command)
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ipsecd::cli::top::frame;
+use ipsecd::cli::top;
 use ipsecd::cli::top::model::{Model, Move};
+use ipsecd::cli::top::view::Charset;
 use ipsecd::control::protocol::PeerState;
 use ipsecd::testing::VirtualClock;
 
@@ -18,6 +19,10 @@ fn model(tunnels: u64) -> Model {
         model.update(start + Duration::from_secs(second), status(tunnels, second));
     }
     model
+}
+
+fn frame(model: &Model, width: u16, height: u16) -> String {
+    top::frame(model, width, height, Charset::Utf8)
 }
 
 #[track_caller]
@@ -63,6 +68,54 @@ fn no_size_is_too_small_and_none_breaks_it() {
     }
     let small = frame(&model, 60, 12);
     assert!(small.contains("site-0001") && small.contains("REKEY"), "{small}");
+}
+
+#[test]
+fn every_state_is_shown_in_full_from_60_columns_on() {
+    let mut model = Model::default();
+    let mut status = status(12, 0);
+    let states =
+        [PeerState::Connecting, PeerState::Deleting, PeerState::Retrying, PeerState::Waiting];
+    for (peer, state) in status.peers.iter_mut().zip(states) {
+        peer.state = state;
+        peer.ike_sas.clear();
+    }
+    status.peers[5].ike_sas[0].child_sas[0].state = "REKEYING".to_owned();
+    // All is lost.
+    status.peers[6].ike_sas[0].child_sas[0].inbound.packets = 0;
+    status.peers[6].ike_sas[0].child_sas[0].sequence_inbound = 7;
+    status.peers[7].ike_sas[0].rtt_us = Some(9_990);
+    model.update(VirtualClock::new().now(), status);
+    for (width, height) in [(60, 30), (76, 30), (80, 30)] {
+        let shown = frame(&model, width, height);
+        for whole in [
+            "connecting ",
+            "deleting ",
+            "retrying ",
+            "waiting ",
+            "rekeying ",
+            "100.0% ",
+            "9.9ms ",
+            "site-0012 ",
+        ] {
+            assert!(shown.contains(whole), "no {whole:?} at {width}:\n{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_terminal_without_utf_8_gets_ascii() {
+    let mut model = model(20);
+    let mut named = status(20, 60);
+    named.peers[0].name = "wörter".to_owned();
+    model.update(VirtualClock::new().now(), named);
+    for help in [false, true] {
+        let shown = top::frame(&model, 80, 24, Charset::Ascii);
+        assert!(shown.is_ascii(), "{shown}");
+        assert!(shown.contains("TUNNELv") && (help || shown.contains("w?rter")), "{shown}");
+        assert_eq!(shown.lines().count(), frame(&model, 80, 24).lines().count());
+        model.toggle_help();
+    }
 }
 
 #[test]

@@ -276,9 +276,10 @@ impl Model {
             .tunnels
             .values()
             .filter(|it| {
-                [&it.name, &it.state, &it.remote]
-                    .iter()
-                    .any(|text| text.to_lowercase().contains(&wanted))
+                wanted.is_empty()
+                    || [&it.name, &it.state, &it.remote]
+                        .iter()
+                        .any(|text| text.to_lowercase().contains(&wanted))
             })
             .collect();
         // Stable: equals stay in the order of their names. Of numbers the largest comes first.

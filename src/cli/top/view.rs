@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use ratatui::Frame;
+use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
@@ -14,7 +15,7 @@ use super::model::{Model, Sort, Tunnel};
 
 /// Looks that a tunnel's own curve shows.
 const CURVE: usize = 8;
-/// Below this width, loss, replays and ICVs are one column.
+/// Below this width, replays and ICVs are one column, and tunnels have no curves of their own.
 const WIDE: u16 = 76;
 
 const GOOD: Style = Style::new().fg(Color::Green);
@@ -23,8 +24,17 @@ const FAINT: Style = Style::new().fg(Color::DarkGray);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const MARKED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
+/// What the terminal can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charset {
+    /// Nothing but ASCII.
+    Ascii,
+    /// Everything.
+    Utf8,
+}
+
 /// Draws everything.
-pub fn draw(frame: &mut Frame<'_>, model: &Model) {
+pub fn draw(frame: &mut Frame<'_>, model: &Model, charset: Charset) {
     let area = frame.area();
     let curves = if area.height >= 16 { 3 } else { 0 };
     let events = match area.height {
@@ -48,6 +58,31 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model) {
     draw_foot(frame, model, foot);
     if model.help {
         draw_help(frame, area);
+    }
+    if charset == Charset::Ascii {
+        to_ascii(frame.buffer_mut());
+    }
+}
+
+/// Curves, lines and arrows in ASCII; of names, what it does not have is a question mark.
+fn to_ascii(buffer: &mut Buffer) {
+    for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().is_ascii()) {
+        let plain = match cell.symbol() {
+            "▁" => "_",
+            "▂" => ".",
+            "▃" | "▄" => "-",
+            "▅" => "=",
+            "▆" => "+",
+            "▇" => "*",
+            "█" => "#",
+            "─" => "-",
+            "│" => "|",
+            "┌" | "┐" | "└" | "┘" => "+",
+            "↓" => "v",
+            "↑" => "^",
+            _ => "?",
+        };
+        cell.set_symbol(plain);
     }
 }
 
@@ -106,7 +141,10 @@ fn draw_table(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     };
     let mut header =
         vec![head("TUNNEL", Sort::Name), head("STATE", Sort::State), "IN/s".to_owned()];
-    header.extend(["OUT/s".to_owned(), head("TRAFFIC", Sort::Traffic)]);
+    header.push("OUT/s".to_owned());
+    if wide {
+        header.push(head("TRAFFIC", Sort::Traffic));
+    }
     header.push(head("LOSS", Sort::Loss));
     if wide {
         header.extend([head("REPL", Sort::Drops), "ICV".to_owned()]);
@@ -119,14 +157,19 @@ fn draw_table(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let first = marked.saturating_sub(room - 1);
     let visible = shown.iter().skip(first).take(room);
     let rows = visible.map(|it| row(it, wide));
-    let mut widths = vec![Constraint::Min(12), Constraint::Length(7), Constraint::Length(7)];
-    widths.extend([Constraint::Length(7), Constraint::Length(8), Constraint::Length(5)]);
+    // As wide as the longest that can stand there: `connecting`, `999K`, `100.0%`, `9.9ms`, `49m08s`.
+    let mut widths = vec![Constraint::Min(10), Constraint::Length(10)];
+    widths.extend([Constraint::Length(5), Constraint::Length(5)]);
+    if wide {
+        widths.push(Constraint::Length(8));
+    }
+    widths.push(Constraint::Length(6));
     if wide {
         widths.extend([Constraint::Length(5), Constraint::Length(4)]);
     } else {
         widths.push(Constraint::Length(5));
     }
-    widths.extend([Constraint::Length(6), Constraint::Length(6)]);
+    widths.extend([Constraint::Length(5), Constraint::Length(6)]);
     let table =
         Table::new(rows, widths).header(Row::new(header).style(BOLD)).row_highlight_style(MARKED);
     let selected = (!shown.is_empty()).then_some(marked - first);
@@ -140,12 +183,14 @@ fn row(it: &Tunnel, wide: bool) -> Row<'static> {
         Span::styled(it.state.clone(), if it.good { GOOD } else { BAD }),
         Span::raw(bytes(it.inbound)),
         Span::raw(bytes(it.outbound)),
-        Span::styled(curve(&it.history), GOOD),
-        Span::styled(
-            it.loss.map_or_else(|| "-".to_owned(), |loss| format!("{}.{}%", loss / 10, loss % 10)),
-            if it.loss.unwrap_or(0) >= 10 { BAD } else { Style::new() },
-        ),
     ];
+    if wide {
+        cells.push(Span::styled(curve(&it.history), GOOD));
+    }
+    cells.push(Span::styled(
+        it.loss.map_or_else(|| "-".to_owned(), |loss| format!("{}.{}%", loss / 10, loss % 10)),
+        if it.loss.unwrap_or(0) >= 10 { BAD } else { Style::new() },
+    ));
     let count = |count: u64| Span::styled(short(count), if count > 0 { BAD } else { FAINT });
     if wide {
         cells.extend([count(it.replays), count(it.bad_icvs)]);

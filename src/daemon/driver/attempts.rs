@@ -1,7 +1,9 @@
 //! Peers coming and going: loading, trying to bring them up, trying again, taking them down.
 
 use super::*;
+use crate::config::Keying;
 use crate::daemon::peers::is_established;
+use crate::ipsec::pad::StartPolicy;
 use crate::ipsec::{Flow, PolicyId};
 
 /// An SA that is used is told of this often: each time wakes the driver, beside the packets that are under way.
@@ -49,7 +51,12 @@ impl Driver {
         {
             log::change(level)?;
         }
+        let by_hand = before.as_ref().is_some_and(|before| before.by_hand);
+        if by_hand {
+            raise(&mut config);
+        }
         let mut entry = Entry::new(config);
+        entry.by_hand = by_hand;
         entry.routes = routes;
         entry.failures = before.as_ref().map_or(0, |before| before.failures);
         let was_ike = before.as_ref().is_some_and(|before| before.config.ike().is_some());
@@ -299,4 +306,15 @@ impl Driver {
             self.finish_removal(&name).await;
         }
     }
+}
+
+/// Has CHILD_SAs that wait for the operator's hand begin as those of the start do; whether there are any.
+pub(super) fn raise(config: &mut Config) -> bool {
+    let Keying::Ike(peer) = &mut config.keying else { return false };
+    let mut any = false;
+    for child in peer.children.iter_mut().filter(|child| child.start == StartPolicy::ByHand) {
+        child.start = StartPolicy::Now;
+        any = true;
+    }
+    any
 }

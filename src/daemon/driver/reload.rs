@@ -205,6 +205,9 @@ impl Driver {
                 continue;
             };
             Entry::number(&mut config, Some(before), &mut next);
+            if before.by_hand {
+                attempts::raise(&mut config);
+            }
             match difference(&before.config, &config) {
                 Some(change) => {
                     plan.told.peers.push(change);

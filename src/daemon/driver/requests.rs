@@ -56,11 +56,18 @@ impl Driver {
             keep,
             peers: Vec::new(),
         };
-        for config in configs {
+        for mut config in configs {
             let name = Arc::clone(config.name());
+            // This is the operator's hand.
+            let by_hand = attempts::raise(&mut config);
             let mut peer = jobs::UpPeer { name, new: false, result: None, leaving: false };
             match self.take_peer(config, false).await {
-                Ok(new) => peer.new = new,
+                Ok(new) => {
+                    peer.new = new;
+                    if let Some(entry) = self.peers.get_mut(&peer.name) {
+                        entry.by_hand |= by_hand;
+                    }
+                }
                 Err(cause) => {
                     let failure = Failure { code: Code::System, message: cause.to_string() };
                     peer.end(UpState::Failed, Some(failure));

@@ -71,6 +71,7 @@ pub(super) fn write(far: &Far<'_>) -> String {
         }
         let start = match other_start(child.start) {
             _ if any => "respond",
+            StartPolicy::ByHand => "by-hand",
             StartPolicy::Now => "now",
             StartPolicy::OnTraffic => "on-traffic",
             StartPolicy::Respond => "respond",

@@ -1,9 +1,11 @@
 //! An ipsec.conf of libreswan, with `left` the far end.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
-use super::{Far, Proof, addresses, encoded, is_ah, is_transport, narrowed, other_start, quoted};
+use super::{Far, Proof, encoded, is_ah, is_transport, narrowed, other_start, quoted};
 use crate::config::{self, render_child, render_ike};
+use crate::ipsec::TrafficSelector;
 use crate::ipsec::pad::{
     ChildPolicy, EncapPolicy, Fragments, Identity, LossAction, StartPolicy, Unique,
 };
@@ -195,7 +197,12 @@ fn conn(far: &Far<'_>, child: &ChildPolicy, out: &mut String) {
         if given {
             continue;
         }
-        let nets: Vec<String> = list.iter().map(addresses).collect();
+        // It has neither ranges nor addresses without a length.
+        let nets: Vec<String> = list
+            .iter()
+            .flat_map(TrafficSelector::prefixes)
+            .map(|(address, length)| format!("{address}/{length}"))
+            .collect();
         if !is_transport(child) {
             match nets.as_slice() {
                 [one] => set(out, &format!("{side}subnet"), one),
@@ -218,8 +225,19 @@ fn conn(far: &Far<'_>, child: &ChildPolicy, out: &mut String) {
     }
     let mut proposals = Vec::new();
     let (mut pfs, mut esn) = (false, None);
+    let group = child.proposals.first().and_then(|first| first.ke.first());
     for proposal in &child.proposals {
-        let text = render_child(proposal);
+        // It takes one group for all proposals, or none at all.
+        let mut one = proposal.clone();
+        one.ke.truncate(1);
+        let text = render_child(&one);
+        if one.ke.first() != group {
+            comment(out, &format!("libreswan has one group for all proposals of ESP: not {text}"));
+            continue;
+        }
+        if one.ke.len() < proposal.ke.len() {
+            comment(out, &format!("of {}, one group", render_child(proposal)));
+        }
         pfs |= !proposal.ke.is_empty();
         esn = esn.or(Some(if text.ends_with("esn-noesn") || text.ends_with("noesn-esn") {
             "either"
@@ -228,7 +246,8 @@ fn conn(far: &Far<'_>, child: &ChildPolicy, out: &mut String) {
         } else {
             "no"
         }));
-        match words(&text, false) {
+        // AH with GMAC it does not have.
+        match words(&text, false).filter(|_| !is_ah(child) || !text.contains("gmac")) {
             Some(words) => proposals.push(words),
             None => comment(out, &format!("libreswan has no words for {text}")),
         }
@@ -254,9 +273,15 @@ fn conn(far: &Far<'_>, child: &ChildPolicy, out: &mut String) {
     let auto = match other_start(child.start) {
         StartPolicy::Now => "start",
         StartPolicy::OnTraffic => "ondemand",
-        StartPolicy::Respond => "add",
+        StartPolicy::ByHand | StartPolicy::Respond => "add",
     };
-    set(out, "auto", auto);
+    if far.remote_address().is_none() && auto != "add" {
+        // It loads none that it should begin and cannot.
+        comment(out, &format!("auto={auto}, once right is an address"));
+        set(out, "auto", "add");
+    } else {
+        set(out, "auto", auto);
+    }
 }
 
 fn secrets(far: &Far<'_>, out: &mut String) {
@@ -275,6 +300,19 @@ fn secrets(far: &Far<'_>, out: &mut String) {
 pub(super) fn words(text: &str, is_ike: bool) -> Option<String> {
     let (mut encr, mut hashes, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     let has_prf = text.contains("-prf");
+    if is_ike && has_prf {
+        // Its integrity is that of the PRF's hash.
+        let of = |start: &str| -> BTreeSet<&str> {
+            text.split('-')
+                .filter_map(|word| word.strip_prefix(start))
+                .filter(|it| !it.is_empty())
+                .collect()
+        };
+        let (integrity, prfs) = (of("sha"), of("prfsha"));
+        if !integrity.is_empty() && integrity != prfs {
+            return None;
+        }
+    }
     for word in text.split('-') {
         if let Some(group) = group(word) {
             groups.push(group.to_owned());
@@ -290,11 +328,13 @@ pub(super) fn words(text: &str, is_ike: bool) -> Option<String> {
                     word.replace("sha", "sha2_")
                 });
             }
+            "aesxcbc" | "aescmac" if is_ike => return None,
             "aesxcbc" => hashes.push("aes_xcbc".to_owned()),
             "aescmac" => hashes.push("aes_cmac".to_owned()),
             "chacha20poly1305" => encr.push("chacha20_poly1305".to_owned()),
             "null" | "aes128" | "aes192" | "aes256" => encr.push(word.to_owned()),
             "esn" | "noesn" => {}
+            other if is_ike && other.contains("ccm") => return None,
             other => encr.push(encryption(other)?),
         }
     }
@@ -357,5 +397,9 @@ mod tests {
             Some("aes256-sha2_256;dh31")
         );
         assert_eq!(words("aes256gcm16iiv", false), None);
+        // Integrity and PRF are one word there.
+        assert_eq!(words("aes256-sha256-prfsha512-modp2048", true), None);
+        assert_eq!(words("aes256-aescmac-prfsha256-modp2048", true), None);
+        assert_eq!(words("aes128ccm16-prfsha256-x25519", true), None);
     }
 }

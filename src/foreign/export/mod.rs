@@ -215,6 +215,8 @@ fn eap(methods: &[EapMethod]) -> Proof {
 /// Who begins at the far end.
 const fn other_start(start: StartPolicy) -> StartPolicy {
     match start {
+        // Neither begins of itself, and either may.
+        StartPolicy::ByHand => StartPolicy::ByHand,
         StartPolicy::Now => StartPolicy::Respond,
         StartPolicy::OnTraffic => StartPolicy::OnTraffic,
         StartPolicy::Respond => StartPolicy::Now,
@@ -230,11 +232,6 @@ fn encoded(secret: &Secret) -> Zeroizing<String> {
 /// Text between quotes, with a backslash before those in it.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-fn addresses(ts: &TrafficSelector) -> String {
-    let shown = config::render_selector(ts);
-    shown.split('[').next().unwrap_or_default().to_owned()
 }
 
 /// `tcp/443` of `10.1.0.0/16[tcp/443]`.

@@ -1,6 +1,6 @@
 //! An iked.conf of OpenIKED.
 
-use super::{Far, Proof, addresses, is_ah, is_transport, narrowed, other_start, quoted};
+use super::{Far, Proof, is_ah, is_transport, narrowed, other_start, quoted};
 use crate::config::{self, render_child, render_ike};
 use crate::ipsec::pad::{ChildPolicy, EncapPolicy, Fragments, StartPolicy};
 
@@ -38,8 +38,9 @@ pub(super) fn write(far: &Far<'_>) -> String {
 fn one(far: &Far<'_>, child: &ChildPolicy, out: &mut String) {
     let mut lines: Vec<String> = Vec::new();
     let mut notes: Vec<String> = Vec::new();
-    // It has two ways: to begin, and to wait.
-    let mode = if other_start(child.start) == StartPolicy::Respond { "passive" } else { "active" };
+    // It has two ways: to begin, for which it wants an address, and to wait.
+    let begins = matches!(other_start(child.start), StartPolicy::Now | StartPolicy::OnTraffic);
+    let mode = if begins && far.remote_address().is_some() { "active" } else { "passive" };
     let kind = if is_transport(child) { "transport" } else { "tunnel" };
     let protocol = if is_ah(child) { "ah" } else { "esp" };
     lines.push(format!("ikev2 {} {mode} {kind} {protocol}", quoted(&child.name)));
@@ -50,18 +51,27 @@ fn one(far: &Far<'_>, child: &ChildPolicy, out: &mut String) {
             if theirs.start_addr.is_ipv6() != ours.start_addr.is_ipv6() {
                 continue;
             }
-            let side = |ts: &crate::ipsec::TrafficSelector, protocols: &mut Vec<String>| {
-                let Some(inside) = narrowed(ts) else { return (addresses(ts), String::new()) };
+            let mut side = |ts: &crate::ipsec::TrafficSelector, protocols: &mut Vec<String>| {
+                let Some(inside) = narrowed(ts) else { return String::new() };
                 let (protocol, port) = inside.split_once('/').unwrap_or((&inside, ""));
                 if !protocols.iter().any(|it| it == protocol) {
                     protocols.push(protocol.to_owned());
                 }
-                let port = if port.is_empty() { String::new() } else { format!(" port {port}") };
-                (addresses(ts), port)
+                if port.contains('-') {
+                    notes.push(format!("OpenIKED has no ranges of ports: not {port}"));
+                    return String::new();
+                }
+                if port.is_empty() { String::new() } else { format!(" port {port}") }
             };
-            let (from, from_port) = side(theirs, &mut protocols);
-            let (to, to_port) = side(ours, &mut protocols);
-            pairs.push(format!("from {from}{from_port} to {to}{to_port}"));
+            let (from_port, to_port) = (side(theirs, &mut protocols), side(ours, &mut protocols));
+            // It has no ranges.
+            for (from, from_len) in theirs.prefixes() {
+                for (to, to_len) in ours.prefixes() {
+                    pairs.push(format!(
+                        "from {from}/{from_len}{from_port} to {to}/{to_len}{to_port}"
+                    ));
+                }
+            }
         }
     }
     if let [protocol] = protocols.as_slice() {
@@ -81,6 +91,9 @@ fn one(far: &Far<'_>, child: &ChildPolicy, out: &mut String) {
         Some(address) => lines.push(format!("{local}peer {address}")),
         None => {
             notes.push(far.unknown().to_owned());
+            if begins {
+                notes.push("active in place of passive, once peer is an address".to_owned());
+            }
             lines.push(format!("{local}peer any"));
         }
     }
@@ -151,8 +164,8 @@ fn words(text: &str, is_ike: bool) -> Option<String> {
             "aes128" | "aes192" | "aes256" => format!("enc {}", word.replace("aes", "aes-")),
             "aes128gcm16" => "enc aes-128-gcm".to_owned(),
             "aes256gcm16" => "enc aes-256-gcm".to_owned(),
-            "aes128gcm12" => "enc aes-128-gcm-12".to_owned(),
-            "aes256gcm12" => "enc aes-256-gcm-12".to_owned(),
+            "aes128gcm12" if is_ike => "enc aes-128-gcm-12".to_owned(),
+            "aes256gcm12" if is_ike => "enc aes-256-gcm-12".to_owned(),
             "aes128ctr" | "aes192ctr" | "aes256ctr" if !is_ike => {
                 format!("enc aes-{}-ctr", &word[3..6])
             }

@@ -254,7 +254,7 @@ fn children(far: &Far<'_>, multiple: bool, out: &mut Out) {
         let start = match other_start(child.start) {
             StartPolicy::Now => "start",
             StartPolicy::OnTraffic => "trap",
-            StartPolicy::Respond => "none",
+            StartPolicy::ByHand | StartPolicy::Respond => "none",
         };
         out.set("start_action", start);
         for (key, action) in

@@ -645,7 +645,8 @@ fn kind(
     let start = match auto.as_ref().map_or("ignore", |it| it.value.as_str()) {
         "start" | "up" => "now",
         "route" | "ondemand" => "on-traffic",
-        _ => "respond",
+        // Loaded, answers, and is begun by `ipsec up`.
+        _ => "by-hand",
     };
     let far_is_known =
         !matches!(draft.peer.get("address"), Some(super::draft::Item::Text(text)) if text == "any");
