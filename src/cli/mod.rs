@@ -229,7 +229,7 @@ enum Command {
     /// The far end's configuration and its secrets, for who holds the private key to KEY.asc, until it expires. ipsecd accept
     /// writes the files there; gpg can open the message, too. Keys are files, as gpg exports them: no keyring is looked at.
     Invite(bundle::InviteArgs),
-    /// Open such a message, verify who has signed it, and write its files
+    /// Open a message of invite, verify who has signed it, and write its files
     ///
     /// Shows the signer's fingerprint. The files are their owner's alone, and are checked before they are written. Nothing at all
     /// is written if the message is expired, for another, changed, not signed, or signed by another, or if a file is there
