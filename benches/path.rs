@@ -1,17 +1,23 @@
 //! The whole way of a packet through the datapath, from inner packet to what a socket sends and back, beside the bare AEAD
 //! of the same library on as many bytes: `cargo bench --bench path`.
 //!
-//! With `--count BATCHES` it does so many of them and measures nothing.
+//! With `--count BATCHES [BYTES]` it does so many of them, of packets so long, and measures nothing.
 //!
 //! In batches of 32, over 256 buffers in turn, bare and whole by turns so that whatever else the machine does hits both
-//! alike. Reading and writing, which are the kernel's, are not in it.
+//! alike. Both have buffers of the same size, into which what is to be sealed, or opened, was just copied, as the kernel does
+//! it. Reading and writing, which are the kernel's, are not in it.
 
+#[path = "common/bare.rs"]
+mod bare;
 mod common;
+#[path = "common/tunnels.rs"]
+mod tunnels;
 
-use std::hint::black_box;
+use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
+use bare::{Bare, BareBuffers};
 use common::{Samples, figure, now, time};
 use ipsecd::datapath::{Datapath, InboundBatch, Options, OutboundBatch, PacketBuf, Received};
 use ipsecd::ipsec::esp::EspLayout;
@@ -22,7 +28,8 @@ use ipsecd::wire::ike::numbers::{EncrId, EsnId, IntegId};
 use ipsecd::wire::ip::{Ipv4Packet, Ipv4Repr, NextHeader};
 use ipsecd::wire::tcp::TcpPacket;
 use ipsecd::wire::vnet::{Gso, PartialChecksum, VnetHeader};
-use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+use ring::aead::{AES_256_GCM, CHACHA20_POLY1305};
+use tunnels::Gateways;
 
 /// Bytes of the inner packet.
 const SIZES: [usize; 3] = [64, 576, 1400];
@@ -31,13 +38,14 @@ const BUFFERS: usize = 256;
 /// How often each batch is measured.
 const ROUNDS: usize = 400;
 const MAX_LEN: usize = 65_535;
-const ICV_LEN: usize = 16;
+const MANY: u32 = 10_000;
 
 fn main() {
     let mut arguments = std::env::args();
     if arguments.any(|argument| argument == "--count") {
-        let batches = arguments.next().and_then(|batches| batches.parse().ok());
-        return count(batches.expect("--count takes a number of batches"));
+        let mut number = || arguments.next().and_then(|number| number.parse().ok());
+        let batches = number().expect("--count takes a number of batches");
+        return count(batches, number().unwrap_or(SIZES[0]));
     }
     let gcm = ipsecd::ipsec::suite::Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
     let chacha = ipsecd::ipsec::suite::Encr { id: EncrId::ENCR_CHACHA20_POLY1305, key_bits: None };
@@ -45,79 +53,40 @@ fn main() {
         [("AES-256-GCM", gcm, &AES_256_GCM), ("ChaCha20", chacha, &CHACHA20_POLY1305)]
     {
         let suite = EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN };
-        let key = UnboundKey::new(algorithm, &[7; 32]).expect("its length");
-        let bare = Bare { key: LessSafeKey::new(key) };
+        let bare = Bare::new(algorithm);
         for size in SIZES {
-            measure(name, suite, &bare, size);
+            measure(name, suite, &bare, size, Whole::new(suite));
         }
         if name == "AES-256-GCM" {
+            for size in SIZES {
+                let esn = EspSuite { esn: EsnId::ESN, ..suite };
+                measure("AES-256-GCM and ESN", esn, &bare, size, Whole::new(esn));
+            }
+            let many = Gateways::new(MANY);
+            for size in SIZES {
+                let whole = Whole::of_tunnel(&many, 4711);
+                measure("AES-256-GCM among 10,000 SAs", suite, &bare, size, whole);
+            }
             measure_run(suite, &bare);
         }
     }
 }
 
 /// Does the same each time, for a tool that counts instructions (`benches/instructions.sh`).
-fn count(batches: usize) {
+fn count(batches: usize, size: usize) {
     let encr = ipsecd::ipsec::suite::Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
     let suite = EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN };
-    let (mut whole, packet) = (Whole::new(suite), udp(SIZES[0]));
+    let mut whole = Whole::new(suite);
+    let packet = udp(size, whole.inner);
     for round in 0..batches {
         let _taken = whole.round(round % (BUFFERS / BATCH), &packet);
     }
 }
 
-/// The library's AEAD and nothing else.
-struct Bare {
-    key: LessSafeKey,
-}
-
-impl Bare {
-    fn seal(&self, number: u8, data: &mut [u8], icv: &mut [u8; ICV_LEN]) {
-        let nonce = Nonce::assume_unique_for_key([number; 12]);
-        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::from(&[3; 8]), data);
-        icv.copy_from_slice(tag.expect("short enough").as_ref());
-    }
-
-    fn open(&self, number: u8, data: &mut [u8], icv: &[u8; ICV_LEN]) {
-        let nonce = Nonce::assume_unique_for_key([number; 12]);
-        let opened = self.key.open_in_place_separate_tag(
-            nonce,
-            Aad::from(&[3; 8]),
-            Tag::from(*icv),
-            data,
-            0..,
-        );
-        let _ = black_box(opened).expect("genuine");
-    }
-}
-
-/// Buffers for the bare AEAD, each with room around it as a packet has.
-struct BareBuffers(Vec<(Vec<u8>, [u8; ICV_LEN])>);
-
-impl BareBuffers {
-    fn new(len: usize) -> Self {
-        Self((0..BUFFERS).map(|_| (vec![5; len], [0; ICV_LEN])).collect())
-    }
-
-    fn round(&mut self, bare: &Bare, batch: usize) -> (Duration, Duration) {
-        let buffers = &mut self.0[batch * BATCH..][..BATCH];
-        let number = u8::try_from(batch).expect("few batches");
-        let sealing = time(|| {
-            for (data, icv) in buffers.iter_mut() {
-                bare.seal(number, black_box(data), icv);
-            }
-        });
-        let opening = time(|| {
-            for (data, icv) in buffers.iter_mut() {
-                bare.open(number, black_box(data), icv);
-            }
-        });
-        (sealing, opening)
-    }
-}
-
 /// Two gateways, and packets from one to the other.
 struct Whole {
+    /// Between which addresses packets are.
+    inner: [Ipv4Addr; 2],
     now: Instant,
     sender: Datapath,
     receiver: Datapath,
@@ -150,6 +119,17 @@ impl Whole {
             remote: "192.0.2.1:4500".parse().expect("an address"),
             encap: Encap::Udp,
         };
+        Self::between([[10, 1, 0, 1].into(), [10, 2, 0, 1].into()], sender, receiver, path)
+    }
+
+    /// One of many tunnels.
+    fn of_tunnel(gateways: &Gateways, number: u32) -> Self {
+        let [from, to] = tunnels::hosts(number);
+        let Gateways { sender, receiver, .. } = gateways.clone();
+        Self::between([from, to], sender, receiver, tunnels::path(number, false))
+    }
+
+    fn between(inner: [Ipv4Addr; 2], sender: Datapath, receiver: Datapath, path: Path) -> Self {
         let received = |_| Received {
             path,
             traffic_class: 0,
@@ -157,7 +137,8 @@ impl Whole {
             segment_len: None,
         };
         Self {
-            now,
+            inner,
+            now: now(),
             sender,
             receiver,
             from_tun: (0..BUFFERS).map(|_| PacketBuf::new(MAX_LEN)).collect(),
@@ -203,10 +184,10 @@ impl Whole {
     }
 }
 
-fn udp(size: usize) -> Vec<u8> {
+fn udp(size: usize, [src_addr, dst_addr]: [Ipv4Addr; 2]) -> Vec<u8> {
     let header = Ipv4Repr {
-        src_addr: [10, 1, 0, 1].into(),
-        dst_addr: [10, 2, 0, 1].into(),
+        src_addr,
+        dst_addr,
         protocol: NextHeader::UDP,
         tos: 0,
         ident: 0,
@@ -222,15 +203,15 @@ fn udp(size: usize) -> Vec<u8> {
     packet
 }
 
-fn measure(name: &str, suite: EspSuite, bare: &Bare, size: usize) {
+fn measure(name: &str, suite: EspSuite, bare: &Bare, size: usize, mut whole: Whole) {
     let layout = EspLayout::of(suite).expect("a suite of ours");
     let encrypted = (size + 2).next_multiple_of(layout.align.into());
-    let packet = udp(size);
-    let (mut bare_buffers, mut whole) = (BareBuffers::new(encrypted), Whole::new(suite));
+    let packet = udp(size, whole.inner);
+    let mut bare_buffers = BareBuffers::new(encrypted, BUFFERS, MAX_LEN);
     let [mut bare_seal, mut bare_open, mut seal, mut open] = [(); 4].map(|()| Samples::default());
     for round in 0..ROUNDS {
         for batch in 0..BUFFERS / BATCH {
-            let (sealing, opening) = bare_buffers.round(bare, batch);
+            let (sealing, opening) = bare_buffers.round(bare, batch, BATCH);
             let (whole_sealing, whole_opening) = whole.round(batch, &packet);
             // The first rounds fill the pools.
             if round > 10 {
@@ -289,10 +270,11 @@ fn measure_run(suite: EspSuite, bare: &Bare) {
         segment_len: u16::try_from(MSS).expect("short"),
     };
     assert!(NonZeroU16::new(vnet.segment_len).is_some());
-    let (mut bare_buffers, mut whole) = (BareBuffers::new(encrypted), Whole::new(suite));
+    let mut bare_buffers = BareBuffers::new(encrypted, BUFFERS, MAX_LEN);
+    let mut whole = Whole::new(suite);
     let [mut bare_seal, mut bare_open, mut seal, mut open] = [(); 4].map(|()| Samples::default());
     for round in 0..ROUNDS * 4 {
-        let (sealing, opening) = bare_buffers.round(bare, round % (BUFFERS / BATCH));
+        let (sealing, opening) = bare_buffers.round(bare, round % (BUFFERS / BATCH), BATCH);
         let (whole_sealing, whole_opening, packets) = whole.run(&packet, vnet);
         assert_eq!(packets, COUNT);
         if round > 10 {

@@ -159,6 +159,16 @@ impl Aead {
         }
     }
 
+    /// The same for whoever seals or opens many packets, if the ICV has 16 bytes and `ring` does both: which key it is, and
+    /// how long what is, is then known beforehand.
+    #[must_use]
+    pub fn whole(&self) -> Option<WholeAead<'_>> {
+        match &self.key {
+            Keyed::Ring(key) => Some(WholeAead { key, salt: &self.salt }),
+            Keyed::Short { .. } | Keyed::Other(_) => None,
+        }
+    }
+
     /// Salt, then IV (RFC 4106 §4, RFC 5282 §4, RFC 7634 §2). Of CCM's, which has eleven bytes (RFC
     /// 4309 §4), the first here is not part.
     #[inline]
@@ -172,6 +182,54 @@ impl Aead {
 impl fmt::Debug for Aead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Aead([redacted])")
+    }
+}
+
+/// An AEAD whose ICV has 16 bytes: [`Aead::whole`].
+#[derive(Clone, Copy)]
+pub struct WholeAead<'a> {
+    key: &'a LessSafeKey,
+    salt: &'a [u8; MAX_SALT_LEN],
+}
+
+impl WholeAead<'_> {
+    /// As [`Aead::seal`]. The ICV.
+    #[must_use]
+    #[inline]
+    pub fn seal(&self, iv: [u8; 8], aad: &[u8], data: &mut [u8]) -> [u8; 16] {
+        let tag = self.key.seal_in_place_separate_tag(self.nonce(iv), Aad::from(aad), data);
+        *tag.expect("shorter than the mode's limit").as_ref().first_chunk().expect("it has 16")
+    }
+
+    /// As [`Aead::open`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn open(
+        &self,
+        iv: [u8; 8],
+        aad: &[u8],
+        data: &mut [u8],
+        icv: [u8; 16],
+    ) -> Result<(), IcvMismatch> {
+        let (nonce, tag) = (self.nonce(iv), Tag::from(icv));
+        let opened = self.key.open_in_place_separate_tag(nonce, Aad::from(aad), tag, data, 0..);
+        opened.map(|_| ()).map_err(|_| IcvMismatch)
+    }
+
+    #[inline]
+    fn nonce(&self, iv: [u8; 8]) -> Nonce {
+        // By words: what is written in other pieces than it is read in has to reach the cache before it can be read.
+        let (salt, iv) = (u32::from_le_bytes(*self.salt), u64::from_le_bytes(iv));
+        let nonce = (u128::from(salt) | u128::from(iv) << 32).to_le_bytes();
+        Nonce::assume_unique_for_key(*nonce.first_chunk().expect("it has 16"))
+    }
+}
+
+impl fmt::Debug for WholeAead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WholeAead([redacted])")
     }
 }
 

@@ -71,16 +71,26 @@ impl SealedPackets {
     ) {
         match self.places.get_mut(self.count) {
             Some(place) => {
-                mem::swap(&mut place.buf, packet);
+                place.buf.swap(packet);
                 (place.segment_len, place.path, place.form) = (segment_len, *path, form);
                 pool.replace_small(packet);
             }
-            None => {
-                let buf = pool.exchange(packet);
-                self.places.push(Sealed { buf, segment_len, path: *path, form });
-            }
+            None => self.push(packet, segment_len, path, form, pool),
         }
         self.count += 1;
+    }
+
+    #[cold]
+    fn push(
+        &mut self,
+        packet: &mut PacketBuf,
+        segment_len: Option<NonZeroU16>,
+        path: &Path,
+        form: Form,
+        pool: &mut Pool,
+    ) {
+        let buf = pool.exchange(packet);
+        self.places.push(Sealed { buf, segment_len, path: *path, form });
     }
 
     fn clear(&mut self) {
@@ -231,10 +241,15 @@ impl Delivered {
     #[inline]
     pub(super) fn place(&mut self) -> usize {
         if self.count == self.buffers.len() {
-            self.buffers.push(PacketBuf::default());
+            self.grow();
         }
         self.count += 1;
         self.count - 1
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.buffers.push(PacketBuf::default());
     }
 
     /// A packet in the buffer that will come to `place`.
@@ -246,7 +261,7 @@ impl Delivered {
     /// The buffer changes places with the one there. What is in that means nothing, and it may be a small one.
     #[inline]
     pub(super) fn keep(&mut self, place: usize, buf: &mut PacketBuf) {
-        mem::swap(&mut self.buffers[place], buf);
+        self.buffers[place].swap(buf);
     }
 
     fn clear(&mut self) {
@@ -351,8 +366,13 @@ impl Pool {
     #[inline]
     pub(super) fn replace_small(&mut self, buf: &mut PacketBuf) {
         if buf.max_len() < self.max_len {
-            *buf = self.take();
+            self.replace(buf);
         }
+    }
+
+    #[cold]
+    fn replace(&mut self, buf: &mut PacketBuf) {
+        *buf = self.take();
     }
 
     /// Takes the packet out of `buf` and leaves an empty buffer there.

@@ -19,6 +19,7 @@ pub enum Ecn {
 impl Ecn {
     /// The field of a TOS or Traffic Class byte; its upper six bits are the DSCP.
     #[must_use]
+    #[inline]
     pub const fn of(traffic_class: u8) -> Self {
         match traffic_class & 3 {
             0 => Self::NotEct,
@@ -30,6 +31,7 @@ impl Ecn {
 
     /// The two bits.
     #[must_use]
+    #[inline]
     pub const fn bits(self) -> u8 {
         match self {
             Self::NotEct => 0,
@@ -43,6 +45,7 @@ impl Ecn {
 /// TOS or Traffic Class of the outer header: the inner ECN field always (RFC 6040 §4.1, normal mode; IKEv2 peers
 /// decapsulate ECN, RFC 7296 §2.24), the DSCP as the policy has it.
 #[must_use]
+#[inline]
 pub const fn encapsulate(inner: u8, dscp: DscpPolicy) -> u8 {
     match dscp {
         DscpPolicy::Copy => inner,
@@ -54,6 +57,7 @@ pub const fn encapsulate(inner: u8, dscp: DscpPolicy) -> u8 {
 ///
 /// # Errors
 /// [`DropReason::EcnCongestion`]: the packet must be dropped, since its transport knows no other sign of congestion.
+#[inline]
 pub const fn decapsulate(inner: Ecn, outer: Ecn) -> Result<Ecn, DropReason> {
     match (inner, outer) {
         (Ecn::NotEct, Ecn::Ce) => Err(DropReason::EcnCongestion),

@@ -15,6 +15,7 @@ use crate::ipsec::selector::matches_pair;
 use crate::ipsec::{
     DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol, SaParams,
 };
+use crate::wire::esp::EspHeader;
 use crate::wire::ip::{IpPacket, NextHeader, Plain, PlainFlow};
 use crate::wire::natt::{self, Datagram};
 use crate::wire::tcp::TcpPacket;
@@ -34,12 +35,99 @@ impl Datapath {
         let now = self.millis(now);
         let mut run = Run {
             current: None,
+            lane: None,
             listeners: self.shared.tap.listeners(),
             alive_interval: self.alive_interval(),
         };
-        for received in received.iter_mut().filter(|received| !received.buf.is_empty()) {
-            self.inbound(now, received, &mut run, out);
+        for received in received {
+            if received.buf.is_empty() {
+                continue;
+            }
+            if !self.alike(now, received, &mut run, out) {
+                self.inbound(now, received, &mut run, out);
+            }
             received.buf.clear();
+        }
+    }
+
+    /// A datagram that there is nothing to do with but to open it. `false`, and nothing was done, for any other.
+    #[inline]
+    fn alike<'a>(
+        &'a self,
+        now: u64,
+        received: &mut Received,
+        run: &mut Run<'a>,
+        out: &mut InboundBatch,
+    ) -> bool {
+        let Received { path, traffic_class, buf, segment_len: None } = received else {
+            return false;
+        };
+        let class = *traffic_class;
+        let Some(result) = self.open_alike(now, path, class, buf, run, out) else { return false };
+        let place = out.deliver.place();
+        if self.is_kept(result, place, 0, path, buf, out) {
+            out.deliver.keep(place, buf);
+            out.pool.replace_small(buf);
+        }
+        true
+    }
+
+    /// Opens a datagram that came on the path of the one before it and under the same SA; if the packet in it is of the same
+    /// flow, too, there is nothing else to do. As [`in_udp`](Self::in_udp); `None`, and nothing was done, for a datagram of
+    /// another SA or path.
+    #[inline(always)]
+    fn open_alike<'a>(
+        &'a self,
+        now: u64,
+        path: &Path,
+        traffic_class: u8,
+        datagram: &mut [u8],
+        run: &mut Run<'a>,
+        out: &mut InboundBatch,
+    ) -> Option<Result<Option<Range<usize>>, DropReason>> {
+        let (Some(lane), Some(current)) = (&run.lane, &mut run.current) else { return None };
+        // RFC 3948 §2: what is shorter is not ESP.
+        let [spi @ .., _, _, _, _] = datagram.first_chunk::<{ EspHeader::LEN }>()?;
+        // RFC 6040 §4.2: of an outer header without ECN the inner one is not changed.
+        if *spi != lane.spi || Ecn::of(traffic_class) != Ecn::NotEct || *path != lane.path {
+            return None;
+        }
+        let opened = current.opening.open_in_place(datagram);
+        if let Ok((Opened { next_header, limit: Limit::None, .. }, range)) = &opened
+            && *next_header == lane.next_header
+            && let Some(packet) = datagram.get(range.clone())
+            && let Some(rest) = lane.flow.rest_of(packet)
+            && !(self.options.clamp_mss && lane.flow.is_syn(packet))
+        {
+            current.packets += 1;
+            current.bytes += rest.total_len;
+            return Some(Ok(Some(range.start..range.start + rest.total_len)));
+        }
+        let entry = current.entry;
+        Some(self.opened_in_udp(now, entry, path, traffic_class, datagram, opened, run, out))
+    }
+
+    /// Whether a datagram that begins at `start` of the buffer that will come to `place` is to be delivered. What is not is counted.
+    #[inline]
+    fn is_kept(
+        &self,
+        result: Result<Option<Range<usize>>, DropReason>,
+        place: usize,
+        start: usize,
+        path: &Path,
+        datagram: &[u8],
+        out: &mut InboundBatch,
+    ) -> bool {
+        match result {
+            Ok(Some(range)) => {
+                out.deliver.push_part(place, start + range.start..start + range.end);
+                true
+            }
+            Ok(None) => false,
+            Err(reason) => {
+                self.dropped_in_udp(reason, path, datagram, out);
+                false
+            }
         }
     }
 
@@ -94,6 +182,10 @@ impl Datapath {
             let start = at;
             at += datagram.len();
             let came = Came { path, traffic_class, len: datagram.len() };
+            if let Some(result) = self.open_alike(now, path, traffic_class, datagram, run, out) {
+                kept |= self.is_kept(result, place, start, path, datagram, out);
+                continue;
+            }
             let listeners = run.listeners.clone();
             let tell = |datagram: &[u8], verdict| {
                 if let Some(listeners) = &listeners {
@@ -113,19 +205,7 @@ impl Datapath {
                         });
                         listeners.after_inbound(self, &came, &before, opened, out);
                     }
-                    match result {
-                        Ok(Some(range)) => {
-                            let range = start + range.start..start + range.end;
-                            out.deliver.push_part(place, range);
-                            kept = true;
-                        }
-                        Ok(None) => {}
-                        Err(reason) => {
-                            out.audits.at(Protocol::Esp, datagram);
-                            out.audits.dropped(reason, path);
-                            self.shared.drops.count(reason);
-                        }
-                    }
+                    kept |= self.is_kept(result, place, start, path, datagram, out);
                 }
                 Ok(Datagram::Ike(message)) => {
                     tell(message, Verdict::Ike);
@@ -165,12 +245,31 @@ impl Datapath {
             Some(entry) => entry,
             None => self.sa_of(now, Protocol::Esp, datagram, path, out)?,
         };
-        let alive_interval = run.alive_interval;
-        let current = run.of(entry);
-        let (opened, range) = match current.opening.open_in_place(datagram) {
+        let opened = run.of(entry).opening.open_in_place(datagram);
+        self.opened_in_udp(now, entry, path, traffic_class, datagram, opened, run, out)
+    }
+
+    /// ESP, the data of a datagram that was opened, or not, under the SA of the run.
+    #[expect(clippy::too_many_arguments, reason = "what is known of the packet so far")]
+    #[inline(never)]
+    fn opened_in_udp<'a>(
+        &'a self,
+        now: u64,
+        entry: &'a InboundEntry,
+        path: &Path,
+        traffic_class: u8,
+        datagram: &mut [u8],
+        opened: Result<(Opened, Range<usize>), DropReason>,
+        run: &mut Run<'a>,
+        out: &mut InboundBatch,
+    ) -> Result<Option<Range<usize>>, DropReason> {
+        run.lane = None;
+        let (opened, range) = match opened {
             Ok((opened, range)) => (self.open(entry, Ok(opened), out)?, range),
             Err(reason) => (self.open(entry, Err(reason), out)?, 0..0),
         };
+        let alive_interval = run.alive_interval;
+        let current = run.of(entry);
         self.authenticated(now, alive_interval, entry, path, opened, out);
         match entry.sa.params().mode {
             Mode::Tunnel => {
@@ -186,6 +285,8 @@ impl Datapath {
                     &mut out.refused,
                 );
                 let len = current.charge(len)?;
+                let flow = current.flow;
+                run.lane = flow.and_then(|flow| Lane::of(entry, path, flow, run));
                 Ok(Some(range.start..range.start + len))
             }
             Mode::Transport => {
@@ -209,6 +310,20 @@ impl Datapath {
                 }
             }
         }
+    }
+
+    /// Counts ESP, the data of a datagram, that is not used.
+    #[inline(never)]
+    fn dropped_in_udp(
+        &self,
+        reason: DropReason,
+        path: &Path,
+        datagram: &[u8],
+        out: &mut InboundBatch,
+    ) {
+        out.audits.at(Protocol::Esp, datagram);
+        out.audits.dropped(reason, path);
+        self.shared.drops.count(reason);
     }
 
     /// ESP or AH in an IP packet.
@@ -548,10 +663,37 @@ pub(super) fn admits(params: &SaParams, flow: &Flow) -> bool {
 /// Packets of a batch that follow each other under one SA.
 struct Run<'a> {
     current: Option<Current<'a>>,
+    /// Of `current`, while nobody listens.
+    lane: Option<Lane>,
     /// Who is told of each packet; nearly always nobody.
     listeners: Option<Listeners>,
     /// Of the datapath's options, in milliseconds.
     alive_interval: u64,
+}
+
+/// A flow in ESP in UDP, in tunnel mode, of which a packet has just come: its peer is where it is known to be, and it has been
+/// told that it lives, as often as it is to be.
+struct Lane {
+    spi: [u8; 4],
+    path: Path,
+    flow: PlainFlow,
+    /// Of `flow`.
+    next_header: NextHeader,
+}
+
+impl Lane {
+    /// For the `flow` of the last packet of an SA, that of the run, which came on this path.
+    fn of(entry: &InboundEntry, path: &Path, flow: PlainFlow, run: &Run<'_>) -> Option<Self> {
+        let next_header = if flow.is_ipv6 { NextHeader::IPV6 } else { NextHeader::IPV4 };
+        // Without an interval each packet is told of.
+        let is_plain = run.listeners.is_none()
+            && run.alive_interval > 0
+            && entry.bundle.is_none()
+            && path.encap == Encap::Udp
+            && !has_moved(&entry.path, path);
+        let spi = entry.sa.params().spi.to_be_bytes();
+        is_plain.then_some(Self { spi, path: *path, flow, next_header })
+    }
 }
 
 /// The SA of the packets at hand, and what they carried.
@@ -589,6 +731,7 @@ impl<'a> Run<'a> {
     fn begin(&mut self, entry: &'a InboundEntry) {
         // The window of that SA is let go before another is taken.
         self.current = None;
+        self.lane = None;
         let opening = entry.sa.opening();
         self.current = Some(Current { entry, opening, flow: None, packets: 0, bytes: 0 });
     }

@@ -12,8 +12,8 @@ use crate::ipsec::lifetime::Limit;
 use crate::ipsec::outbound::Sealer;
 use crate::ipsec::sad::OutboundEntry;
 use crate::ipsec::{
-    DfPolicy, DropReason, Flow, Mode, Notice, OutboundSa, PacketBuf, Place, PolicyId, Protocol,
-    SaParams,
+    DfPolicy, DropReason, DscpPolicy, Flow, Mode, Notice, OutboundSa, PacketBuf, Place, PolicyId,
+    Protocol, SaParams,
 };
 
 use super::audit::Audited;
@@ -53,8 +53,10 @@ impl Datapath {
         out.clear();
         let now = self.millis(now);
         let mut run = Run::new(packets.len(), self.shared.tap.listeners());
-        let packets = packets.iter_mut().zip(vnet);
-        for (packet, vnet) in packets.filter(|(packet, _)| !packet.is_empty()) {
+        for (packet, vnet) in packets.iter_mut().zip(vnet) {
+            if packet.is_empty() {
+                continue;
+            }
             let is_whole = vnet.gso == Gso::None && vnet.checksum.is_none();
             if !(is_whole && self.along(packet, &mut run, out)) {
                 self.one(now, packet, vnet, &mut run, out);
@@ -81,6 +83,7 @@ impl Datapath {
                 let decision = run.decided.map(|(_, decision)| decision);
                 listeners.after_outbound(before, decision, out);
                 run.listeners = Some(listeners);
+                run.lane = None;
             }
         }
     }
@@ -137,7 +140,7 @@ impl Datapath {
     }
 
     /// A packet of the flow that the one before it was of, with which there is nothing to do but to seal it. `false`, and
-    /// nothing was done, for any other, and while someone listens.
+    /// nothing was done, for any other.
     #[inline]
     fn along<'a>(
         &'a self,
@@ -145,24 +148,19 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) -> bool {
-        let Some(lane) = run.lane.as_ref().filter(|_| run.listeners.is_none()) else {
-            return false;
-        };
-        let Some(plain) = Plain::of(packet).filter(|plain| plain.flow == lane.flow) else {
-            return false;
-        };
-        let entry = lane.entry;
-        if plain.total_len > entry.mtu || self.options.clamp_mss && plain.is_syn(packet) {
+        let Some(lane) = &run.lane else { return false };
+        let Some(rest) = lane.flow.rest_of(packet) else { return false };
+        let len = rest.total_len;
+        if len > lane.mtu || self.options.clamp_mss && lane.flow.is_syn(packet) {
             return false;
         }
-        packet.truncate(plain.total_len);
-        let params = entry.sa.params();
-        let next_header = if plain.flow.is_ipv6 { NextHeader::IPV6 } else { NextHeader::IPV4 };
+        packet.truncate(len);
         let form = Form::Payload {
-            traffic_class: ecn::encapsulate(plain.traffic_class, params.dscp),
-            dont_fragment: dont_fragment(plain.dont_fragment, params.df),
+            traffic_class: ecn::encapsulate(rest.traffic_class, lane.dscp),
+            dont_fragment: dont_fragment(rest.dont_fragment, lane.df),
         };
-        self.seal_esp(entry, next_header, form, plain.total_len, packet, run, out);
+        let (entry, next_header) = (lane.entry, lane.next_header);
+        self.seal_esp(entry, next_header, form, len, packet, run, out);
         true
     }
 
@@ -532,6 +530,7 @@ struct Run<'a> {
     /// What was decided for the flow of the last one.
     decided: Option<(Flow, Decision<'a>)>,
     current: Option<Current<'a>>,
+    /// While nobody listens.
     lane: Option<Lane<'a>>,
     /// How many packets under one SA are expected to follow each other.
     expected: usize,
@@ -543,6 +542,12 @@ struct Run<'a> {
 struct Lane<'a> {
     flow: PlainFlow,
     entry: &'a OutboundEntry,
+    /// Of `flow`.
+    next_header: NextHeader,
+    /// Of `entry`, as what follows.
+    mtu: usize,
+    dscp: DscpPolicy,
+    df: DfPolicy,
 }
 
 impl<'a> Lane<'a> {
@@ -554,7 +559,9 @@ impl<'a> Lane<'a> {
             && params.suite.protocol() == Protocol::Esp
             && entry.sa.around().is_none()
             && params.tfc == 0;
-        is_plain.then_some(Self { flow, entry })
+        let next_header = if flow.is_ipv6 { NextHeader::IPV6 } else { NextHeader::IPV4 };
+        let SaParams { dscp, df, .. } = *params;
+        is_plain.then_some(Self { flow, entry, next_header, mtu: entry.mtu, dscp, df })
     }
 }
 
@@ -629,6 +636,7 @@ fn pad(packet: &mut PacketBuf, entry: &OutboundEntry) -> Result<(), DropReason> 
 }
 
 /// Whether the outer packet must not be fragmented (RFC 4301 §8.1), by whether the inner one must not.
+#[inline]
 const fn dont_fragment(inner: bool, policy: DfPolicy) -> bool {
     match policy {
         DfPolicy::Clear => false,

@@ -3,6 +3,7 @@
 //! Owns the ESP header, the IV, the trailer and the ICV. Owns neither sequence number nor window, which are the SA's, and
 //! knows nothing of what the payload is, nor of what stands before the ESP packet.
 
+mod common;
 mod transform;
 
 use super::replay::IcvVerified;
@@ -10,6 +11,7 @@ use super::{DropReason, PacketBuf, Spi, suite::EspSuite};
 use crate::crypto::Secret;
 use crate::wire::esp::{EspHeader, EspPacket, EspTrailer};
 use crate::wire::ip::NextHeader;
+pub(super) use common::Common;
 use transform::Transform;
 
 /// Where in a packet of a suite what stands, and so how much longer sealing makes it.
@@ -61,6 +63,11 @@ impl Esp {
     /// `None` if the suite, or a key of that length, is not one that we have.
     pub(super) fn new(suite: EspSuite, encr_key: &Secret, integ_key: &Secret) -> Option<Self> {
         Some(Self { transform: Transform::new(suite, encr_key, integ_key)? })
+    }
+
+    /// The transform with what is known of an SA, if its packets are of the common form.
+    pub(super) fn common(&self, spi: Spi, esn: bool) -> Option<Common<'_>> {
+        Some(Common::new(self.transform.common()?, spi, esn))
     }
 
     /// What is to be done to a payload of this length; nothing changes yet, so that no sequence number is used up by a

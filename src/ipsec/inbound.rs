@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::esp::Payload;
+use super::esp::{Common, Payload};
 use super::lifetime::{Limit, Tally, Usage};
 use super::pace::Pace;
 use super::protection::Protection;
@@ -97,7 +97,11 @@ impl InboundSa {
     pub fn opening(&self) -> Opening<'_> {
         // Whoever panicked while holding it left it whole: it changes in the last step of `accept`.
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        Opening { sa: self, window, tally: Tally::default() }
+        let common = match &self.protection {
+            Protection::Esp(esp) => esp.common(self.params.spi, self.esn),
+            Protection::Ah(_) => None,
+        };
+        Opening { sa: self, common, window, tally: Tally::default() }
     }
 
     /// As [`Opening::open`], of one packet.
@@ -121,6 +125,7 @@ impl InboundSa {
 #[derive(Debug)]
 pub struct Opening<'a> {
     sa: &'a InboundSa,
+    common: Option<Common<'a>>,
     window: MutexGuard<'a, ReplayWindow>,
     tally: Tally,
 }
@@ -178,12 +183,28 @@ impl Opening<'_> {
         &mut self,
         packet: &mut [u8],
     ) -> Result<(Opened, Range<usize>), DropReason> {
-        let (payload, arrival) = self.open_parts(packet)?;
+        let (payload, arrival) = match self.common {
+            Some(common) => self.open_common(common, packet)?,
+            None => self.open_parts(packet)?,
+        };
         let opened = self.count(payload.len, payload.next_header, arrival)?;
         Ok((opened, payload.at..payload.at + payload.len))
     }
 
     #[inline]
+    fn open_common(
+        &mut self,
+        common: Common<'_>,
+        packet: &mut [u8],
+    ) -> Result<(Payload, Arrival), DropReason> {
+        let low = Common::sequence(packet).ok_or(DropReason::EspMalformed)?;
+        let sequence = self.window.check(low)?;
+        let (proof, decrypted) = common.verify(packet, sequence)?;
+        let arrival = self.accept(sequence, proof)?;
+        Ok((decrypted.payload()?, arrival))
+    }
+
+    #[inline(never)]
     fn open_parts(&mut self, sealed: &mut [u8]) -> Result<(Payload, Arrival), DropReason> {
         let sa = self.sa;
         let Protection::Esp(esp) = &sa.protection else { return Err(DropReason::EspMalformed) };

@@ -22,6 +22,15 @@ pub struct Tally {
     packets: u64,
 }
 
+impl Tally {
+    /// Counts a packet of `len` bytes, for an SA that [has no limit](Usage::is_unlimited).
+    #[inline]
+    pub(super) fn count(&mut self, len: usize) {
+        self.bytes = self.bytes.saturating_add(len as u64);
+        self.packets += 1;
+    }
+}
+
 /// A limit was reached; each is reported once in the life of an SA.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +115,7 @@ impl Usage {
         if !self.is_unlimited() {
             return self.count(len);
         }
-        tally.bytes = tally.bytes.saturating_add(len as u64);
-        tally.packets += 1;
+        tally.count(len);
         Limit::None
     }
 
@@ -141,6 +149,7 @@ impl Usage {
     }
 
     /// The SA should be replaced, for whatever reason: [`Limit::Soft`] the first time.
+    #[cold]
     pub fn reached_soft(&self) -> Limit {
         // A load first: a line that every packet writes would travel between the processors.
         if self.soft_told.load(Ordering::Relaxed) || self.soft_told.swap(true, Ordering::Relaxed) {

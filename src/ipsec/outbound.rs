@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-use super::esp::Sealing;
+use super::esp::{Common, Sealing};
 use super::lifetime::{Limit, Tally, Usage};
 use super::protection::Protection;
 use super::{DropCounters, DropReason, PacketBuf, Place, SaParams};
@@ -116,7 +116,11 @@ impl OutboundSa {
     /// together, and what they carry is counted at the end, where the SA has no limit that it could reach.
     #[must_use]
     pub fn sealer(&self, expected: usize) -> Sealer<'_> {
-        Sealer { sa: self, expected, given: 0, last: 0, tally: Tally::default() }
+        let common = match &self.protection {
+            Protection::Esp(esp) => esp.common(self.params.spi, self.esn),
+            Protection::Ah(_) => None,
+        };
+        Sealer { sa: self, common, expected, given: 0, last: 0, tally: Tally::default() }
     }
 
     /// Makes an ESP packet that means nothing, of a payload of `len` bytes (RFC 4303 §2.6). What the buffer held is
@@ -250,6 +254,7 @@ impl OutboundSa {
 #[derive(Debug)]
 pub struct Sealer<'a> {
     sa: &'a OutboundSa,
+    common: Option<Common<'a>>,
     /// How many packets are still to come, as far as that is known.
     expected: usize,
     /// Of the numbers that were taken together, the last that a packet got, and the last of all.
@@ -269,11 +274,23 @@ impl Sealer<'_> {
         packet: &mut PacketBuf,
         next_header: NextHeader,
     ) -> Result<Limit, DropReason> {
-        self.seal_behind(packet, 0, next_header)
+        // Numbers that were taken together are of an SA without limits.
+        match self.common {
+            Some(common) if self.given < self.last => {
+                let len = packet.len();
+                let (front, back) = Common::around(len);
+                let Some(whole) = packet.grow(front, back) else { return Err(DropReason::NoRoom) };
+                self.given += 1;
+                common.seal(whole, len, next_header, self.given);
+                self.tally.count(len);
+                Ok(self.sa.judge(self.given))
+            }
+            _ => self.seal_behind(packet, 0, next_header),
+        }
     }
 
     /// Makes an ESP packet of what follows the first `at` bytes.
-    #[inline]
+    #[inline(never)]
     fn seal_behind(
         &mut self,
         packet: &mut PacketBuf,

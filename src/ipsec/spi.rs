@@ -12,18 +12,21 @@ impl Spi {
 
     /// `None` for the reserved values 0–255.
     #[must_use]
+    #[inline]
     pub const fn new(value: u32) -> Option<Self> {
         if value < Self::MIN { None } else { Some(Self(value)) }
     }
 
     /// The number.
     #[must_use]
+    #[inline]
     pub const fn get(self) -> u32 {
         self.0
     }
 
     /// The bytes as they stand on the wire.
     #[must_use]
+    #[inline]
     pub const fn to_be_bytes(self) -> [u8; 4] {
         self.0.to_be_bytes()
     }

@@ -13,7 +13,7 @@ pub use extension::{ExtensionHeader, ExtensionHeaders, MAX_EXTENSION_HEADERS};
 pub use option::{
     Ipv4Option, Ipv4OptionType, Ipv4Options, Ipv6Option, Ipv6OptionType, Ipv6Options,
 };
-pub use plain::{Plain, PlainFlow};
+pub use plain::{Plain, PlainFlow, PlainRest};
 pub use v4::{Ipv4Packet, Ipv4Repr};
 pub use v6::{Fragment, Ipv6Packet, Ipv6Repr};
 

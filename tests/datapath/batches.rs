@@ -1,8 +1,9 @@
 //! What a batch becomes is what its packets become one by one: what is remembered from packet to packet of a batch (the flow,
 //! its SA, sequence numbers taken together) changes nothing.
 
-use ipsecd::datapath::{DropReason, Ecn, Form};
-use ipsecd::ipsec::{Encap, OutboundSa};
+use ipsecd::datapath::{DropReason, Ecn, Form, Received};
+use ipsecd::ipsec::{Encap, EspSuite, Notice, OutboundSa};
+use ipsecd::wire::ike::numbers::EsnId;
 use ipsecd::wire::ip::NextHeader;
 use proptest::prelude::*;
 
@@ -116,8 +117,11 @@ proptest! {
         packets in proptest::collection::vec((packet(), prop::sample::select(vec![4_u8, 4, 41, 59])), 1..24),
         again in any::<prop::sample::Index>(),
         outer in ecn(),
+        short in 1..40_usize,
+        esn in any::<bool>(),
     ) {
-        let sa = OutboundSa::new(params(gcm(), true, 0).0).unwrap();
+        let suite = EspSuite { esn: if esn { EsnId::ESN } else { EsnId::NO_ESN }, ..gcm() };
+        let sa = OutboundSa::new(params(suite, true, 0).0).unwrap();
         let mut sealed: Vec<_> = packets
             .iter()
             .map(|(packet, next_header)| {
@@ -131,12 +135,14 @@ proptest! {
                 buf.to_vec()
             })
             .collect();
-        // A replay, and a forgery.
+        // A replay, a forgery, and what is too short, before one that is genuine.
         let twice = sealed[again.index(sealed.len())].clone();
         let mut forged = twice.clone();
         *forged.last_mut().unwrap() ^= 1;
-        sealed.extend([twice, forged]);
-        let ((_, mut together), (_, mut alone)) = (pair(gcm()), pair(gcm()));
+        let cut = twice[..short.min(twice.len())].to_vec();
+        let last = sealed.len() - 1;
+        sealed.splice(last..last, [twice, forged, cut]);
+        let ((_, mut together), (_, mut alone)) = (pair(suite), pair(suite));
         let path = path(2, 1, Encap::Udp, false);
         let batch: Vec<_> =
             together.receive(path, outer, &sealed).deliver.iter().map(<[u8]>::to_vec).collect();
@@ -163,4 +169,29 @@ fn numbers_that_were_taken_together_and_not_used_are_not_lost() {
         assert_eq!(a.datapath.stats().outbound[0].sequence, u64::from(3 * round));
         assert_eq!(b.receive(path(2, 1, Encap::Udp, false), Ecn::NotEct, &sealed).deliver.len(), 3);
     }
+}
+
+#[test]
+fn a_peer_that_moves_within_a_batch_is_reported() {
+    let (mut a, mut b) = pair(gcm());
+    let sealed = payloads(&a.send(&vec![udp(false, 100); 8]).sealed);
+    let elsewhere = path(2, 9, Encap::Udp, false);
+    let mut received: Vec<_> = sealed
+        .iter()
+        .enumerate()
+        .map(|(at, packet)| Received {
+            path: if at < 5 { path(2, 1, Encap::Udp, false) } else { elsewhere },
+            traffic_class: 0,
+            buf: buf(packet),
+            segment_len: None,
+        })
+        .collect();
+    b.datapath.inbound_batch(b.now, &mut received, &mut b.inbound);
+    assert_eq!(b.inbound.deliver.len(), 8);
+    let notices = &b.inbound.notices;
+    let moved = notices
+        .iter()
+        .filter(|notice| matches!(notice, Notice::PeerMoved { path, .. } if *path == elsewhere));
+    let alive = notices.iter().filter(|notice| matches!(notice, Notice::Alive { .. }));
+    assert_eq!((moved.count(), alive.count(), notices.len()), (1, 1, 2), "{notices:?}");
 }

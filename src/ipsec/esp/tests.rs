@@ -188,6 +188,41 @@ fn without_room_nothing_is_changed_and_no_number_used() {
 }
 
 #[test]
+fn what_is_sealed_and_opened_in_a_run_is_what_is_alone() {
+    for suite in suites() {
+        let start = if suite.esn == EsnId::ESN { 0xffff_ffe0 } else { 0 };
+        let [together, alone] =
+            [(); 2].map(|()| OutboundSa::new(sa_params_at(suite, start)).unwrap());
+        let [in_place, whole] =
+            [(); 2].map(|()| InboundSa::new(sa_params_at(suite, start)).unwrap());
+        let (mut sealer, mut opening) = (together.sealer(80), in_place.opening());
+        for len in 0..80_u8 {
+            let payload: Vec<u8> = (0..len).collect();
+            let [mut buf, mut other] = [(); 2].map(|()| PacketBuf::copy_of(&payload));
+            let limit = sealer.seal(&mut buf, NextHeader::IPV6);
+            assert_eq!(limit, alone.seal(&mut other, NextHeader::IPV6));
+            assert_eq!(*buf, *other, "{suite}: {len}");
+            let mut check = |sealed: &[u8]| {
+                let (mut one, mut other) = (sealed.to_vec(), PacketBuf::copy_of(sealed));
+                let opened = opening.open_in_place(&mut one);
+                let expected = whole.open(&mut other);
+                assert_eq!(opened.clone().map(|opened| opened.0), expected, "{suite}: {len}");
+                if let Ok((_, range)) = opened {
+                    assert_eq!((&one[range], &*other), (&payload[..], &payload[..]), "{suite}");
+                }
+            };
+            let mut forged = buf.to_vec();
+            let at = usize::from(len) * 7 % forged.len();
+            forged[at] ^= 0x10;
+            check(&forged);
+            check(&buf[..buf.len() - 1]);
+            check(&buf);
+            check(&buf);
+        }
+    }
+}
+
+#[test]
 fn what_is_too_short_is_no_esp() {
     for suite in suites() {
         let inbound = InboundSa::new(sa_params(suite)).unwrap();

@@ -4,7 +4,7 @@
 use super::super::replay::IcvVerified;
 use super::super::{DropReason, suite::EspSuite};
 use super::EspLayout;
-use crate::crypto::aead::Aead;
+use crate::crypto::aead::{Aead, WholeAead};
 use crate::crypto::cipher::{Cbc, Ctr};
 use crate::crypto::gmac::Gmac;
 use crate::crypto::integ::Integ;
@@ -98,6 +98,14 @@ impl Transform {
     #[inline]
     pub(super) const fn own_layout(&self) -> EspLayout {
         self.layout
+    }
+
+    /// The AEAD, if the packets are of the common form: see [`Common`](super::Common).
+    pub(super) fn common(&self) -> Option<WholeAead<'_>> {
+        match &self.algorithms {
+            Algorithms::Aead(aead) if self.layout.iv_len == Aead::IV_LEN => aead.whole(),
+            Algorithms::Aead(_) | Algorithms::Gmac(_) | Algorithms::Separate(_) => None,
+        }
     }
 
     /// Whether so many bytes can be a ciphertext. Only CBC does not take any length: the alignment of RFC 4303 §2.4

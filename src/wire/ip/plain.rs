@@ -91,12 +91,75 @@ impl Plain {
     #[must_use]
     #[inline]
     pub fn is_syn(&self, packet: &[u8]) -> bool {
-        self.flow.protocol == NextHeader::TCP
-            && packet.get(self.flow.header_len() + 13).is_none_or(|flags| flags & 0x02 != 0)
+        self.flow.is_syn(packet)
     }
 }
 
+/// What may differ in the packets of one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainRest {
+    /// See [`Plain::total_len`].
+    pub total_len: usize,
+    /// See [`Plain::traffic_class`].
+    pub traffic_class: u8,
+    /// See [`Plain::dont_fragment`].
+    pub dont_fragment: bool,
+}
+
 impl PlainFlow {
+    /// What [`Plain::of`] says of a packet, if it is of this flow.
+    #[must_use]
+    #[inline(always)]
+    pub fn rest_of(&self, packet: &[u8]) -> Option<PlainRest> {
+        let rest = if self.is_ipv6 { self.rest_of_v6(packet)? } else { self.rest_of_v4(packet)? };
+        is_whole(self.protocol.0, rest.total_len, self.header_len(), packet.len()).then_some(rest)
+    }
+
+    #[inline]
+    fn rest_of_v4(&self, packet: &[u8]) -> Option<PlainRest> {
+        let header = packet.first_chunk::<24>()?;
+        let (fields, rest) = header.split_first_chunk::<12>()?;
+        let (addresses, start) = rest.split_first_chunk()?;
+        let &[version, traffic_class, l0, l1, _, _, f0, f1, _, protocol, _, _] = fields;
+        let fragment = u16::from_be_bytes([f0, f1]);
+        let is_it = version == 0x45
+            && protocol == self.protocol.0
+            && u64::from_ne_bytes(*addresses) == self.addresses[0]
+            && u32::from_ne_bytes(*start.first_chunk()?) == self.start
+            && fragment & 0x3fff == 0;
+        is_it.then_some(PlainRest {
+            total_len: usize::from(u16::from_be_bytes([l0, l1])),
+            traffic_class,
+            dont_fragment: fragment & 0x4000 != 0,
+        })
+    }
+
+    #[inline]
+    fn rest_of_v6(&self, packet: &[u8]) -> Option<PlainRest> {
+        let header = packet.first_chunk::<44>()?;
+        let (fields, rest) = header.split_first_chunk::<8>()?;
+        let (addresses, start) = rest.split_first_chunk::<32>()?;
+        let &[b0, b1, _, _, l0, l1, protocol, _] = fields;
+        let mut same = addresses.as_chunks().0.iter().zip(&self.addresses);
+        let is_it = b0 >> 4 == 6
+            && protocol == self.protocol.0
+            && same.all(|(bytes, word)| u64::from_ne_bytes(*bytes) == *word)
+            && u32::from_ne_bytes(*start.first_chunk()?) == self.start;
+        is_it.then_some(PlainRest {
+            total_len: 40 + usize::from(u16::from_be_bytes([l0, l1])),
+            traffic_class: b0 << 4 | b1 >> 4,
+            dont_fragment: true,
+        })
+    }
+
+    /// Whether a packet of this flow opens a TCP connection.
+    #[must_use]
+    #[inline]
+    pub fn is_syn(&self, packet: &[u8]) -> bool {
+        self.protocol == NextHeader::TCP
+            && packet.get(self.header_len() + 13).is_none_or(|flags| flags & 0x02 != 0)
+    }
+
     /// Source address.
     #[must_use]
     pub fn src_addr(&self) -> IpAddr {
@@ -212,6 +275,35 @@ mod tests {
             let mut other = whole.clone();
             other[transport + 4] ^= 1;
             assert_eq!(flow(&other), flow(&whole));
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_packet_is_read_if_it_is_of_the_flow() {
+        let payload: Vec<u8> = (1..=20).collect();
+        for protocol in [NextHeader::TCP, NextHeader::UDP, NextHeader::ICMP, NextHeader::ICMPV6] {
+            for whole in [v4(protocol, &payload), v6(protocol, &payload)] {
+                let flow = Plain::of(&whole).expect("plain").flow;
+                let mut taken = 0;
+                let mut check = |packet: &[u8]| {
+                    let plain = Plain::of(packet).filter(|plain| plain.flow == flow);
+                    let rest = plain.map(|plain| {
+                        let Plain { total_len, traffic_class, dont_fragment, .. } = plain;
+                        PlainRest { total_len, traffic_class, dont_fragment }
+                    });
+                    assert_eq!(flow.rest_of(packet), rest, "{packet:?}");
+                    taken += usize::from(rest.is_some());
+                };
+                for at in 0..whole.len() {
+                    check(&whole[..at]);
+                    for byte in 0..=u8::MAX {
+                        let mut changed = whole.clone();
+                        changed[at] = byte;
+                        check(&changed);
+                    }
+                }
+                assert!(taken > 5000, "{taken} of {} are of the flow", 256 * whole.len());
+            }
         }
     }
 
