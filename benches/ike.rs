@@ -7,6 +7,7 @@ mod common;
 #[path = "common/live.rs"]
 mod live;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::process::Command as Program;
 use std::sync::Arc;
@@ -15,34 +16,56 @@ use std::time::{Duration, Instant};
 use common::{Samples, figure, now, time};
 use ipsecd::datapath::{Datapath, Options};
 use ipsecd::ike::{Command, Endpoint, EndpointConfig, Env, Event};
-use ipsecd::ipsec::pad::{Identity, Peer, PeerAddress};
-use ipsecd::ipsec::{PolicyId, SadUpdate, Spd};
+use ipsecd::ipsec::pad::{AddressPool, AddressRequest, Identity, Peer, PeerAddress, Wish};
+use ipsecd::ipsec::{Lifetime, PolicyId, SadUpdate, Spd};
 use ipsecd::testing::{FixedRandom, peers};
 use ipsecd::wire::ike::numbers::KeId;
 
 const FEW: u32 = 200;
 const MANY: u32 = 10_000;
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn main() {
     if let Some(derivation) = openssl_x25519() {
         figure("IKE: one x25519 derivation by OpenSSL", derivation * 1e6, "µs");
     }
-    let (x25519, _) = set_up(FEW, None);
+    let (x25519, _) = set_up(FEW, None, Shape::Sites);
     figure("IKE: responder's CPU of a set-up, x25519", x25519.first / 1e6, "ms");
-    let (hybrid, _) = set_up(FEW, Some(KeId::ML_KEM_768));
+    let (hybrid, _) = set_up(FEW, Some(KeId::ML_KEM_768), Shape::Sites);
     figure("IKE: responder's CPU of a set-up, x25519 and ML-KEM-768", hybrid.first / 1e6, "ms");
-    let (many, memory) = set_up(MANY, None);
-    figure(
-        "IKE: responder's CPU of a set-up among the first 100 of 10,000",
-        many.first / 1e6,
-        "ms",
-    );
-    figure("IKE: responder's CPU of a set-up among the last 100 of 10,000", many.last / 1e6, "ms");
-    figure(
-        "IKE: memory of a tunnel among 10,000, with its SAs and its configuration",
-        memory / 1024.0,
-        "KiB",
-    );
+    for (shape, name) in [(Shape::Sites, ""), (Shape::Road, ", by one name from anywhere")] {
+        let (many, memory) = set_up(MANY, None, shape);
+        for (which, value) in [("first", many.first), ("last", many.last)] {
+            figure(
+                &format!("IKE: responder's CPU of a set-up among the {which} 100 of 10,000{name}"),
+                value / 1e6,
+                "ms",
+            );
+        }
+        figure(
+            &format!(
+                "IKE: memory of a tunnel among 10,000, with its SAs and its configuration{name}"
+            ),
+            memory / 1024.0,
+            "KiB",
+        );
+        figure(
+            &format!(
+                "IKE: most rekeys that begin in one second, of 10,000 within 100 s and an hour{name}"
+            ),
+            many.rekeys as f64,
+            "",
+        );
+    }
+}
+
+/// What the responder knows of its peers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Each by itself, with its address and identity.
+    Sites,
+    /// One name for all, who come from anywhere and get an address of a pool.
+    Road,
 }
 
 /// Seconds of one derivation.
@@ -60,14 +83,16 @@ struct Outcome {
     /// Nanoseconds of a set-up among the first and among the last hundred.
     first: f64,
     last: f64,
+    /// The most rekeys that begin in one second.
+    rekeys: u32,
 }
 
 /// So many peers, known from the start, set up tunnels one after the other. Memory is that of one of them, in bytes.
-fn set_up(count: u32, additional: Option<KeId>) -> (Outcome, f64) {
+fn set_up(count: u32, additional: Option<KeId>, shape: Shape) -> (Outcome, f64) {
     let before = live::bytes();
     let mut responder = Site::new(0, count);
-    for number in 0..count {
-        let mut peer = peer(number, true);
+    for number in 0..if shape == Shape::Sites { count } else { 1 } {
+        let mut peer = peer(number, true, shape);
         peer.ike.proposals[0].addke[0].extend(additional);
         responder
             .endpoint
@@ -79,7 +104,7 @@ fn set_up(count: u32, additional: Option<KeId>) -> (Outcome, f64) {
         // Time passes, or those who begin would be too many at once.
         responder.now += Duration::from_millis(10);
         let mut initiator = Site::new(u64::from(number) + 1, 1);
-        let mut peer = peer(number, false);
+        let mut peer = peer(number, false, shape);
         peer.ike.proposals[0].addke[0].extend(additional);
         let taken = one(&mut initiator, &mut responder, number, peer);
         if (10..110).contains(&number) {
@@ -92,7 +117,25 @@ fn set_up(count: u32, additional: Option<KeId>) -> (Outcome, f64) {
     assert_eq!(responder.datapath.sad().all_inbound().count(), count as usize);
     assert_eq!(responder.datapath.sad().all_outbound().count(), count as usize);
     let memory = (live::bytes() - before) as f64 / f64::from(count);
-    (Outcome { first: first.median(), last: last.median() }, memory)
+    let rekeys = most_rekeys(&mut responder);
+    (Outcome { first: first.median(), last: last.median(), rekeys }, memory)
+}
+
+/// Lets the time go on until every CHILD_SA was to be rekeyed. Nobody answers.
+fn most_rekeys(responder: &mut Site) -> u32 {
+    let end = responder.now + HOUR;
+    let mut seconds = BTreeMap::new();
+    while let Some((due, _)) = responder.endpoint.poll_timeout().filter(|(due, _)| *due <= end) {
+        responder.endpoint.handle_timeout(due);
+        responder.take_events();
+        let requests = std::iter::from_fn(|| responder.endpoint.poll_transmit()).count();
+        *seconds.entry((end - due).as_secs()).or_default() += requests as u32;
+    }
+    assert_eq!(
+        seconds.values().sum::<u32>(),
+        responder.datapath.sad().all_outbound().count() as u32
+    );
+    seconds.into_values().max().unwrap_or_default()
 }
 
 /// One set-up; how long the responder worked on it.
@@ -166,7 +209,7 @@ fn address(number: u32) -> Ipv4Addr {
 }
 
 /// The `number`th peer as the responder has it, or the responder as the peer has it.
-fn peer(number: u32, at_responder: bool) -> Peer {
+fn peer(number: u32, at_responder: bool, shape: Shape) -> Peer {
     let mut peer = if at_responder { peers::site_b() } else { peers::site_a() };
     let theirs = Identity::Fqdn(format!("peer-{number}.example.net"));
     if at_responder {
@@ -174,8 +217,28 @@ fn peer(number: u32, at_responder: bool) -> Peer {
         peer.address = PeerAddress::Ip(address(number).into());
         peer.peer_id = Some(theirs);
         peer.children[0].policy = PolicyId(number);
+        peer.children[0].lifetime = Lifetime { soft_time: Some(HOUR), ..Lifetime::default() };
+        // Of the rekeys that nobody answers each is to count once.
+        peer.ike.retransmit_timeout = 2 * HOUR;
     } else {
         peer.local_id = theirs;
+    }
+    match (shape, at_responder) {
+        (Shape::Sites, _) => {}
+        (Shape::Road, true) => {
+            (peer.name, peer.address, peer.peer_id) = ("road".into(), PeerAddress::Any, None);
+            let range = ([10, 9, 0, 0].into(), [10, 9, 255, 255].into());
+            peer.pool =
+                Some(AddressPool { ranges: vec![range], dns: Vec::new(), domains: Vec::new() });
+            peer.children[0].ts_peer =
+                vec![peers::range(Ipv4Addr::new(10, 9, 0, 0), Ipv4Addr::new(10, 9, 255, 255))];
+        }
+        (Shape::Road, false) => {
+            let addresses = vec![Wish::V4(None)];
+            peer.request = Some(AddressRequest { addresses, dns: false, domains: None });
+            peer.children[0].ts_local =
+                vec![peers::range(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST)];
+        }
     }
     peer
 }

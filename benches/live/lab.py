@@ -17,6 +17,9 @@ PATIENCE = 15.0
 
 OUTER = {"a": "192.0.2.1", "b": "192.0.2.2"}
 INNER = {"a": "10.1.0.1", "b": "10.2.0.1"}
+# A second pair beside the first, which does not see it, has the same addresses.
+OUTER.update(c=OUTER["a"], d=OUTER["b"])
+INNER.update(c=INNER["a"], d=INNER["b"])
 
 
 class Failed(Exception):
@@ -128,7 +131,7 @@ class Host:
 
     @property
     def far(self):
-        return "b" if self.name == "a" else "a"
+        return {"a": "b", "b": "a", "c": "d", "d": "c"}[self.name]
 
     def ip(self, arguments):
         return run("ip", "-n", self.name, *arguments.split())
@@ -150,9 +153,9 @@ class Host:
 class Lab:
     """The two hosts. Gone, with all that runs in them, when closed."""
 
-    def __init__(self, work):
-        self.a, self.b = Host("a", work), Host("b", work)
-        self.a.ip("link add wan type veth peer name wan netns b")
+    def __init__(self, work, names=("a", "b")):
+        self.a, self.b = (Host(name, work) for name in names)
+        self.a.ip(f"link add wan type veth peer name wan netns {self.b.name}")
         for host in self.both:
             host.ip(f"addr add {host.outer}/24 dev wan")
             host.ip("link set wan up")

@@ -10,6 +10,8 @@ SINGLE = "forwarder, single"
 OURS = "ipsecd AES-256-GCM, UDP"
 PEERS = ("libipsec AES-256-GCM", "wireguard-go", "boringtun", "gotatun")
 
+X25519 = "one x25519 derivation by OpenSSL"
+
 # Title, figures of one plot, whether it is drawn on a logarithmic axis.
 PLOTS = {
     "throughput": ("TCP throughput, one stream, Mbit/s", "tcp1"),
@@ -80,9 +82,18 @@ def text(results):
             lines.append(f"  {subject:26} {spread(values):>28} {beside}")
     for name, found in results["process"].items():
         lines.append(f"{name}: {spread(found['values'])} {found['unit']}")
+    for name, found in results.get("scale", {}).items():
+        lines.append(f"{name}: {show(found['value'])} {found['unit']}")
     for subject, error in results["failed"].items():
         lines.append(f"{subject}: not measured in every round: {error}")
     return "\n".join(lines)
+
+
+def derivation(results):
+    """What one x25519 derivation by OpenSSL took in this run, in µs: in the daemon's part, or else in the process's."""
+    live = results.get("scale", {}).get(X25519)
+    process = results["process"].get("IKE: one x25519 derivation by OpenSSL")
+    return live["value"] if live else median(process["values"]) if process else None
 
 
 def demands(results):
@@ -122,7 +133,8 @@ def demands(results):
         for way in ("out", "in"):
             name = f"AES-256-GCM, {size} bytes, {way}: beside the AEAD"
             yield from at_most(f"ESP path beside the bare AEAD, {size} bytes, {way}, ns", process(name), 40)
-    scale = 48 / (process("IKE: one x25519 derivation by OpenSSL") or 48)
+    taken = derivation(results)
+    scale = 48 / taken if taken else 1
     for what, most in (("x25519", 0.35), ("x25519 and ML-KEM-768", 0.5)):
         value = process(f"IKE: responder's CPU of a set-up, {what}")
         if value is not None:
@@ -134,6 +146,29 @@ def demands(results):
         yield from at_most("Set-up of the last of 10,000 beside the first", late / early, 1.1)
     yield from at_most("64-byte packet, 1 of 10,000 tunnels beside 1 tunnel",
                        process("datapath: 64-byte packet, 1 of 10,000 tunnels beside 1 tunnel"), 1.1)
+    yield from demands_of_scale(results, scale, at_most)
+
+
+def demands_of_scale(results, scale, at_most):
+    """What is demanded of a daemon with ten thousand tunnels."""
+    def live(name):
+        found = results.get("scale", {}).get(name)
+        return found["value"] if found else None
+
+    for what, most in (("x25519", 0.35), ("x25519 and ML-KEM-768", 0.5)):
+        value = live(f"CPU of a set-up, {what}")
+        if value is not None:
+            yield from at_most(f"IKE set-up in a daemon, {what}, ms where OpenSSL's x25519 takes 48 µs", value * scale, most)
+    for shape in ("one file", "a file each"):
+        early = next((live(name) for name in results.get("scale", {}) if name.startswith(f"{shape}: CPU of a set-up, the first")), None)
+        late = next((live(name) for name in results.get("scale", {}) if name.startswith(f"{shape}: CPU of a set-up, the last")), None)
+        if early and late:
+            yield from at_most(f"10,000 tunnels, {shape}: set-up of the last beside the first", late / early, 1.1)
+        yield from at_most(f"10,000 tunnels, {shape}: memory of one, KiB",
+                           live(f"{shape}: memory of a tunnel, its part of the configuration included"), 12)
+        for way in ("in", "out"):
+            yield from at_most(f"10,000 tunnels, {shape}: a packet {way}, 1 of all beside 1 tunnel",
+                               live(f"{shape}: packet {way}, 1 of all beside 1 tunnel"), 1.1)
 
 
 def markdown(results, plots):
@@ -171,6 +206,13 @@ def markdown(results, plots):
                 "Medians in nanoseconds and so on of `cargo bench --bench path`, `scale` and `ike`, without any system call.", "",
                 "| | median (least–most) | |", "|---|---|---|"]
         out += [f"| {name} | {spread(found['values'])} | {found['unit']} |" for name, found in results["process"].items()]
+        out.append("")
+    if results.get("scale"):
+        out += ["## Ten thousand tunnels in a daemon", "",
+                "A daemon that 10,000 initiators come to, by one file with a pool, and by a file each: [`benches/live/scale.py`](../benches/live/scale.py).",
+                f"CPU is the daemon's, as the scheduler counted it; one x25519 derivation by OpenSSL took {derivation(results)} µs in the same run.", "",
+                "| | found | |", "|---|---|---|"]
+        out += [f"| {name} | {show(found['value'])} | {found['unit']} |" for name, found in results["scale"].items()]
         out.append("")
     if results["failed"]:
         out += ["## Not measured", ""]

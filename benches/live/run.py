@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures ipsecd beside other VPNs in user space, beside no tunnel, and beside a forwarder without cryptography.
 
-    benches/live/run.py [--bench tcp,udp,ping,idle,process] [--rounds 5] [--duration 4] [--subjects WORD,...] [--write]
+    benches/live/run.py [--bench tcp,udp,ping,idle,process,scale] [--rounds 5] [--duration 4] [--subjects WORD,...] [--write]
 
 Rounds are interleaved: each starts and measures every subject once, so that whatever else the machine does hits all of
 them alike. Figures are medians of the rounds, with the least and the most beside them. `--write` makes
@@ -21,6 +21,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import report  # noqa: E402
+import scale  # noqa: E402
 from lab import Failed, Lab, enclose, run  # noqa: E402
 from measures import MORE_PARTS, PARTS, Probe  # noqa: E402
 from subjects import SUBJECTS, Tools  # noqa: E402
@@ -31,11 +32,14 @@ PACKAGES = ["iproute2", "iputils-ping", "iperf3", "wireguard-go", "wireguard-too
 CRATES = ["boringtun-cli", "gotatun-cli"]
 # Benches of the library whose lines `figure NAME VALUE UNIT` are taken into the report.
 IN_PROCESS = ["path", "scale", "ike"]
+# What is no measurement of a subject: within one process, and with ten thousand tunnels.
+APART = ["process", "scale"]
+EVERYTHING = [*PARTS, *APART]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--bench", default="all", help="parts, with commas: idle, ping, tcp, udp, tcp1, process")
+    parser.add_argument("--bench", default="all", help="parts, with commas: idle, ping, tcp, udp, tcp1, process, scale")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--duration", type=int, default=4, metavar="SECONDS", help="seconds of each measurement")
     parser.add_argument("--subjects", default="", help="only those whose name has one of these words")
@@ -44,8 +48,8 @@ def arguments():
     parser.add_argument("--write", action="store_true", help="write docs/performance.md")
     parser.add_argument("--no-build", action="store_true", help="take the programs that are there")
     options = parser.parse_args()
-    names = [*PARTS, "process"] if options.bench == "all" else options.bench.split(",")
-    known = {**PARTS, **MORE_PARTS, "process": None}
+    names = EVERYTHING if options.bench == "all" else options.bench.split(",")
+    known = {**PARTS, **MORE_PARTS, **dict.fromkeys(APART)}
     for name in names:
         if name not in known:
             parser.error(f"no part {name!r}; there are: {', '.join(known)}")
@@ -62,10 +66,10 @@ def prepare(directory, options):
     """Installs and builds what is missing; where a peer cannot be had, it is left out and said so."""
     subprocess.run([ROOT / "tests/lab/install.sh", *PACKAGES], check=True)
     subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", "--bin", "ipsecd"], cwd=ROOT, check=True)
-    wanted = ["forwarder", *(IN_PROCESS if "process" in options.parts else [])]
+    wanted = ["forwarder", "initiators", *(IN_PROCESS if "process" in options.parts else [])]
     names = [word for name in wanted for word in ("--bench", name)]
     subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", *names], cwd=ROOT, check=True)
-    if options.parts == ["process"]:
+    if set(options.parts) <= set(APART):
         return
     crates = directory / "bench"
     for crate in CRATES:
@@ -130,10 +134,10 @@ def main():
         prepare(directory, options)
     enclose()
     results_file = options.results or directory / "bench" / "results.json"
-    results = {"machine": machine(), "duration": options.duration, "rounds": {}, "process": {}, "failed": {}}
+    results = {"machine": machine(), "duration": options.duration, "rounds": {}, "process": {}, "scale": {}, "failed": {}}
     if options.add and results_file.exists():
         results = json.loads(results_file.read_text())
-    parts = "all" if options.parts == [*PARTS, "process"] else ",".join(options.parts)
+    parts = "all" if options.parts == EVERYTHING else ",".join(options.parts)
     more = [f"--duration {options.duration}"] if options.duration != 4 else []
     more += [f"--subjects '{options.subjects}'"] if options.subjects else []
     more = f" OPTIONS='{' '.join([*more, '--write'])}'" if more or parts != "all" else ""
@@ -144,10 +148,10 @@ def main():
         results_file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
     tools = Tools(directory / "release/ipsecd", None, directory / "bench")
-    tools.forwarder = bench_program(directory, "forwarder")
+    tools.forwarder, tools.initiators = (bench_program(directory, name) for name in ("forwarder", "initiators"))
     words = [word for word in options.subjects.split(",") if word]
     subjects = [name for name in SUBJECTS if not words or any(word in name for word in words)]
-    parts = [{**PARTS, **MORE_PARTS}[name] for name in options.parts if name != "process"]
+    parts = [{**PARTS, **MORE_PARTS}[name] for name in options.parts if name not in APART]
     work = Path("/mnt")
     for turn in range(options.rounds if parts else 0):
         for subject in subjects:
@@ -165,6 +169,18 @@ def main():
             print(f"round {turn + 1} of {options.rounds}: in process", flush=True)
             for name, value, unit in measure_process(directory, results["failed"]):
                 results["process"].setdefault(name, {"unit": unit, "values": []})["values"].append(value)
+            keep()
+    if "scale" in options.parts:
+        # Once, whatever the rounds are: it has its own.
+        print("ten thousand tunnels", flush=True)
+        try:
+            for name, value, unit in scale.measure(tools, work):
+                print(f"  {name}: {report.show(value)} {unit}", flush=True)
+                results.setdefault("scale", {})[name] = {"unit": unit, "value": value}
+                keep()
+        except (Failed, subprocess.TimeoutExpired) as error:
+            print(f"  scale: {error}", file=sys.stderr, flush=True)
+            results["failed"]["ten thousand tunnels"] = str(error)[:300]
             keep()
     print(report.text(results))
     if options.write:

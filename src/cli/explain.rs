@@ -84,10 +84,8 @@ fn ask(global: &Global, question: Question) -> Result<Explanation, CliError> {
 fn offline(args: &ExplainArgs, question: &Question) -> Result<Explanation, CliError> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut next_policy = 0;
-    for file in &args.conf {
-        let others = entries.iter().map(|entry| &entry.config);
-        let mut config =
-            load(file, &secrets(), others).map_err(|error| CliError::Usage(error.to_string()))?;
+    let configs = load(&args.conf, &secrets(), core::iter::empty());
+    for mut config in configs.map_err(|error| CliError::Usage(error.to_string()))? {
         Entry::number(&mut config, None, &mut next_policy);
         entries.push(Entry::new(config));
     }

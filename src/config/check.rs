@@ -98,7 +98,7 @@ pub(super) fn config(
     };
     Some(Config {
         file: report.file().to_owned(),
-        keying: Keying::Ike(Box::new(peer)),
+        keying: Keying::Ike(Arc::new(peer)),
         interface: interface?,
         log_level: log_level?,
         revocation: RevocationFiles::of(raw, report.file()),

@@ -1,37 +1,169 @@
 //! What is wrong only where several configurations meet: [`conflicts`].
 
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::manual::{Clash, spi_clashes};
 use super::selector::show;
 use super::{Config, Keying, PolicyRef, identity};
+use crate::crypto::Secret;
 use crate::ipsec::TrafficSelector;
 use crate::ipsec::manual::ManualPeer;
-use crate::ipsec::pad::{Peer, PeerAddress, PeerAuth};
+use crate::ipsec::pad::{Identity, Peer, PeerAddress, PeerAuth};
+use crate::ipsec::selector::common_prefix;
 
 /// What is wrong between configurations that are to be used together, each by itself being right. The findings are
 /// those of the later file and name the earlier.
 #[must_use]
 pub fn conflicts(configs: &[&Config]) -> Diagnostics {
     let mut found = Diagnostics::default();
-    for (i, later) in configs.iter().enumerate() {
-        found.append(conflicts_with(later, configs[..i].iter().copied()));
+    let mut earlier = Beside::default();
+    for later in configs {
+        found.append(earlier.conflicts_with(later));
+        earlier.add(later);
     }
     found
 }
 
-/// What is wrong between a configuration and those that are in use, which go with each other. Its cost grows with their
-/// number, so that ten thousand files take fifty million comparisons one after the other.
+/// What is wrong between a configuration and those that are in use, which go with each other. For many, one after the other, see
+/// [`Beside`].
 #[must_use]
 pub fn conflicts_with<'a>(
     later: &Config,
     earlier: impl IntoIterator<Item = &'a Config>,
 ) -> Diagnostics {
-    let mut found = Diagnostics::default();
-    let selectors = pairs(later);
-    for earlier in earlier {
-        pair(earlier, later, &selectors, &mut found);
+    earlier.into_iter().collect::<Beside<'a>>().conflicts_with(later)
+}
+
+/// Configurations, in such an order that those which another may be in conflict with are found without looking at all of them:
+/// ten thousand files would be fifty million pairs.
+#[derive(Default)]
+pub struct Beside<'a> {
+    all: Vec<&'a Config>,
+    /// Each of these has numbers of `all`.
+    by_name: HashMap<&'a str, Vec<usize>>,
+    /// Of those with a key, by the key.
+    by_identities: HashMap<Identities<'a>, Vec<(&'a Secret, Vec<usize>)>>,
+    /// By name, and by what those who share one must agree on.
+    interfaces: HashMap<&'a str, Vec<(Agreed, Vec<usize>)>>,
+    /// By the first address and the length of the smallest prefix that a selector of the peer's side lies in.
+    places: BTreeMap<(IpAddr, u8), Vec<usize>>,
+    manual: Vec<usize>,
+}
+
+/// Ours, and the peer's.
+type Identities<'a> = (&'a Identity, Option<&'a Identity>);
+
+/// MTU, `clamp-mss` and `routes` of an interface.
+type Agreed = (Option<u16>, bool, bool);
+
+impl<'a> Beside<'a> {
+    /// One more.
+    pub fn add(&mut self, config: &'a Config) {
+        let number = self.all.len();
+        self.all.push(config);
+        self.by_name.entry(config.name()).or_default().push(number);
+        if config.manual().is_some() {
+            self.manual.push(number);
+        }
+        if let Some((identities, psk)) = psk_of(config) {
+            put(self.by_identities.entry(identities).or_default(), psk, number);
+        }
+        let of_name = self.interfaces.entry(&config.interface.name).or_default();
+        put(of_name, agreed(config), number);
+        for place in places(config) {
+            self.places.entry(place).or_default().push(number);
+        }
     }
-    found
+
+    /// What is wrong between one more and these.
+    #[must_use]
+    pub fn conflicts_with(&self, later: &Config) -> Diagnostics {
+        self.conflicts(later, |_| true)
+    }
+
+    /// The same, where one of the same name is what it takes the place of.
+    #[must_use]
+    pub fn conflicts_with_others(&self, later: &Config) -> Diagnostics {
+        self.conflicts(later, |earlier| earlier.name() != later.name())
+    }
+
+    fn conflicts(&self, later: &Config, counts: impl Fn(&Config) -> bool) -> Diagnostics {
+        let mut found = Diagnostics::default();
+        let selectors = pairs(later);
+        let earlier = self.candidates(later).into_iter().map(|number| self.all[number]);
+        for earlier in earlier.filter(|earlier| counts(earlier)) {
+            pair(earlier, later, &selectors, &mut found);
+        }
+        found
+    }
+
+    /// The numbers of those that may be in conflict.
+    fn candidates(&self, later: &Config) -> BTreeSet<usize> {
+        let mut numbers = BTreeSet::new();
+        numbers.extend(self.by_name.get(&**later.name()).into_iter().flatten());
+        if later.manual().is_some() {
+            numbers.extend(&self.manual);
+        }
+        if let Some((identities, psk)) = psk_of(later) {
+            let same = self.by_identities.get(&identities).into_iter().flatten();
+            numbers.extend(same.filter(|(other, _)| *other != psk).flat_map(|(_, all)| all));
+        }
+        let same = self.interfaces.get(&*later.interface.name).into_iter().flatten();
+        let agreed = agreed(later);
+        numbers.extend(same.filter(|(other, _)| *other != agreed).flat_map(|(_, all)| all));
+        // Two prefixes meet where one is within the other.
+        for (first, len) in places(later) {
+            let Some(prefix) = TrafficSelector::from_prefix(first, len) else { continue };
+            let within = self.places.range((first, 0)..=(prefix.end_addr, u8::MAX));
+            numbers.extend(within.flat_map(|(_, others)| others));
+            let around = (0..len).filter_map(|len| {
+                let around = TrafficSelector::from_prefix(first, len)?;
+                self.places.get(&(around.start_addr, len))
+            });
+            numbers.extend(around.flatten());
+        }
+        numbers
+    }
+}
+
+impl<'a> FromIterator<&'a Config> for Beside<'a> {
+    fn from_iter<T: IntoIterator<Item = &'a Config>>(configs: T) -> Self {
+        let mut all = Self::default();
+        configs.into_iter().for_each(|config| all.add(config));
+        all
+    }
+}
+
+/// Puts a number to those with the same `what`.
+fn put<T: PartialEq>(groups: &mut Vec<(T, Vec<usize>)>, what: T, number: usize) {
+    match groups.iter_mut().find(|(other, _)| *other == what) {
+        Some((_, numbers)) => numbers.push(number),
+        None => groups.push((what, vec![number])),
+    }
+}
+
+/// The identities, and the key that the peer proves to have; `None` where it is none that two have.
+fn psk_of(config: &Config) -> Option<(Identities<'_>, &Secret)> {
+    let peer = config.ike()?;
+    match &peer.auth.peer {
+        PeerAuth::Psk(psk) => Some(((&peer.local_id, peer.peer_id.as_ref()), psk)),
+        PeerAuth::Eap(_) | PeerAuth::Signature(_) => None,
+    }
+}
+
+fn agreed(config: &Config) -> Agreed {
+    let interface = &config.interface;
+    (interface.mtu, interface.clamp_mss, interface.routes)
+}
+
+/// The smallest prefixes that the selectors of the peer's side lie in, each once.
+fn places(config: &Config) -> BTreeSet<(IpAddr, u8)> {
+    let policies = config.policies();
+    let selectors = policies.iter().flat_map(|policy| policy.ts_peer);
+    let covers = selectors.filter_map(|ts| common_prefix(core::slice::from_ref(ts)));
+    covers.map(|(len, first)| (first, len)).collect()
 }
 
 /// A selector of our side, and one of the peer's.
@@ -76,7 +208,7 @@ fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut D
         (Keying::Ike(_), Keying::Manual(_)) | (Keying::Manual(_), Keying::Ike(_)) => {}
     }
     let (a, b) = (&earlier.interface, &later.interface);
-    if a.name == b.name && (a.mtu, a.clamp_mss, a.routes) != (b.mtu, b.clamp_mss, b.routes) {
+    if a.name == b.name && agreed(earlier) != agreed(later) {
         add(
             Severity::Error,
             format!("[interface] `{}` is set up differently in {}", b.name, other()),
@@ -179,5 +311,95 @@ impl Config {
         let local = list(|policy| policy.ts_local.iter().map(show).collect());
         let peer = list(|policy| policy.ts_peer.iter().map(show).collect());
         format!("{local} <-> {peer} with {with}{keys}")
+    }
+}
+
+#[cfg(all(test, feature = "daemon"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{SecretError, SecretFile, SecretSource, Source, parse};
+
+    struct Nothing;
+
+    impl SecretSource for Nothing {
+        fn read(&self, _path: &Path) -> Result<SecretFile, SecretError> {
+            Err(SecretError::Missing)
+        }
+
+        fn credential(&self, _name: &str) -> Result<SecretFile, SecretError> {
+            Err(SecretError::NoCredentials)
+        }
+    }
+
+    fn config(name: &str, id: &str, key: u32, subnets: &str, interface: &str) -> Config {
+        let text = format!(
+            "name = \"{name}\"\n\
+             [local]\nid = \"a.example.net\"\nsubnets = [\"10.1.0.0/16\", \"fd01::/64\"]\n\
+             [peer]\naddress = \"b.example.net\"\nid = \"{id}\"\nsubnets = [{subnets}]\n\
+             [auth]\npsk = \"a key that nobody would guess {key}\"\n[interface]\n{interface}\n"
+        );
+        let file = format!("{name}.conf");
+        let source = Source { file: Path::new(&file), text: &text, mode: Some(0o600) };
+        parse(source, &Nothing).expect("a configuration").config
+    }
+
+    /// As if every pair was looked at.
+    fn by_looking_at_all(configs: &[&Config], later: &Config) -> String {
+        let mut found = Diagnostics::default();
+        let selectors = pairs(later);
+        for earlier in configs {
+            pair(earlier, later, &selectors, &mut found);
+        }
+        found.to_string()
+    }
+
+    #[test]
+    fn what_is_found_is_what_looking_at_all_of_them_finds() {
+        let subnets = |number: u32| match number % 7 {
+            0 => format!("\"10.{}.0.0/16\"", 2 + number % 5),
+            1 => format!("\"10.{}.{}.0/24\", \"fd02::{number:x}/128\"", 2 + number % 3, number % 4),
+            2 => format!("\"10.2.{}.0-10.2.{}.9\"", number % 9, number % 9 + 3),
+            3 => format!("\"fd02::/{}\"", 32 + number % 96),
+            4 => "\"0.0.0.0/0\"".to_owned(),
+            5 => format!("\"10.2.{}.7\"", number % 9),
+            _ => format!("\"10.200.{number}.0/24[tcp/443]\""),
+        };
+        let all: Vec<_> = (0..140_u32)
+            .map(|number| {
+                let id = format!("peer-{}.example.net", number % 90);
+                let interface = if number % 11 == 0 { "mtu = 1300" } else { "clamp-mss = true" };
+                let name = format!("n{}", number % 130);
+                config(&name, &id, number % 4, &subnets(number * 13), interface)
+            })
+            .collect();
+        let all: Vec<_> = all.iter().collect();
+        let mut beside = Beside::default();
+        let mut seen = 0;
+        for (at, later) in all.iter().enumerate() {
+            let want = by_looking_at_all(&all[..at], later);
+            assert_eq!(beside.conflicts_with(later).to_string(), want);
+            seen += usize::from(!want.is_empty());
+            beside.add(later);
+        }
+        assert!(seen > 20 && seen < 140, "{seen} of them conflict");
+    }
+
+    #[test]
+    fn of_many_that_have_nothing_in_common_none_is_looked_at() {
+        let of = |number: u32| {
+            let (name, id) = (format!("n{number}"), format!("peer-{number}.example.net"));
+            let subnet = format!("\"10.{}.{}.0/24\"", 2 + number / 256, number % 256);
+            config(&name, &id, number, &subnet, "clamp-mss = true")
+        };
+        let all: Vec<_> = (0..600).map(of).collect();
+        let mut beside = Beside::default();
+        for config in &all {
+            assert!(beside.candidates(config).is_empty());
+            beside.add(config);
+        }
+        let again = beside.candidates(&of(77));
+        assert_eq!(again.into_iter().collect::<Vec<_>>(), [77]);
     }
 }

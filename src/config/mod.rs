@@ -55,7 +55,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "daemon")]
 pub use self::{
-    conflict::{conflicts, conflicts_with},
+    conflict::{Beside, conflicts, conflicts_with},
     diagnostic::{Diagnostic, Diagnostics, Severity},
     identity::render as render_identity,
     proposal::{DEFAULT_AH, DEFAULT_ESP, DEFAULT_IKE, render_child, render_ike},
@@ -97,8 +97,8 @@ pub struct RevocationFiles {
 /// The peer of a file, by how it comes to its keys (RFC 4301 §4.5).
 #[derive(Clone, Debug)]
 pub enum Keying {
-    /// By IKE.
-    Ike(Box<Peer>),
+    /// By IKE; shared with whoever negotiates with it.
+    Ike(Arc<Peer>),
     /// By hand.
     Manual(ManualPeer),
 }
@@ -121,7 +121,7 @@ pub struct PolicyRef<'a> {
 impl Config {
     /// The peer's name.
     #[must_use]
-    pub const fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &Arc<str> {
         match &self.keying {
             Keying::Ike(peer) => &peer.name,
             Keying::Manual(peer) => &peer.name,
@@ -130,7 +130,7 @@ impl Config {
 
     /// Where the peer is.
     #[must_use]
-    pub const fn address(&self) -> &PeerAddress {
+    pub fn address(&self) -> &PeerAddress {
         match &self.keying {
             Keying::Ike(peer) => &peer.address,
             Keying::Manual(peer) => &peer.address,
@@ -139,7 +139,7 @@ impl Config {
 
     /// The address we use, if it is configured.
     #[must_use]
-    pub const fn local_addr(&self) -> Option<IpAddr> {
+    pub fn local_addr(&self) -> Option<IpAddr> {
         match &self.keying {
             Keying::Ike(peer) => peer.local_addr,
             Keying::Manual(peer) => peer.local_addr,
@@ -148,7 +148,13 @@ impl Config {
 
     /// The peer, if it has IKE.
     #[must_use]
-    pub const fn ike(&self) -> Option<&Peer> {
+    pub fn ike(&self) -> Option<&Peer> {
+        self.shared_ike().map(|peer| &**peer)
+    }
+
+    /// The same, to be shared.
+    #[must_use]
+    pub const fn shared_ike(&self) -> Option<&Arc<Peer>> {
         match &self.keying {
             Keying::Ike(peer) => Some(peer),
             Keying::Manual(_) => None,
@@ -197,7 +203,7 @@ impl Config {
     pub fn number(&mut self, mut number: impl FnMut(&Arc<str>) -> PolicyId) {
         match &mut self.keying {
             Keying::Ike(peer) => {
-                for child in &mut peer.children {
+                for child in &mut Arc::make_mut(peer).children {
                     child.policy = number(&child.name);
                 }
             }

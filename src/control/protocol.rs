@@ -20,8 +20,8 @@ pub use reload::{ChangeCost, ChangeKind, KeyChange, PeerChange, Reload};
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
-/// Longest line of a request, in bytes.
-pub const MAX_LINE: usize = 64 * 1024;
+/// Longest line of a request, in bytes: it may name ten thousand files.
+pub const MAX_LINE: usize = 1 << 20;
 
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -267,7 +267,7 @@ mod tests {
     fn endless_line_is_refused() {
         let lines = with_server(|_| vec![], |path| raw(path, &vec![b' '; MAX_LINE + 10]));
         assert_eq!(lines.len(), 1);
-        assert!(lines[0].contains("longer than 65536"), "{lines:?}");
+        assert!(lines[0].contains("longer than 1048576"), "{lines:?}");
     }
 
     #[test]

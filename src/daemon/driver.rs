@@ -26,6 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::agenda::Agenda;
 use super::audit::{Audit, Target};
 use super::jobs;
 use super::keylog::{KeyLog, KeyLogError};
@@ -34,7 +35,7 @@ use super::log::{self, BadFilter};
 use super::metrics::http::{Address, Listener, Question};
 use super::names::Names;
 use super::network::{Network, NetworkError};
-use super::peers::{Entry, goes_on, judge};
+use super::peers::{Entry, judge};
 use super::receive::Receiver;
 use super::sockets::{IKE_PORT, SocketError, Sockets};
 use super::worker::{FromWorker, Shared, Workers};
@@ -57,6 +58,7 @@ use crate::io::route::Netlink;
 use crate::io::sys;
 use crate::io::tun::Offload;
 use crate::io::udp;
+use crate::ipsec::pad::PeerAddress;
 use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
 
 /// How long the end of a peer waits for the answer to its DELETE.
@@ -67,6 +69,9 @@ const LONGEST_UP: Duration = Duration::from_secs(24 * 60 * 60);
 const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the path MTUs are read again: the kernel forgets what ICMP said after ten minutes.
 const MTU_INTERVAL: Duration = Duration::from_secs(30);
+/// So many of them at once, and so long after some the next: each takes six system calls, and messages wait meanwhile.
+const PATHS_AT_ONCE: usize = 200;
+const MTU_PAUSE: Duration = Duration::from_millis(50);
 /// From this many half-open IKE SAs on, what they took is given back to the system when they are gone.
 const CROWD: usize = 64;
 /// How often that is tried, and how often after the last is gone: a closed IKE SA stays for a little.
@@ -250,6 +255,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             started: now,
             counts: metrics::Counts::default(),
             mtu_check: now + MTU_INTERVAL,
+            mtu_paths: Vec::new(),
             revocation: revocation::Stamps::new(),
             counter_check: now + MTU_INTERVAL,
             give_back: None,
@@ -257,8 +263,10 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             watchdog: sd_notify::watchdog_enabled().map(|within| (now, within / 2)),
             ending: false,
             had_peer: false,
+            // Whoever is there at the start is looked at.
             news: true,
             next_look: now,
+            agenda: Agenda::default(),
             mtus_changed: false,
         };
         let changes = Netlink::changes().map_err(system("watch addresses and routes"))?;
@@ -352,6 +360,8 @@ pub(super) struct Driver {
     started: Instant,
     counts: metrics::Counts,
     mtu_check: Instant,
+    /// The paths whose MTU is to be read in this turn of them all.
+    mtu_paths: Vec<Path>,
     /// The files with CRLs and OCSP responses, as they were read last.
     revocation: revocation::Stamps,
     counter_check: Instant,
@@ -367,6 +377,8 @@ pub(super) struct Driver {
     news: bool,
     /// When peers and jobs may be looked at again.
     next_look: Instant,
+    /// The peers to look at then.
+    agenda: Agenda,
     /// SAs changed since the MTUs of TUNs and routes were set.
     mtus_changed: bool,
 }
@@ -390,13 +402,7 @@ impl Driver {
     /// Reads files, each checked beside all others and the peers there are.
     fn load_all(&self, files: &[PathBuf]) -> Result<Vec<Config>, LoadError> {
         let secrets = FsSecrets::new(self.options.credentials.clone());
-        let mut configs: Vec<Config> = Vec::new();
-        for file in files {
-            let others = self.peers.values().map(|entry| &entry.config).chain(&configs);
-            let config = load(file, &secrets, others)?;
-            configs.push(config);
-        }
-        Ok(configs)
+        load(files, &secrets, self.peers.values().map(|entry| &entry.config))
     }
 
     /// Serves until the end: SIGTERM, `shutdown`, or the last peer's leaving.
@@ -509,9 +515,17 @@ impl Driver {
             }
         }
         if self.mtu_check <= now {
-            self.mtu_check = now + MTU_INTERVAL;
-            self.read_path_mtus(None).await;
-            self.reread_revocation();
+            if self.mtu_paths.is_empty() {
+                self.mtu_paths = self.paths();
+                // Nothing of a peer is to depend on an event that never came.
+                self.agenda.note_all();
+                self.news = true;
+                self.reread_revocation();
+            }
+            let rest = self.mtu_paths.len().saturating_sub(PATHS_AT_ONCE);
+            let paths = self.mtu_paths.split_off(rest);
+            self.read_path_mtus(&paths).await;
+            self.mtu_check = if rest > 0 { now + MTU_PAUSE } else { now + MTU_INTERVAL };
         }
     }
 
@@ -539,14 +553,11 @@ impl Driver {
 
     /// The next moment at which something of the driver itself is due.
     fn next_of_ours(&self) -> Instant {
-        let peers = self.peers.values();
-        let peers = peers.flat_map(|entry| [entry.retry_at, entry.removal]).flatten();
         let ups = self.ups.iter().map(|job| job.deadline);
         let rekeys = self.rekeys.iter().map(|job| job.deadline);
-        let counted = self.peers.values().any(|entry| entry.installed.is_some());
-        let checks = [self.mtu_check, if counted { self.counter_check } else { self.mtu_check }];
+        let checks = [self.mtu_check, self.counter_check];
         let give_back = self.give_back.map(|(at, _)| at);
-        let all = peers.chain(ups).chain(rekeys).chain(checks);
+        let all = self.agenda.next().into_iter().chain(ups).chain(rekeys).chain(checks);
         let watchdog = self.watchdog.map(|(at, _)| at);
         all.chain(give_back)
             .chain(watchdog)
@@ -580,7 +591,7 @@ impl Driver {
                 | Notice::NoSa { .. }
                 | Notice::PeerMoved { .. }),
             ) => self.endpoint.handle_notice(clock::now(), notice),
-            FromWorker::TooBig { path } => self.read_path_mtus(Some(path.remote.ip())).await,
+            FromWorker::TooBig { path } => self.read_path_mtus(&[path]).await,
             FromWorker::Died { worker, reason } => {
                 return Err(DaemonError::Worker { worker, reason });
             }
@@ -621,16 +632,28 @@ impl Driver {
         self.installed(self.endpoint.status_of(peer, clock::now()))
     }
 
+    /// The IKE SAs that tell where a peer stands. Where anybody may come by a name there may be ten thousand, and one with a
+    /// CHILD_SA tells as much as all.
+    fn telling_sas_of(&self, peer: &Arc<str>) -> Vec<SaStatus> {
+        let config = self.peers.get(peer).map(|entry| &entry.config);
+        if config.is_some_and(|config| *config.address() != PeerAddress::Any) {
+            return self.sas_of(peer);
+        }
+        let all = || self.endpoint.sas_with(peer, clock::now());
+        let one = all().find(|sa| !sa.children.is_empty()).or_else(|| all().next());
+        self.installed(one.into_iter().collect())
+    }
+
     /// Takes everything out of the host again, after a failure without what refuses packets that nobody protects any more;
     /// returns the answers for after that.
     async fn tear_down(mut self, failed: bool) -> Vec<(jobs::Reply, Body)> {
-        let names: Vec<_> = self.peers.keys().cloned().collect();
-        for name in names {
-            if !failed {
-                self.finish_removal(&name).await;
-            } else if let Some(mut entry) = self.peers.remove(&name) {
+        if failed {
+            for mut entry in core::mem::take(&mut self.peers).into_values() {
                 self.remove_manual(&mut entry);
             }
+        } else {
+            let names: Vec<_> = self.peers.keys().cloned().collect();
+            self.finish_removals(&names).await;
         }
         self.look_at_jobs(clock::now());
         self.workers.stop();

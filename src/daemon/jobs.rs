@@ -1,6 +1,7 @@
 //! Requests of clients that take longer than a moment: what they wait for, and what they will be told.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +30,9 @@ pub struct Up {
     /// Whether peers that fail are kept.
     pub keep: bool,
     /// One a file, in order.
-    pub peers: Vec<UpPeer>,
+    peers: Vec<UpPeer>,
+    /// Where in `peers` those of a name are.
+    places: BTreeMap<Arc<str>, Vec<usize>>,
 }
 
 /// One peer of `up`.
@@ -135,9 +138,44 @@ fn is_in_use(child: &ChildStatus) -> bool {
 }
 
 impl Up {
+    /// For no peer yet.
+    #[must_use]
+    pub const fn new(id: u64, reply: Reply, began: Instant, deadline: Instant, keep: bool) -> Self {
+        Self { id, reply, began, deadline, keep, peers: Vec::new(), places: BTreeMap::new() }
+    }
+
+    /// For one more.
+    pub fn add(&mut self, peer: UpPeer) {
+        self.places.entry(Arc::clone(&peer.name)).or_default().push(self.peers.len());
+        self.peers.push(peer);
+    }
+
+    /// The peers, in the order of their files.
+    #[must_use]
+    pub fn peers(&self) -> &[UpPeer] {
+        &self.peers
+    }
+
+    /// As [`peers`](Self::peers), to be changed, but for their names.
+    pub fn peers_mut(&mut self) -> &mut [UpPeer] {
+        &mut self.peers
+    }
+
+    /// Changes those of a name that it waits for.
+    pub fn change(&mut self, name: &str, mut change: impl FnMut(&mut UpPeer)) {
+        for at in self.places.get(name).into_iter().flatten() {
+            if let Some(peer) = self.peers.get_mut(*at).filter(|peer| peer.result.is_none()) {
+                change(peer);
+            }
+        }
+    }
+
     /// Shows a step of `peer`, if the client waits for it. A client that does not read misses steps, and no more.
     pub fn show(&self, peer: &Arc<str>, phase: UpPhase, detail: &str) {
-        if self.peers.iter().any(|waiting| waiting.name == *peer && waiting.result.is_none()) {
+        let mut of_name = self.places.get(peer).into_iter().flatten();
+        let waits = of_name.any(|at| self.peers.get(*at).is_some_and(|it| it.result.is_none()));
+        // One place in the queue is the answer's.
+        if waits && self.reply.capacity() > 1 {
             let peer = peer.to_string();
             let step = Progress { peer, phase, detail: detail.to_owned() };
             let _missed = self.reply.try_send(Body::Progress(step));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::config::{self, Config};
+use crate::config::{self, Beside, Config, Diagnostics};
 use crate::daemon::secrets::FsSecrets;
 
 /// A file has errors, or does not go with those that are loaded.
@@ -19,29 +19,38 @@ pub struct LoadError {
     pub text: String,
 }
 
-/// Reads and checks a file, by itself and beside those in `others`.
+/// Reads and checks files, each by itself and beside those before it and those in `others`. One of the same name is what it takes
+/// the place of.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Everything that is wrong with the first that has errors.
 pub fn load<'a>(
-    path: &Path,
+    files: &[PathBuf],
     secrets: &FsSecrets,
     others: impl Iterator<Item = &'a Config>,
-) -> Result<Config, LoadError> {
-    let failed =
-        |found: &config::Diagnostics| LoadError { path: path.to_owned(), text: found.to_string() };
-    let loaded = config::load(path, secrets).map_err(|found| failed(&found))?;
+) -> Result<Vec<Config>, LoadError> {
+    let configs: Vec<_> = files.iter().map(|file| read(file, secrets)).collect::<Result<_, _>>()?;
+    let mut beside: Beside<'_> = others.collect();
+    for (file, config) in files.iter().zip(&configs) {
+        let found = beside.conflicts_with_others(config);
+        if found.has_errors() {
+            return Err(failed(file, &found));
+        }
+        beside.add(config);
+    }
+    Ok(configs)
+}
+
+fn read(path: &Path, secrets: &FsSecrets) -> Result<Config, LoadError> {
+    let loaded = config::load(path, secrets).map_err(|found| failed(path, &found))?;
     for warning in loaded.warnings {
         tracing::warn!(file = %path.display(), "{}", warning.message);
     }
-    let config = loaded.config;
-    // One of the same name is what it takes the place of.
-    let others = others.filter(|other| other.name() != config.name());
-    let found = config::conflicts_with(&config, others);
-    if found.has_errors() {
-        return Err(failed(&found));
-    }
-    Ok(config)
+    Ok(loaded.config)
+}
+
+fn failed(path: &Path, found: &Diagnostics) -> LoadError {
+    LoadError { path: path.to_owned(), text: found.to_string() }
 }
 
 /// The configuration files of a directory (`*.conf`), absolute, links resolved, by name.

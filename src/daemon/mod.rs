@@ -4,6 +4,7 @@
 //! queues, and no lock.
 
 pub mod advice;
+pub mod agenda;
 pub mod audit;
 pub mod backoff;
 pub mod capture;

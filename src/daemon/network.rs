@@ -53,6 +53,12 @@ pub struct Network {
     resolved: Option<Resolved>,
     /// What systemd-resolved was told of each TUN.
     dns: BTreeMap<String, Dns>,
+    /// How many peers have a route to each prefix of each table.
+    routed: BTreeMap<(u32, IpNet), usize>,
+    /// Peers came or went that the workers do not know of.
+    changed: bool,
+    /// The addresses of this host, as they were when the first of several peers came.
+    local_addresses: Option<Vec<IpAddr>>,
 }
 
 struct TunState {
@@ -89,6 +95,9 @@ impl Network {
             configured: BTreeMap::new(),
             resolved: None,
             dns: BTreeMap::new(),
+            routed: BTreeMap::new(),
+            changed: false,
+            local_addresses: None,
         }
     }
 
@@ -122,7 +131,7 @@ impl Network {
     }
 
     /// Sets up everything for a peer: TUN, addresses, rules, routes. For one that is there already, only what differs
-    /// changes.
+    /// changes. What the workers are to know of several that come together is told them once, by [`publish`](Self::publish).
     ///
     /// # Errors
     /// What the system says; then nothing of this peer stays.
@@ -156,7 +165,17 @@ impl Network {
     /// Takes a peer out of the TUNs; its routes and rules are still set.
     fn forget(&mut self, peer: &Arc<str>) -> Vec<(String, Attached)> {
         let all = self.tuns.iter_mut();
-        all.filter_map(|(name, tun)| Some((name.clone(), tun.peers.remove(peer)?))).collect()
+        let gone: Vec<(String, Attached)> =
+            all.filter_map(|(name, tun)| Some((name.clone(), tun.peers.remove(peer)?))).collect();
+        for route in gone.iter().flat_map(|(_, attached)| &attached.routes) {
+            if let Some(count) = self.routed.get_mut(&route.key()) {
+                *count -= 1;
+                if *count == 0 {
+                    self.routed.remove(&route.key());
+                }
+            }
+        }
+        gone
     }
 
     /// Takes the addresses of these from their TUNs, but for those that another peer has there.
@@ -182,9 +201,9 @@ impl Network {
             }
         }
         for route in attached.into_iter().flat_map(|attached| attached.routes) {
-            let same = all()
-                .flat_map(|attached| &attached.routes)
-                .find(|other| (other.table, other.dst) == (route.table, route.dst));
+            let is_shared = self.routed.contains_key(&route.key());
+            let mut others = all().filter(|_| is_shared).flat_map(|attached| &attached.routes);
+            let same = others.find(|other| other.key() == route.key());
             warn(match same {
                 Some(other) => self.netlink.add_route(other).await,
                 None => self.remove_route(&route).await,
@@ -211,7 +230,8 @@ impl Network {
             policies.iter().flat_map(|policy| policy.ts_peer.to_vec()).collect();
         let (transport, tunnel): (Vec<_>, Vec<_>) =
             policies.iter().partition(|policy| policy.mode == Mode::Transport);
-        if !self.tuns.contains_key(name) {
+        let is_new = !self.tuns.contains_key(name);
+        if is_new {
             self.create(name, config.interface.mtu).await?;
         }
         let Some(tun) = self.tuns.get_mut(name) else { return Ok(Vec::new()) };
@@ -221,8 +241,12 @@ impl Network {
         let addresses = config.interface.addresses.clone();
         let attached = Attached { routes: Vec::new(), rules: Vec::new(), addresses, selectors };
         tun.peers.insert(Arc::clone(peer), attached);
-        self.publish(workers);
+        self.changed = true;
+        if is_new {
+            self.publish(workers);
+        }
         for (address, prefix_len) in &config.interface.addresses {
+            self.local_addresses = None;
             self.netlink.add_address(index, *address, *prefix_len).await?;
         }
         if !config.interface.routes {
@@ -245,7 +269,13 @@ impl Network {
         let ours = if is_given {
             self.configured.get(peer).map(|(_, given)| given.addresses.clone()).unwrap_or_default()
         } else {
-            self.netlink.local_addresses().await?
+            match &self.local_addresses {
+                Some(known) => known.clone(),
+                None => {
+                    let found = self.netlink.local_addresses().await?;
+                    self.local_addresses.insert(found).clone()
+                }
+            }
         };
         let thrown = exceptions(&local, &remote);
         let mut routes: Vec<_> =
@@ -271,6 +301,7 @@ impl Network {
             if let Some(attached) = self.tuns.get_mut(name).and_then(|tun| tun.peers.get_mut(peer))
             {
                 attached.routes.push(route.clone());
+                *self.routed.entry(route.key()).or_default() += 1;
             }
             if let Some(refusal) = route.refusal() {
                 self.netlink.add_route(&refusal).await?;
@@ -321,11 +352,12 @@ impl Network {
         for (name, index) in idle {
             self.tuns.remove(&name);
             // First out of the workers' sight, then gone: a worker forgives a TUN that is not listed any more.
+            self.changed = true;
             self.publish(workers);
             warn(self.netlink.remove_link(index).await);
             tracing::info!(interface = name, "TUN interface removed");
         }
-        self.publish(workers);
+        self.changed = true;
         if self.tuns.is_empty() && self.rules {
             self.rules = false;
             if let Err(error) = self.netlink.clean_up(&Kept::default()).await {
@@ -426,8 +458,7 @@ impl Network {
             for (peer, attached) in &mut tun.peers {
                 let Some(fit) = fits.get(peer) else { continue };
                 for route in &mut attached.routes {
-                    let least = if route.dst.addr().is_ipv6() { LEAST_MTU } else { 0 };
-                    let want = Some(*fit.max(&least)).filter(|mtu| *mtu < tun.mtu);
+                    let want = mtu_of(route, *fit, tun.mtu);
                     if let Via::Tun { mtu, .. } = &mut route.via
                         && *mtu != want
                     {
@@ -439,14 +470,38 @@ impl Network {
         }
     }
 
+    /// Whether TUN and routes of a peer are as they are to be with an SA in which packets of this length fit; of one that goes
+    /// (not `stays`), whether none is shorter because of it. Only where not, [`set_mtus`](Self::set_mtus) looks at all peers.
+    #[must_use]
+    pub fn is_as_fits(&self, peer: &Arc<str>, fit: u16, stays: bool) -> bool {
+        let on = self.tuns.values().filter_map(|tun| Some((tun, tun.peers.get(peer)?)));
+        on.into_iter().all(|(tun, attached)| {
+            let is_right = |route: &Route| match route.via {
+                Via::Tun { mtu, .. } => mtu == mtu_of(route, fit, tun.mtu),
+                Via::Refuse | Via::Throw => true,
+            };
+            let is_long = match tun.fixed_mtu {
+                Some(fixed) => tun.mtu == fixed,
+                // Without a route of its own the TUN's is all that it has.
+                None if attached.routes.is_empty() => tun.mtu == fit.max(LEAST_MTU),
+                None => tun.mtu >= fit,
+            };
+            if stays { is_long && attached.routes.iter().all(is_right) } else { fit >= tun.mtu }
+        })
+    }
+
     /// MTU of a TUN.
     #[must_use]
     pub fn mtu(&self, name: &str) -> Option<u16> {
         self.tuns.get(name).map(|tun| tun.mtu)
     }
 
-    /// Shows the workers the TUNs there are.
-    fn publish(&mut self, workers: &Workers) {
+    /// Shows the workers the TUNs there are, and the peers of each, if anything is new.
+    pub fn publish(&mut self, workers: &Workers) {
+        self.local_addresses = None;
+        if !core::mem::take(&mut self.changed) {
+            return;
+        }
         let mut ports = Vec::new();
         for tun in self.tuns.values_mut() {
             let peers: Vec<_> =
@@ -488,6 +543,12 @@ fn host_rules(transport: &[&PolicyRef<'_>]) -> Vec<Rule> {
         }
     }
     rules
+}
+
+/// The MTU of a route, where packets of a length fit, if it is another than that of its TUN.
+fn mtu_of(route: &Route, fit: u16, tun: u16) -> Option<u16> {
+    let least = if route.dst.addr().is_ipv6() { LEAST_MTU } else { 0 };
+    Some(fit.max(least)).filter(|mtu| *mtu < tun)
 }
 
 /// Of an address that stands for itself alone.

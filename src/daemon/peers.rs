@@ -259,12 +259,6 @@ pub fn is_established(sa: &SaStatus) -> bool {
     sa.state == "ESTABLISHED" || sa.state == "REKEYING"
 }
 
-/// Whether it is there, or an attempt of ours goes on, so that the end of another of the same peer is no failure.
-#[must_use]
-pub fn goes_on(sa: &SaStatus) -> bool {
-    is_attempt(sa) || is_established(sa)
-}
-
 /// The failure behind a [`CloseReason`], and whether waiting on is in vain; `None` for a peer that has no IKE any more.
 #[must_use]
 pub fn judge(entry: &Entry, reason: &CloseReason) -> Option<(Failure, bool)> {
@@ -333,9 +327,6 @@ mod tests {
         let entry = Entry::new(config());
         assert!(entry.is_busy(&[sa("CONNECTING", true, None)]));
         assert!(!entry.is_busy(&[sa("CONNECTING", false, None)]));
-        assert!(!goes_on(&sa("CONNECTING", false, None)));
-        assert!(goes_on(&sa("REKEYING", false, None)));
-        assert!(!goes_on(&sa("DELETING", false, None)));
     }
 
     #[test]

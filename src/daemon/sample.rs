@@ -1,6 +1,7 @@
 //! What tests of the daemon have in common.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use crate::config::{Config, Interface, Keying};
 use crate::crypto::Secret;
@@ -92,7 +93,7 @@ pub(super) fn site_b() -> Peer {
 pub(super) fn config() -> Config {
     Config {
         file: "/etc/ipsecd/site-b.conf".into(),
-        keying: Keying::Ike(Box::new(site_b())),
+        keying: Keying::Ike(Arc::new(site_b())),
         interface: Interface {
             name: "ipsec0".into(),
             mtu: None,
@@ -109,7 +110,7 @@ pub(super) fn config() -> Config {
 /// The peer in it.
 pub(super) fn ike(config: &mut Config) -> &mut Peer {
     match &mut config.keying {
-        Keying::Ike(peer) => peer,
+        Keying::Ike(peer) => Arc::make_mut(peer),
         Keying::Manual(_) => panic!("it has manual keys"),
     }
 }

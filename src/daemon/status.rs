@@ -74,12 +74,37 @@ pub fn of_offload(shared: &Shared) -> OffloadStatus {
     }
 }
 
+/// Counters of the datapath, and its outbound SAs by the SPI of ours that is the other of the pair: of ten thousand SAs of one policy
+/// each is found without looking at all.
+pub struct Counters<'a> {
+    stats: &'a DatapathStats,
+    outbound: BTreeMap<Spi, &'a SaStats>,
+}
+
+impl<'a> Counters<'a> {
+    /// Of these.
+    #[must_use]
+    pub fn of(stats: &'a DatapathStats) -> Self {
+        Self { stats, outbound: stats.outbound.iter().map(|sa| (sa.other_spi, sa)).collect() }
+    }
+
+    fn inbound(&self, spi: Spi) -> Option<&'a SaStats> {
+        // They come in the order of their SPIs.
+        let at = self.stats.inbound.binary_search_by_key(&spi, |sa| sa.spi).ok()?;
+        self.stats.inbound.get(at)
+    }
+
+    fn outbound(&self, spi: Spi, other_spi: Spi) -> Option<&'a SaStats> {
+        self.outbound.get(&other_spi).copied().filter(|sa| sa.spi == spi)
+    }
+}
+
 /// One peer.
 #[must_use]
 pub fn of_peer(
     entry: &Entry,
     sas: &[SaStatus],
-    stats: &DatapathStats,
+    counters: &Counters<'_>,
     mtu: Option<u16>,
     now: Instant,
 ) -> PeerStatus {
@@ -93,8 +118,8 @@ pub fn of_peer(
         interface: entry.config.interface.name.clone(),
         mtu: mtu.map(u32::from),
         routes: entry.routes.iter().map(IpNet::to_string).collect(),
-        ike_sas: sas.iter().map(|sa| of_ike_sa(sa, stats)).collect(),
-        manual_sas: manual_sas(entry, stats, now),
+        ike_sas: sas.iter().map(|sa| of_ike_sa(sa, counters)).collect(),
+        manual_sas: manual_sas(entry, counters.stats, now),
     }
 }
 
@@ -152,7 +177,7 @@ fn of_manual_sa(
     }
 }
 
-fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
+fn of_ike_sa(sa: &SaStatus, counters: &Counters<'_>) -> IkeSaStatus {
     IkeSaStatus {
         state: sa.state.to_owned(),
         initiator: sa.initiator,
@@ -178,7 +203,7 @@ fn of_ike_sa(sa: &SaStatus, stats: &DatapathStats) -> IkeSaStatus {
         age_seconds: sa.established.map(|age| age.as_secs()),
         rekey_in_seconds: sa.rekey_in.map(|wait| wait.as_secs()),
         rtt_us: sa.round_trip.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-        child_sas: sa.children.iter().map(|child| of_child_sa(child, stats)).collect(),
+        child_sas: sa.children.iter().map(|child| of_child_sa(child, counters)).collect(),
     }
 }
 
@@ -187,15 +212,9 @@ fn given(sa: &SaStatus, what: impl Fn(&Configuration) -> Vec<String>) -> Vec<Str
     sa.configuration.as_deref().map(what).unwrap_or_default()
 }
 
-fn of_child_sa(child: &ChildStatus, stats: &DatapathStats) -> ChildSaStatus {
-    // In the order of their SPIs, and of their policies.
-    let inbound = stats.inbound.binary_search_by_key(&child.spi_inbound, |sa| sa.spi);
-    let inbound = inbound.ok().and_then(|at| stats.inbound.get(at));
-    let from = inbound
-        .map_or(0, |inbound| stats.outbound.partition_point(|sa| sa.policy < inbound.policy));
-    let outbound = stats.outbound[from..]
-        .iter()
-        .find(|sa| sa.spi == child.spi_outbound && sa.other_spi == child.spi_inbound);
+fn of_child_sa(child: &ChildStatus, counters: &Counters<'_>) -> ChildSaStatus {
+    let inbound = counters.inbound(child.spi_inbound);
+    let outbound = counters.outbound(child.spi_outbound, child.spi_inbound);
     let mut drops = BTreeMap::new();
     for sa in [inbound, outbound].into_iter().flatten() {
         for (name, count) in by_reason(&sa.drops) {
@@ -283,6 +302,10 @@ pub fn selectors(all: &[TrafficSelector]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::{Datapath, Options};
+    use crate::io::clock;
+    use crate::ipsec::{SaParams, SadUpdate, Spd};
+    use crate::testing::peers;
 
     fn ts(start: &str, end: &str, protocol: u8, ports: (u16, u16)) -> TrafficSelector {
         TrafficSelector {
@@ -307,6 +330,32 @@ mod tests {
         let want = ["10.1.0.0/16", "fd01::1/128[58]", "10.1.0.1-10.1.0.2"];
         assert_eq!(texts[..3], want);
         assert_eq!(texts[3..], ["10.1.0.0/24[6/443]", "10.1.0.0/24[17/1-9]"]);
+    }
+
+    #[test]
+    fn counters_of_a_pair_are_found_among_many_of_one_policy() {
+        let spi = |value: u32| Spi::new(value).unwrap();
+        let mut datapath = Datapath::new(Options::default(), Spd::default(), clock::now());
+        for number in 0..60 {
+            let (ours, theirs) = (spi(0x9000 - number), spi(0x1000 + number % 7 * 100 + number));
+            let outbound = SaParams { spi: theirs, other_spi: ours, ..peers::sa_params() };
+            let inbound = SaParams { spi: ours, other_spi: theirs, ..peers::sa_params() };
+            for update in [
+                SadUpdate::AddInbound(Box::new(inbound)),
+                SadUpdate::AddOutbound(Box::new(outbound)),
+            ] {
+                datapath = datapath.apply(&update).unwrap();
+            }
+        }
+        let stats = datapath.stats();
+        let counters = Counters::of(&stats);
+        for sa in &stats.outbound {
+            let found = counters.outbound(sa.spi, sa.other_spi).unwrap();
+            assert_eq!((found.spi, found.other_spi), (sa.spi, sa.other_spi));
+            assert_eq!(counters.inbound(sa.other_spi).unwrap().spi, sa.other_spi);
+        }
+        assert!(counters.outbound(spi(0x7777), spi(0x9000)).is_none(), "of another pair");
+        assert!(counters.outbound(spi(0x1000), spi(0x7777)).is_none());
     }
 
     #[test]

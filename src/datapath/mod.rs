@@ -164,6 +164,12 @@ impl Datapath {
         Self { sad: self.sad.with_path_mtu(remote, mtu), ..self.clone() }
     }
 
+    /// The snapshot that has forgotten the path MTUs towards whom no SA leads to.
+    #[must_use]
+    pub fn without_idle_paths(&self) -> Self {
+        Self { sad: self.sad.without_idle_paths(), ..self.clone() }
+    }
+
     /// The snapshot after an update. Removing or moving what is not there changes nothing.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::event::ChildStatus;
 use super::keymat::ChildKeys;
+use super::policy::Policy;
 use crate::crypto::Secret;
 use crate::ipsec::pad::{ChildPolicy, Peer};
 use crate::ipsec::suite::Suite;
@@ -53,7 +54,7 @@ impl Resource {
 /// A CHILD_SA.
 #[derive(Debug)]
 pub(super) struct ChildSa {
-    pub(super) policy: Arc<ChildPolicy>,
+    pub(super) policy: Policy,
     pub(super) spi_inbound: Spi,
     pub(super) spi_outbound: Spi,
     pub(super) suite: Suite,
@@ -97,7 +98,7 @@ pub(super) struct Unconfirmed {
 
 /// What one side of an exchange knows when a CHILD_SA is agreed.
 pub(super) struct Agreed {
-    pub(super) policy: Arc<ChildPolicy>,
+    pub(super) policy: Policy,
     pub(super) spi_inbound: Spi,
     pub(super) spi_outbound: Spi,
     pub(super) suite: Suite,

@@ -13,6 +13,7 @@ use super::ike_sas::IkeSas;
 use super::lease::Leases;
 use super::limits;
 use super::peers::{self, Fate, Peers};
+use super::policy::Policy;
 use super::stats::Stats;
 use crate::crypto::{Secret, SecureRandom};
 use crate::ipsec::pad::{ChildPolicy, Peer, StartPolicy};
@@ -282,13 +283,19 @@ impl Endpoint {
                 let mut outdated = Vec::new();
                 let mut rekeyed = Vec::new();
                 for child in &mut sa.children {
-                    match peers::fate(&child.policy, &peer) {
-                        Fate::Keep(policy) => child.policy = Arc::new(policy.clone()),
-                        Fate::Rekey(policy) => {
-                            child.policy = Arc::new(policy.clone());
+                    let at = match peers::fate(&child.policy, &peer) {
+                        Fate::Keep(at) => at,
+                        Fate::Rekey(at) => {
                             rekeyed.push(Task::RekeyChild(child.spi_inbound));
+                            at
                         }
-                        Fate::Delete => outdated.push(child.spi_inbound),
+                        Fate::Delete => {
+                            outdated.push(child.spi_inbound);
+                            continue;
+                        }
+                    };
+                    if let Some(policy) = Policy::at(&peer, at) {
+                        child.policy = policy;
                     }
                 }
                 if !outdated.is_empty() {
@@ -465,6 +472,17 @@ impl Endpoint {
         let mut all: Vec<_> = self.sas.of_peer(peer).filter_map(|sa| sa.status(now)).collect();
         all.sort_by_key(|sa| (sa.spi_i, sa.spi_r));
         all
+    }
+
+    /// The IKE SAs of a peer, by number: for who does not look at all of them, since a peer may have very many.
+    pub fn sas_with(&self, peer: &Arc<str>, now: Instant) -> impl Iterator<Item = SaStatus> {
+        self.sas.of_peer(peer).filter_map(move |sa| sa.status(now))
+    }
+
+    /// Whether an IKE SA with a peer is there, or an attempt of ours goes on, so that the end of another is no failure.
+    #[must_use]
+    pub fn goes_on_with(&self, peer: &Arc<str>) -> bool {
+        self.sas.goes_on_with(peer)
     }
 
     /// Every IKE SA, sorted by peer, for status.

@@ -19,6 +19,8 @@ pub(super) type Holder = [u8; 32];
 pub(super) struct Leases {
     by_address: BTreeMap<IpAddr, Lease>,
     by_holder: BTreeMap<Holder, BTreeSet<IpAddr>>,
+    /// The addresses of `by_address` as runs without a gap, the first of each with its last: what is free begins where one ends.
+    runs: BTreeMap<IpAddr, IpAddr>,
     /// Those that no IKE SA holds, the oldest first.
     idle: BTreeSet<(Instant, IpAddr)>,
     /// What each peer, by name, gave us last.
@@ -80,6 +82,7 @@ impl Leases {
         }
         self.forget(address);
         self.by_address.insert(address, Lease { holder, users: 1, idle_since: None });
+        self.join(address);
         self.by_holder.entry(holder).or_default().insert(address);
     }
 
@@ -101,6 +104,7 @@ impl Leases {
 
     fn forget(&mut self, address: IpAddr) {
         let Some(lease) = self.by_address.remove(&address) else { return };
+        self.part(address);
         if let Some(since) = lease.idle_since {
             self.idle.remove(&(since, address));
         }
@@ -115,23 +119,39 @@ impl Leases {
     /// The first address of a pool that nobody has or had.
     fn unused(&self, pool: &AddressPool, v6: bool) -> Option<IpAddr> {
         let ranges = pool.ranges.iter().filter(|(start, _)| start.is_ipv6() == v6);
-        for (start, end) in ranges {
-            let mut free = *start;
-            let mut is_full = false;
-            for (taken, _) in self.by_address.range(*start..=*end) {
-                if *taken != free {
-                    break;
-                }
-                match next(free).filter(|next| next <= end) {
-                    Some(next) => free = next,
-                    None => is_full = true,
-                }
-            }
-            if !is_full {
-                return Some(free);
-            }
+        ranges.copied().find_map(|(start, end)| {
+            let free = match self.run_of(start) {
+                Some((_, last)) => next(last)?,
+                None => start,
+            };
+            (free <= end).then_some(free)
+        })
+    }
+
+    /// The run that an address is in.
+    fn run_of(&self, address: IpAddr) -> Option<(IpAddr, IpAddr)> {
+        let (first, last) = self.runs.range(..=address).next_back()?;
+        (address <= *last).then_some((*first, *last))
+    }
+
+    /// An address is taken: the runs at its sides become one.
+    fn join(&mut self, address: IpAddr) {
+        let before = previous(address).and_then(|before| self.run_of(before));
+        let after = next(address).and_then(|after| self.runs.remove(&after));
+        let first = before.map_or(address, |(first, _)| first);
+        self.runs.insert(first, after.unwrap_or(address));
+    }
+
+    /// An address is free again: what is left of its run at either side.
+    fn part(&mut self, address: IpAddr) {
+        let Some((first, last)) = self.run_of(address) else { return };
+        self.runs.remove(&first);
+        if let Some(before) = previous(address).filter(|before| first <= *before) {
+            self.runs.insert(first, before);
         }
-        None
+        if let Some(after) = next(address).filter(|after| *after <= last) {
+            self.runs.insert(after, last);
+        }
     }
 
     /// How many addresses are held, and how many are kept for who had them.
@@ -145,6 +165,13 @@ fn next(address: IpAddr) -> Option<IpAddr> {
     Some(match address {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits().checked_add(1)?).into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits().checked_add(1)?).into(),
+    })
+}
+
+fn previous(address: IpAddr) -> Option<IpAddr> {
+    Some(match address {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits().checked_sub(1)?).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits().checked_sub(1)?).into(),
     })
 }
 
@@ -225,6 +252,37 @@ mod tests {
         let text = |text: &str| Some(text.to_owned());
         let all = [text("255.255.255.254"), text("255.255.255.255"), text("10.0.0.1"), None];
         assert_eq!(taken, all);
+    }
+
+    #[test]
+    fn first_free_address_is_found_by_runs_which_are_few_however_many_are_taken() {
+        let mut leases = Leases::default();
+        let pool = pool(&[("10.0.0.0", "10.0.255.255"), ("255.255.255.0", "255.255.255.255")]);
+        let mut model = BTreeSet::new();
+        let address = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+        let taken = |leases: &mut Leases, number: u32| {
+            let mut holder = [0; 32];
+            holder[..4].copy_from_slice(&number.to_be_bytes());
+            leases.take(&pool, Want { holder, v6: false, wish: None }, |_| false).unwrap()
+        };
+        for number in 0..10_000 {
+            assert_eq!(taken(&mut leases, number), address(number));
+            model.insert(address(number));
+        }
+        assert_eq!(leases.runs.len(), 1);
+        // Holes here and there, at the ends and side by side; each is filled by the next that comes, the first first.
+        let gone = [0, 1, 2, 4000, 4002, 4001, 9999, 7, 5];
+        for number in gone {
+            leases.forget(address(number));
+            model.remove(&address(number));
+        }
+        assert_eq!(leases.runs.len(), 4);
+        for number in 0..12 {
+            let free = (0..).map(address).find(|address| !model.contains(address)).unwrap();
+            assert_eq!(taken(&mut leases, 20_000 + number), free);
+            model.insert(free);
+        }
+        assert_eq!(leases.runs.into_iter().collect::<Vec<_>>(), [(address(0), address(10_002))]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod limits;
 mod narrow;
 mod natd;
 mod peers;
+mod policy;
 pub mod proposal;
 pub mod protect;
 mod puzzle;

@@ -204,19 +204,19 @@ pub(super) fn may_keep_ike_sa(old: &Peer, new: &Peer) -> bool {
         && old.pool == new.pool
 }
 
-/// What becomes of a CHILD_SA when its peer's configuration changes.
-pub(super) enum Fate<'a> {
+/// What becomes of a CHILD_SA when its peer's configuration changes; the number is that of its policy from then on.
+pub(super) enum Fate {
     /// It stays; what differs is for those that replace it.
-    Keep(&'a ChildPolicy),
+    Keep(usize),
     /// It is replaced without a gap: what differs is our own affair, and in the SA from its beginning.
-    Rekey(&'a ChildPolicy),
+    Rekey(usize),
     /// It is deleted: it is none that the peer as it is configured would get.
     Delete,
 }
 
 /// What becomes of a CHILD_SA made by the policy `old` with the peer as `new` has it.
-pub(super) fn fate<'a>(old: &ChildPolicy, new: &'a Peer) -> Fate<'a> {
-    let is_successor = |new: &&ChildPolicy| {
+pub(super) fn fate(old: &ChildPolicy, new: &Peer) -> Fate {
+    let is_successor = |new: &ChildPolicy| {
         old.name == new.name
             && old.policy == new.policy
             && old.proposals == new.proposals
@@ -225,12 +225,12 @@ pub(super) fn fate<'a>(old: &ChildPolicy, new: &'a Peer) -> Fate<'a> {
             && old.ts_local == new.ts_local
             && old.ts_peer == new.ts_peer
     };
-    match new.children.iter().find(is_successor) {
+    match new.children.iter().enumerate().find(|(_, new)| is_successor(new)) {
         None => Fate::Delete,
-        Some(new) => {
+        Some((at, new)) => {
             let same =
                 old.replay_window == new.replay_window && old.df == new.df && old.dscp == new.dscp;
-            if same { Fate::Keep(new) } else { Fate::Rekey(new) }
+            if same { Fate::Keep(at) } else { Fate::Rekey(at) }
         }
     }
 }

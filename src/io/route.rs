@@ -8,6 +8,7 @@
 //! routes go with the TUN, and what they led there must not find another way, which would be in clear.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use rtnetlink::packet_core::{ErrorMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::{IpVersion, LinkUnspec, MulticastGroup, RouteMessageBuilder};
@@ -78,6 +80,12 @@ pub enum Via {
 }
 
 impl Route {
+    /// What no two routes that lead somewhere share: table and destination.
+    #[must_use]
+    pub const fn key(&self) -> (u32, IpNet) {
+        (self.table, self.dst)
+    }
+
     /// Where what it leads into the TUN ends when the TUN is gone; nothing for one that leads nowhere else.
     #[must_use]
     pub fn refusal(&self) -> Option<Self> {
@@ -101,10 +109,11 @@ impl Kept<'_> {
         self.main_rule && is_ours(found) || self.rules.iter().any(|rule| rule.is(found))
     }
 
-    fn has_route(&self, found: &RouteMessage) -> bool {
+    /// Those of the routes, and of the refusals behind them.
+    fn route_keys(&self) -> BTreeSet<Key> {
         let refusals = self.routes.iter().filter_map(|route| route.refusal());
-        let mut all = self.routes.iter().copied().cloned().chain(refusals);
-        all.any(|route| key_of(&message_of(&route)) == key_of(found))
+        let all = self.routes.iter().copied().cloned().chain(refusals);
+        all.map(|route| key_of(&message_of(&route))).collect()
     }
 }
 
@@ -298,6 +307,7 @@ impl Netlink {
     /// What the kernel says, except that something was gone already, or that there is no such version of IP.
     pub async fn clean_up(&self, kept: &Kept<'_>) -> Result<usize, RouteError> {
         let mut removed = 0;
+        let kept_routes = kept.route_keys();
         for version in [IpVersion::V4, IpVersion::V6] {
             for rule in collect(self.handle.rule().get(version.clone()).execute()).await {
                 if (is_ours(&rule) || rule::is_ours(&rule)) && !kept.has_rule(&rule) {
@@ -317,7 +327,7 @@ impl Netlink {
             for route in collect(self.handle.route().get(query).execute()).await {
                 let tables = [TABLE, HOST_TABLE].map(RouteAttribute::Table);
                 let ours = tables.iter().any(|table| route.attributes.contains(table));
-                if ours && !is_cached(&route) && !kept.has_route(&route) {
+                if ours && !is_cached(&route) && !kept_routes.contains(&key_of(&route)) {
                     match self.handle.route().del(route).execute().await {
                         Ok(()) => removed += 1,
                         Err(cause) if is_gone(&cause) => {}
@@ -448,22 +458,26 @@ fn message_of(route: &Route) -> RouteMessage {
     message
 }
 
-/// What tells routes of ours apart, in a message of either direction: table, destination, kind.
-fn key_of(route: &RouteMessage) -> impl PartialEq + '_ {
+/// What tells routes of ours apart, in a message of either direction: version of IP, table, length of the prefix, its address, kind.
+type Key = (u8, Option<u32>, u8, Option<IpAddr>, u8);
+
+fn key_of(route: &RouteMessage) -> Key {
     let (mut table, mut destination) = (None, None);
     for attribute in &route.attributes {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "two of many attributes")]
+        #[expect(clippy::wildcard_enum_match_arm, reason = "three of many attributes")]
         match attribute {
             RouteAttribute::Table(number) => table = Some(*number),
-            // Of a default route there may be none.
-            RouteAttribute::Destination(to) if route.header.destination_prefix_length > 0 => {
-                destination = Some(to);
+            RouteAttribute::Destination(RouteAddress::Inet(to)) => destination = Some((*to).into()),
+            RouteAttribute::Destination(RouteAddress::Inet6(to)) => {
+                destination = Some((*to).into());
             }
             _ => {}
         }
     }
-    let RouteHeader { address_family, destination_prefix_length, kind, .. } = &route.header;
-    (address_family, table, destination_prefix_length, destination, kind)
+    let RouteHeader { address_family, destination_prefix_length: len, kind, .. } = &route.header;
+    // Of a default route there may be none.
+    let destination = destination.filter(|_| *len > 0);
+    ((*address_family).into(), table, *len, destination, (*kind).into())
 }
 
 fn is_of_our_route(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
@@ -586,16 +600,17 @@ mod tests {
         let route =
             |table, mtu| Route { table, dst, via: Via::Tun { index: 7, mtu, source: None } };
         let mine = route(TABLE, None);
-        let kept = Kept { routes: vec![&mine], ..Kept::default() };
+        let kept = Kept { routes: vec![&mine], ..Kept::default() }.route_keys();
+        let keeps = |route: &Route| kept.contains(&key_of(&message_of(route)));
         let refusal = mine.refusal().unwrap();
         assert_eq!(refusal.refusal(), None);
-        assert!(kept.has_route(&message_of(&route(TABLE, Some(1300)))));
-        assert!(kept.has_route(&message_of(&refusal)));
-        assert!(!kept.has_route(&message_of(&route(HOST_TABLE, None))));
+        assert!(keeps(&route(TABLE, Some(1300))));
+        assert!(keeps(&refusal));
+        assert!(!keeps(&route(HOST_TABLE, None)));
         let throw = Route { via: Via::Throw, ..mine.clone() };
-        assert!(!kept.has_route(&message_of(&throw)));
+        assert!(!keeps(&throw));
         let other = Route { dst: "10.2.0.0/25".parse().unwrap(), ..refusal };
-        assert!(!kept.has_route(&message_of(&other)));
+        assert!(!keeps(&other));
     }
 
     #[test]

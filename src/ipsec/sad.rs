@@ -8,7 +8,7 @@ mod table;
 
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -252,6 +252,23 @@ impl Sad {
         if next.paths.to(remote) != self.paths.to(remote) {
             next.compute_mtus(|path| path.remote.ip() == remote);
         }
+        next
+    }
+
+    /// The longest outer packet that the path to `remote` carries, as far as is known.
+    #[must_use]
+    pub fn path_mtu(&self, remote: IpAddr) -> usize {
+        self.paths.to(remote)
+    }
+
+    /// The snapshot that knows of no path but those to which an SA leads: what is left of peers that went away is forgotten.
+    #[must_use]
+    pub fn without_idle_paths(&self) -> Self {
+        let used: BTreeSet<_> = self.outbound.unordered().map(|it| it.path.remote.ip()).collect();
+        let known = self.paths.known.iter().map(|(remote, _)| remote);
+        let idle: Vec<_> = known.filter(|remote| !used.contains(remote)).collect();
+        let mut next = self.clone();
+        idle.into_iter().for_each(|remote| next.paths.known.remove(remote));
         next
     }
 

@@ -285,6 +285,24 @@ pub fn nearest(
     nearest
 }
 
+/// The longest prefix in which all of them are; `None` if they are of both versions of IP.
+#[must_use]
+pub fn common_prefix(selectors: &[TrafficSelector]) -> Option<(u8, IpAddr)> {
+    let lowest = selectors.iter().map(|ts| ts.start_addr).min()?;
+    let highest = selectors.iter().map(|ts| ts.end_addr).max()?;
+    let same = match (lowest, highest) {
+        (IpAddr::V4(lowest), IpAddr::V4(highest)) => {
+            (lowest.to_bits() ^ highest.to_bits()).leading_zeros()
+        }
+        (IpAddr::V6(lowest), IpAddr::V6(highest)) => {
+            (lowest.to_bits() ^ highest.to_bits()).leading_zeros()
+        }
+        _ => return None,
+    };
+    let len = u8::try_from(same).ok()?;
+    Some((len, TrafficSelector::from_prefix(lowest, len)?.start_addr))
+}
+
 /// Whether `flow` goes from any of one list to any of the other.
 #[must_use]
 pub fn matches_pair(from: &[TrafficSelector], to: &[TrafficSelector], flow: &Flow) -> bool {

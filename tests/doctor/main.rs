@@ -237,7 +237,7 @@ fn subnets_that_are_here_too_are_found_and_a_default_route_is_none() {
     let mut two = facts(config(""));
     let mut other = config("10.2.1.0/24=>10.2.0.0/16");
     let ipsecd::config::Keying::Ike(peer) = &mut other.keying else { panic!("it has IKE") };
-    peer.name = "other".into();
+    std::sync::Arc::make_mut(peer).name = "other".into();
     two.others = vec![other];
     first(&two, Kind::Subnets, &["behind two peers: far and other"]);
 }

@@ -22,6 +22,7 @@ mod fragments;
 mod harness;
 mod liveness;
 mod lost;
+mod many;
 mod mobike;
 mod modes;
 mod mutate;

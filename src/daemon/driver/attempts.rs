@@ -60,8 +60,8 @@ impl Driver {
         entry.routes = routes;
         entry.failures = before.as_ref().map_or(0, |before| before.failures);
         let was_ike = before.as_ref().is_some_and(|before| before.config.ike().is_some());
-        let command = match entry.config.ike() {
-            Some(peer) => Some(Command::AddPeer(Arc::new(peer.clone()))),
+        let command = match entry.config.shared_ike() {
+            Some(peer) => Some(Command::AddPeer(Arc::clone(peer))),
             None => was_ike.then(|| Command::RemovePeer { peer: Arc::clone(&name) }),
         };
         if let Some(before) = before.as_mut().filter(|_| kept) {
@@ -70,6 +70,7 @@ impl Driver {
         let wants_up = entry.wants_up() && entry.installed.is_none();
         self.peers.insert(Arc::clone(&name), entry);
         self.had_peer = true;
+        self.agenda.note(&name);
         if let Some(command) = command {
             self.command(command);
         }
@@ -80,8 +81,9 @@ impl Driver {
         Ok(before.is_none())
     }
 
-    /// Shows the datapath the SPD and the options that the peers make.
-    pub(super) fn publish_policies(&self) {
+    /// Shows the workers the TUNs, the SPD and the options that the peers make.
+    pub(super) fn publish_policies(&mut self) {
+        self.network.publish(&self.workers);
         let spd = spd::of(self.peers.values());
         self.shared.names.store(Arc::new(Names::of(self.peers.values())));
         let clamp_mss = self.peers.values().all(|entry| entry.config.interface.clamp_mss);
@@ -120,6 +122,7 @@ impl Driver {
         found: io::Result<Vec<IpAddr>>,
     ) {
         let now = clock::now();
+        self.agenda.note(name);
         let Some(entry) = self.peers.get_mut(name) else { return };
         entry.resolving = false;
         if entry.removal.is_some() {
@@ -176,10 +179,11 @@ impl Driver {
 
     /// A packet asks for an SA.
     pub(super) fn acquire(&mut self, policy: PolicyId, flow: Flow) {
-        let Some(entry) = self.peers.values().find(|entry| entry.on_traffic(policy)) else {
-            return;
-        };
+        let names = self.shared.names.load();
+        let peer = names.get(policy).and_then(|(peer, _)| self.peers.get(peer));
+        let Some(entry) = peer.filter(|entry| entry.on_traffic(policy)) else { return };
         let name = Arc::clone(entry.name());
+        drop(names);
         let sas = self.sas_of(&name);
         if sas.iter().any(is_established) {
             // Under the IKE SA there is, unless it is being made already.
@@ -240,61 +244,53 @@ impl Driver {
             entry.removal = Some(now + GOODBYE);
             entry.retry_at = None;
             self.news = true;
+            self.agenda.note(name);
             if entry.config.ike().is_some() {
                 self.command(Command::RemovePeer { peer: Arc::clone(name) });
             }
         }
     }
 
-    /// Its SAs are gone, or nobody answered: takes away all the rest.
-    pub(super) async fn finish_removal(&mut self, name: &Arc<str>) {
-        let Some(mut entry) = self.peers.remove(name) else { return };
-        self.remove_manual(&mut entry);
-        self.network.detach(name, &self.workers).await;
+    /// The SAs of these peers are gone, or nobody answered: takes away all the rest. What looks at every peer that there is, is done
+    /// once for all that leave together.
+    pub(super) async fn finish_removals(&mut self, names: &[Arc<str>]) {
+        let mut policies = BTreeSet::new();
+        for name in names {
+            let Some(mut entry) = self.peers.remove(name) else { continue };
+            self.remove_manual(&mut entry);
+            self.network.detach(name, &self.workers).await;
+            policies.extend(entry.config.policies().iter().map(|policy| policy.id));
+            tracing::info!(peer = %name, "peer removed");
+        }
         let mut datapath: Datapath = (**self.shared.datapath.load()).clone();
-        let stats = datapath.stats();
-        let policies: BTreeSet<_> =
-            entry.config.policies().iter().map(|policy| policy.id).collect();
-        let inbound = stats.inbound.iter().filter(|sa| policies.contains(&sa.policy));
-        let outbound = stats.outbound.iter().filter(|sa| policies.contains(&sa.policy));
-        let removals =
-            inbound.map(|sa| SadUpdate::RemoveInbound(sa.spi)).chain(outbound.map(|sa| {
-                SadUpdate::RemoveOutbound {
-                    policy: sa.policy,
-                    spi: sa.spi,
-                    other_spi: sa.other_spi,
-                }
-            }));
-        for removal in removals {
-            datapath = self.apply(datapath, &removal);
+        let removals = removals(&datapath, &policies);
+        for removal in &removals {
+            datapath = self.apply(datapath, removal);
         }
         self.shared.datapath.store(Arc::new(datapath));
         self.publish_policies();
         let mut failed = (**self.shared.failed.load()).clone();
         failed.retain(|policy, _| !policies.contains(policy));
         self.shared.failed.store(Arc::new(failed));
-        tracing::info!(peer = %name, "peer removed");
     }
 
-    /// Peers that are to be tried again, and peers that leave.
+    /// Peers that are to be tried again, and peers that leave, of those of which there is news.
     pub(super) async fn look_at_peers(&mut self, now: Instant) {
-        let mut sas: BTreeMap<Arc<str>, Vec<SaStatus>> = BTreeMap::new();
-        for sa in self.sas(now) {
-            sas.entry(Arc::clone(&sa.peer)).or_default().push(sa);
-        }
+        let names = self.agenda.take(now, self.peers.keys());
         let mut gone = Vec::new();
         let mut due = Vec::new();
-        for (name, entry) in &mut self.peers {
-            let sas = sas.get(name).map_or(&[][..], |sas| sas);
+        for name in &names {
+            let sas = self.telling_sas_of(name);
+            let Some(entry) = self.peers.get_mut(name) else { continue };
             if let Some(deadline) = entry.removal {
                 if sas.is_empty() || deadline <= now {
                     gone.push(Arc::clone(name));
                 }
-            } else if entry.is_up(sas) {
+            } else if entry.is_up(&sas) {
                 entry.succeeded();
             } else if entry.retry_at.is_some_and(|at| at <= now) {
                 due.push(Arc::clone(name));
-            } else if entry.wants_up() && sas.is_empty() && !entry.is_busy(sas) {
+            } else if entry.wants_up() && sas.is_empty() && !entry.is_busy(&sas) {
                 // Whatever ended it.
                 entry.plan(now, &mut OsRandom);
             }
@@ -302,8 +298,12 @@ impl Driver {
         for name in due {
             self.begin_attempt(&name);
         }
-        for name in gone {
-            self.finish_removal(&name).await;
+        if !gone.is_empty() {
+            self.finish_removals(&gone).await;
+        }
+        for name in &names {
+            let due = self.peers.get(name).map(|entry| [entry.retry_at, entry.removal]);
+            self.agenda.set(name, due.into_iter().flatten().flatten().min());
         }
     }
 }
@@ -317,4 +317,20 @@ pub(super) fn raise(config: &mut Config) -> bool {
         any = true;
     }
     any
+}
+
+/// What takes the SAs of these policies out of the SAD.
+fn removals(datapath: &Datapath, policies: &BTreeSet<PolicyId>) -> Vec<SadUpdate> {
+    let sad = datapath.sad();
+    let inbound = sad.all_inbound().map(|entry| entry.sa.params());
+    let outbound = sad.all_outbound().map(|entry| entry.sa.params());
+    let inbound = inbound.filter(|sa| policies.contains(&sa.policy));
+    let outbound = outbound.filter(|sa| policies.contains(&sa.policy));
+    let inbound = inbound.map(|sa| SadUpdate::RemoveInbound(sa.spi));
+    let outbound = outbound.map(|sa| SadUpdate::RemoveOutbound {
+        policy: sa.policy,
+        spi: sa.spi,
+        other_spi: sa.other_spi,
+    });
+    inbound.chain(outbound).collect()
 }

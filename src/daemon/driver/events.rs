@@ -20,13 +20,19 @@ impl Driver {
         let mut configured = BTreeMap::new();
         while let Some(event) = self.endpoint.poll_event() {
             self.news = true;
+            if let Some(peer) = peer_of(&event) {
+                self.agenda.note(peer);
+            }
             if let Event::Configured { peer, configuration } = event {
                 configured.insert(peer, configuration);
             } else if let Event::Sad(update) = event {
                 has_outbound |= matches!(update, SadUpdate::AddOutbound(_));
                 let current: Datapath =
                     datapath.take().unwrap_or_else(|| (**self.shared.datapath.load()).clone());
-                datapath = Some(self.apply(current, &update));
+                let before = self.is_as_fits(&current, &update);
+                let next = self.apply(current, &update);
+                self.mtus_changed |= !(before && self.is_as_fits(&next, &update));
+                datapath = Some(next);
             } else {
                 self.hear_event(now, event);
             }
@@ -42,11 +48,30 @@ impl Driver {
                 self.workers.wake();
             }
             // With very many peers that is put off, so that it does not grow with each.
-            self.mtus_changed = true;
-            if self.next_look <= now {
+            if self.mtus_changed && self.next_look <= now {
                 self.set_mtus().await;
             }
         }
+    }
+
+    /// Whether the MTUs of TUNs and routes are right with the SA that an update is about, as far as a snapshot has it.
+    fn is_as_fits(&self, datapath: &Datapath, update: &SadUpdate) -> bool {
+        let of = |policy, spi, other_spi| datapath.sad().outbound(policy, spi, other_spi);
+        let (entry, stays) = match update {
+            SadUpdate::AddInbound(_) | SadUpdate::RemoveInbound(_) => return true,
+            SadUpdate::AddOutbound(sa) => (of(sa.policy, sa.spi, sa.other_spi), true),
+            SadUpdate::RemoveOutbound { policy, spi, other_spi } => {
+                (of(*policy, *spi, *other_spi), false)
+            }
+            SadUpdate::MovePath { spi, .. } => {
+                let inbound = datapath.sad().inbound(*spi).map(|entry| entry.sa.params());
+                (inbound.and_then(|sa| of(sa.policy, sa.other_spi, sa.spi)), true)
+            }
+        };
+        entry.is_none_or(|entry| {
+            let mtu = u16::try_from(entry.mtu).unwrap_or(u16::MAX);
+            self.network.is_as_fits(&entry.sa.params().peer, mtu, stays)
+        })
     }
 
     pub(super) fn apply(&self, datapath: Datapath, update: &SadUpdate) -> Datapath {
@@ -122,10 +147,9 @@ impl Driver {
             Event::IkeSaClosed { peer, reason } => {
                 tracing::debug!(%peer, %reason, "IKE_SA closed");
                 self.counts.dpd_timeouts += u64::from(reason.is_silence());
-                let others = self.sas_of(&peer);
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
                 let Some((failure, fatal)) = judge(entry, &reason) else { return };
-                if others.iter().any(goes_on) {
+                if self.endpoint.goes_on_with(&peer) {
                     return;
                 }
                 entry.lost(&reason);
@@ -204,17 +228,26 @@ impl Driver {
         }
     }
 
-    /// Reads the path MTUs to every peer (or the one at `only`) again, and sets what follows from them.
-    pub(super) async fn read_path_mtus(&mut self, only: Option<IpAddr>) {
+    /// A path to every peer that an SA leads to. What is known of others is forgotten.
+    pub(super) fn paths(&self) -> Vec<Path> {
+        let datapath = self.shared.datapath.load().without_idle_paths();
+        let all = datapath.sad().all_outbound();
+        let paths: BTreeMap<_, _> = all.map(|it| (it.path.remote.ip(), it.path)).collect();
+        self.shared.datapath.store(Arc::new(datapath));
+        paths.into_values().collect()
+    }
+
+    /// Reads the MTUs of some paths again, and sets what follows from them.
+    pub(super) async fn read_path_mtus(&mut self, paths: &[Path]) {
         let mut datapath: Datapath = (**self.shared.datapath.load()).clone();
-        let mut seen = BTreeSet::new();
-        for sa in datapath.stats().outbound {
-            let remote = sa.path.remote.ip();
-            if only.is_none_or(|only| only == remote) && seen.insert(remote) {
-                datapath = with_path_mtu(datapath, sa.path);
-            }
+        let of = |datapath: &Datapath, path: &Path| datapath.sad().path_mtu(path.remote.ip());
+        let mut changed = false;
+        for path in paths {
+            let before = of(&datapath, path);
+            datapath = with_path_mtu(datapath, *path);
+            changed |= of(&datapath, path) != before;
         }
-        if !seen.is_empty() {
+        if changed {
             self.shared.datapath.store(Arc::new(datapath));
             self.set_mtus().await;
         }
@@ -230,6 +263,29 @@ impl Driver {
             fits.entry(peer).and_modify(|least| *least = mtu.min(*least)).or_insert(mtu);
         }
         self.network.set_mtus(&fits).await;
+    }
+}
+
+/// Whose event it is.
+const fn peer_of(event: &Event) -> Option<&Arc<str>> {
+    match event {
+        Event::Progress { peer, .. }
+        | Event::IkeSaEstablished { peer, .. }
+        | Event::IkeSaClosed { peer, .. }
+        | Event::Configured { peer, .. }
+        | Event::IkeSaDeleted { peer }
+        | Event::ChildSaEstablished { peer, .. }
+        | Event::ChildSaClosed { peer, .. }
+        | Event::ChildSaFailed { peer, .. }
+        | Event::RekeyRefused { peer, .. } => Some(peer),
+        Event::AuthenticationFailed { peer, .. } => peer.as_ref(),
+        Event::Sad(SadUpdate::AddInbound(sa) | SadUpdate::AddOutbound(sa)) => Some(&sa.peer),
+        Event::Sad(
+            SadUpdate::MovePath { .. }
+            | SadUpdate::RemoveInbound(_)
+            | SadUpdate::RemoveOutbound { .. },
+        )
+        | Event::IkeKeys { .. } => None,
     }
 }
 

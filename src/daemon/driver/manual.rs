@@ -42,6 +42,7 @@ impl Driver {
             }
         }
         self.news = true;
+        self.agenda.note(name);
     }
 
     fn try_install(
@@ -185,10 +186,12 @@ impl Driver {
 
     /// Sees to it that every SA with manual keys has sequence numbers to use.
     pub(super) fn extend_counters(&mut self, now: Instant) {
-        self.counter_check = now + COUNTER_INTERVAL;
+        // Who comes meanwhile brings it forward.
+        self.counter_check = now + MTU_INTERVAL;
         for (name, entry) in &mut self.peers {
             if let Some(installed) = &mut entry.installed {
                 installed.extend(name);
+                self.counter_check = now + COUNTER_INTERVAL;
             }
         }
     }

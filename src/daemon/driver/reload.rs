@@ -132,9 +132,8 @@ impl Driver {
                 let found = files_of(dir)
                     .map_err(|error| wrong(format!("cannot read {}: {error}", dir.display())))?;
                 // Of those that the directory had, one that is gone is gone on purpose.
-                read.retain(|file| {
-                    !self.options.files.contains(file) && file.parent() != Some(dir)
-                });
+                let had: BTreeSet<_> = self.options.files.iter().collect();
+                read.retain(|file| !had.contains(file) && file.parent() != Some(dir));
                 read.extend(found.iter().cloned());
                 of_dir = Some(found);
             }
@@ -162,10 +161,9 @@ impl Driver {
                 Err(diagnostics) => found.append(diagnostics),
             }
         }
-        let stays = |entry: &&&Entry| {
-            !owned.contains(&entry.config.file)
-                && !configs.iter().any(|config| config.name() == entry.name())
-        };
+        let names: BTreeSet<_> = configs.iter().map(Config::name).collect();
+        let stays =
+            |entry: &&&Entry| !owned.contains(&entry.config.file) && !names.contains(entry.name());
         let others = here.iter().filter(stays).map(|entry| &entry.config);
         let beside: Vec<&Config> = others.chain(&configs).collect();
         found.append(config::conflicts(&beside));
@@ -184,8 +182,9 @@ impl Driver {
             told: Reload::default(),
             of_dir: None,
         };
+        let names: BTreeSet<_> = configs.iter().map(|config| Arc::clone(config.name())).collect();
         for entry in here {
-            let is_left = configs.iter().any(|config| config.name() == entry.name());
+            let is_left = names.contains(entry.name());
             if !is_left && owned.contains(&entry.config.file) {
                 plan.removed.push(Arc::clone(entry.name()));
                 let cost = match entry.config.ike() {

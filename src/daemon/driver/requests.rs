@@ -48,14 +48,8 @@ impl Driver {
         let now = clock::now();
         self.next_job += 1;
         let id = self.next_job;
-        let mut job = jobs::Up {
-            id,
-            reply: reply.clone(),
-            began: now,
-            deadline: now + timeout.min(LONGEST_UP),
-            keep,
-            peers: Vec::new(),
-        };
+        let deadline = now + timeout.min(LONGEST_UP);
+        let mut job = jobs::Up::new(id, reply.clone(), now, deadline, keep);
         for mut config in configs {
             let name = Arc::clone(config.name());
             // This is the operator's hand.
@@ -73,7 +67,7 @@ impl Driver {
                     peer.end(UpState::Failed, Some(failure));
                 }
             }
-            job.peers.push(peer);
+            job.add(peer);
         }
         // Once for all of them: it looks at every policy that there is.
         self.publish_policies();
@@ -92,7 +86,7 @@ impl Driver {
     pub(super) fn client_gone(&mut self, id: u64) {
         let Some(at) = self.ups.iter().position(|job| job.id == id) else { return };
         let job = self.ups.remove(at);
-        for peer in job.peers {
+        for peer in job.peers() {
             if peer.result.is_none() && peer.new && !job.keep {
                 tracing::info!(peer = %peer.name, "up was interrupted");
                 self.begin_removal(&peer.name);
@@ -111,13 +105,12 @@ impl Driver {
     pub(super) fn fail_up(&mut self, name: &Arc<str>, failure: &Failure) {
         let mut leaving = false;
         for job in &mut self.ups {
-            for peer in &mut job.peers {
-                if peer.name == *name && peer.result.is_none() {
-                    peer.end(UpState::Failed, Some(failure.clone()));
-                    peer.leaving = peer.new && !job.keep;
-                    leaving |= peer.leaving;
-                }
-            }
+            let keep = job.keep;
+            job.change(name, |peer| {
+                peer.end(UpState::Failed, Some(failure.clone()));
+                peer.leaving = peer.new && !keep;
+                leaving |= peer.leaving;
+            });
         }
         if leaving {
             self.begin_removal(name);
@@ -200,11 +193,12 @@ impl Driver {
         let now = clock::now();
         let stats = self.shared.datapath.load().stats();
         let sas = self.sas(now);
+        let counters = status::Counters::of(&stats);
         let mut peers = Vec::new();
         for (name, entry) in &self.peers {
             if only.is_none_or(|only| only == &**name) {
                 let mtu = self.network.mtu(&entry.config.interface.name);
-                peers.push(status::of_peer(entry, of_peer(&sas, name), &stats, mtu, now));
+                peers.push(status::of_peer(entry, of_peer(&sas, name), &counters, mtu, now));
             }
         }
         match only {
@@ -240,9 +234,10 @@ impl Driver {
                 self.reply(farewell, job.reply, Body::Down { peers });
             }
         }
-        let sas = if self.rekeys.is_empty() { Vec::new() } else { self.sas(now) };
+        let sas: Vec<_> = self.rekeys.iter().map(|job| self.sas_of(&job.peer)).collect();
+        let mut sas = sas.iter();
         self.rekeys.retain(|job| {
-            if job.old.are_replaced(sas.iter().filter(|sa| sa.peer == job.peer)) {
+            if job.old.are_replaced(sas.next().into_iter().flatten()) {
                 answer(&job.reply, Body::Done);
             } else if job.deadline <= now {
                 let seconds = REKEY_PATIENCE.as_secs();
@@ -263,8 +258,8 @@ impl Driver {
         let mut steps = Vec::new();
         let sas = if self.ups.is_empty() { Vec::new() } else { self.sas(now) };
         for job in &mut self.ups {
-            let (deadline, waited) = (job.deadline, job.waited(now));
-            for peer in &mut job.peers {
+            let (id, deadline, waited) = (job.id, job.deadline, job.waited(now));
+            for peer in job.peers_mut() {
                 if peer.leaving {
                     peer.leaving = self.peers.contains_key(&peer.name);
                 }
@@ -288,15 +283,13 @@ impl Driver {
                 };
                 let mtu = self.network.mtu(&entry.config.interface.name);
                 let detail = routes_of(entry, mtu.unwrap_or_default());
-                steps.push((job.id, Arc::clone(&peer.name), detail, state));
+                steps.push((id, Arc::clone(&peer.name), detail, state));
             }
         }
         for (id, name, detail, state) in steps {
             for job in self.ups.iter_mut().filter(|job| job.id == id) {
                 job.show(&name, UpPhase::Routes, &detail);
-                for peer in job.peers.iter_mut().filter(|peer| peer.name == name) {
-                    peer.end(state, None);
-                }
+                job.change(&name, |peer| peer.end(state, None));
             }
         }
         for (name, failure) in failures {

@@ -35,7 +35,8 @@ impl Driver {
             self.revocation.insert(Arc::clone(name), stamps);
             match entry.config.with_revocation_read_again(&secrets) {
                 Ok(Some(peer)) => {
-                    entry.config.keying = Keying::Ike(Box::new(peer.clone()));
+                    let peer = Arc::new(peer);
+                    entry.config.keying = Keying::Ike(Arc::clone(&peer));
                     changed.push(peer);
                 }
                 Ok(None) => {}
@@ -46,7 +47,7 @@ impl Driver {
         }
         for peer in changed {
             tracing::info!(peer = %peer.name, "CRLs and OCSP responses read again");
-            self.command(Command::AddPeer(Arc::new(peer)));
+            self.command(Command::AddPeer(peer));
         }
     }
 }

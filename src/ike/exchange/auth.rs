@@ -20,6 +20,7 @@ use crate::ike::identity;
 use crate::ike::ike_sa::{Ctx, IkeSa, State, Task};
 use crate::ike::keymat::{IkeKeys, psk_auth, signed_octets};
 use crate::ike::limits;
+use crate::ike::policy::Policy;
 use crate::ike::qcd;
 use crate::ipsec::pad::{Authority, EncapPolicy, Identity, LocalAuth, Peer, PeerAuth, StartPolicy};
 use crate::wire::ike::header::Header;
@@ -316,10 +317,11 @@ impl IkeSa {
             // Begins once the IKE SA is there.
             self.queue(Task::CreateChild(Arc::clone(&first.name)));
         }
-        let offer = first.filter(|_| !childless).map(|policy| {
+        let first = first.filter(|_| !childless);
+        let offer = first.and_then(|first| Policy::named(&peer, &first.name)).map(|policy| {
             let flow = self.take_wanted(&policy.name);
-            let resource = Resource::of_first(policy);
-            Offer::new(ctx, self, Arc::new(policy.clone()), flow, resource)
+            let resource = Resource::of_first(&policy);
+            Offer::new(ctx, self, policy, flow, resource)
         });
         let offer = match offer.transpose() {
             Ok(offer) => offer,
@@ -663,7 +665,7 @@ impl IkeSa {
                 && other.peer.as_ref().is_some_and(|of| Arc::ptr_eq(of, peer))
         };
         let ids: Vec<_> =
-            ctx.others.of_peer(&peer.name).filter(begun).map(|other| other.id).collect();
+            ctx.others.attempts_with(&peer.name).filter(begun).map(|other| other.id).collect();
         for id in ids {
             if let Some(mut other) = ctx.others.remove(&id) {
                 let wanted = core::mem::take(&mut other.wanted);

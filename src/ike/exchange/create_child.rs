@@ -19,8 +19,8 @@ use crate::ike::ike_sa::{Active, Ctx, IkeSa, State, Task};
 use crate::ike::keymat::child_keys;
 use crate::ike::limits;
 use crate::ike::narrow::{narrow, within};
+use crate::ike::policy::Policy;
 use crate::ike::proposal::{self, Chosen};
-use crate::ipsec::pad::ChildPolicy;
 use crate::ipsec::suite::{Protocol, Suite};
 use crate::ipsec::{Flow, Mode, SaParams, SadUpdate, Spi, TrafficSelector};
 use crate::wire::ike::header::Header;
@@ -68,7 +68,7 @@ pub(in crate::ike) struct AgreedChild {
     pub(super) replaces: Option<Spi>,
     pub(super) spi_inbound: Spi,
     spi_outbound: Spi,
-    policy: Arc<ChildPolicy>,
+    policy: Policy,
     chosen: Chosen<Suite>,
     mode: Mode,
     ts_local: Vec<TrafficSelector>,
@@ -150,14 +150,8 @@ impl IkeSa {
         })
     }
 
-    fn policy(&self, name: &str) -> Option<Arc<ChildPolicy>> {
-        self.peer
-            .as_ref()?
-            .children
-            .iter()
-            .find(|policy| &*policy.name == name)
-            .cloned()
-            .map(Arc::new)
+    fn policy(&self, name: &str) -> Option<Policy> {
+        Policy::named(self.peer.as_ref()?, name)
     }
 
     // Initiator.
@@ -180,7 +174,7 @@ impl IkeSa {
         else {
             return;
         };
-        let (made_by, resource) = (Arc::clone(&child.policy), child.resource);
+        let (made_by, resource) = (child.policy.clone(), child.resource);
         // As the peer is configured by now: what cannot be had by a rekey was deleted when that changed.
         let policy = self.policy(&made_by.name).unwrap_or(made_by);
         self.send_create_child(ctx, policy, None, Some(spi), resource, None);
@@ -189,7 +183,7 @@ impl IkeSa {
     pub(super) fn send_create_child(
         &mut self,
         ctx: &mut Ctx<'_>,
-        policy: Arc<ChildPolicy>,
+        policy: Policy,
         flow: Option<Flow>,
         replaces: Option<Spi>,
         resource: Resource,
@@ -412,7 +406,7 @@ impl IkeSa {
         let alike = |first: &ChildSa| first.is_alike(chosen.suite, mode, &ts_local, &ts_peer);
         let resource = self.resource_agreed(offer, alike, parts).ok_or(CHOSE_OTHER)?;
         Ok(Agreed {
-            policy: Arc::clone(&offer.policy),
+            policy: offer.policy.clone(),
             spi_inbound: offer.spi,
             spi_outbound,
             suite: chosen.suite,

@@ -9,6 +9,7 @@ use crate::ike::child_sa::{ChildSa, Resource};
 use crate::ike::event::CloseReason;
 use crate::ike::ike_sa::{Ctx, IkeSa};
 use crate::ike::narrow::{narrow, within};
+use crate::ike::policy::Policy;
 use crate::ike::proposal::{self, Chosen};
 use crate::ipsec::pad::{ChildPolicy, Peer};
 use crate::ipsec::selector::matches_pair;
@@ -19,7 +20,7 @@ use crate::wire::ike::payload::{Payload, Sa, Ts};
 
 /// What we offered for a CHILD_SA.
 pub(in crate::ike) struct Offer {
-    pub(in crate::ike) policy: Arc<ChildPolicy>,
+    pub(in crate::ike) policy: Policy,
     pub(in crate::ike) spi: Spi,
     /// Those of the policy that can be on the path there is.
     pub(super) proposals: Vec<ChildProposal>,
@@ -38,7 +39,7 @@ impl Offer {
     pub(in crate::ike) fn new(
         ctx: &mut Ctx<'_>,
         sa: &IkeSa,
-        policy: Arc<ChildPolicy>,
+        policy: Policy,
         flow: Option<Flow>,
         resource: Resource,
     ) -> Result<Self, CloseReason> {
@@ -109,7 +110,7 @@ impl Offer {
 
 /// What a request of the peer comes to by our policy.
 pub(super) struct Found {
-    pub(super) policy: Arc<ChildPolicy>,
+    pub(super) policy: Policy,
     pub(super) chosen: Chosen<Suite>,
     pub(super) mode: Mode,
     pub(super) ts_local: Vec<TrafficSelector>,
@@ -185,7 +186,7 @@ impl IkeSa {
     /// CHILD_SA that is rekeyed.
     pub(super) fn find_policy(
         &self,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         parts: &Parts<'_>,
         only: Option<&ChildSa>,
         with_ke: bool,
@@ -237,7 +238,7 @@ impl IkeSa {
                 let chosen = proposal::choose_child(&proposals, sa, with_ke, peer_ke);
                 match chosen.filter(|_| fits) {
                     Some(chosen) => {
-                        let policy = Arc::new(policy.clone());
+                        let Some(policy) = Policy::named(peer, &policy.name) else { continue };
                         return Ok(Found { policy, chosen, mode, ts_local, ts_peer });
                     }
                     None => refusal = NotifyType::NO_PROPOSAL_CHOSEN,

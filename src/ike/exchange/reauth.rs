@@ -97,14 +97,8 @@ impl IkeSa {
         self.authentication.again_at = None;
         let Some(peer) = self.peer.clone() else { return };
         self.authentication.again_at = Some(ctx.now + limits::REAUTH_RETRY);
-        let connecting = |other: &Self| {
-            matches!(
-                other.state,
-                State::InitSent(_) | State::IntermediateSent(_) | State::AuthSent(_)
-            )
-        };
-        if ctx.others.len() >= limits::MAX_IKE_SAS || ctx.others.of_peer(&peer.name).any(connecting)
-        {
+        let connecting = ctx.others.attempts_with(&peer.name).next().is_some();
+        if ctx.others.len() >= limits::MAX_IKE_SAS || connecting {
             return;
         }
         let mut children: Vec<Arc<str>> = Vec::new();
@@ -139,7 +133,8 @@ impl IkeSa {
         self.reauth = None;
         let ids: Vec<SaId> = ctx
             .others
-            .of_peer(&self.peer_name())
+            .beside(self)
+            .into_iter()
             .filter(|other| other.is_established() && !other.is_candidate())
             .filter(|other| self.is_twin_of(other))
             .filter(|other| self.authentication.is_after(&other.authentication))
@@ -187,7 +182,7 @@ impl IkeSa {
         let twin = |other: &Self| {
             other.is_established() && !other.is_candidate() && self.is_twin_of(other)
         };
-        ctx.others.of_peer(&self.peer_name()).any(twin)
+        ctx.others.beside(self).into_iter().any(twin)
     }
 
     // INITIAL_CONTACT and uniqueness.
@@ -261,7 +256,7 @@ impl IkeSa {
             Unique::No | Unique::Replace | Unique::Keep => limits::MAX_IKE_SAS_OF_PEER,
         };
         loop {
-            let own = ctx.others.of_peer(&peer.name).filter(|other| {
+            let own = ctx.others.beside(self).into_iter().filter(|other| {
                 other.is_established() && !other.is_candidate() && self.is_of_same_identity(other)
             });
             let ids: Vec<_> = own.map(|other| (other.established, other.id)).collect();
@@ -318,7 +313,8 @@ impl IkeSa {
         }
         let other = ctx
             .others
-            .of_peer(&peer.name)
+            .beside(self)
+            .into_iter()
             .find(|other| other.is_established() && !other.is_candidate());
         let id = other.map(|other| other.id);
         let Some(other) = id.and_then(|id| ctx.others.get_mut(&id)) else { return };

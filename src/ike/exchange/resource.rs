@@ -74,7 +74,7 @@ impl IkeSa {
 
     pub(in crate::ike) fn begin_create_resource(&mut self, ctx: &mut Ctx<'_>, name: &str) {
         let Some(first) = self.first_of(name).filter(|first| first.origin.ours) else { return };
-        let policy = Arc::clone(&first.policy);
+        let policy = first.policy.clone();
         if !first.no_more_beside && self.beside(&policy).count() < usize::from(policy.per_resource)
         {
             let resource = Resource::One(self.free_resource(&policy));

@@ -5,11 +5,10 @@
 //! group: one after the other, as a rekey makes them, or beside each other (RFC 9611).
 
 use core::net::IpAddr;
-use std::sync::Arc;
 
 use super::OutboundEntry;
 use super::table::{Key, Table};
-use crate::ipsec::selector::matches_pair;
+use crate::ipsec::selector::{common_prefix, matches_pair};
 use crate::ipsec::{Flow, PolicyId, SaParams, Spi, TrafficSelector};
 
 /// All of them.
@@ -220,7 +219,7 @@ impl Group {
 
 impl Place {
     fn of(params: &SaParams) -> Self {
-        let (len, addr) = cover(&params.ts_peer).unwrap_or((BOTH, IpAddr::from([0; 4])));
+        let (len, addr) = common_prefix(&params.ts_peer).unwrap_or((BOTH, IpAddr::from([0; 4])));
         Self { policy: params.policy.0, len, addr }
     }
 
@@ -232,23 +231,6 @@ impl Place {
         }
         TrafficSelector::from_prefix(addr, len).map(|ts| Self { policy, len, addr: ts.start_addr })
     }
-}
-
-/// The longest prefix in which all of them are; `None` if they are of both versions of IP.
-fn cover(selectors: &Arc<[TrafficSelector]>) -> Option<(u8, IpAddr)> {
-    let lowest = selectors.iter().map(|ts| ts.start_addr).min()?;
-    let highest = selectors.iter().map(|ts| ts.end_addr).max()?;
-    let same = match (lowest, highest) {
-        (IpAddr::V4(lowest), IpAddr::V4(highest)) => {
-            (lowest.to_bits() ^ highest.to_bits()).leading_zeros()
-        }
-        (IpAddr::V6(lowest), IpAddr::V6(highest)) => {
-            (lowest.to_bits() ^ highest.to_bits()).leading_zeros()
-        }
-        _ => return None,
-    };
-    let len = u8::try_from(same).ok()?;
-    Some((len, TrafficSelector::from_prefix(lowest, len)?.start_addr))
 }
 
 /// Which of `count` a flow goes to: always the same one. It need not be hard to foresee, since who sends the packets may put them all
@@ -357,6 +339,21 @@ mod tests {
             sad = without(&sad, &sa(number, Some(resource), &subnet));
         }
         assert!(flows.iter().all(|flow| taken(&sad, flow) == Some(spi(20))));
+    }
+
+    #[test]
+    fn paths_to_whom_no_sa_leads_are_forgotten() {
+        let one = sa(0, None, &[peers::subnet(2)]);
+        let mut sad = with(&Sad::new(1500), one.clone());
+        for last in 0..=255 {
+            sad = sad.with_path_mtu([198, 51, 100, last].into(), Some(1400));
+        }
+        sad = sad.with_path_mtu(peers::ADDR_B, Some(1300));
+        let mtu = |sad: &Sad| sad.outbound(POLICY, one.spi, one.other_spi).unwrap().path_mtu;
+        let cleared = sad.without_idle_paths();
+        assert_eq!((sad.paths.known.iter().count(), cleared.paths.known.iter().count()), (257, 1));
+        assert_eq!(mtu(&cleared), 1300);
+        assert_eq!(without(&cleared, &one).without_idle_paths().paths.known.iter().count(), 0);
     }
 
     #[test]

@@ -220,7 +220,8 @@ impl IkeSa {
         let has_like = self.children.iter().any(serves)
             || ctx
                 .others
-                .of_peer(&self.peer_name())
+                .beside(self)
+                .into_iter()
                 .any(|other| other.is_established() && other.children.iter().any(serves));
         let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
         let ask_at = Some(ctx.now + wait);
