@@ -21,8 +21,11 @@ impl Gpg {
     pub(crate) fn open() -> Option<Self> {
         let there = Command::new("gpg").arg("--version").output();
         if there.is_ok_and(|it| it.status.success()) {
-            let home =
-                tempfile::Builder::new().prefix("gpg").tempdir_in("/tmp").expect("a directory");
+            let owner = std::fs::Permissions::from_mode(0o700);
+            let mut home = tempfile::Builder::new();
+            // A short path: the socket of the agent is in it.
+            let home = home.prefix("gpg").permissions(owner).tempdir_in("/tmp");
+            let home = home.expect("a directory");
             return Some(Self { home });
         }
         let test = std::thread::current().name().unwrap_or("?").to_owned();
