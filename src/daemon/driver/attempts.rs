@@ -311,10 +311,13 @@ impl Driver {
 /// Has CHILD_SAs that wait for the operator's hand begin as those of the start do; whether there are any.
 pub(super) fn raise(config: &mut Config) -> bool {
     let Keying::Ike(peer) = &mut config.keying else { return false };
-    let mut any = false;
-    for child in peer.children.iter_mut().filter(|child| child.start == StartPolicy::ByHand) {
-        child.start = StartPolicy::Now;
-        any = true;
+    let any = peer.children.iter().any(|child| child.start == StartPolicy::ByHand);
+    if any {
+        for child in &mut Arc::make_mut(peer).children {
+            if child.start == StartPolicy::ByHand {
+                child.start = StartPolicy::Now;
+            }
+        }
     }
     any
 }
