@@ -84,7 +84,7 @@ struct Outcome {
     first: f64,
     last: f64,
     /// The most rekeys that begin in one second.
-    rekeys: u32,
+    rekeys: usize,
 }
 
 /// So many peers, known from the start, set up tunnels one after the other. Memory is that of one of them, in bytes.
@@ -122,19 +122,16 @@ fn set_up(count: u32, additional: Option<KeId>, shape: Shape) -> (Outcome, f64) 
 }
 
 /// Lets the time go on until every CHILD_SA was to be rekeyed. Nobody answers.
-fn most_rekeys(responder: &mut Site) -> u32 {
+fn most_rekeys(responder: &mut Site) -> usize {
     let end = responder.now + HOUR;
     let mut seconds = BTreeMap::new();
     while let Some((due, _)) = responder.endpoint.poll_timeout().filter(|(due, _)| *due <= end) {
         responder.endpoint.handle_timeout(due);
         responder.take_events();
         let requests = std::iter::from_fn(|| responder.endpoint.poll_transmit()).count();
-        *seconds.entry((end - due).as_secs()).or_default() += requests as u32;
+        *seconds.entry((end - due).as_secs()).or_default() += requests;
     }
-    assert_eq!(
-        seconds.values().sum::<u32>(),
-        responder.datapath.sad().all_outbound().count() as u32
-    );
+    assert_eq!(seconds.values().sum::<usize>(), responder.datapath.sad().all_outbound().count());
     seconds.into_values().max().unwrap_or_default()
 }
 

@@ -12,7 +12,6 @@
 
 #![expect(clippy::print_stdout, reason = "whoever started it waits for a line")]
 
-#[allow(dead_code, reason = "not every bench needs all of it")]
 mod common;
 
 use std::collections::BTreeMap;
@@ -124,7 +123,7 @@ impl Crowd {
             if done == count as usize || elapsed > PATIENCE {
                 return Ok(done);
             }
-            let permitted = (elapsed.as_secs_f64() * f64::from(rate)) as u32 + 1;
+            let permitted = due(elapsed, rate).saturating_add(1);
             while next < from + count
                 && next - from < permitted
                 && ((next - from) as usize) < done + AT_ONCE
@@ -175,8 +174,7 @@ impl Crowd {
         let begun = now();
         let mut sent = 0;
         while sent < packets {
-            let due = ((now() - begun).as_secs_f64() * f64::from(rate)) as u32;
-            let batch = due.min(packets).saturating_sub(sent).min(64);
+            let batch = due(now() - begun, rate).min(packets).saturating_sub(sent).min(64);
             if batch == 0 {
                 self.serve(Duration::from_millis(1))?;
                 continue;
@@ -187,7 +185,8 @@ impl Crowd {
                     return Err(io::Error::other("a tunnel that is not up"));
                 };
                 let mut packet = PacketBuf::copy_of(&packet(sa.params()));
-                sa.seal(&mut packet, NextHeader::IPV4)
+                let _limit = sa
+                    .seal(&mut packet, NextHeader::IPV4)
                     .map_err(|why| io::Error::other(why.name()))?;
                 sealed.push((packet, sa.params().path));
             }
@@ -262,15 +261,13 @@ impl Crowd {
 
     fn drain(&mut self) {
         while let Some(event) = self.endpoint.poll_event() {
-            match event {
-                Event::Sad(SadUpdate::AddOutbound(params)) => {
-                    let number = params.policy.0;
-                    if let Some(sa) = OutboundSa::new(*params) {
-                        self.tunnels.insert(number, sa);
-                    }
+            if let Event::Sad(SadUpdate::AddOutbound(params)) = event {
+                let number = params.policy.0;
+                if let Some(sa) = OutboundSa::new(*params) {
+                    self.tunnels.insert(number, sa);
                 }
-                Event::ChildSaEstablished { rekeyed: true, .. } => self.rekeyed += 1,
-                _ => {}
+            } else if matches!(event, Event::ChildSaEstablished { rekeyed: true, .. }) {
+                self.rekeyed += 1;
             }
         }
         let messages: Vec<_> = std::iter::from_fn(|| self.endpoint.poll_transmit()).collect();
@@ -345,4 +342,9 @@ fn packet(sa: &ipsecd::ipsec::SaParams) -> [u8; 64] {
     packet[22..24].copy_from_slice(&INNER_PORT.to_be_bytes());
     packet[25] = 44;
     packet
+}
+
+/// How many of so many a second are due by now.
+fn due(elapsed: Duration, rate: u32) -> u32 {
+    u32::try_from(elapsed.as_millis() * u128::from(rate) / 1000).unwrap_or(u32::MAX)
 }
