@@ -1,51 +1,14 @@
 //! Nothing is allocated for a packet, once the batches have seen their load.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use ipsecd::datapath::{Datapath, InboundBatch, OutboundBatch, PacketBuf, Received};
 use ipsecd::ipsec::{Encap, Place, Spi, ah};
 use ipsecd::testing::gateways::{Kind, carry_into};
 use ipsecd::wire::ip::NextHeader;
 
 use crate::ah_flips;
+use crate::counting::asked;
 use crate::kinds::*;
 use crate::support::*;
-
-/// The system's allocator, counting what each thread asks of it.
-struct Counting;
-
-thread_local! {
-    static ASKED: Cell<u64> = const { Cell::new(0) };
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count_one() {
-    // At the end of a thread the counter is gone before the last memory is given back.
-    let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
-}
-
-// SAFETY: every call is handed to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count_one();
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count_one();
-        // SAFETY: as the caller promised.
-        unsafe { System.realloc(pointer, layout, new_size) }
-    }
-}
 
 /// What a worker does with its batches, again and again.
 struct Worker {
@@ -99,11 +62,11 @@ fn nothing_is_allocated(
     };
     assert_eq!(worker.round(), expected, "{what}");
     assert_eq!(worker.round(), expected, "{what}");
-    let before = ASKED.get();
+    let before = asked();
     for _ in 0..10 {
         assert_eq!(worker.round(), expected, "{what}");
     }
-    assert_eq!(ASKED.get() - before, 0, "{what}: allocations in ten rounds");
+    assert_eq!(asked() - before, 0, "{what}: allocations in ten rounds");
 }
 
 #[test]
@@ -155,20 +118,20 @@ fn nothing_is_allocated_for_ah_in_a_packet() {
         for shape in ah_flips::shapes() {
             let place = Place::for_insertion(&shape.plain).unwrap();
             let mut packet = buf(&shape.plain);
-            let before = ASKED.get();
+            let before = asked();
             algorithm.seal(&mut packet, place, Spi::new(300).unwrap(), 1, true).unwrap();
             (shape.travel)(&mut packet);
             let place = Place::of(&packet, NextHeader::AH).unwrap();
             assert!(algorithm.open(&packet, place, 1, true).is_ok());
             ah::strip(&mut packet, place).unwrap();
-            assert_eq!(ASKED.get() - before, 0, "{} {id}", shape.name);
+            assert_eq!(asked() - before, 0, "{} {id}", shape.name);
         }
     }
 }
 
 #[test]
 fn the_counter_counts() {
-    let before = ASKED.get();
+    let before = asked();
     drop(std::hint::black_box(vec![1_u8; 100]));
-    assert_eq!(ASKED.get() - before, 1);
+    assert_eq!(asked() - before, 1);
 }

@@ -10,6 +10,8 @@ mod ah_scapy;
 mod alloc;
 mod batches;
 mod captures;
+#[path = "../lab/counting.rs"]
+mod counting;
 mod esp_flips;
 mod esp_scapy;
 mod fragments;

@@ -1,8 +1,6 @@
 //! What a look costs, counted and not timed: what is allocated for it is the same in each run, whatever else the machine does,
 //! and by far most of the time goes with it. What that is in time, `terminal` and docs/performance.md have.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::Duration;
 
 use ipsecd::cli::top::frame;
@@ -11,47 +9,13 @@ use ipsecd::cli::top::view::Charset;
 use ipsecd::control::protocol::{Body, Reply, to_line};
 use ipsecd::testing::VirtualClock;
 
+use crate::counting::asked;
 use crate::sample::status;
 
-/// The system's allocator, counting what each thread asks of it.
-struct Counting;
-
-thread_local! {
-    static ASKED: Cell<u64> = const { Cell::new(0) };
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count_one() {
-    // At the end of a thread the counter is gone before the last memory is given back.
-    let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
-}
-
-// SAFETY: every call is handed to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count_one();
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count_one();
-        // SAFETY: as the caller promised.
-        unsafe { System.realloc(pointer, layout, new_size) }
-    }
-}
-
 fn counted<T>(work: impl FnOnce() -> T) -> (T, u64) {
-    let before = ASKED.get();
+    let before = asked();
     let done = work();
-    (done, ASKED.get() - before)
+    (done, asked() - before)
 }
 
 #[test]

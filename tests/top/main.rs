@@ -4,6 +4,8 @@
 #![expect(clippy::print_stdout, reason = "what a test says is for its reader")]
 
 mod cost;
+#[path = "../lab/counting.rs"]
+mod counting;
 mod sample;
 mod screens;
 mod terminal;
