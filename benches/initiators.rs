@@ -21,7 +21,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use common::now;
+use common::{now, udp_packet};
 use ipsecd::crypto::Secret;
 use ipsecd::crypto::random::OsRandom;
 use ipsecd::daemon::sockets::{IKE_PORT, NATT_PORT, NON_ESP_MARKER, Sockets, path_of};
@@ -32,7 +32,7 @@ use ipsecd::ipsec::pad::{AddressRequest, Auth, EncapPolicy, Identity, Peer, Peer
 use ipsecd::ipsec::{Encap, OutboundSa, PacketBuf, Path, PolicyId, SadUpdate, TrafficSelector};
 use ipsecd::testing::peers;
 use ipsecd::wire::ike::numbers::KeId;
-use ipsecd::wire::ip::{Ipv4Packet, Ipv4Repr, NextHeader};
+use ipsecd::wire::ip::NextHeader;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Set-ups that are under way at once: fewer than those from which on strangers are asked for cookies.
@@ -325,23 +325,7 @@ fn packet(sa: &ipsecd::ipsec::SaParams) -> [u8; 64] {
         Some(IpAddr::V4(address)) => address,
         _ => Ipv4Addr::UNSPECIFIED,
     };
-    let header = Ipv4Repr {
-        src_addr,
-        dst_addr: INNER,
-        protocol: NextHeader::UDP,
-        tos: 0,
-        ident: 0,
-        dont_fragment: true,
-        ttl: 64,
-        payload_len: 44,
-    };
-    let mut packet = [0; 64];
-    packet[..20].copy_from_slice(&header.emit());
-    Ipv4Packet::new_checked(&mut packet[..]).expect("a packet").fill_checksum();
-    packet[20..22].copy_from_slice(&INNER_PORT.to_be_bytes());
-    packet[22..24].copy_from_slice(&INNER_PORT.to_be_bytes());
-    packet[25] = 44;
-    packet
+    udp_packet([src_addr, INNER], [INNER_PORT; 2])
 }
 
 /// How many of so many a second are due by now.

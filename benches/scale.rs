@@ -9,10 +9,9 @@ mod tunnels;
 
 use std::time::Duration;
 
-use common::{Samples, figure, now, time};
+use common::{Samples, figure, now, time, udp_packet};
 use ipsecd::datapath::{InboundBatch, OutboundBatch, PacketBuf, Received};
 use ipsecd::testing::gateways::carry_into;
-use ipsecd::wire::ip::{Ipv4Packet, Ipv4Repr, NextHeader};
 use tunnels::{Gateways, hosts, path, spd};
 
 const BATCH: usize = 32;
@@ -128,20 +127,5 @@ impl Traffic {
 }
 
 fn packet(number: u32) -> [u8; SIZE] {
-    let [src_addr, dst_addr] = hosts(number);
-    let header = Ipv4Repr {
-        src_addr,
-        dst_addr,
-        protocol: NextHeader::UDP,
-        tos: 0,
-        ident: 0,
-        dont_fragment: true,
-        ttl: 64,
-        payload_len: 44,
-    };
-    let mut packet = [0; SIZE];
-    packet[..20].copy_from_slice(&header.emit());
-    Ipv4Packet::new_checked(&mut packet[..]).expect("a packet").fill_checksum();
-    packet[20..28].copy_from_slice(&[0x30, 0x39, 0x27, 0x0f, 0, 44, 0, 0]);
-    packet
+    udp_packet(hosts(number), [12_345, 9999])
 }

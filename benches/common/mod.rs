@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "not every bench needs all of it")]
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+
+use ipsecd::wire::ip::{Ipv4Packet, Ipv4Repr, NextHeader};
 
 /// How long something takes.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
@@ -40,4 +43,26 @@ impl Samples {
 #[expect(clippy::print_stdout, reason = "a benchmark prints what it found")]
 pub(crate) fn figure(name: &str, value: f64, unit: &str) {
     println!("figure {name} {value:.3} {unit}");
+}
+
+/// A packet of UDP from one host and port to another, 64 bytes long, without the checksum of UDP.
+pub(crate) fn udp_packet([src_addr, dst_addr]: [Ipv4Addr; 2], ports: [u16; 2]) -> [u8; 64] {
+    let header = Ipv4Repr {
+        src_addr,
+        dst_addr,
+        protocol: NextHeader::UDP,
+        tos: 0,
+        ident: 0,
+        dont_fragment: true,
+        ttl: 64,
+        payload_len: 44,
+    };
+    let mut packet = [0; 64];
+    packet[..20].copy_from_slice(&header.emit());
+    Ipv4Packet::new_checked(&mut packet[..]).expect("a packet").fill_checksum();
+    let [src_port, dst_port] = ports.map(u16::to_be_bytes);
+    packet[20..22].copy_from_slice(&src_port);
+    packet[22..24].copy_from_slice(&dst_port);
+    packet[25] = 44;
+    packet
 }

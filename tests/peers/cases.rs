@@ -49,11 +49,7 @@ fn psk_in_both_roles(stage: &Stage<'_>) {
 pub(crate) fn its_export_is_a_tunnel(stage: &Stage<'_>) {
     for begins in ENDS {
         let session = stage.meet(&Tunnel { exported: true, ..Tunnel::begun_by(begins) });
-        let old = session.ipsecd.child()["spi_inbound"].clone();
-        session.ipsecd.rekey(false);
-        wait::until("the new CHILD_SA", PATIENCE, || {
-            (session.ipsecd.child()["spi_inbound"] != old).then_some(())
-        });
+        session.rekeyed("the new CHILD_SA", || session.ipsecd.rekey(false));
         session.carry();
         session.end();
     }

@@ -290,11 +290,7 @@ fn an_ike_sa_is_rekeyed_by_its_lifetime(stage: &Stage<'_>) {
 /// And that it rekeys: a rekey of iked's would offer encryption, too, and end in clear on its side (see docs/interop.md).
 fn ah_that_ipsecd_begins(stage: &Stage<'_>, transport: bool) {
     let session = stage.meet(&Tunnel { ah: true, transport, ..Tunnel::default() });
-    let old = session.ipsecd.child()["spi_inbound"].clone();
-    session.ipsecd.rekey(false);
-    wait::until("the new CHILD_SA", PATIENCE, || {
-        (session.ipsecd.child()["spi_inbound"] != old).then_some(())
-    });
+    session.rekeyed("the new CHILD_SA", || session.ipsecd.rekey(false));
     session.carry();
     session.end();
 }
@@ -325,11 +321,7 @@ fn it_gets_an_address_of_our_pool(stage: &Stage<'_>) {
     let tunnel = Tunnel { guest: Some(End::Peer), anywhere: true, ..Tunnel::begun_by(End::Peer) };
     let session = stage.meet(&tunnel);
     // A rekey of ours it answers with the selectors of its file, which are more than those of the CHILD_SA.
-    let old = session.ipsecd.child()["spi_inbound"].clone();
-    stage.far.rekey(&stage.guest, false);
-    wait::until("a rekey by iked", PATIENCE, || {
-        (session.ipsecd.child()["spi_inbound"] != old).then_some(())
-    });
+    session.rekeyed("a rekey by iked", || stage.far.rekey(&stage.guest, false));
     session.carry();
     session.end();
     stage.guest.run(&format!("ip addr del {GIVEN}/32 dev lo"));

@@ -113,6 +113,14 @@ impl<'a> Session<'a> {
         assert_eq!(self.ipsecd.ike()["initiator"], self.tunnel.begins == End::Ipsecd);
     }
 
+    /// Has the CHILD_SA rekeyed, and waits until another is in its place.
+    #[track_caller]
+    pub(crate) fn rekeyed(&self, what: &str, rekey: impl FnOnce()) {
+        let old = self.ipsecd.child()["spi_inbound"].clone();
+        rekey();
+        wait::until(what, PATIENCE, || (self.ipsecd.child()["spi_inbound"] != old).then_some(()));
+    }
+
     /// Lets packets of all networks pass, begun by either; nothing may have gone in clear, and all in the form expected.
     #[track_caller]
     pub(crate) fn carry(&self) {
