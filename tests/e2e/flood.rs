@@ -30,8 +30,8 @@ const RATE: u64 = 20_000;
 const MEMORY: u64 = 16 << 20;
 /// How long a peer may take to connect meanwhile, in the flood in full; the short one may run where much else does.
 const CONNECTS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(10)];
-/// What a packet may cost, in microseconds: in a release build, and in one that is not optimised.
-const PRICE: f64 = if cfg!(debug_assertions) { 60.0 } else { 10.0 };
+/// What a packet may cost, in microseconds. Of a build that is not optimised it is told alone.
+const PRICE: f64 = 10.0;
 
 /// Where it comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -282,7 +282,7 @@ fn withstands(kind: Kind) {
     assert!(after.is_some(), "memory comes back");
     assert!(connects <= patience, "{connects:?}");
     // With COOKIEs that come back there is work with keys, which has a limit of its own, and there are requests that are not answered.
-    if kind == Kind::Spoofed {
+    if kind == Kind::Spoofed && !cfg!(debug_assertions) {
         assert!(price <= PRICE, "{price} µs a packet");
     }
 }

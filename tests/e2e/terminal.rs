@@ -234,7 +234,7 @@ fn ticks(pid: i32) -> u64 {
 
 /// With one look a second, as `top` has it; of a build with optimisation.
 #[test]
-#[ignore = "it takes minutes to make a thousand tunnels"]
+#[ignore = "a measurement, after minutes in which a thousand tunnels are made: run it alone, in release, on a quiet machine"]
 fn a_look_at_a_thousand_tunnels_costs_the_daemon_less_than_a_twentieth_of_a_core() {
     let Some(lab) = Lab::open(&[]) else { return };
     let [here, there] = [(&lab.a, &lab.b), (&lab.b, &lab.a)].map(|(side, far)| thousand(side, far));
@@ -254,9 +254,8 @@ fn a_look_at_a_thousand_tunnels_costs_the_daemon_less_than_a_twentieth_of_a_core
     }
     let used = ticks(a.pid()) - before;
     println!("{used} ticks of 10 ms in {LOOKS} looks");
-    // Of a second, in ticks: a twentieth, and of a build without optimisation a tenth.
-    let most = if cfg!(debug_assertions) { 10 } else { 5 };
-    assert!(used < LOOKS * most, "{used} ticks of 10 ms in {LOOKS} looks");
+    // Of a second, in ticks: a twentieth.
+    assert!(used < LOOKS * 5, "{used} ticks of 10 ms in {LOOKS} looks");
     assert!(a.stop().success() && b.stop().success());
 }
 

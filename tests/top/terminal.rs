@@ -243,9 +243,10 @@ fn once_prints_one_frame_and_without_a_terminal_there_is_nothing_else() {
     assert!(output.stdout.is_empty() && text.contains("--once"), "{text}");
 }
 
-/// Less than a twentieth of a core, with a look a second for ten seconds; twice that with somebody at the keys, or in a build without
-/// optimisation, which takes several times as much. That this does not creep up is what `cost` counts.
+/// Less than a twentieth of a core, with a look a second for ten seconds; twice that with somebody at the keys. What a slow or busy
+/// machine makes of it is no matter of the program: that this does not creep up is what `cost` counts.
 #[test]
+#[ignore = "a measurement: run it alone, in release, on a quiet machine"]
 fn a_thousand_tunnels_take_less_than_a_twentieth_of_a_core() {
     let Some((dir, tmux)) = open() else { return };
     for tunnels in [1, 20, 1000] {
@@ -270,8 +271,7 @@ fn a_thousand_tunnels_take_less_than_a_twentieth_of_a_core() {
             *used = (ticks(pid) - before) * 10 / (daemon.asked() - looks);
         }
         println!("{tunnels} tunnels: {} and, with keys, {} tenths of a per cent", used[0], used[1]);
-        let least = if cfg!(debug_assertions) { 100 } else { 50 };
-        assert!(used[0] < least, "{tunnels} tunnels: {used:?} tenths of a per cent");
+        assert!(used[0] < 50, "{tunnels} tunnels: {used:?} tenths of a per cent");
         assert!(used[1] < 100, "{tunnels} tunnels: {used:?} tenths of a per cent, with keys");
         tmux.keys(&["q"]);
         tmux.hides("site-");
