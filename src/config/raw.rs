@@ -5,6 +5,7 @@
 mod auth;
 mod child;
 mod manual;
+mod policy;
 
 use core::ops::Range;
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use super::keys::{self, KEYS, Meant, SECTIONS, heading};
 pub(super) use auth::Auth;
 pub(super) use child::{Child, Kind};
 pub(super) use manual::{Manual, ManualAh, ManualKeys, Names};
+pub(super) use policy::Policy;
 
 /// The longest text of a key, in bytes; a psk may be longer.
 const MAX_TEXT: usize = 1024;
@@ -121,6 +123,8 @@ pub(super) struct Esp<'a> {
 /// `[interface]`.
 #[derive(Debug)]
 pub(super) struct Interface<'a> {
+    /// Place of its header, if it is there.
+    pub(super) span: Option<Range<usize>>,
     pub(super) name: Option<Text<'a>>,
     pub(super) mtu: Option<Spanned<Scalar<'a>>>,
     pub(super) routes: Option<bool>,
@@ -140,6 +144,8 @@ pub(super) struct Raw<'a> {
     pub(super) children: Vec<Child<'a>>,
     /// Each `[[manual]]`.
     pub(super) manual: Vec<Manual<'a>>,
+    /// Each `[[policy]]`.
+    pub(super) policies: Vec<Policy<'a>>,
     pub(super) interface: Interface<'a>,
     pub(super) log_level: Option<Text<'a>>,
     /// Keys (`section.key`) and sections that an unknown word was probably meant to be: that they are missing has
@@ -161,16 +167,35 @@ impl<'a> Raw<'a> {
         let esp = walk.esp(root);
         let children = walk.children(root);
         let manual = walk.manual(root);
+        let policies = walk.policies(root);
         let interface = walk.interface(root);
         let log = walk.section(root, "log");
         let log_level = walk.text(&log, "level");
         let misspelt = walk.misspelt;
-        Self { name, local, peer, auth, ike, esp, children, manual, interface, log_level, misspelt }
+        Self {
+            name,
+            local,
+            peer,
+            auth,
+            ike,
+            esp,
+            children,
+            manual,
+            policies,
+            interface,
+            log_level,
+            misspelt,
+        }
     }
 
     /// Whether its keys are, or were meant to be, set by hand.
     pub(super) fn is_manual(&self) -> bool {
         !self.manual.is_empty() || self.misspelt.contains("manual")
+    }
+
+    /// Whether it has, or was meant to have, policies without SAs.
+    pub(super) fn is_fixed(&self) -> bool {
+        !self.policies.is_empty() || self.misspelt.contains("policy")
     }
 
     /// Whether it is no use to report this key (or section, with an empty name) as missing.
@@ -656,6 +681,7 @@ impl Walk<'_> {
     fn interface<'a>(&mut self, root: &'a DeTable<'a>) -> Interface<'a> {
         let section = self.section(root, "interface");
         Interface {
+            span: section.span.clone(),
             name: self.text(&section, "name"),
             mtu: self.scalar(&section, "mtu", true, false),
             routes: self.boolean(&section, "routes"),

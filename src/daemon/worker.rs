@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::audit::Audit;
 use super::deliver;
 use super::names::Names;
-use super::send::send_sealed;
+use super::send::{send_bypassed, send_sealed};
 use super::sockets::{NATT_PORT, Sockets, path_of};
 use crate::datapath::coalesce::Coalescer;
 use crate::datapath::{Audits, Datapath, Hold, InboundBatch, OutboundBatch, Received};
@@ -330,6 +330,7 @@ impl OutboundWorker {
         tun_of: impl Fn(&[u8]) -> Option<&'a TunPort>,
     ) {
         send_sealed(&self.shared, &self.queue, &self.batch.sealed);
+        send_bypassed(&self.shared, &self.batch.bypass);
         for reply in &self.batch.replies {
             if let Some(tun) = tun_of(reply) {
                 let parts = [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(reply)];

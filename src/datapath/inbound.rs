@@ -573,16 +573,30 @@ impl Datapath {
         let inner = Inner::parse(packet)
             .filter(|inner| inner.is_ipv6() == is_ipv6)
             .ok_or(DropReason::InboundMalformed)?;
-        // RFC 4301 §5.2, step 4.
-        if !admits(entry.sa.params(), &inner.flow) {
-            *refused = Some(inner.flow);
-            return Err(DropReason::InboundSelectorMismatch);
-        }
+        self.admit(entry, &inner.flow, refused)?;
         if self.options.clamp_mss {
             let least = if is_ipv6 { pmtu::IPV6_MIN_MTU } else { 0 };
             mss::clamp(&mut packet[..inner.len], &inner, entry.mtu.max(least));
         }
         Ok(inner)
+    }
+
+    /// RFC 4301 §5.2, step 4: whether a packet may come on this SA.
+    fn admit(
+        &self,
+        entry: &InboundEntry,
+        flow: &Flow,
+        refused: &mut Option<Flow>,
+    ) -> Result<(), DropReason> {
+        let reason = if !admits(entry.sa.params(), flow) {
+            DropReason::InboundSelectorMismatch
+        } else if self.spd.discards_first(flow) {
+            DropReason::PolicyDiscard
+        } else {
+            return Ok(());
+        };
+        *refused = Some(*flow);
+        Err(reason)
     }
 
     /// Transport mode: whether the packet, which has its IP header again, is one that the SA may carry.
@@ -598,11 +612,7 @@ impl Datapath {
             *refused = Some(inner.flow);
             return Err(DropReason::TransportFragment);
         }
-        // RFC 4301 §5.2, step 4.
-        if !admits(entry.sa.params(), &inner.flow) {
-            *refused = Some(inner.flow);
-            return Err(DropReason::InboundSelectorMismatch);
-        }
+        self.admit(entry, &inner.flow, refused)?;
         if self.options.clamp_mss {
             let least = if inner.is_ipv6() { pmtu::IPV6_MIN_MTU } else { 0 };
             mss::clamp(packet, &inner, entry.mtu.max(least));
