@@ -124,7 +124,7 @@ fn recv<const MAX: usize, const CONTROL: usize>(
         header.msg_iov = ptr::from_mut(buffer).cast();
         header.msg_iovlen = 1;
         header.msg_control = ptr::from_mut(&mut controls[i]).cast();
-        header.msg_controllen = CONTROL;
+        header.msg_controllen = c_len(CONTROL);
     }
     // SAFETY: the first `count` headers point to live names, buffers and control areas of the lengths stated, none of
     // which is used otherwise until the call returns.
@@ -133,7 +133,7 @@ fn recv<const MAX: usize, const CONTROL: usize>(
             socket.as_raw_fd(),
             headers.as_mut_ptr(),
             u32::try_from(count).unwrap_or(0),
-            libc::MSG_DONTWAIT,
+            c_flags(libc::MSG_DONTWAIT),
             ptr::null_mut(),
         )
     };
@@ -186,23 +186,25 @@ fn send<const MAX: usize>(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io
         header.msg_namelen = names[i].len();
         // IoSlice is guaranteed to have the layout of iovec.
         header.msg_iov = message.parts.as_ptr().cast_mut().cast();
-        header.msg_iovlen = message.parts.len();
+        header.msg_iovlen = c_len(message.parts.len());
         header.msg_control = ptr::from_mut(&mut controls[i]).cast();
-        header.msg_controllen = ADDRESS_AND_TOS;
-        header.msg_controllen = write_control(header, message);
+        header.msg_controllen = c_len(ADDRESS_AND_TOS);
+        header.msg_controllen = c_len(write_control(header, message));
         if header.msg_controllen == 0 {
             header.msg_control = ptr::null_mut();
         }
     }
+    let (socket, count) = (socket.as_raw_fd(), u32::try_from(count).unwrap_or(0));
     // SAFETY: the first `count` headers point to live names, payloads and control areas of the lengths stated;
     // sendmmsg only reads them.
+    #[cfg(not(target_env = "musl"))]
+    let n = unsafe { libc::sendmmsg(socket, headers.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
+    // musl's function sends them one by one, lest bytes between the fields that are not zero confuse the kernel; here they are.
+    // SAFETY: as above.
+    #[cfg(target_env = "musl")]
     let n = unsafe {
-        libc::sendmmsg(
-            socket.as_raw_fd(),
-            headers.as_mut_ptr(),
-            u32::try_from(count).unwrap_or(0),
-            libc::MSG_DONTWAIT,
-        )
+        let headers = headers.as_mut_ptr();
+        libc::syscall(libc::SYS_sendmmsg, socket, headers, count, libc::MSG_DONTWAIT)
     };
     usize::try_from(n).map_err(|_negative| io::Error::last_os_error())
 }
@@ -337,6 +339,23 @@ fn to_socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
+/// A length as the C library has it in its structs, whose types differ.
+fn c_len<T: TryFrom<usize> + Default>(len: usize) -> T {
+    T::try_from(len).unwrap_or_default()
+}
+
+/// Flags as the C library takes them: of either sign.
+fn c_flags<T: TryFrom<c_int> + Default>(flags: c_int) -> T {
+    T::try_from(flags).unwrap_or_default()
+}
+
+fn rust_len<T>(len: T) -> usize
+where
+    usize: TryFrom<T>,
+{
+    usize::try_from(len).unwrap_or_default()
+}
+
 fn read_control(header: &libc::msghdr, entry: &mut Received, other: &mut dyn FnMut(c_int, &[u8])) {
     // SAFETY: the kernel filled the control area and set its length in `header`; the CMSG macros stay within it. The
     // data is copied out unaligned, after its length was checked; the slice lives as long as `header` is borrowed.
@@ -344,7 +363,7 @@ fn read_control(header: &libc::msghdr, entry: &mut Received, other: &mut dyn FnM
         let mut cmsg = libc::CMSG_FIRSTHDR(header);
         while let Some(message) = cmsg.as_ref() {
             let data = libc::CMSG_DATA(cmsg);
-            let len = message.cmsg_len - (data as usize - cmsg as usize);
+            let len = rust_len(message.cmsg_len).saturating_sub(data as usize - cmsg as usize);
             match (message.cmsg_level, message.cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= size_of::<libc::in_pktinfo>() => {
                     let info = data.cast::<libc::in_pktinfo>().read_unaligned();
@@ -384,7 +403,7 @@ fn write_control(header: &libc::msghdr, message: &ToSend<'_>) -> usize {
             let cmsg = header.msg_control.cast::<u8>().add(used).cast::<libc::cmsghdr>();
             (*cmsg).cmsg_level = level;
             (*cmsg).cmsg_type = kind;
-            (*cmsg).cmsg_len = libc::CMSG_LEN(len) as _;
+            (*cmsg).cmsg_len = c_len(libc::CMSG_LEN(len) as usize);
             ptr::copy_nonoverlapping(bytes.as_ptr(), libc::CMSG_DATA(cmsg), bytes.len());
             used += libc::CMSG_SPACE(len) as usize;
         }
