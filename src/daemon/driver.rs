@@ -588,6 +588,7 @@ impl Driver {
             FromWorker::Notice(
                 notice @ (Notice::Alive { .. }
                 | Notice::Expire { .. }
+                | Notice::Mismatch { .. }
                 | Notice::NoSa { .. }
                 | Notice::PeerMoved { .. }),
             ) => self.endpoint.handle_notice(clock::now(), notice),

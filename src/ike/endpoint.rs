@@ -176,6 +176,9 @@ impl Endpoint {
                     sa.move_to(ctx, Path { encap, ..path });
                 }
             }),
+            Notice::Mismatch { spi, start } => self.with_child(now, spi, |sa, ctx| {
+                sa.complain(ctx, spi, start);
+            }),
             Notice::Alive { spi } => self.with_child(now, spi, |sa, ctx| {
                 sa.last_heard = ctx.now;
                 // RFC 7296 §2.8: the peer sends on it, so it may be sent on.

@@ -193,6 +193,8 @@ pub(super) enum Task {
     Path(mobike::Question),
     /// Tells our token (RFC 6290 §4.3).
     Token,
+    /// Tells that a packet which came on the CHILD_SA with this inbound SPI, and began so, was not one for it.
+    Complain(Spi, Vec<u8>),
 }
 
 /// The CHILD_SA that a packet asked for.
