@@ -203,14 +203,17 @@ fn unlike_others(
                 .help("give each its own name");
         }
         if other.order == policy.order && other.covers_all_of(policy) {
-            report
-                .error(
-                    place(written),
-                    format!(
-                        "[[policy]] `{}` comes after `{}`, which takes all of its packets",
-                        policy.name, other.name
-                    ),
-                )
+            let message = format!(
+                "[[policy]] `{}` comes after `{}`, which takes all of its packets",
+                policy.name, other.name
+            );
+            // Without effect it is in either case; wrong where it was to have another.
+            let found = if other.bypass == policy.bypass {
+                report.warning(place(written), message)
+            } else {
+                report.error(place(written), message)
+            };
+            found
                 .related(place(other_written), "the first that matches decides")
                 .help("put the narrower of the two first, or leave this one out");
         }
