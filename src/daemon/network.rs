@@ -28,7 +28,7 @@ const LEAST_MTU: u16 = 1280;
 #[derive(Debug, Error)]
 pub enum NetworkError {
     /// A TUN could not be made.
-    #[error("cannot make the TUN interface {name}: {cause}")]
+    #[error("cannot make the TUN interface {name}: {cause} ({})", advice(cause))]
     Tun {
         /// Its name.
         name: String,
@@ -632,6 +632,25 @@ fn mtu_of(route: &Route, fit: u16, tun: u16) -> Option<u16> {
 /// Of an address that stands for itself alone.
 const fn length_of(address: IpAddr) -> u8 {
     if address.is_ipv6() { 128 } else { 32 }
+}
+
+/// What to do where a TUN cannot be made.
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::InvalidInput => {
+            "if an interface of another kind has this name, choose one by [interface] name"
+        }
+        io::ErrorKind::NotFound => {
+            "there is no /dev/net/tun: modprobe tun, or, for a container, --device /dev/net/tun"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "it needs CAP_NET_ADMIN: for a container, --cap-add NET_ADMIN"
+        }
+        io::ErrorKind::ResourceBusy => {
+            "another program has it: end that, or choose a name by [interface] name"
+        }
+        _ => "the kernel needs CONFIG_TUN",
+    }
 }
 
 /// Whether something was added.
