@@ -163,10 +163,11 @@ pub fn import(
         addresses,
     };
     for section in conns {
-        let template =
-            !section.has("left") && !section.has("right") || auto(&section) == Some("ignore");
-        if template {
-            if section.has("left") || section.has("right") {
+        let (left, right) = (section.has("left"), section.has("right"));
+        // One with an end that others build on, and which nothing starts, is not meant to have the other.
+        let is_half = section.is_base && !(left && right) && auto(&section).is_none();
+        if !left && !right || is_half || auto(&section) == Some("ignore") {
+            if (left || right) && !is_half {
                 import.leave_out(&section.at, format!("conn `{}`", section.name), "auto=ignore");
             }
             continue;
@@ -204,16 +205,27 @@ fn dialect(sections: &[Section]) -> Dialect {
     }
 }
 
-/// `left` or `right`.
-fn our_side(section: &Section, addresses: &[IpAddr]) -> &'static str {
-    let is_ours = |side: &str| {
-        let value = section.settings.get(side).map(|setting| setting.value.as_str());
-        matches!(value, Some("%defaultroute"))
-            || value
-                .and_then(|text| text.parse::<IpAddr>().ok())
-                .is_some_and(|it| addresses.contains(&it))
+/// `left` or `right`. Of two addresses neither of which is this host's it is `left`, and a note says so.
+fn our_side(section: &Section, addresses: &[IpAddr], import: &mut Import) -> &'static str {
+    let value = |side: &str| section.settings.get(side).map(|setting| setting.value.as_str());
+    let address = |side| value(side).and_then(|text| text.parse::<IpAddr>().ok());
+    let is_ours = |side| {
+        value(side) == Some("%defaultroute")
+            || address(side).is_some_and(|it| addresses.contains(&it))
     };
-    if !is_ours("left") && is_ours("right") { "right" } else { "left" }
+    if is_ours("left") {
+        return "left";
+    }
+    if is_ours("right") {
+        return "right";
+    }
+    if let (Some(left), Some(right)) = (address("left"), address("right")) {
+        let why = format!(
+            "neither {left} nor {right} is an address of this host: left was taken; if right is, import with --address {right}"
+        );
+        import.note(&section.at, format!("which end of conn `{}` is ours", section.name), why);
+    }
+    "left"
 }
 
 fn conn(mut from: Section, world: &World<'_>, import: &mut Import) -> Option<Draft> {
@@ -245,7 +257,7 @@ fn conn(mut from: Section, world: &World<'_>, import: &mut Import) -> Option<Dra
             return None;
         }
     }
-    let ours = our_side(&from, world.addresses);
+    let ours = our_side(&from, world.addresses, import);
     let theirs = if ours == "left" { "right" } else { "left" };
     let mut draft = Draft { name: file_name(&from.name), ..Draft::default() };
     let file =
