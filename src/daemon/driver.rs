@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::agenda::Agenda;
@@ -59,6 +59,7 @@ use crate::io::route::Netlink;
 use crate::io::sys;
 use crate::io::tun::Offload;
 use crate::io::udp::{self, PathMtus};
+use crate::io::watch::Changes;
 use crate::ipsec::pad::PeerAddress;
 use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
 
@@ -263,6 +264,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             outgoing: Vec::new(),
             give_back: None,
             network_check: None,
+            network_checked: now,
+            changes: Changes::watch().map_err(system("watch addresses and routes"))?,
             watchdog: sd_notify::watchdog_enabled().map(|within| (now, within / 2)),
             ending: false,
             had_peer: false,
@@ -272,9 +275,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             agenda: Agenda::default(),
             mtus_changed: false,
         };
-        let changes = Netlink::changes().map_err(system("watch addresses and routes"))?;
         let inputs = Inputs {
-            changes,
+            changes: Arc::clone(&driver.changes),
             ike4,
             ike6,
             internal,
@@ -318,7 +320,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
 /// Everything that the driver waits for.
 struct Inputs {
     /// Of addresses and routes.
-    changes: Arc<Notify>,
+    changes: Arc<Changes>,
     /// Port 500.
     ike4: Receiver,
     ike6: Receiver,
@@ -373,8 +375,10 @@ pub(super) struct Driver {
     outgoing: Vec<Transmit>,
     /// When memory is to be given back, and how often still.
     give_back: Option<(Instant, u32)>,
-    /// When it is looked whether our addresses are others.
+    /// When it is looked what is another in the host's network, and when that was done last.
     network_check: Option<Instant>,
+    network_checked: Instant,
+    changes: Arc<Changes>,
     /// When the service manager is to be told that the loop turns, and how often.
     watchdog: Option<(Instant, Duration)>,
     ending: bool,
@@ -438,9 +442,7 @@ impl Driver {
                     self.news = true;
                     self.hear_client(incoming).await;
                 }
-                () = inputs.changes.notified() => {
-                    self.network_check.get_or_insert(clock::now() + NETWORK_PAUSE);
-                }
+                () = inputs.changes.told() => self.expect_network_check(clock::now()),
                 Some(question) = inputs.readers.recv() => self.hear_reader(question),
                 _ = inputs.terminate.recv() => {
                     if self.interrupted("SIGTERM") {
@@ -506,9 +508,7 @@ impl Driver {
             self.next_look = end + end.saturating_duration_since(now) * (LOOK_SHARE - 1);
         }
         if self.network_check.is_some_and(|at| at <= now) {
-            self.network_check = None;
-            self.look_at_addresses(now);
-            self.drain(now).await;
+            self.look_at_network(now).await;
         }
         if self.counter_check <= now {
             self.extend_counters(now);
@@ -570,6 +570,22 @@ impl Driver {
             .chain(self.network_check)
             .min()
             .unwrap_or(self.mtu_check)
+    }
+
+    /// What keeps packets from leaving in clear is put back at once, though not more often than once a pause.
+    fn expect_network_check(&mut self, now: Instant) {
+        let due = if self.changes.is_urgent() { self.network_checked } else { now } + NETWORK_PAUSE;
+        self.network_check = Some(self.network_check.map_or(due, |at| at.min(due)));
+    }
+
+    async fn look_at_network(&mut self, now: Instant) {
+        (self.network_check, self.network_checked) = (None, now);
+        let seen = self.changes.take();
+        self.network.mend(&seen).await;
+        if seen.of_host {
+            self.look_at_addresses(now);
+            self.drain(now).await;
+        }
     }
 
     async fn hear_ike(&mut self, receiver: &mut Receiver) {

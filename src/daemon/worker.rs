@@ -331,6 +331,9 @@ impl OutboundWorker {
             Err(error) if is_idle(&error) => return Ok(()),
             // EBADFD: the interface was deleted, by the driver (then it is not listed any more) or from outside.
             Err(_deleted) if !self.is_listed(tun) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+                return Err(io::Error::other(format!("somebody deleted {}", tun.device.name())));
+            }
             Err(error) => {
                 return Err(io::Error::other(format!(
                     "{} cannot be read: {error}",
