@@ -11,10 +11,7 @@ use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
 use crate::ipsec::sad::{Bundle, InboundEntry};
-use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{
-    DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol, SaParams,
-};
+use crate::ipsec::{DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol};
 use crate::wire::esp::EspHeader;
 use crate::wire::ip::{IpPacket, NextHeader, Plain, PlainFlow};
 use crate::wire::natt::{self, Datagram};
@@ -424,7 +421,7 @@ impl Datapath {
             Protocol::Esp => peek_spi(packet).ok_or(DropReason::EspMalformed)?,
             Protocol::Ah => ah::peek_spi(packet).ok_or(DropReason::AhMalformed)?,
         };
-        let entry = self.sad.inbound(spi);
+        let entry = self.sad.inbound(spi).inspect(|entry| entry.fetch());
         match entry.filter(|entry| entry.sa.params().suite.protocol() == protocol) {
             // Within its AH it is found by that.
             Some(InboundEntry { sa, bundle: Some(Bundle::Inside(_)), .. }) => {
@@ -574,7 +571,7 @@ impl Datapath {
             .filter(|inner| inner.is_ipv6() == is_ipv6)
             .ok_or(DropReason::InboundMalformed)?;
         // RFC 4301 §5.2, step 4.
-        if !admits(entry.sa.params(), &inner.flow) {
+        if !entry.sa.admits(&inner.flow) {
             *refused = Some(inner.flow);
             return Err(DropReason::InboundSelectorMismatch);
         }
@@ -599,7 +596,7 @@ impl Datapath {
             return Err(DropReason::TransportFragment);
         }
         // RFC 4301 §5.2, step 4.
-        if !admits(entry.sa.params(), &inner.flow) {
+        if !entry.sa.admits(&inner.flow) {
             *refused = Some(inner.flow);
             return Err(DropReason::InboundSelectorMismatch);
         }
@@ -653,11 +650,6 @@ impl Datapath {
         }
         Ok(())
     }
-}
-
-/// RFC 4301 §5.2, step 4: whether an inbound SA may carry a packet.
-pub(super) fn admits(params: &SaParams, flow: &Flow) -> bool {
-    matches_pair(&params.ts_peer, &params.ts_local, flow)
 }
 
 /// Packets of a batch that follow each other under one SA.

@@ -10,7 +10,7 @@ mod index;
 
 use std::sync::Arc;
 
-use super::selector::matches_pair;
+use super::selector::{Sole, matches_pair};
 use super::{Flow, PolicyId, TrafficSelector};
 use index::Index;
 
@@ -40,7 +40,16 @@ pub struct SpdEntry {
 #[derive(Clone, Debug, Default)]
 pub struct Spd {
     entries: Arc<[SpdEntry]>,
+    /// As many.
+    outlines: Arc<[Outline]>,
     index: Arc<Index>,
+}
+
+/// What a packet needs of an entry, in one place.
+#[derive(Debug)]
+struct Outline {
+    sole: Option<Sole>,
+    action: Action,
 }
 
 impl Spd {
@@ -48,21 +57,29 @@ impl Spd {
     #[must_use]
     pub fn new(entries: Vec<SpdEntry>) -> Self {
         let index = Arc::new(Index::of(&entries));
-        Self { entries: entries.into(), index }
+        let outline = |entry: &SpdEntry| Outline {
+            sole: Sole::of(&entry.ts_local, &entry.ts_peer),
+            action: entry.action,
+        };
+        let outlines = entries.iter().map(outline).collect();
+        Self { entries: entries.into(), outlines, index }
     }
 
     /// What is to be done with an outbound packet; `None` if no entry matches, which means DISCARD (RFC 4301 §5.1).
     #[must_use]
     pub fn lookup_out(&self, flow: &Flow) -> Option<Action> {
-        self.position_out(flow).map(|at| self.entries[at].action)
+        self.position_out(flow).map(|at| self.outlines[at].action)
     }
 
     /// Which entry says so, by its place among [`entries`](Self::entries).
     #[must_use]
     pub fn position_out(&self, flow: &Flow) -> Option<usize> {
-        self.index.may_match(flow.dst).find(|&at| {
-            let entry = &self.entries[at];
-            matches_pair(&entry.ts_local, &entry.ts_peer, flow)
+        self.index.may_match(flow.dst).find(|&at| match &self.outlines[at].sole {
+            Some(sole) => sole.matches(flow),
+            None => {
+                let entry = &self.entries[at];
+                matches_pair(&entry.ts_local, &entry.ts_peer, flow)
+            }
         })
     }
 
