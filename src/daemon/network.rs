@@ -660,6 +660,7 @@ const fn length_of(address: IpAddr) -> u8 {
 }
 
 /// What to do where a TUN cannot be made.
+#[expect(clippy::wildcard_enum_match_arm, reason = "there will be others")]
 fn advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::InvalidInput => {

@@ -466,10 +466,9 @@ fn key_of(route: &RouteMessage) -> Key {
 /// Table and destination of a route that the kernel tells of.
 pub(super) fn place_of(route: &RouteMessage) -> Option<(u32, IpNet)> {
     let (family, table, len, destination, _) = key_of(route);
-    let unspecified: IpAddr = match AddressFamily::from(family) {
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => Ipv4Addr::UNSPECIFIED.into(),
-    };
+    let is_ipv6 = AddressFamily::from(family) == AddressFamily::Inet6;
+    let unspecified: IpAddr =
+        if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     Some((table?, IpNet::new(destination.unwrap_or(unspecified), len).ok()?))
 }
 
