@@ -1,6 +1,6 @@
 //! The shell around the core: [`driver`] owns the IKE endpoint, [`worker`]s move packets, the rest serves them.
 //!
-//! Driver: one thread, tokio. Workers: a thread a direction, which share with it a snapshot of the datapath and bounded
+//! Driver: one thread, tokio. Workers: two threads, which share with it a snapshot of the datapath and bounded
 //! queues, and no lock.
 
 pub mod advice;
@@ -12,6 +12,7 @@ pub mod counters;
 mod deliver;
 pub mod doctor;
 pub mod driver;
+pub mod duty;
 pub mod explain;
 pub mod jobs;
 pub mod journal;
