@@ -135,11 +135,11 @@ impl Pace {
         }
         self.cookies += cookies;
         self.next_look = (self.cookies >= FLOOD).then(|| {
+            self.since = now;
             if more {
                 return now;
             }
             self.cookies = 0;
-            self.since = now;
             now + GATHER
         });
     }
