@@ -364,8 +364,15 @@ impl Shape {
             && mine[field::TCP_END..] == packet[field::TCP_END..]
     }
 
-    /// Whether its checksums are right.
+    /// Whether its checksums are right, and those that are made anew.
     fn is_genuine(&self, packet: &[u8]) -> bool {
+        // As right is 0xffff where 0 is made, which is everywhere but in UDP; that it stood there would be lost.
+        let is_other = |data: &[u8], field| u16_at(data, field) == u16::MAX;
+        if !self.is_ipv6 && is_other(packet, field::IPV4_CHECKSUM)
+            || self.is_tcp && is_other(&packet[self.transport..], field::TCP_CHECKSUM)
+        {
+            return false;
+        }
         let (ip_is_right, src, dst) = match IpPacket::new_checked(packet) {
             Ok(IpPacket::V4(ip)) => {
                 (ip.verify_checksum(), ip.src_addr().into(), ip.dst_addr().into())

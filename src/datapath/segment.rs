@@ -216,9 +216,10 @@ pub fn complete(packet: &mut [u8], partial: PartialChecksum) -> bool {
     if covered.get(offset..offset + 2).is_none() {
         return false;
     }
-    // The field holds the sum of the pseudo-header, and so adds it. Zero would mean that there is none (RFC 768); for
-    // others it means the same as this.
-    let sum = udp_checksum(checksum::data(covered));
+    // The field holds the sum of the pseudo-header, and so adds it. What it belongs to is told by where it stands.
+    let sum = checksum::data(covered);
+    let is_udp = offset == field::UDP_CHECKSUM.start;
+    let sum = if is_udp { udp_checksum(sum) } else { checksum::finish(sum) };
     covered[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
     true
 }

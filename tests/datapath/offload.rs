@@ -284,6 +284,48 @@ fn what_differs_in_anything_is_not_joined() {
     assert_eq!(joined(&packets, ALL).len(), 2, "flow label");
 }
 
+/// As a checksum 0 and 0xffff mean the same, but for UDP, where 0 is none. The sum of a word of zeros and of what was the checksum
+/// with it is 0xffff, of which the checksum is 0.
+#[test]
+fn a_checksum_of_zero_stays_zero_and_one_of_ones_is_not_joined() {
+    for v6 in [false, true] {
+        let transport = if v6 { 40 } else { 20 };
+        let tcp = transport + 16..transport + 18;
+        let zeros = HostPacket { payload: vec![0; 2000], ..HostPacket::new(v6) };
+        let mut model = zeros.clone();
+        model.payload[..2].copy_from_slice(&zeros.packet()[tcp.clone()]);
+        assert_eq!(model.packet()[tcp.clone()], [0, 0]);
+        let pieces = joined(&cut(&model.packet(), &model.vnet(1000)), ALL);
+        let mut whole = pieces[0].1.clone();
+        assert!(complete(&mut whole, model.vnet(1000).checksum.unwrap()));
+        assert_eq!(whole, model.packet());
+
+        let mut models = zeros.segments(1000);
+        let sum = models[1].packet()[tcp.clone()].to_vec();
+        models[1].payload[..2].copy_from_slice(&sum);
+        zero_is_joined_and_ones_are_not(&models, tcp);
+    }
+    let model = |third, fourth| {
+        let mut model = HostPacket { payload: vec![7; 2000], ..HostPacket::default() };
+        model.addresses[0] = [10, 1, third, fourth].into();
+        model.segments(1000)
+    };
+    let sum = model(0, 0)[1].packet()[10..12].to_vec();
+    zero_is_joined_and_ones_are_not(&model(sum[0], sum[1]), 10..12);
+}
+
+/// Of two packets whose second has a checksum of zero at `at`.
+fn zero_is_joined_and_ones_are_not(models: &[HostPacket], at: core::ops::Range<usize>) {
+    let mut packets: Vec<_> = models.iter().map(HostPacket::packet).collect();
+    assert_eq!(packets[1][at.clone()], [0, 0]);
+    for (checksum, count) in [([0, 0], 1), ([0xff, 0xff], 2)] {
+        packets[1][at.clone()].copy_from_slice(&checksum);
+        let pieces = joined(&packets, ALL);
+        assert_eq!(pieces.len(), count, "{checksum:?} at {at:?}");
+        assert_eq!(taken_apart(&pieces), packets);
+    }
+}
+
 #[test]
 fn what_ends_a_stream_or_is_shorter_is_the_last_that_joins() {
     for (flags, len) in [(0x18, 1000), (0x11, 1000), (0x10, 999)] {
