@@ -181,9 +181,17 @@ impl Audit {
         for packet in packets {
             let Some(event) = AuditEvent::of(packet.reason) else { continue };
             let inbound = event != AuditEvent::SequenceOverflow;
-            let peer = Spi::new(packet.spi)
-                .filter(|_| inbound)
-                .and_then(|spi| Some(Arc::clone(&datapath.sad().inbound(spi)?.sa.params().peer)));
+            let peer = Spi::new(packet.spi).and_then(|spi| {
+                let sad = datapath.sad();
+                let params = if inbound {
+                    sad.inbound(spi)?.sa.params()
+                } else {
+                    // Another peer may have chosen the same SPI.
+                    let all = sad.all_outbound().filter(|entry| entry.path == packet.path);
+                    all.map(|entry| entry.sa.params()).find(|sa| sa.spi == spi)?
+                };
+                Some(Arc::clone(&params.peer))
+            });
             let Path { local, remote, encap } = packet.path;
             let (from, to) = if inbound { (remote, local) } else { (local, remote) };
             let kind = Kind {

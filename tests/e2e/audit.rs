@@ -349,6 +349,7 @@ fn an_sa_without_a_sequence_number_left_is_audited_and_sends_nothing() {
     assert_eq!(line["dest_ip"], lab.b.outside(false).to_string());
     assert_eq!((&line["proto"], &line["spi"]), (&"ESP".into(), &"0x00001002".into()));
     assert!(line["ipsec"]["reason"].as_str().is_some_and(|it| !it.is_empty()), "{line}");
+    assert_eq!(line["ipsec"]["peer"], "far");
 }
 
 #[test]

@@ -69,14 +69,14 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     #[track_caller]
     fn new(from: &'a Netns, source: (IpAddr, u16), to: &Netns, target: (IpAddr, u16)) -> Self {
-        let receiver = to.enter(|| UdpSocket::bind(target)).expect("a receiver");
+        let receiver = to.enter(|| bind(target));
         receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
         Self { from, source: source.into(), target: target.into(), receiver }
     }
 
     fn send(&self) {
         self.from.enter(|| {
-            let socket = UdpSocket::bind(self.source).expect("a sender");
+            let socket = bind(self.source);
             // What is refused does not arrive.
             let _refused = socket.send_to(b"a datagram", self.target);
         });
@@ -100,6 +100,13 @@ impl<'a> Line<'a> {
         other.arrives();
         assert!(self.receiver.recv(&mut [0; 64]).is_err(), "it arrived at {}", self.target);
     }
+}
+
+/// A process that is about to begin may still have a socket that was closed here.
+#[track_caller]
+fn bind(address: impl Into<SocketAddr>) -> UdpSocket {
+    let address = address.into();
+    wait::until("the port to be free", wait::PATIENCE, || UdpSocket::bind(address).ok())
 }
 
 fn policies(side: &Side, text: &str) -> PathBuf {

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::super::Written;
 use super::super::draft::{Child, Draft, Item, quote};
-use super::super::show_seconds;
+use super::super::{file_name, show_seconds};
 use super::{Far, Proof, encoded, is_ah, is_only, is_transport, other_start};
 use crate::config::{self, render_child, render_ike};
 use crate::ipsec::pad::{EncapPolicy, Fragments, LossAction, StartPolicy, Unique};
@@ -94,9 +94,11 @@ pub(super) fn secrets(far: &Far<'_>) -> Vec<Written> {
     if let Some(ppk) = &far.peer.ppk {
         found.push(secret("ppk", line(&encoded(&ppk.key))));
     }
-    let password = far.users().into_iter().find_map(|(_, password)| password);
-    if let Some(password) = password.and_then(|it| core::str::from_utf8(it.expose()).ok()) {
-        found.push(secret("pass", line(password)));
+    for (user, password) in far.users() {
+        if let Some(password) = password.and_then(|it| core::str::from_utf8(it.expose()).ok()) {
+            let name = password_file(far, &user);
+            found.push(Written { name, text: line(password), secret: true });
+        }
     }
     found
 }
@@ -117,6 +119,21 @@ pub(super) fn certificates(far: &Far<'_>) -> Vec<String> {
         Proof::EapMsChapV2 | Proof::Psk => {}
     }
     found
+}
+
+/// Where the password of a user is: of several each has one.
+fn password_file(far: &Far<'_>, user: &str) -> String {
+    let users = far.users();
+    let file = |name: &str| format!("{}-{}.pass", far.peer.name, file_name(name));
+    match users.iter().position(|(name, _)| name == user) {
+        Some(_) if users.len() < 2 => format!("{}.pass", far.peer.name),
+        // Of names that differ in what a file's may not have.
+        Some(at) if users[..at].iter().any(|(name, _)| file(name) == file(user)) => {
+            format!("{}-{}.pass", far.peer.name, at + 1)
+        }
+        Some(_) => file(user),
+        None => format!("{}.pass", far.peer.name),
+    }
 }
 
 fn line(text: &str) -> Zeroizing<String> {
@@ -145,10 +162,12 @@ fn auth(far: &Far<'_>, draft: &mut Draft) {
             draft.auth.text("local", "public-key");
         }
         Proof::EapMsChapV2 => {
-            if let Some((name, _)) = far.users().first() {
-                draft.auth.text("eap-identity", name.as_str());
+            let users = far.users();
+            let user = users.first().map_or("", |(name, _)| name.as_str());
+            if !user.is_empty() {
+                draft.auth.text("eap-identity", user);
             }
-            draft.auth.set("eap-password", Item::File(format!("{}.pass", far.peer.name)));
+            draft.auth.set("eap-password", Item::File(password_file(far, user)));
         }
         Proof::Psk => {}
     }
@@ -157,7 +176,8 @@ fn auth(far: &Far<'_>, draft: &mut Draft) {
         Proof::RawKey => draft.auth.text("public-key", far.file(Some(far.remote_id()), "pub")),
         Proof::EapMsChapV2 => {
             for (name, _) in far.users() {
-                draft.users.push((name, format!("{}.pass", far.peer.name)));
+                let file = password_file(far, &name);
+                draft.users.push((name, file));
             }
         }
         Proof::Psk => {}
