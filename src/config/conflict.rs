@@ -188,6 +188,14 @@ fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut D
         diagnostic.help(help);
         found.push(diagnostic);
     };
+    if earlier.file == later.file && earlier.name() == later.name() {
+        add(
+            Severity::Error,
+            "the file is named twice".to_owned(),
+            "name it once: each file is one peer".to_owned(),
+        );
+        return;
+    }
     if earlier.name() == later.name() {
         add(
             Severity::Error,

@@ -7,6 +7,7 @@
 //! | `admin@example.net`, `@@anything` | ID_RFC822_ADDR |
 //! | `C=DE, O=Example, CN=a` | ID_DER_ASN1_DN |
 //! | `@#0a0b0c`, `keyid:text` | ID_KEY_ID |
+//! | `fqdn:`, `dns:`, `email:`, `rfc822:`, `userfqdn:`, `ipv4:`, `ipv6:`, `asn1dn:` and a text | as they say |
 
 use core::net::IpAddr;
 
@@ -42,6 +43,11 @@ pub(super) fn parse(text: &str) -> Result<Identity, Wrong> {
             return Err(wrong("after keyid: comes the key's name, or # and hex digits"));
         }
         return Ok(Identity::KeyId(key.as_bytes().to_vec()));
+    }
+    if let Some((kind, rest)) = text.split_once(':')
+        && let Some(identity) = of_kind(kind, rest)
+    {
+        return identity.ok_or_else(|| wrong(&format!("what comes after {kind}: is none")));
     }
     if let Some(email) = text.strip_prefix("@@") {
         return printable(email)
@@ -106,6 +112,18 @@ pub fn render(identity: &Identity) -> String {
         | Identity::KeyId(_)
         | Identity::Other { .. } => plain,
     }
+}
+
+/// What stands after one of the words by which strongSwan is told the type; `None` for another word.
+fn of_kind(kind: &str, rest: &str) -> Option<Option<Identity>> {
+    Some(match kind {
+        "asn1dn" => distinguished_name(rest).ok(),
+        "dns" | "fqdn" => printable(rest).map(Identity::Fqdn),
+        "email" | "rfc822" | "userfqdn" => printable(rest).map(Identity::Email),
+        "ipv4" => rest.parse().ok().map(Identity::Ipv4),
+        "ipv6" => rest.parse().ok().map(Identity::Ipv6),
+        _ => return None,
+    })
 }
 
 fn printable(text: &str) -> Option<String> {
@@ -218,6 +236,26 @@ mod tests {
         assert_eq!(parse("keyid:gw"), Ok(Identity::KeyId(b"gw".to_vec())));
         assert_eq!(parse("keyid:#ff"), Ok(Identity::KeyId(vec![255])));
         assert_eq!(parse("@a b"), Ok(Identity::Fqdn("a b".into())));
+    }
+
+    #[test]
+    fn type_that_is_said_is_the_type() {
+        for (said, plain) in [
+            ("fqdn:a.example.net", "a.example.net"),
+            ("dns:192.0.2.1", "@192.0.2.1"),
+            ("email:admin", "@@admin"),
+            ("rfc822:admin@example.net", "admin@example.net"),
+            ("userfqdn:admin@example.net", "admin@example.net"),
+            ("ipv4:192.0.2.1", "192.0.2.1"),
+            ("ipv6:2001:db8::1", "2001:db8::1"),
+            ("asn1dn:C=DE, CN=a", "C=DE, CN=a"),
+        ] {
+            assert_eq!(parse(said), parse(plain), "{said}");
+            assert!(parse(said).is_ok(), "{said}");
+        }
+        for wrong in ["ipv4:2001:db8::1", "ipv6:192.0.2.1", "fqdn:", "asn1dn:a", "no:a"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -361,7 +361,14 @@ pub fn load(path: &Path, secrets: &dyn SecretSource) -> Result<Loaded, Diagnosti
         Diagnostics::from(diagnostic)
     };
     let found = secrets.read(path).map_err(|error| {
-        failed(format!("cannot read the configuration: {error}"), "is this the right path?")
+        let help = match error {
+            SecretError::NotAFile => "name files: those in a directory are DIRECTORY/*.conf",
+            SecretError::Missing
+            | SecretError::NoCredentials
+            | SecretError::Other(_)
+            | SecretError::TooLong => "is this the right path?",
+        };
+        failed(format!("cannot read the configuration: {error}"), help)
     })?;
     let text = core::str::from_utf8(found.bytes.expose()).map_err(|error| {
         let at = error.valid_up_to();

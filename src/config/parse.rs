@@ -59,7 +59,10 @@ pub(super) fn syntax(errors: &[toml::de::Error], report: &mut Report) -> usize {
         } else if bare.is_some() {
             let value = source.get(place).unwrap_or_default();
             diagnostic.label("not a TOML value");
-            if !value.contains(['"', '\'', '*']) {
+            let bare = value.trim_matches(['“', '”', '„', '‘', '’', '«', '»']);
+            if bare != value && !bare.contains('*') {
+                diagnostic.help(format!("typographic quotes are none in TOML: \"{bare}\""));
+            } else if !value.contains(['"', '\'', '*']) {
                 diagnostic.help(format!("put it in quotes: \"{value}\""));
             }
         } else if message.ends_with("expected `\"`") || message.ends_with("expected `'`") {

@@ -92,6 +92,10 @@ pub(super) fn address_error(text: &str) -> Wrong {
     let shown = text.escape_debug();
     let message = format!("`{shown}` is not an address");
     let trimmed = text.trim();
+    if let Some((_scheme, rest)) = trimmed.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        return Wrong::new(message, format!("the host alone, not a URL: \"{host}\""));
+    }
     if trimmed.contains('/') {
         let host = trimmed.split('/').next().unwrap_or_default();
         return Wrong::new(message, format!("an address has no prefix length: \"{host}\""));

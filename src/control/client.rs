@@ -1,6 +1,7 @@
 //! The calling end, blocking: one request a connection.
 
 use core::ops::ControlFlow;
+use core::time::Duration;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::protocol::{Ask, Body, Failure, Progress, Reply, Request, VERSION, to_line};
+
+/// How long the answer to what a daemon knows at once may take: a busy one has ten thousand peers to tell of.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -33,6 +37,9 @@ pub enum ClientError {
     /// Another version answers.
     #[error("the daemon speaks version {0} of the protocol, and {VERSION} is spoken here")]
     Version(u32),
+    /// Nothing came of what is known at once.
+    #[error("the daemon does not answer (waited {} s): it is stopped or hangs; see its log", PATIENCE.as_secs())]
+    Silent,
     /// The connection ended before the last answer.
     #[error("the daemon ended without an answer")]
     Ended,
@@ -82,6 +89,9 @@ impl Client {
         ask: Ask,
         mut more: impl FnMut(Body) -> ControlFlow<()>,
     ) -> Result<Option<Body>, ClientError> {
+        if ask.is_known_at_once() {
+            self.stream.set_read_timeout(Some(PATIENCE))?;
+        }
         self.stream.write_all(&to_line(&Request::new(ask))?)?;
         let mut lines = BufReader::new(self.stream);
         let mut line = Vec::new();
@@ -92,6 +102,9 @@ impl Client {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     return Err(ClientError::Ended);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(ClientError::Silent);
                 }
                 Err(error) => return Err(error.into()),
             }

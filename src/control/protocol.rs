@@ -101,6 +101,14 @@ pub enum Ask {
     Shutdown,
 }
 
+impl Ask {
+    /// Whether the answer waits for nothing that happens elsewhere.
+    #[must_use]
+    pub const fn is_known_at_once(&self) -> bool {
+        matches!(self, Self::Explain(_) | Self::Services { .. } | Self::Status { .. })
+    }
+}
+
 /// Which peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -13,6 +13,7 @@ mod reload;
 mod requests;
 mod revocation;
 
+use core::cell::RefCell;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::agenda::Agenda;
@@ -48,7 +49,7 @@ use crate::daemon::qcd;
 use crate::daemon::secrets::FsSecrets;
 use crate::datapath::{Datapath, Options as DatapathOptions};
 use crate::ike::{
-    Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus, WallClock,
+    Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus, Transmit, WallClock,
 };
 use crate::io::clock;
 use crate::io::lock::NamespaceLock;
@@ -57,7 +58,8 @@ use crate::io::resolve;
 use crate::io::route::Netlink;
 use crate::io::sys;
 use crate::io::tun::Offload;
-use crate::io::udp;
+use crate::io::udp::{self, PathMtus};
+use crate::io::watch::Changes;
 use crate::ipsec::pad::PeerAddress;
 use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
 
@@ -69,7 +71,7 @@ const LONGEST_UP: Duration = Duration::from_secs(24 * 60 * 60);
 const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the path MTUs are read again: the kernel forgets what ICMP said after ten minutes.
 const MTU_INTERVAL: Duration = Duration::from_secs(30);
-/// So many of them at once, and so long after some the next: each takes six system calls, and messages wait meanwhile.
+/// So many of them at once, and so long after some the next: messages wait meanwhile.
 const PATHS_AT_ONCE: usize = 200;
 const MTU_PAUSE: Duration = Duration::from_millis(50);
 /// From this many half-open IKE SAs on, what they took is given back to the system when they are gone.
@@ -255,11 +257,15 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             started: now,
             counts: metrics::Counts::default(),
             mtu_check: now + MTU_INTERVAL,
+            path_mtus: RefCell::default(),
             mtu_paths: Vec::new(),
             revocation: revocation::Stamps::new(),
             counter_check: now + MTU_INTERVAL,
+            outgoing: Vec::new(),
             give_back: None,
             network_check: None,
+            network_checked: now,
+            changes: Changes::watch().map_err(system("watch addresses and routes"))?,
             watchdog: sd_notify::watchdog_enabled().map(|within| (now, within / 2)),
             ending: false,
             had_peer: false,
@@ -269,9 +275,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             agenda: Agenda::default(),
             mtus_changed: false,
         };
-        let changes = Netlink::changes().map_err(system("watch addresses and routes"))?;
         let inputs = Inputs {
-            changes,
+            changes: Arc::clone(&driver.changes),
             ike4,
             ike6,
             internal,
@@ -315,7 +320,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
 /// Everything that the driver waits for.
 struct Inputs {
     /// Of addresses and routes.
-    changes: Arc<Notify>,
+    changes: Arc<Changes>,
     /// Port 500.
     ike4: Receiver,
     ike6: Receiver,
@@ -360,15 +365,20 @@ pub(super) struct Driver {
     started: Instant,
     counts: metrics::Counts,
     mtu_check: Instant,
+    path_mtus: RefCell<PathMtus>,
     /// The paths whose MTU is to be read in this turn of them all.
     mtu_paths: Vec<Path>,
     /// The files with CRLs and OCSP responses, as they were read last.
     revocation: revocation::Stamps,
     counter_check: Instant,
+    /// Room for what is to be sent.
+    outgoing: Vec<Transmit>,
     /// When memory is to be given back, and how often still.
     give_back: Option<(Instant, u32)>,
-    /// When it is looked whether our addresses are others.
+    /// When it is looked what is another in the host's network, and when that was done last.
     network_check: Option<Instant>,
+    network_checked: Instant,
+    changes: Arc<Changes>,
     /// When the service manager is to be told that the loop turns, and how often.
     watchdog: Option<(Instant, Duration)>,
     ending: bool,
@@ -410,8 +420,8 @@ impl Driver {
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
-                () = inputs.ike4.receive() => self.hear_ike(&inputs.ike4).await,
-                () = inputs.ike6.receive() => self.hear_ike(&inputs.ike6).await,
+                () = inputs.ike4.receive() => self.hear_ike(&mut inputs.ike4).await,
+                () = inputs.ike6.receive() => self.hear_ike(&mut inputs.ike6).await,
                 Some(first) = inputs.from_workers.recv() => {
                     let mut next = Some(first);
                     for _ in 0..HANDLED_AT_ONCE {
@@ -432,9 +442,7 @@ impl Driver {
                     self.news = true;
                     self.hear_client(incoming).await;
                 }
-                () = inputs.changes.notified() => {
-                    self.network_check.get_or_insert(clock::now() + NETWORK_PAUSE);
-                }
+                () = inputs.changes.told() => self.expect_network_check(clock::now()),
                 Some(question) = inputs.readers.recv() => self.hear_reader(question),
                 _ = inputs.terminate.recv() => {
                     if self.interrupted("SIGTERM") {
@@ -500,9 +508,7 @@ impl Driver {
             self.next_look = end + end.saturating_duration_since(now) * (LOOK_SHARE - 1);
         }
         if self.network_check.is_some_and(|at| at <= now) {
-            self.network_check = None;
-            self.look_at_addresses(now);
-            self.drain(now).await;
+            self.look_at_network(now).await;
         }
         if self.counter_check <= now {
             self.extend_counters(now);
@@ -566,12 +572,30 @@ impl Driver {
             .unwrap_or(self.mtu_check)
     }
 
-    async fn hear_ike(&mut self, received: &Receiver) {
-        for (path, message) in received.messages() {
+    /// What keeps packets from leaving in clear is put back at once, though not more often than once a pause.
+    fn expect_network_check(&mut self, now: Instant) {
+        let due = if self.changes.is_urgent() { self.network_checked } else { now } + NETWORK_PAUSE;
+        self.network_check = Some(self.network_check.map_or(due, |at| at.min(due)));
+    }
+
+    async fn look_at_network(&mut self, now: Instant) {
+        (self.network_check, self.network_checked) = (None, now);
+        let seen = self.changes.take();
+        self.network.mend(&seen).await;
+        if seen.of_host {
+            self.look_at_addresses(now);
+            self.drain(now).await;
+        }
+    }
+
+    async fn hear_ike(&mut self, receiver: &mut Receiver) {
+        let before = self.endpoint.stats().cookies_sent;
+        for (path, message) in receiver.messages() {
             let now = clock::now();
             self.endpoint.handle_datagram(now, path, message);
             self.drain_events(now).await;
         }
+        receiver.pace(clock::now(), self.endpoint.stats().cookies_sent - before);
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {

@@ -17,6 +17,7 @@ use crate::io::resolved::{Dns, Resolved};
 use crate::io::route::{Kept, Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
 use crate::io::rule::{self, HOST_TABLE, Rule};
 use crate::io::tun::{self, Offload};
+use crate::io::watch::Seen;
 use crate::ipsec::{FixedPolicy, Mode, TrafficSelector};
 
 /// MTU of a TUN before an SA says what fits: right for most paths, and corrected before traffic flows.
@@ -29,7 +30,7 @@ const LEAST_MTU: u16 = 1280;
 #[derive(Debug, Error)]
 pub enum NetworkError {
     /// A TUN could not be made.
-    #[error("cannot make the TUN interface {name}: {cause}")]
+    #[error("cannot make the TUN interface {name}: {cause} ({})", advice(cause))]
     Tun {
         /// Its name.
         name: String,
@@ -70,6 +71,8 @@ struct TunState {
     port: Arc<TunPort>,
     index: u32,
     mtu: u16,
+    /// Somebody set it down.
+    is_down: bool,
     /// Set by the configuration.
     fixed_mtu: Option<u16>,
     /// Routes and selectors of each peer that uses it.
@@ -345,9 +348,89 @@ impl Network {
         self.netlink.set_up(index, first).await?;
         tracing::info!(interface = tun.name(), mtu = first, "TUN interface is up");
         let port = Arc::new(TunPort { device: tun, peers: Vec::new() });
-        let state = TunState { port, index, mtu: first, fixed_mtu: mtu, peers: BTreeMap::new() };
+        let state = TunState {
+            port,
+            index,
+            mtu: first,
+            is_down: false,
+            fixed_mtu: mtu,
+            peers: BTreeMap::new(),
+        };
         self.tuns.insert(name.to_owned(), state);
         Ok(())
+    }
+
+    /// Puts back what of ours somebody else took away: rules, routes, and those, and the addresses, that an interface loses
+    /// when it is set down.
+    pub async fn mend(&mut self, seen: &Seen) {
+        let mut restored = Vec::new();
+        if self.rules && seen.took_main_rule() {
+            for v6 in [false, true] {
+                if (!v6 || self.shared.sockets.v6.is_some())
+                    && count(self.netlink.add_rule(v6).await)
+                {
+                    restored.push(format!("the {} rule", if v6 { "IPv6" } else { "IPv4" }));
+                }
+            }
+        }
+        for (name, tun) in &mut self.tuns {
+            let came_up = match seen.came_up(tun.index, tun.is_down) {
+                Some(false) => {
+                    if !core::mem::replace(&mut tun.is_down, true) {
+                        tracing::warn!(
+                            interface = name,
+                            "somebody set the interface down: nothing passes its tunnels until it is set up again"
+                        );
+                    }
+                    false
+                }
+                Some(true) => {
+                    tun.is_down = false;
+                    true
+                }
+                None => false,
+            };
+            if tun.is_down || !(came_up || seen.took_routes() || seen.took_rules()) {
+                continue;
+            }
+            if came_up {
+                let own = tun.peers.values().flat_map(|attached| attached.addresses.clone());
+                let given = self.configured.values().filter(|(at, _)| at == name);
+                let given = given.flat_map(|(_, given)| &given.addresses);
+                for (address, len) in own.chain(given.map(|it| (*it, length_of(*it)))) {
+                    warn(self.netlink.add_address(tun.index, address, len).await);
+                }
+            }
+            for attached in tun.peers.values() {
+                let is_gone = |route: &&Route| came_up || seen.took_route(route.key());
+                for route in attached.routes.iter().filter(is_gone) {
+                    for route in route.refusal().iter().chain([route]) {
+                        if count(self.netlink.restore_route(route).await) {
+                            restored.push(format!("the route to {}", route.dst));
+                        }
+                    }
+                }
+                for rule in attached.rules.iter().filter(|rule| seen.took_rule(rule)) {
+                    if count(self.netlink.add_host_rule(rule).await) {
+                        restored.push("a rule of transport mode".to_owned());
+                    }
+                }
+            }
+        }
+        for rule in self.fixed_rules.iter().filter(|rule| seen.took_rule(rule)) {
+            if count(self.netlink.add_host_rule(rule).await) {
+                restored.push("a rule of a policy".to_owned());
+            }
+        }
+        restored.dedup();
+        if let [first, rest @ ..] = restored.as_slice() {
+            let more = rest.len();
+            tracing::warn!(
+                first,
+                more,
+                "somebody removed rules or routes of ours: they are there again"
+            );
+        }
     }
 
     /// Takes away everything of a peer: routes, and with the last peer of a TUN the TUN, and with the last TUN the
@@ -574,6 +657,34 @@ fn mtu_of(route: &Route, fit: u16, tun: u16) -> Option<u16> {
 /// Of an address that stands for itself alone.
 const fn length_of(address: IpAddr) -> u8 {
     if address.is_ipv6() { 128 } else { 32 }
+}
+
+/// What to do where a TUN cannot be made.
+#[expect(clippy::wildcard_enum_match_arm, reason = "there will be others")]
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::InvalidInput => {
+            "if an interface of another kind has this name, choose one by [interface] name"
+        }
+        io::ErrorKind::NotFound => {
+            "there is no /dev/net/tun: modprobe tun, or, for a container, --device /dev/net/tun"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "it needs CAP_NET_ADMIN: for a container, --cap-add NET_ADMIN"
+        }
+        io::ErrorKind::ResourceBusy => {
+            "another program has it: end that, or choose a name by [interface] name"
+        }
+        _ => "the kernel needs CONFIG_TUN",
+    }
+}
+
+/// Whether something was added.
+fn count(result: Result<bool, RouteError>) -> bool {
+    result.unwrap_or_else(|error| {
+        warn(Err(error));
+        false
+    })
 }
 
 fn warn(result: Result<(), RouteError>) {

@@ -5,7 +5,7 @@
 //! and counts. It ends when told, and if it panics, the driver hears of it and ends the daemon.
 
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -65,6 +65,8 @@ pub struct Shared {
     pub lost: Lost,
     /// Takes what is auditable, if anybody wants it.
     pub audit: Option<Audit>,
+    /// Packets wait for an SA, see [`Workers::wake_waiting`].
+    waiting: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -126,6 +128,7 @@ impl Shared {
             failed: ArcSwap::from_pointee(BTreeMap::new()),
             lost: Lost::default(),
             audit,
+            waiting: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
     }
@@ -188,6 +191,15 @@ impl Workers {
             if let Err(error) = waker.write_all(&[0]) {
                 tracing::debug!(%error, "a worker has ended before it was woken");
             }
+        }
+    }
+
+    /// There is an SA that there was not: has packets looked at that wait for one, if there are any.
+    pub fn wake_waiting(&self) {
+        // Either the snapshot stored before is seen by who says from here on that packets wait, or that they do is seen here.
+        fence(Ordering::SeqCst);
+        if self.shared.waiting.load(Ordering::Relaxed) {
+            self.wake();
         }
     }
 
@@ -284,8 +296,7 @@ impl OutboundWorker {
         loop {
             let tuns = self.shared.tuns.load_full();
             let fds: Vec<_> = tuns.iter().map(|tun| tun.device.as_fd()).collect();
-            // Packets that wait grow old.
-            let patience = if self.hold.is_empty() { PollTimeout::NONE } else { HOLD_CHECK.into() };
+            let patience = self.patience();
             wait(wake, &fds, patience, &mut ready)?;
             if self.shared.stop.load(Ordering::Acquire) {
                 return Ok(());
@@ -300,6 +311,19 @@ impl OutboundWorker {
         }
     }
 
+    /// How long there is nothing to do but what comes from a TUN: packets that wait grow old.
+    fn patience(&self) -> PollTimeout {
+        let waits = !self.hold.is_empty();
+        let known = self.shared.waiting.swap(waits, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        match (waits, known) {
+            (false, _) => PollTimeout::NONE,
+            // Their SA may have come just before it was known that they wait.
+            (true, false) => PollTimeout::ZERO,
+            (true, true) => HOLD_CHECK.into(),
+        }
+    }
+
     /// One batch of one TUN.
     fn pass(&mut self, tun: &TunPort) -> io::Result<()> {
         match tun.device.recv(&mut self.packets, &mut self.headers) {
@@ -307,6 +331,9 @@ impl OutboundWorker {
             Err(error) if is_idle(&error) => return Ok(()),
             // EBADFD: the interface was deleted, by the driver (then it is not listed any more) or from outside.
             Err(_deleted) if !self.is_listed(tun) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+                return Err(io::Error::other(format!("somebody deleted {}", tun.device.name())));
+            }
             Err(error) => {
                 return Err(io::Error::other(format!(
                     "{} cannot be read: {error}",

@@ -1,14 +1,14 @@
 //! What the datapath would do with a packet, without doing it: [`Fate`] of one from the TUN, [`InboundFate`] of one from a
 //! peer, and the SPD entries that come [near].
 //!
-//! It asks the functions by which packets are judged (`decide`, `inbound::admits`, [`OutboundSa::may_seal`]), and counts
+//! It asks the functions by which packets are judged (`decide`, [`InboundSa::admits`], [`OutboundSa::may_seal`]), and counts
 //! and changes nothing.
 //!
+//! [`InboundSa::admits`]: crate::ipsec::InboundSa::admits
 //! [`OutboundSa::may_seal`]: crate::ipsec::OutboundSa::may_seal
 
 use super::decide::{Decision, Fit, fit_transport, fit_tunnel, is_in_udp, padded_len};
 use super::fragment::Fragments;
-use super::inbound::admits;
 use super::tap::Verdict;
 use super::{Datapath, DropReason, PacketBuf};
 use crate::ipsec::inner::Inner;
@@ -127,8 +127,7 @@ impl Datapath {
         let all = self.sad.all_inbound();
         let all = all.filter(|entry| !matches!(entry.bundle, Some(Bundle::Around(_))));
         let discarded = self.spd.discards_first(flow);
-        let (admits, refuses): (Vec<_>, Vec<_>) =
-            all.partition(|entry| admits(entry.sa.params(), flow));
+        let (admits, refuses): (Vec<_>, Vec<_>) = all.partition(|entry| entry.sa.admits(flow));
         let refuses = refuses.into_iter().map(|entry| {
             let params = entry.sa.params();
             let peer = nearest(&params.ts_peer, |ts| ts.src_differs(flow));

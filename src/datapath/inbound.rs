@@ -11,10 +11,7 @@ use crate::ipsec::inner::Inner;
 use crate::ipsec::lifetime::Limit;
 use crate::ipsec::replay::Arrival;
 use crate::ipsec::sad::{Bundle, InboundEntry};
-use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{
-    DropReason, Encap, Flow, Mode, Notice, PacketBuf, Path, Place, Protocol, SaParams,
-};
+use crate::ipsec::{DropReason, Encap, Mode, Notice, PacketBuf, Path, Place, Protocol};
 use crate::wire::esp::EspHeader;
 use crate::wire::ip::{IpPacket, NextHeader, Plain, PlainFlow};
 use crate::wire::natt::{self, Datagram};
@@ -109,6 +106,7 @@ impl Datapath {
     }
 
     /// Whether a datagram that begins at `start` of the buffer that will come to `place` is to be delivered. What is not is counted.
+    #[expect(clippy::too_many_arguments, reason = "which datagram, and what became of it")]
     #[inline]
     fn is_kept(
         &self,
@@ -429,7 +427,7 @@ impl Datapath {
             Protocol::Esp => peek_spi(packet).ok_or(DropReason::EspMalformed)?,
             Protocol::Ah => ah::peek_spi(packet).ok_or(DropReason::AhMalformed)?,
         };
-        let entry = self.sad.inbound(spi);
+        let entry = self.sad.inbound(spi).inspect(|entry| entry.fetch());
         match entry.filter(|entry| entry.sa.params().suite.protocol() == protocol) {
             // Within its AH it is found by that.
             Some(InboundEntry { sa, bundle: Some(Bundle::Inside(_)), .. }) => {
@@ -595,7 +593,7 @@ impl Datapath {
         packet: &[u8],
         refused: &mut Option<Refused>,
     ) -> Result<(), DropReason> {
-        let reason = if !admits(entry.sa.params(), &inner.flow) {
+        let reason = if !entry.sa.admits(&inner.flow) {
             DropReason::InboundSelectorMismatch
         } else if self.spd.discards_first(&inner.flow) {
             DropReason::PolicyDiscard
@@ -670,11 +668,6 @@ impl Datapath {
         }
         Ok(())
     }
-}
-
-/// RFC 4301 §5.2, step 4: whether an inbound SA may carry a packet.
-pub(super) fn admits(params: &SaParams, flow: &Flow) -> bool {
-    matches_pair(&params.ts_peer, &params.ts_local, flow)
 }
 
 /// Packets of a batch that follow each other under one SA.

@@ -222,6 +222,9 @@ impl Datapath {
             return decision;
         }
         let decision = self.decide(flow);
+        if let Decision::Protect(entry) = decision {
+            entry.fetch();
+        }
         run.decided = Some((*flow, decision));
         decision
     }

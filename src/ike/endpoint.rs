@@ -283,6 +283,9 @@ impl Endpoint {
         for id in ids {
             self.with(now, id, |sa, ctx| {
                 sa.peer = Some(Arc::clone(&peer));
+                if before.ike.dpd_delay != peer.ike.dpd_delay {
+                    sa.spread_liveness(ctx);
+                }
                 let mut outdated = Vec::new();
                 let mut rekeyed = Vec::new();
                 for child in &mut sa.children {

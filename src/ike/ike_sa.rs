@@ -263,6 +263,8 @@ pub(super) struct IkeSa {
     pub(super) rekey_at: Option<Instant>,
     pub(super) expire_at: Option<Instant>,
     pub(super) last_heard: Instant,
+    /// A silent peer is not asked before then.
+    pub(super) liveness_from: Option<Instant>,
     pub(super) keepalive_at: Option<Instant>,
     pub(super) last_hint: Option<Instant>,
     /// When TEMPORARY_FAILURE came for the first and the last time without anything else in between.

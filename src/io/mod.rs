@@ -21,3 +21,4 @@ pub mod terminal;
 pub mod too_big;
 pub mod tun;
 pub mod udp;
+pub mod watch;

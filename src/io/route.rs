@@ -10,21 +10,19 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, pin_mut};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
-use rtnetlink::packet_core::{ErrorMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::ErrorMessage;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
     RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
-use rtnetlink::{IpVersion, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{IpVersion, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
-use tokio::sync::Notify;
 
 use super::rule::{self, HOST_TABLE, Rule};
 use super::udp::MARK;
@@ -134,33 +132,6 @@ impl Netlink {
         Ok(Self { handle })
     }
 
-    /// What tells of changes of addresses and routes, until it is dropped. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// Those of the netlink socket.
-    pub fn changes() -> io::Result<Arc<Notify>> {
-        const GROUPS: [MulticastGroup; 4] = [
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-        ];
-        let (connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
-        tokio::spawn(connection);
-        let changed = Arc::new(Notify::new());
-        let told = Arc::downgrade(&changed);
-        tokio::spawn(async move {
-            // What they say is not kept, but that there was one.
-            while let Some((message, _)) = messages.next().await {
-                let Some(told) = told.upgrade() else { return };
-                if !is_of_our_route(&message.payload) {
-                    told.notify_one();
-                }
-            }
-        });
-        Ok(changed)
-    }
-
     /// The index of an interface.
     ///
     /// # Errors
@@ -266,6 +237,18 @@ impl Netlink {
         result.map_err(|cause| failed(&cause, || format!("add route to {}", route.dst)))
     }
 
+    /// Adds a route if there is none to the same prefix; whether there was none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn restore_route(&self, route: &Route) -> Result<bool, RouteError> {
+        match self.handle.route().add(message_of(route)).execute().await {
+            Ok(()) => Ok(true),
+            Err(cause) if errno(&cause) == libc::EEXIST => Ok(false),
+            Err(cause) => Err(failed(&cause, || format!("add route to {}", route.dst))),
+        }
+    }
+
     /// Removes a route; one that is gone is no error.
     ///
     /// # Errors
@@ -278,11 +261,11 @@ impl Netlink {
         }
     }
 
-    /// Adds our rule for one version of IP.
+    /// Adds our rule for one version of IP; whether there was none.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn add_rule(&self, v6: bool) -> Result<(), RouteError> {
+    pub async fn add_rule(&self, v6: bool) -> Result<bool, RouteError> {
         let mut request = self
             .handle
             .rule()
@@ -294,8 +277,8 @@ impl Netlink {
         request.message_mut().header.flags = RuleFlags::Invert;
         let result = if v6 { request.v6().execute().await } else { request.v4().execute().await };
         match result {
-            Ok(()) => Ok(()),
-            Err(cause) if errno(&cause) == libc::EEXIST => Ok(()),
+            Ok(()) => Ok(true),
+            Err(cause) if errno(&cause) == libc::EEXIST => Ok(false),
             Err(cause) => Err(failed(&cause, || "add the policy routing rule".to_owned())),
         }
     }
@@ -480,17 +463,16 @@ fn key_of(route: &RouteMessage) -> Key {
     ((*address_family).into(), table, *len, destination, (*kind).into())
 }
 
-fn is_of_our_route(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
-    let NetlinkPayload::InnerMessage(
-        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-    ) = message
-    else {
-        return false;
-    };
-    route.header.protocol == RouteProtocol::from(PROTOCOL)
+/// Table and destination of a route that the kernel tells of.
+pub(super) fn place_of(route: &RouteMessage) -> Option<(u32, IpNet)> {
+    let (family, table, len, destination, _) = key_of(route);
+    let is_ipv6 = AddressFamily::from(family) == AddressFamily::Inet6;
+    let unspecified: IpAddr =
+        if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    Some((table?, IpNet::new(destination.unwrap_or(unspecified), len).ok()?))
 }
 
-fn is_ours(rule: &RuleMessage) -> bool {
+pub(super) fn is_ours(rule: &RuleMessage) -> bool {
     rule.attributes.contains(&RuleAttribute::Priority(PRIORITY))
         && rule.attributes.contains(&RuleAttribute::Table(TABLE))
 }

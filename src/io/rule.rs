@@ -280,16 +280,16 @@ impl Rule {
 }
 
 impl Netlink {
-    /// Adds a rule; one that is there is no error.
+    /// Adds a rule, if it is not there; whether it was not.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn add_host_rule(&self, rule: &Rule) -> Result<(), RouteError> {
+    pub async fn add_host_rule(&self, rule: &Rule) -> Result<bool, RouteError> {
         let mut request = self.handle.rule().add();
         *request.message_mut() = rule.message();
         match request.execute().await {
-            Ok(()) => Ok(()),
-            Err(cause) if errno(&cause) == libc::EEXIST => Ok(()),
+            Ok(()) => Ok(true),
+            Err(cause) if errno(&cause) == libc::EEXIST => Ok(false),
             Err(cause) => Err(failed(&cause, || "add a policy routing rule".to_owned())),
         }
     }

@@ -16,8 +16,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use socket2::SockAddr;
-
 /// Most datagrams in one system call.
 pub const BATCH: usize = 64;
 /// So many take little memory.
@@ -64,6 +62,13 @@ struct Control<const N: usize>([u8; N]);
 const ADDRESS_AND_TOS: usize = 96;
 /// Those, hop limit and flow (4 each), and extension headers of 512 bytes in all.
 const WITH_EXTENSIONS: usize = 768;
+
+/// Room for a `sockaddr_in` or `sockaddr_in6`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Name([u8; NAME]);
+
+const NAME: usize = size_of::<libc::sockaddr_in6>();
 
 /// Takes control messages of IPv6 that [`Received`] has no place for: index of the datagram, type, data.
 pub type OnControl<'a> = &'a mut dyn FnMut(usize, c_int, &[u8]);
@@ -177,13 +182,11 @@ fn send<const MAX: usize>(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io
     // SAFETY: as in `recv_batch`.
     let mut headers: [libc::mmsghdr; MAX] = unsafe { mem::zeroed() };
     let mut controls = [Control([0; ADDRESS_AND_TOS]); MAX];
-    let names: [SockAddr; MAX] = core::array::from_fn(|i| {
-        SockAddr::from(messages.get(i).map_or_else(|| messages[0].to, |message| message.to))
-    });
+    let mut names = [Name([0; NAME]); MAX];
     for (i, message) in messages.iter().take(count).enumerate() {
         let header = &mut headers[i].msg_hdr;
-        header.msg_name = names[i].as_ptr().cast_mut().cast();
-        header.msg_namelen = names[i].len();
+        header.msg_namelen = write_name(&mut names[i], message.to);
+        header.msg_name = ptr::from_mut(&mut names[i]).cast();
         // IoSlice is guaranteed to have the layout of iovec.
         header.msg_iov = message.parts.as_ptr().cast_mut().cast();
         header.msg_iovlen = c_len(message.parts.len());
@@ -388,6 +391,29 @@ fn read_control(header: &libc::msghdr, entry: &mut Received, other: &mut dyn FnM
                 _ => {}
             }
             cmsg = libc::CMSG_NXTHDR(header, cmsg);
+        }
+    }
+}
+
+/// Writes an address as sendmmsg(2) takes it; returns its length.
+fn write_name(name: &mut Name, to: SocketAddr) -> libc::socklen_t {
+    let bytes = &mut name.0;
+    let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let [low, high, ..] = family.to_le_bytes();
+    bytes[..2].copy_from_slice(&u16::from_le_bytes([low, high]).to_ne_bytes());
+    bytes[2..4].copy_from_slice(&to.port().to_be_bytes());
+    match to {
+        // struct sockaddr_in: family, port, address, eight bytes of nothing.
+        SocketAddr::V4(to) => {
+            bytes[4..8].copy_from_slice(&to.ip().octets());
+            socklen::<libc::sockaddr_in>()
+        }
+        // struct sockaddr_in6: family, port, flow, address, scope.
+        SocketAddr::V6(to) => {
+            bytes[4..8].copy_from_slice(&to.flowinfo().to_ne_bytes());
+            bytes[8..24].copy_from_slice(&to.ip().octets());
+            bytes[24..28].copy_from_slice(&to.scope_id().to_ne_bytes());
+            socklen::<libc::sockaddr_in6>()
         }
     }
 }

@@ -11,7 +11,8 @@ use super::lifetime::{Limit, Tally, Usage};
 use super::pace::Pace;
 use super::protection::Protection;
 use super::replay::{Arrival, IcvVerified, ReplayWindow};
-use super::{DropCounters, DropReason, Mode, PacketBuf, Place, SaParams, ah};
+use super::selector::{Sole, matches_pair};
+use super::{DropCounters, DropReason, Flow, Mode, PacketBuf, Place, SaParams, ah};
 use crate::wire::ah::AhPacket;
 use crate::wire::ip::NextHeader;
 
@@ -19,7 +20,8 @@ use crate::wire::ip::NextHeader;
 #[derive(Debug)]
 pub struct InboundSa {
     params: SaParams,
-    /// Of `params`.
+    /// Of `params`, as `esn`.
+    sole: Option<Sole>,
     esn: bool,
     protection: Protection,
     /// Shared among workers only, which hold it for the packets of a batch that follow each other.
@@ -62,6 +64,7 @@ impl InboundSa {
         let window = Mutex::new(window);
         let usage = Usage::new(params.lifetime);
         Some(Self {
+            sole: Sole::of(&params.ts_local, &params.ts_peer),
             esn: params.suite.esn(),
             params,
             protection,
@@ -94,16 +97,33 @@ impl InboundSa {
         self.top.load(Ordering::Relaxed)
     }
 
+    /// RFC 4301 §5.2, step 4: whether it may carry a packet.
+    #[must_use]
+    pub fn admits(&self, flow: &Flow) -> bool {
+        match &self.sole {
+            Some(sole) => sole.matches_inbound(flow),
+            None => matches_pair(&self.params.ts_peer, &self.params.ts_local, flow),
+        }
+    }
+
+    /// Has the cache fetch what opening a packet reads and counts, all at once: it lies in several places, which among thousands
+    /// of SAs are not there. Nothing but time depends on it.
+    #[inline]
+    pub fn fetch(&self) {
+        core::hint::black_box((self.top.load(Ordering::Relaxed), self.usage.packets()));
+        if let Some(common) = self.protection.common(self.params.spi, self.esn) {
+            common.fetch();
+        }
+    }
+
     /// For packets that are opened one after the other: the window is taken once, and what they carry is counted at the end.
     /// Until it is dropped, nobody else opens packets of this SA.
     #[must_use]
     pub fn opening(&self) -> Opening<'_> {
         // Whoever panicked while holding it left it whole: it changes in the last step of `accept`.
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let common = match &self.protection {
-            Protection::Esp(esp) => esp.common(self.params.spi, self.esn),
-            Protection::Ah(_) => None,
-        };
+        window.fetch();
+        let common = self.protection.common(self.params.spi, self.esn);
         Opening { sa: self, common, window, tally: Tally::default() }
     }
 

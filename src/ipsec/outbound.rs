@@ -116,11 +116,18 @@ impl OutboundSa {
     /// together, and what they carry is counted at the end, where the SA has no limit that it could reach.
     #[must_use]
     pub fn sealer(&self, expected: usize) -> Sealer<'_> {
-        let common = match &self.protection {
-            Protection::Esp(esp) => esp.common(self.params.spi, self.esn),
-            Protection::Ah(_) => None,
-        };
+        let common = self.protection.common(self.params.spi, self.esn);
         Sealer { sa: self, common, expected, given: 0, last: 0, tally: Tally::default() }
+    }
+
+    /// Has the cache fetch what sealing a packet reads and counts, all at once: it lies in several places, which among thousands
+    /// of SAs are not there. Nothing but time depends on it.
+    #[inline]
+    pub fn fetch(&self) {
+        core::hint::black_box((self.sequence.load(Ordering::Relaxed), self.usage.packets()));
+        if let Some(common) = self.protection.common(self.params.spi, self.esn) {
+            common.fetch();
+        }
     }
 
     /// Makes an ESP packet that means nothing, of a payload of `len` bytes (RFC 4303 §2.6). What the buffer held is

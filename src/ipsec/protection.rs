@@ -1,8 +1,8 @@
 //! [`Protection`]: what an SA does to a packet, with the keys of the SA in it.
 
 use super::ah::{self, Ah, Align};
-use super::esp::Esp;
-use super::{AhSuite, Encap, SaParams, Suite};
+use super::esp::{Common, Esp};
+use super::{AhSuite, Encap, SaParams, Spi, Suite};
 use crate::crypto::Secret;
 
 /// ESP or AH.
@@ -13,6 +13,15 @@ pub(super) enum Protection {
 }
 
 impl Protection {
+    /// ESP of the common form.
+    #[inline]
+    pub(super) fn common(&self, spi: Spi, esn: bool) -> Option<Common<'_>> {
+        match self {
+            Self::Esp(esp) => esp.common(spi, esn),
+            Self::Ah(_) => None,
+        }
+    }
+
     /// Takes the keys out of `params`; no copy of them stays. `None` if the suite, or a key of that length, is not one
     /// that we have, or for AH in UDP, which there is not (RFC 3948 §1).
     pub(super) fn take(params: &mut SaParams) -> Option<Self> {

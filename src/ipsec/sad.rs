@@ -93,7 +93,6 @@ struct Counter {
 pub struct Sad {
     inbound: Table<u32, InboundEntry>,
     outbound: Outbounds,
-    traffic: Table<u32, Arc<Traffic>>,
     /// How many of the outbound SAs are in transport mode.
     transport: usize,
     paths: PathMtus,
@@ -115,7 +114,6 @@ impl Sad {
         Self {
             inbound: Table::default(),
             outbound: Outbounds::default(),
-            traffic: Table::default(),
             transport: 0,
             paths: PathMtus { known: Table::default(), default: default_path_mtu },
         }
@@ -170,7 +168,7 @@ impl Sad {
 
     /// What each policy that ever had an SA has carried.
     pub fn traffic(&self) -> impl Iterator<Item = (PolicyId, &Traffic)> {
-        self.traffic.iter().map(|(policy, traffic)| (PolicyId(policy), &**traffic))
+        self.outbound.traffic()
     }
 
     /// The snapshot after an update. Removing or moving what is not there changes nothing.
@@ -212,7 +210,7 @@ impl Sad {
             let sa = Arc::new(sa.ok_or(SadError::UnsupportedSuite(params.spi))?);
             Ok(InboundEntry { sa, path: params.path, mtu: 0, bundle, traffic })
         };
-        let traffic = self.traffic_of(params.policy);
+        let traffic = self.outbound.traffic_of(params.policy);
         let inside = around.map(|around| Bundle::Inside(around.spi));
         let mut inner = entry(params, inside, Arc::clone(&traffic))?;
         inner.mtu = self.paths.mtus(params, around, &params.path).1;
@@ -233,7 +231,7 @@ impl Sad {
         }
         let sa = OutboundSa::new(params.clone()).ok_or(SadError::UnsupportedSuite(spi))?;
         let (path_mtu, mtu) = self.paths.mtus(params, params.around.as_deref(), &params.path);
-        let traffic = self.traffic_of(policy);
+        let traffic = self.outbound.traffic_of(policy);
         let entry = OutboundEntry { sa: Arc::new(sa), path: params.path, mtu, path_mtu, traffic };
         self.transport += usize::from(is_transport(&entry));
         self.outbound.insert(entry);
@@ -244,6 +242,9 @@ impl Sad {
     #[must_use]
     pub fn with_path_mtu(&self, remote: IpAddr, mtu: Option<usize>) -> Self {
         let mut next = self.clone();
+        if self.paths.known.get(remote).copied() == mtu {
+            return next;
+        }
         match mtu {
             Some(mtu) => next.paths.known.insert(remote, mtu),
             None => next.paths.known.remove(remote),
@@ -343,18 +344,25 @@ impl Sad {
         };
         self.paths.mtus(entry.sa.params(), around, path).1
     }
+}
 
-    fn traffic_of(&mut self, policy: PolicyId) -> Arc<Traffic> {
-        if let Some(traffic) = self.traffic.get(policy.0) {
-            return Arc::clone(traffic);
-        }
-        let traffic = Arc::<Traffic>::default();
-        self.traffic.insert(policy.0, Arc::clone(&traffic));
-        traffic
+impl InboundEntry {
+    /// As [`InboundSa::fetch`], and where is counted what the policy carries.
+    #[inline]
+    pub fn fetch(&self) {
+        core::hint::black_box(self.traffic.inbound());
+        self.sa.fetch();
     }
 }
 
 impl OutboundEntry {
+    /// As [`OutboundSa::fetch`], and where is counted what the policy carries.
+    #[inline]
+    pub fn fetch(&self) {
+        core::hint::black_box(self.traffic.outbound());
+        self.sa.fetch();
+    }
+
     fn compute_mtus(&mut self, paths: &PathMtus) {
         let around = self.sa.around().map(|around| around.params());
         (self.path_mtu, self.mtu) = paths.mtus(self.sa.params(), around, &self.path);

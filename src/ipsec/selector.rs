@@ -318,6 +318,39 @@ pub fn matches_pair(from: &[TrafficSelector], to: &[TrafficSelector], flow: &Flo
     from.iter().any(|ts| ts.contains_src(flow)) && to.iter().any(|ts| ts.contains_dst(flow))
 }
 
+/// A list of one selector for each side, which nearly every policy and SA has. Kept where packets are held against it: the lists
+/// lie elsewhere, which among thousands is not in the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Sole {
+    local: TrafficSelector,
+    peer: TrafficSelector,
+}
+
+impl Sole {
+    /// `None` if one of the lists is longer, or empty.
+    #[must_use]
+    pub const fn of(local: &[TrafficSelector], peer: &[TrafficSelector]) -> Option<Self> {
+        match (local, peer) {
+            (&[local], &[peer]) => Some(Self { local, peer }),
+            _ => None,
+        }
+    }
+
+    /// As [`matches_pair`], outbound.
+    #[must_use]
+    #[inline]
+    pub fn matches(&self, flow: &Flow) -> bool {
+        self.local.contains_src(flow) && self.peer.contains_dst(flow)
+    }
+
+    /// As [`matches_pair`], inbound.
+    #[must_use]
+    #[inline]
+    pub fn matches_inbound(&self, flow: &Flow) -> bool {
+        self.peer.contains_src(flow) && self.local.contains_dst(flow)
+    }
+}
+
 /// As [`matches_pair`], but for the ports.
 #[must_use]
 pub fn matches_addresses(from: &[TrafficSelector], to: &[TrafficSelector], flow: &Flow) -> bool {

@@ -10,7 +10,7 @@ mod index;
 
 use std::sync::Arc;
 
-use super::selector::matches_pair;
+use super::selector::{Sole, matches_pair};
 use super::{Flow, PolicyId, TrafficSelector};
 use index::Index;
 
@@ -42,9 +42,18 @@ pub struct SpdEntry {
 #[derive(Clone, Debug, Default)]
 pub struct Spd {
     entries: Arc<[SpdEntry]>,
+    /// As many.
+    outlines: Arc<[Outline]>,
     index: Arc<Index>,
     /// How many stand before those that say PROTECT.
     first: usize,
+}
+
+/// What a packet needs of an entry, in one place.
+#[derive(Debug)]
+struct Outline {
+    sole: Option<Sole>,
+    action: Action,
 }
 
 impl Spd {
@@ -52,7 +61,12 @@ impl Spd {
     #[must_use]
     pub fn new(entries: Vec<SpdEntry>) -> Self {
         let index = Arc::new(Index::of(&entries));
-        Self { entries: entries.into(), index, first: 0 }
+        let outline = |entry: &SpdEntry| Outline {
+            sole: Sole::of(&entry.ts_local, &entry.ts_peer),
+            action: entry.action,
+        };
+        let outlines = entries.iter().map(outline).collect();
+        Self { entries: entries.into(), outlines, index, first: 0 }
     }
 
     pub(super) const fn with_first(mut self, first: usize) -> Self {
@@ -74,15 +88,18 @@ impl Spd {
     /// What is to be done with an outbound packet; `None` if no entry matches, which means DISCARD (RFC 4301 §5.1).
     #[must_use]
     pub fn lookup_out(&self, flow: &Flow) -> Option<Action> {
-        self.position_out(flow).map(|at| self.entries[at].action)
+        self.position_out(flow).map(|at| self.outlines[at].action)
     }
 
     /// Which entry says so, by its place among [`entries`](Self::entries).
     #[must_use]
     pub fn position_out(&self, flow: &Flow) -> Option<usize> {
-        self.index.may_match(flow.dst).find(|&at| {
-            let entry = &self.entries[at];
-            matches_pair(&entry.ts_local, &entry.ts_peer, flow)
+        self.index.may_match(flow.dst).find(|&at| match &self.outlines[at].sole {
+            Some(sole) => sole.matches(flow),
+            None => {
+                let entry = &self.entries[at];
+                matches_pair(&entry.ts_local, &entry.ts_peer, flow)
+            }
         })
     }
 

@@ -35,6 +35,15 @@ fn the_same_name_is_an_error() {
 }
 
 #[test]
+fn file_that_is_named_twice_is_told_as_that_alone() {
+    let a = config("a.conf", &minimal(""));
+    assert_eq!(
+        between(&a, &a),
+        "error: the file is named twice\n--> a.conf\n = help: name it once: each file is one peer"
+    );
+}
+
+#[test]
 fn the_same_subnets_are_an_error_and_overlapping_ones_a_warning() {
     let a = config("a.conf", &minimal(""));
     let same = config("b.conf", &minimal(""));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::lab::wait::Stopwatch;
 use crate::lab::{Charon, Connection, Ipsecd, Lab, Need, Peer, process, traffic};
 
 /// The far end.
@@ -131,7 +132,7 @@ fn nobody_there() {
     ours.address = "198.51.100.77".to_owned();
     lab.b.gw.ip("neigh flush all");
     let a = Ipsecd::start(&lab.a, &ours);
-    let clock = crate::lab::wait::Stopwatch::start();
+    let clock = Stopwatch::start();
     let output = a.up(3);
     assert!(clock.elapsed() < Duration::from_secs(6), "--timeout is kept");
     let text = process::text(&output);
@@ -149,4 +150,25 @@ fn nobody_listening() {
     let text = process::text(&output);
     assert!(!output.status.success(), "{text}");
     assert!(text.contains("no answer") && text.contains("198.51.100.1"), "{text}");
+}
+
+#[test]
+fn without_a_tun_up_says_so_and_leaves_no_daemon() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let gw = &lab.a.gw;
+    // For its files and commands; the daemon itself goes at once, so that `up` starts one of its own.
+    let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
+    let (mut up, mut status) = (a.up_command(60), a.command(&["status"]));
+    assert!(a.stop().success());
+    gw.ip("link add ipsec0 type veth peer name other");
+    let before = gw.network_state();
+    let clock = Stopwatch::start();
+    let output = process::output(&mut up);
+    let text = process::text(&output);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("cannot make the TUN interface ipsec0"), "{text}");
+    assert!(text.contains("[interface] name"), "{text}");
+    assert!(clock.elapsed() < Duration::from_secs(30), "it is known at once");
+    assert_eq!(process::output(&mut status).status.code(), Some(3), "no daemon stays");
+    assert_eq!(before, gw.network_state(), "something was left");
 }

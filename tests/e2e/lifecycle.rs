@@ -80,3 +80,41 @@ fn up_starts_the_daemon_that_is_not_running() {
     process::run(&mut down);
     assert_eq!(before, lab.a.gw.network_state(), "something was left");
 }
+
+#[test]
+fn what_somebody_else_takes_away_comes_back() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let (mut a, mut b) = (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));
+    for (peer, local, remote) in [(&mut a, &lab.a, &lab.b), (&mut b, &lab.b, &lab.a)] {
+        peer.local_subnets.push(local.subnet(1, true));
+        peer.subnets.push(remote.subnet(1, true));
+    }
+    let _b = Ipsecd::start_with_peer(&lab.b, &b);
+    let daemon = Ipsecd::start(&lab.a, &a);
+    daemon.must_up();
+    let gw = &lab.a.gw;
+    let before = gw.network();
+    let takes: [&[&str]; 3] = [
+        // As systemd-networkd does when it starts.
+        &["-4 rule del pref 4301", "-6 rule del pref 4301"],
+        &["-4 route flush table 4301", "-6 route flush table 4301"],
+        &["link set ipsec0 down", "link set ipsec0 up"],
+    ];
+    for take in takes {
+        for command in take {
+            gw.ip(command);
+        }
+        wait::until(&format!("the end of {take:?}"), wait::PATIENCE, || {
+            (before == gw.network()).then_some(())
+        });
+        traffic::both_ways(&lab, 1, false);
+        traffic::both_ways(&lab, 1, true);
+    }
+    let log = daemon.log();
+    assert!(log.contains("somebody removed"), "{log}");
+    let count = log.matches("somebody removed").count();
+    // What it removes itself, it does not put back.
+    daemon.down();
+    assert_eq!(daemon.log().matches("somebody removed").count(), count);
+    assert!(!gw.network().contains("4301"), "{}", gw.network());
+}

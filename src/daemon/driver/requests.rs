@@ -38,10 +38,13 @@ impl Driver {
             answer(&reply, error(Code::Stopped, "the daemon is ending".to_owned()));
             return;
         }
+        // Whether or not one comes of it: a daemon that was started for this ends if there is none.
+        self.had_peer = true;
         let configs = match self.load_all(&files) {
             Ok(configs) => configs,
             Err(cause) => {
-                answer(&reply, error(Code::Config, cause.to_string()));
+                let farewell = self.options.exit_when_empty && self.peers.is_empty();
+                self.reply(farewell, reply, error(Code::Config, cause.to_string()));
                 return;
             }
         };

@@ -6,6 +6,7 @@
 mod parse;
 mod policy;
 mod secrets;
+mod side;
 
 use core::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -164,10 +165,11 @@ pub fn import(
         addresses,
     };
     for section in conns {
-        let template =
-            !section.has("left") && !section.has("right") || auto(&section) == Some("ignore");
-        if template {
-            if section.has("left") || section.has("right") {
+        let (left, right) = (section.has("left"), section.has("right"));
+        // One with an end that others build on, and which nothing starts, is not meant to have the other.
+        let is_half = section.is_base && !(left && right) && auto(&section).is_none();
+        if !left && !right || is_half || auto(&section) == Some("ignore") {
+            if (left || right) && !is_half {
                 import.leave_out(&section.at, format!("conn `{}`", section.name), "auto=ignore");
             }
             continue;
@@ -205,18 +207,6 @@ fn dialect(sections: &[Section]) -> Dialect {
     }
 }
 
-/// `left` or `right`.
-fn our_side(section: &Section, addresses: &[IpAddr]) -> &'static str {
-    let is_ours = |side: &str| {
-        let value = section.settings.get(side).map(|setting| setting.value.as_str());
-        matches!(value, Some("%defaultroute"))
-            || value
-                .and_then(|text| text.parse::<IpAddr>().ok())
-                .is_some_and(|it| addresses.contains(&it))
-    };
-    if !is_ours("left") && is_ours("right") { "right" } else { "left" }
-}
-
 fn conn(mut from: Section, world: &World<'_>, import: &mut Import) -> Option<Draft> {
     let at = from.at.clone();
     let what = format!("conn `{}`", from.name);
@@ -237,7 +227,8 @@ fn conn(mut from: Section, world: &World<'_>, import: &mut Import) -> Option<Dra
     match mode.as_ref().map_or("tunnel", |it| it.value.as_str()) {
         "tunnel" | "transport" => {}
         kind @ ("passthrough" | "passthru" | "drop" | "reject") => {
-            policy::shunt(&from, kind, our_side(&from, world.addresses), &what, import);
+            let ours = side::ours(&from, world.addresses, import);
+            policy::shunt(&from, kind, ours, &what, import);
             return None;
         }
         other => {
@@ -246,7 +237,7 @@ fn conn(mut from: Section, world: &World<'_>, import: &mut Import) -> Option<Dra
             return None;
         }
     }
-    let ours = our_side(&from, world.addresses);
+    let ours = side::ours(&from, world.addresses, import);
     let theirs = if ours == "left" { "right" } else { "left" };
     let mut draft = Draft { name: file_name(&from.name), ..Draft::default() };
     let file =

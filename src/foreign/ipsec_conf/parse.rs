@@ -1,7 +1,7 @@
 //! The text of an ipsec.conf: sections that begin at the margin, indented `key=value` lines, `include`, `also=` and
 //! `conn %default`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::super::{At, Files, ForeignError, included, read_text};
@@ -28,6 +28,8 @@ pub(super) struct Section {
     pub(super) at: At,
     pub(super) settings: BTreeMap<String, Setting>,
     also: Vec<Setting>,
+    /// Whether another names it in its `also`.
+    pub(super) is_base: bool,
 }
 
 impl Section {
@@ -67,12 +69,18 @@ pub(super) fn parse(
         .filter(|section| section.kind == "conn" && section.name == "%default")
         .cloned()
         .collect();
+    let named = |section: &Section| {
+        let kind = section.kind.clone();
+        section.also.iter().map(move |also| (kind.clone(), also.value.clone())).collect::<Vec<_>>()
+    };
+    let bases: BTreeSet<_> = sections.iter().flat_map(named).collect();
     let mut made = Vec::new();
     for section in &sections {
         if section.name == "%default" {
             continue;
         }
         let mut whole = section.clone();
+        whole.is_base = bases.contains(&(section.kind.clone(), section.name.clone()));
         let mut budget = MAX_ALSO;
         follow(&mut whole, section, &sections, &mut budget, 0)?;
         if section.kind == "conn" {
@@ -184,6 +192,7 @@ fn read(
                 at,
                 settings: BTreeMap::new(),
                 also: Vec::new(),
+                is_base: false,
             }),
         }
     }

@@ -26,6 +26,12 @@ impl<'a> Common<'a> {
         Self { aead, spi, esn }
     }
 
+    /// As [`WholeAead::fetch`].
+    #[inline]
+    pub(in super::super) fn fetch(&self) {
+        self.aead.fetch();
+    }
+
     /// How many bytes have to be made room for before a payload of this length, and how many after it.
     #[inline]
     pub(in super::super) fn around(payload_len: usize) -> (usize, usize) {

@@ -7,11 +7,12 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-/// Branches of a node. There are three nodes on the way to a value: an update copies so many pointers of each, all of which
-/// count elsewhere in memory who holds them, and with 20,000 values some five of these.
-const WIDTH: usize = 16;
+/// Branches of a node. There are four nodes on the way to a value: an update copies so many pointers of each, all of which
+/// count elsewhere in memory who holds them, and with 20,000 values some five of these. Those of the last node count where
+/// nothing has been for long, one after the other, so that a wider node makes updates slower than another level does lookups.
+const WIDTH: usize = 8;
 /// Leaves that there can be.
-const SHARDS: usize = WIDTH * WIDTH * WIDTH;
+const SHARDS: usize = WIDTH * WIDTH * WIDTH * WIDTH;
 
 /// What values are found by.
 pub(super) trait Key: Copy + Ord {
@@ -42,105 +43,103 @@ impl Key for IpAddr {
 /// Values by key.
 #[derive(Clone, Debug)]
 pub(super) struct Table<K, T> {
-    root: Node<Node<Leaf<K, T>>>,
+    root: Node<Node<Node<Leaf<K, T>>>>,
 }
 
 /// Shared by copies until something below it changes. It stays when nothing is left there.
 type Node<T> = Arc<[Option<T>; WIDTH]>;
 
 /// The lowest of them.
-type Leaf<K, T> = Node<Arc<Shard<K, T>>>;
+type Leaf<K, T> = Node<Shard<K, T>>;
 
-/// Keys in order, and as many values: a lookup reads nothing but keys until it has found one.
-#[derive(Clone, Debug)]
-struct Shard<K, T> {
-    keys: Vec<K>,
-    values: Vec<T>,
-}
+/// In the order of the keys, and all in one place: what is looked up in a table of thousands is seldom in the cache.
+type Shard<K, T> = Arc<[(K, T)]>;
+
+/// Where a shard is: which branch to take at each node.
+type Way = [usize; 4];
 
 impl<K: Key, T> Table<K, T> {
     #[inline]
     pub(super) fn get(&self, key: K) -> Option<&T> {
         let shard = self.shard(way_to(key))?;
-        let at = shard.keys.binary_search(&key).ok()?;
-        shard.values.get(at)
+        let at = position(shard, key).ok()?;
+        shard.get(at).map(|(_, value)| value)
     }
 
     /// In no order, but the same in every run that inserted the same.
     pub(super) fn unordered(&self) -> impl Iterator<Item = &T> {
-        self.shards().flat_map(|shard| &shard.values)
+        self.shards().flat_map(|shard| shard.iter().map(|(_, value)| value))
     }
 
     /// In the order of the keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
-        let all = self.shards().flat_map(|shard| shard.keys.iter().copied().zip(&shard.values));
+        let all = self.shards().flat_map(|shard| shard.iter().map(|(key, value)| (*key, value)));
         let mut all: Vec<_> = all.collect();
         all.sort_unstable_by_key(|(key, _)| *key);
         all.into_iter()
     }
 
-    fn shards(&self) -> impl Iterator<Item = &Arc<Shard<K, T>>> {
+    fn shards(&self) -> impl Iterator<Item = &Shard<K, T>> {
         let branches = self.root.iter().flatten().flat_map(|node| node.iter().flatten());
+        let branches = branches.flat_map(|node| node.iter().flatten());
         branches.flat_map(|node| node.iter().flatten())
     }
 
     #[inline]
-    fn shard(&self, [first, second, third]: [usize; 3]) -> Option<&Arc<Shard<K, T>>> {
-        self.root[first].as_ref()?[second].as_ref()?[third].as_ref()
+    fn shard(&self, [first, second, third, fourth]: Way) -> Option<&Shard<K, T>> {
+        self.root[first].as_ref()?[second].as_ref()?[third].as_ref()?[fourth].as_ref()
     }
 }
 
 impl<K: Key, T: Clone> Table<K, T> {
     pub(super) fn get_mut(&mut self, key: K) -> Option<&mut T> {
-        let at = self.shard(way_to(key))?.keys.binary_search(&key).ok()?;
-        self.shard_mut(way_to(key)).values.get_mut(at)
+        let at = position(self.shard(way_to(key))?, key).ok()?;
+        let shard = self.place_mut(way_to(key)).as_mut()?;
+        Arc::make_mut(shard).get_mut(at).map(|(_, value)| value)
     }
 
     /// Replaces what has the same key.
     pub(super) fn insert(&mut self, key: K, value: T) {
-        let shard = self.shard_mut(way_to(key));
-        match shard.keys.binary_search(&key) {
-            Ok(at) => shard.values[at] = value,
-            Err(at) => {
-                shard.keys.insert(at, key);
-                shard.values.insert(at, value);
-            }
-        }
+        let place = self.place_mut(way_to(key));
+        let shard: &[_] = place.as_deref().unwrap_or_default();
+        let (before, after) = match position(shard, key) {
+            Ok(at) => (&shard[..at], &shard[at + 1..]),
+            Err(at) => shard.split_at(at),
+        };
+        let mut with = Vec::with_capacity(shard.len() + 1);
+        with.extend_from_slice(before);
+        with.push((key, value));
+        with.extend_from_slice(after);
+        *place = Some(with.into());
     }
 
     pub(super) fn remove(&mut self, key: K) {
-        if self.get(key).is_none() {
-            return;
-        }
-        let place = self.place_mut(way_to(key));
-        if let Some(shard) = place.as_mut().map(Arc::make_mut)
-            && let Ok(at) = shard.keys.binary_search(&key)
-        {
-            shard.keys.remove(at);
-            shard.values.remove(at);
-        }
-        place.take_if(|shard| shard.keys.is_empty());
+        let way = way_to(key);
+        let Some(shard) = self.shard(way) else { return };
+        let Ok(at) = position(shard, key) else { return };
+        let without = [&shard[..at], &shard[at + 1..]].concat();
+        *self.place_mut(way) = (!without.is_empty()).then(|| without.into());
     }
 
     /// Changes the values that are to be changed, and copies nothing where there are none.
     pub(super) fn update(&mut self, is_meant: impl Fn(&T) -> bool, mut change: impl FnMut(&mut T)) {
         for number in 0..SHARDS {
-            let way = [number / (WIDTH * WIDTH), number / WIDTH % WIDTH, number % WIDTH];
-            if self.shard(way).is_some_and(|shard| shard.values.iter().any(&is_meant)) {
-                let values = &mut self.shard_mut(way).values;
-                values.iter_mut().filter(|value| is_meant(value)).for_each(&mut change);
+            let way = way_of(number);
+            let is_there = |shard: &Shard<K, T>| shard.iter().any(|(_, value)| is_meant(value));
+            if self.shard(way).is_some_and(is_there)
+                && let Some(shard) = self.place_mut(way)
+            {
+                let values = Arc::make_mut(shard).iter_mut().map(|(_, value)| value);
+                values.filter(|value| is_meant(value)).for_each(&mut change);
             }
         }
     }
 
-    fn shard_mut(&mut self, way: [usize; 3]) -> &mut Shard<K, T> {
-        Arc::make_mut(self.place_mut(way).get_or_insert_default())
-    }
-
-    fn place_mut(&mut self, [first, second, third]: [usize; 3]) -> &mut Option<Arc<Shard<K, T>>> {
+    fn place_mut(&mut self, [first, second, third, fourth]: Way) -> &mut Option<Shard<K, T>> {
         let node = Arc::make_mut(&mut self.root)[first].get_or_insert_default();
         let node = Arc::make_mut(node)[second].get_or_insert_default();
-        &mut Arc::make_mut(node)[third]
+        let node = Arc::make_mut(node)[third].get_or_insert_default();
+        &mut Arc::make_mut(node)[fourth]
     }
 }
 
@@ -150,19 +149,30 @@ impl<K, T> Default for Table<K, T> {
     }
 }
 
-impl<K, T> Default for Shard<K, T> {
-    fn default() -> Self {
-        Self { keys: Vec::new(), values: Vec::new() }
+/// Where a key is in a shard, or would be.
+#[inline]
+fn position<K: Key, T>(shard: &[(K, T)], key: K) -> Result<usize, usize> {
+    // Of a few, looking at one does not wait for what the one before it was.
+    const FEW: usize = 8;
+    if shard.len() > FEW {
+        return shard.binary_search_by_key(&key, |(key, _)| *key);
     }
+    let at = shard.iter().position(|(other, _)| *other >= key).unwrap_or(shard.len());
+    if shard.get(at).is_some_and(|(other, _)| *other == key) { Ok(at) } else { Err(at) }
 }
 
 /// Which branch to take at each node: the high bits of a multiplication by 2^64 divided by the golden ratio (Knuth, TAOCP
 /// 6.4).
 #[inline]
-fn way_to<K: Key>(key: K) -> [usize; 3] {
-    let product = key.mix().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let [b0, b1, ..] = product.to_be_bytes();
-    [b0 >> 4, b0 & 15, b1 >> 4].map(usize::from)
+fn way_to<K: Key>(key: K) -> Way {
+    let [b0, b1, ..] = key.mix().wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    way_of(usize::from(u16::from_be_bytes([b0, b1]) >> 4))
+}
+
+#[inline]
+const fn way_of(number: usize) -> Way {
+    let (first, second) = (number / WIDTH / WIDTH / WIDTH, number / WIDTH / WIDTH);
+    [first, second % WIDTH, number / WIDTH % WIDTH, number % WIDTH]
 }
 
 #[cfg(test)]
@@ -219,7 +229,7 @@ mod tests {
         for key in 0..10_000_u32 {
             table.insert(key, ());
         }
-        let longest = table.shards().map(|shard| shard.keys.len()).max();
+        let longest = table.shards().map(|shard| shard.len()).max();
         assert!(longest.unwrap() < 12, "{longest:?} of 2.4 a leaf on average");
         let addresses = (0..=u8::MAX).map(|host| IpAddr::from([10, 9, 8, host]));
         let places: std::collections::BTreeSet<_> = addresses.map(way_to).collect();

@@ -20,11 +20,20 @@ pub(super) struct Index {
 struct Intervals<A> {
     /// Where each begins; the first begins at the lowest address that anything lies over.
     starts: Vec<A>,
-    /// Which of `entries` each has.
-    ranges: Vec<Range<u32>>,
+    /// What each has.
+    over: Vec<Over>,
     entries: Vec<u32>,
     /// Entries that lie over many of them, in order.
     wide: Vec<u32>,
+}
+
+/// The entries over an interval.
+#[derive(Clone, Debug)]
+enum Over {
+    /// One, as nearly always.
+    One([u32; 1]),
+    /// These of `entries`.
+    Several(Range<u32>),
 }
 
 impl Index {
@@ -102,31 +111,40 @@ impl<A: Copy + Ord + TryFrom<u128>> Intervals<A> {
         let mut entries = Vec::new();
         let mut taken = Vec::with_capacity(lists.len());
         for list in lists {
+            if let [one] = list[..] {
+                taken.push(Over::One([one]));
+                continue;
+            }
             let from = entries.len();
             entries.extend(list);
             let position = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-            taken.push(position(from)..position(entries.len()));
+            taken.push(Over::Several(position(from)..position(entries.len())));
         }
         // What begins beyond the last address of this version of IP begins nowhere.
         let starts: Vec<A> = bounds.iter().map_while(|&start| A::try_from(start).ok()).collect();
         taken.truncate(starts.len());
-        Self { starts, ranges: taken, entries, wide }
+        Self { starts, over: taken, entries, wide }
     }
 
     /// Those over an address, and those over many.
     #[inline]
     fn at(&self, addr: A) -> (&[u32], &[u32]) {
         let at = self.starts.partition_point(|&start| start <= addr).checked_sub(1);
-        let range = at.and_then(|at| self.ranges.get(at)).map_or(0..0, |range| {
-            let position = |at| usize::try_from(at).unwrap_or(0);
-            position(range.start)..position(range.end)
-        });
-        (self.entries.get(range).unwrap_or_default(), &self.wide)
+        let narrow = match at.and_then(|at| self.over.get(at)) {
+            Some(Over::One(one)) => one,
+            Some(Over::Several(range)) => {
+                let position = |at| usize::try_from(at).unwrap_or(0);
+                let range = position(range.start)..position(range.end);
+                self.entries.get(range).unwrap_or_default()
+            }
+            None => &[],
+        };
+        (narrow, &self.wide)
     }
 }
 
 impl<A> Default for Intervals<A> {
     fn default() -> Self {
-        Self { starts: vec![], ranges: vec![], entries: vec![], wide: vec![] }
+        Self { starts: vec![], over: vec![], entries: vec![], wide: vec![] }
     }
 }
