@@ -12,6 +12,8 @@ ROUNDS  ?= 5
 DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1-1/p;/^version/q' Cargo.toml)
 CARGO   ?= tests/lab/cargo.sh
 MUSL    ?= $(shell uname -m)-unknown-linux-musl
+# The form of OCI has no HEALTHCHECK, docker's has.
+BUILDER ?= $(firstword $(foreach tool,podman buildah docker,$(shell command -v $(tool))) podman)
 HEADERS := $(CURDIR)/target/kernel-headers
 
 help:          ## this list
@@ -56,8 +58,8 @@ target/packaging/newer.deb:
 	$(MAKE) deb DEB_VERSION=99.0-1 && mv target/debian/ipsecd_*.deb $@
 
 image: static  ## a container image with nothing but the static binary (podman, buildah or docker)
-	install -D -m 755 target/$(MUSL)/release/ipsecd target/image/ipsecd
-	$(firstword $(foreach tool,podman buildah docker,$(shell command -v $(tool))) podman) build -t ipsecd -f packaging/Containerfile target/image
+	install -D -s -m 755 target/$(MUSL)/release/ipsecd target/image/ipsecd
+	$(BUILDER) build $(if $(filter %docker,$(BUILDER)),,--format docker) -t ipsecd -f packaging/Containerfile target/image
 
 image-test: image ## that image: two containers, a tunnel between them (podman)
 	tests/packaging/image.sh ipsecd

@@ -56,7 +56,7 @@ pub(crate) fn spd(count: u32, at_a: bool) -> Spd {
     let entry = |number| {
         let [a, b] = selectors(number);
         let (ts_local, ts_peer) = if at_a { (a, b) } else { (b, a) };
-        SpdEntry { ts_local, ts_peer, action: Action::Protect(PolicyId(number)) }
+        SpdEntry { ts_local, ts_peer, action: Action::Protect(PolicyId(number)), name: None }
     };
     Spd::new((0..count).map(entry).collect())
 }

@@ -52,7 +52,7 @@ pub fn run(
     };
     let addresses = if args.address.is_empty() { host_addresses } else { args.address.clone() };
     let mut host = Host { addresses, new_psk: &mut new_psk };
-    let Import { files, notes } = foreign::import(&args.file, &Disk, &mut host)
+    let Import { files, notes, .. } = foreign::import(&args.file, &Disk, &mut host)
         .map_err(|error| CliError::Usage(error.to_string()))?;
     for note in &notes {
         writeln!(err, "{note}").map_err(io)?;

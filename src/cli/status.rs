@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{CliError, Global, say};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{
-    Ask, Body, ChildSaStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus, PeerStatus, Status,
-    Traffic, VERSION,
+    Ask, Body, ChildSaStatus, FixedPolicyStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus,
+    PeerStatus, Status, Traffic, VERSION,
 };
 
 /// Arguments of `status`.
@@ -102,6 +102,11 @@ fn text(status: &Status) -> String {
         text.push('\n');
         of_peer(&mut text, peer);
     }
+    if !status.policies.is_empty() {
+        text.push('\n');
+        line(&mut text, "policies without SAs, in their order:");
+        line(&mut text, policies(&status.policies));
+    }
     if !status.drops.is_empty() {
         line(&mut text, format_args!("\ndropped in all: {}", drops(&status.drops)));
     }
@@ -129,6 +134,29 @@ fn of_peer(text: &mut String, peer: &PeerStatus) {
     if !peer.manual_sas.is_empty() {
         line(text, manual_table(&peer.manual_sas));
     }
+}
+
+fn policies(all: &[FixedPolicyStatus]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["policy", "action", "order", "direction", "selectors", "file"]);
+    let (first, last): (Vec<_>, Vec<_>) = all.iter().partition(|policy| policy.order == "first");
+    for policy in first.into_iter().chain(last) {
+        table.add_row([
+            format!("{}/{}", policy.of, policy.name),
+            policy.action.clone(),
+            format!(
+                "{}, {} the tunnels",
+                policy.order,
+                if policy.order == "first" { "before" } else { "after" }
+            ),
+            policy.direction.clone(),
+            format!("{}\n=== {}", policy.ts_local.join(" "), policy.ts_remote.join(" ")),
+            policy.file.display().to_string(),
+        ]);
+    }
+    table
 }
 
 fn manual_table(sas: &[ManualSaStatus]) -> Table {
@@ -372,6 +400,16 @@ mod tests {
             keylog: Some("/tmp/keys".into()),
             offload: OffloadStatus::default(),
             peers: vec![peer],
+            policies: vec![FixedPolicyStatus {
+                name: "ssh".into(),
+                of: "holes".into(),
+                file: "/etc/ipsecd/holes.conf".into(),
+                action: "BYPASS".into(),
+                order: "first".into(),
+                direction: "both".into(),
+                ts_local: vec!["10.1.0.0/16".into()],
+                ts_remote: vec!["10.2.0.0/16[tcp/22]".into()],
+            }],
             drops: BTreeMap::from([("no-policy".into(), 9)]),
         }
     }
@@ -380,6 +418,10 @@ mod tests {
     fn text_has_everything_an_operator_asks_for() {
         let text = text(&status());
         for part in [
+            "holes/ssh",
+            "BYPASS",
+            "before the tunnels",
+            "10.2.0.0/16[tcp/22]",
             "site-b: up",
             "0xc0ffee01",
             "0xc0ffee02",

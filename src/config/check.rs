@@ -9,7 +9,8 @@ use super::raw::{Raw, Text};
 use super::secret::SecretSource;
 use super::value::{self, Wrong};
 use super::{
-    Config, Keying, RevocationFiles, Written, address, auth, child, identity, keys, manual, policy,
+    Config, Interface, Keying, RevocationFiles, Written, address, auth, child, fixed, identity,
+    keys, manual, policy,
 };
 use crate::ipsec::pad::{Identity, Peer, PeerAddress};
 
@@ -21,6 +22,21 @@ pub(super) fn config(
     report: &mut Report,
 ) -> Option<Config> {
     let name = name(raw, report);
+    let log_level = match &raw.log_level {
+        Some(level) => policy::log_level(level, report).map(Some),
+        None => Some(None),
+    };
+    if raw.is_fixed() {
+        let policies = fixed::policies(raw, report);
+        return Some(Config {
+            file: report.file().to_owned(),
+            keying: Keying::None { name: name?, policies: policies? },
+            interface: Interface::default(),
+            log_level: log_level?,
+            revocation: RevocationFiles::default(),
+            written: Written::default(),
+        });
+    }
     missing_tables(raw, report);
 
     let local_addr = raw.local.address.as_ref().map(|text| local_address(text, report));
@@ -34,10 +50,6 @@ pub(super) fn config(
     };
     let local_ip = local_addr.flatten();
     addresses_fit(raw, local_ip, peer_ip, report);
-    let log_level = match &raw.log_level {
-        Some(level) => policy::log_level(level, report).map(Some),
-        None => Some(None),
-    };
     if raw.is_manual() {
         let peer = manual::peer(raw, name, local_addr, address, mode, secrets, report);
         let v6_inside = raw.manual.iter().any(|manual| {

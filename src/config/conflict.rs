@@ -8,10 +8,11 @@ use super::manual::{Clash, spi_clashes};
 use super::selector::show;
 use super::{Config, Keying, PolicyRef, identity};
 use crate::crypto::Secret;
-use crate::ipsec::TrafficSelector;
+use crate::ipsec::fixed::{Direction, Order};
 use crate::ipsec::manual::ManualPeer;
 use crate::ipsec::pad::{Identity, Peer, PeerAddress, PeerAuth};
 use crate::ipsec::selector::common_prefix;
+use crate::ipsec::{FixedPolicy, TrafficSelector};
 
 /// What is wrong between configurations that are to be used together, each by itself being right. The findings are
 /// those of the later file and name the earlier.
@@ -50,6 +51,8 @@ pub struct Beside<'a> {
     /// By the first address and the length of the smallest prefix that a selector of the peer's side lies in.
     places: BTreeMap<(IpAddr, u8), Vec<usize>>,
     manual: Vec<usize>,
+    /// Those without peer.
+    fixed: Vec<usize>,
 }
 
 /// Ours, and the peer's.
@@ -66,6 +69,10 @@ impl<'a> Beside<'a> {
         self.by_name.entry(config.name()).or_default().push(number);
         if config.manual().is_some() {
             self.manual.push(number);
+        }
+        if !config.fixed().is_empty() {
+            self.fixed.push(number);
+            return;
         }
         if let Some((identities, psk)) = psk_of(config) {
             put(self.by_identities.entry(identities).or_default(), psk, number);
@@ -103,6 +110,11 @@ impl<'a> Beside<'a> {
     fn candidates(&self, later: &Config) -> BTreeSet<usize> {
         let mut numbers = BTreeSet::new();
         numbers.extend(self.by_name.get(&**later.name()).into_iter().flatten());
+        numbers.extend(&self.fixed);
+        if !later.fixed().is_empty() {
+            numbers.extend(0..self.all.len());
+            return numbers;
+        }
         if later.manual().is_some() {
             numbers.extend(&self.manual);
         }
@@ -183,6 +195,10 @@ fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut D
             "rename one of the files, or begin it with: name = \"…\"".to_owned(),
         );
     }
+    let is_fixed = [earlier, later].map(|config| !config.fixed().is_empty());
+    if is_fixed != [false; 2] {
+        return fixed(earlier, later, &other(), &mut add);
+    }
     let manual = earlier.manual().is_some() || later.manual().is_some();
     match overlap(earlier, selectors) {
         Some((ours, theirs, true)) => add(
@@ -205,7 +221,10 @@ fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut D
     match (&earlier.keying, &later.keying) {
         (Keying::Ike(a), Keying::Ike(b)) => identities(a, b, &other, &mut add),
         (Keying::Manual(a), Keying::Manual(b)) => manual_keys(a, b, &other(), &mut add),
-        (Keying::Ike(_), Keying::Manual(_)) | (Keying::Manual(_), Keying::Ike(_)) => {}
+        (Keying::Ike(_), Keying::Manual(_))
+        | (Keying::Manual(_), Keying::Ike(_))
+        | (Keying::None { .. }, _)
+        | (_, Keying::None { .. }) => {}
     }
     let (a, b) = (&earlier.interface, &later.interface);
     if a.name == b.name && agreed(earlier) != agreed(later) {
@@ -215,6 +234,53 @@ fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut D
             "files that share an interface agree on mtu, routes and clamp-mss; else give it another name"
                 .to_owned(),
         );
+    }
+}
+
+/// What policies that need no SA have to do with those of another file.
+fn fixed(
+    earlier: &Config,
+    later: &Config,
+    other: &str,
+    add: &mut dyn FnMut(Severity, String, String),
+) {
+    for policy in later.fixed() {
+        let mut met = earlier.fixed().iter().filter(|it| {
+            it.order == policy.order && it.bypass != policy.bypass && it.meets(policy)
+        });
+        if let Some(met) = met.next() {
+            let first = earlier.name().min(later.name());
+            add(
+                Severity::Warning,
+                format!(
+                    "[[policy]] `{}` meets `{}` of {other}, which says the opposite",
+                    policy.name, met.name
+                ),
+                format!(
+                    "files go by their names, and so `{first}` decides; if that is not meant, put both into one file"
+                ),
+            );
+        }
+    }
+    let (files, peer) = if later.fixed().is_empty() { (earlier, later) } else { (later, earlier) };
+    for policy in files.fixed().iter().filter(|policy| policy.order == Order::First) {
+        for (local, remote) in pairs(peer) {
+            if policy.covers(&local, &remote) {
+                let what = if policy.bypass { "lets pass in clear" } else { "drops" };
+                add(
+                    Severity::Warning,
+                    format!(
+                        "[[policy]] `{}` of {} {what} all of {} <-> {} of {}",
+                        policy.name,
+                        files.file.display(),
+                        show(&local),
+                        show(&remote),
+                        peer.file.display(),
+                    ),
+                    "no packet is left for that tunnel: narrow the policy, or let it stand after the tunnels: order = \"last\"".to_owned(),
+                );
+            }
+        }
     }
 }
 
@@ -295,6 +361,10 @@ impl Config {
     /// One line: the name, the subnets of both sides, and the peer.
     #[must_use]
     pub fn summary(&self) -> String {
+        if !self.fixed().is_empty() {
+            let all: Vec<_> = self.fixed().iter().map(FixedPolicy::summary).collect();
+            return all.join("; ");
+        }
         let policies = self.policies();
         let list = |of: fn(&PolicyRef<'_>) -> Vec<String>| {
             policies.iter().flat_map(of).collect::<Vec<_>>().join(", ")
@@ -311,6 +381,26 @@ impl Config {
         let local = list(|policy| policy.ts_local.iter().map(show).collect());
         let peer = list(|policy| policy.ts_peer.iter().map(show).collect());
         format!("{local} <-> {peer} with {with}{keys}")
+    }
+}
+
+impl FixedPolicy {
+    /// Name, selectors of both sides, and what becomes of it.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let list = |side: &[TrafficSelector]| side.iter().map(show).collect::<Vec<_>>().join(", ");
+        let arrow = match self.direction {
+            Direction::Both => "<->",
+            Direction::Inbound => "<-",
+            Direction::Outbound => "->",
+        };
+        let action = if self.bypass { "BYPASS" } else { "DISCARD" };
+        let order = match self.order {
+            Order::First => "before",
+            Order::Last => "after",
+        };
+        let (local, remote) = (list(&self.ts_local), list(&self.ts_remote));
+        format!("{} {action} {local} {arrow} {remote}, {order} the tunnels", self.name)
     }
 }
 

@@ -28,7 +28,7 @@ const AH: &str = r#"ah = { proposal = "sha256", spi-in = "0x1002", spi-out = "0x
 
 /// The tables of a configuration file, in the order in which they are documented.
 pub const SECTIONS: &[&str] =
-    &["local", "peer", "auth", "ike", "esp", "child", "manual", "interface", "log"];
+    &["local", "peer", "auth", "ike", "esp", "child", "manual", "policy", "interface", "log"];
 
 /// Every key, in the order in which it is documented. `psk.file`, `ppk.id`, `ah.…` and the like are those of a table.
 pub const KEYS: &[Key] = &[
@@ -175,6 +175,12 @@ pub const KEYS: &[Key] = &[
     key("manual", "ah.auth-key-out", KEY, AH),
     key("manual", "ah.seq-in", "a string or a whole number", AH),
     key("manual", "ah.seq-out", "a string or a whole number", AH),
+    key("policy", "name", "a string", r#"name = "ssh""#),
+    key("policy", "action", "a string", r#"action = "bypass""#),
+    key("policy", "local", "a list of strings", r#"local = ["10.1.0.0/16"]"#),
+    key("policy", "remote", "a list of strings", r#"remote = ["10.2.0.0/16[tcp/22]"]"#),
+    key("policy", "direction", "a string", r#"direction = "both""#),
+    key("policy", "order", "a string", r#"order = "first""#),
     key("interface", "name", "a string", r#"name = "ipsec0""#),
     key("interface", "mtu", "\"auto\" or a whole number", r#"mtu = "auto""#),
     key("interface", "routes", "true or false", "routes = true"),
@@ -191,7 +197,7 @@ pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
 /// How a table begins in a file.
 pub(super) fn heading(section: &str) -> String {
     match section {
-        "child" | "manual" => format!("[[{section}]]"),
+        "child" | "manual" | "policy" => format!("[[{section}]]"),
         _ => format!("[{section}]"),
     }
 }
@@ -264,13 +270,13 @@ const FOREIGN: &[(&str, &str, &str)] = &[
 
 /// What the unknown key `name`, found in `section`, was probably meant to be.
 pub(super) fn meant(section: &str, name: &str) -> Option<Meant> {
-    if section == "manual" {
+    if section == "manual" || section == "policy" {
         let here = KEYS.iter().filter(|key| key.section == section && !key.name.contains('.'));
         return nearest(name, here.map(|key| key.name)).map(Meant::Key);
     }
-    // The same name in another section is nearer than a similar one in this. [[manual]] shares words with the others,
-    // and is rarely meant.
-    let usual = |key: &&Key| key.section != section && key.section != "manual";
+    // The same name in another section is nearer than a similar one in this. [[manual]] and [[policy]] share words with the
+    // others, and are rarely meant.
+    let usual = |key: &&Key| ![section, "manual", "policy"].contains(&key.section);
     if let Some(key) = KEYS.iter().filter(usual).find(|key| key.name == name) {
         return Some(Meant::Elsewhere(key));
     }

@@ -17,6 +17,8 @@ mod conflict;
 #[cfg(feature = "daemon")]
 mod diagnostic;
 #[cfg(feature = "daemon")]
+mod fixed;
+#[cfg(feature = "daemon")]
 mod identity;
 #[cfg(feature = "daemon")]
 pub mod keys;
@@ -65,7 +67,7 @@ pub use self::{
 };
 use crate::ipsec::manual::ManualPeer;
 use crate::ipsec::pad::{Peer, PeerAddress};
-use crate::ipsec::{Mode, PolicyId, TrafficSelector};
+use crate::ipsec::{FixedPolicy, Mode, PolicyId, TrafficSelector};
 
 /// One configuration file, checked.
 #[derive(Clone, Debug)]
@@ -94,13 +96,20 @@ pub struct RevocationFiles {
     pub ocsp: Vec<PathBuf>,
 }
 
-/// The peer of a file, by how it comes to its keys (RFC 4301 §4.5).
+/// What a file is about: its peer, by how it comes to its keys (RFC 4301 §4.5), or policies without any.
 #[derive(Clone, Debug)]
 pub enum Keying {
     /// By IKE; shared with whoever negotiates with it.
     Ike(Arc<Peer>),
     /// By hand.
     Manual(ManualPeer),
+    /// There is no peer, and no keys: entries of the SPD that need no SA.
+    None {
+        /// Its name.
+        name: Arc<str>,
+        /// The entries, in their order.
+        policies: Vec<FixedPolicy>,
+    },
 }
 
 /// An SPD entry that a configuration asks for.
@@ -125,6 +134,7 @@ impl Config {
         match &self.keying {
             Keying::Ike(peer) => &peer.name,
             Keying::Manual(peer) => &peer.name,
+            Keying::None { name, .. } => name,
         }
     }
 
@@ -134,6 +144,7 @@ impl Config {
         match &self.keying {
             Keying::Ike(peer) => &peer.address,
             Keying::Manual(peer) => &peer.address,
+            Keying::None { .. } => &PeerAddress::Any,
         }
     }
 
@@ -143,6 +154,7 @@ impl Config {
         match &self.keying {
             Keying::Ike(peer) => peer.local_addr,
             Keying::Manual(peer) => peer.local_addr,
+            Keying::None { .. } => None,
         }
     }
 
@@ -157,7 +169,7 @@ impl Config {
     pub const fn shared_ike(&self) -> Option<&Arc<Peer>> {
         match &self.keying {
             Keying::Ike(peer) => Some(peer),
-            Keying::Manual(_) => None,
+            Keying::Manual(_) | Keying::None { .. } => None,
         }
     }
 
@@ -165,12 +177,21 @@ impl Config {
     #[must_use]
     pub const fn manual(&self) -> Option<&ManualPeer> {
         match &self.keying {
-            Keying::Ike(_) => None,
+            Keying::Ike(_) | Keying::None { .. } => None,
             Keying::Manual(peer) => Some(peer),
         }
     }
 
-    /// The SPD entries, in their order.
+    /// The SPD entries that need no SA, in their order: only a file without peer has any.
+    #[must_use]
+    pub fn fixed(&self) -> &[FixedPolicy] {
+        match &self.keying {
+            Keying::Ike(_) | Keying::Manual(_) => &[],
+            Keying::None { policies, .. } => policies,
+        }
+    }
+
+    /// The SPD entries that say PROTECT, in their order.
     #[must_use]
     pub fn policies(&self) -> Vec<PolicyRef<'_>> {
         match &self.keying {
@@ -196,6 +217,7 @@ impl Config {
                     ts_peer: &sa.ts_peer,
                 })
                 .collect(),
+            Keying::None { .. } => Vec::new(),
         }
     }
 
@@ -212,6 +234,7 @@ impl Config {
                     sa.policy = number(&sa.name);
                 }
             }
+            Keying::None { .. } => {}
         }
     }
 }
@@ -229,6 +252,18 @@ pub struct Interface {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether the TCP MSS of forwarded connections is clamped to what fits.
     pub clamp_mss: bool,
+}
+
+impl Default for Interface {
+    fn default() -> Self {
+        Self {
+            name: "ipsec0".to_owned(),
+            mtu: None,
+            routes: true,
+            addresses: Vec::new(),
+            clamp_mss: true,
+        }
+    }
 }
 
 /// A configuration that can be used.

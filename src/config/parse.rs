@@ -142,7 +142,7 @@ fn mask_table(table: &DeTable<'_>, path: &str, bytes: &mut [u8]) {
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
                 for item in items {
                     match item.get_ref().as_table() {
-                        Some(inner) if name == "child" && path.is_empty() => {
+                        Some(inner) if ["child", "policy"].contains(&&*name) && path.is_empty() => {
                             mask_table(inner, "", bytes);
                         }
                         // No other list of tables is known, so that this may be meant to be one.

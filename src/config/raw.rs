@@ -2,8 +2,10 @@
 //!
 //! Finds unknown keys and wrong types.
 
+mod auth;
 mod child;
 mod manual;
+mod policy;
 
 use core::ops::Range;
 use std::collections::BTreeSet;
@@ -13,14 +15,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Report;
 use super::keys::{self, KEYS, Meant, SECTIONS, heading};
+pub(super) use auth::Auth;
 pub(super) use child::{Child, Kind};
 pub(super) use manual::{Manual, ManualAh, ManualKeys, Names};
+pub(super) use policy::Policy;
 
 /// The longest text of a key, in bytes; a psk may be longer.
 const MAX_TEXT: usize = 1024;
-
-/// The most tables `[[auth.eap-user]]`.
-const MAX_USERS: usize = 10_000;
 
 /// The most items of a list, whatever is in it.
 const MAX_ITEMS: usize = 64;
@@ -49,51 +50,6 @@ pub(super) enum WrittenKey<'a> {
     Inline(Text<'a>),
     File(Text<'a>),
     Credential(Text<'a>),
-}
-
-/// `[auth]` as written. Not to be printed.
-pub(super) struct Auth<'a> {
-    /// Place of its header, if it is there.
-    pub(super) span: Option<Range<usize>>,
-    pub(super) psk: Option<WrittenKey<'a>>,
-    pub(super) ppk: Option<Ppk<'a>>,
-    pub(super) ppk_required: Option<Spanned<bool>>,
-    pub(super) cert: Option<List<'a>>,
-    /// A text is the name of a file here. Never empty.
-    pub(super) key: Option<Vec<WrittenKey<'a>>>,
-    pub(super) passphrase: Option<WrittenKey<'a>>,
-    pub(super) ca: Option<List<'a>>,
-    pub(super) crl: Option<List<'a>>,
-    pub(super) revocation: Option<Text<'a>>,
-    /// Files with OCSP responses for `cert`.
-    pub(super) ocsp: Option<List<'a>>,
-    /// Files with the peer's public keys.
-    pub(super) public_key: Option<List<'a>>,
-    pub(super) eap_methods: Option<List<'a>>,
-    pub(super) eap_identity: Option<Text<'a>>,
-    pub(super) eap_password: Option<WrittenKey<'a>>,
-    /// Each `[[auth.eap-user]]`.
-    pub(super) eap_users: Vec<EapUser<'a>>,
-    pub(super) local: Option<Text<'a>>,
-    pub(super) peer: Option<Text<'a>>,
-    pub(super) extended_key_usage: Option<Text<'a>>,
-    pub(super) allow_sha_1: Option<Spanned<bool>>,
-}
-
-/// `[auth] ppk` as written. Not to be printed.
-pub(super) struct Ppk<'a> {
-    /// Place of its table.
-    pub(super) span: Range<usize>,
-    pub(super) id: Option<Text<'a>>,
-    pub(super) key: Option<WrittenKey<'a>>,
-}
-
-/// `[[auth.eap-user]]` as written. Not to be printed.
-pub(super) struct EapUser<'a> {
-    /// Place of its table.
-    pub(super) span: Range<usize>,
-    pub(super) name: Option<Text<'a>>,
-    pub(super) password: Option<WrittenKey<'a>>,
 }
 
 impl WrittenKey<'_> {
@@ -167,6 +123,8 @@ pub(super) struct Esp<'a> {
 /// `[interface]`.
 #[derive(Debug)]
 pub(super) struct Interface<'a> {
+    /// Place of its header, if it is there.
+    pub(super) span: Option<Range<usize>>,
     pub(super) name: Option<Text<'a>>,
     pub(super) mtu: Option<Spanned<Scalar<'a>>>,
     pub(super) routes: Option<bool>,
@@ -186,6 +144,8 @@ pub(super) struct Raw<'a> {
     pub(super) children: Vec<Child<'a>>,
     /// Each `[[manual]]`.
     pub(super) manual: Vec<Manual<'a>>,
+    /// Each `[[policy]]`.
+    pub(super) policies: Vec<Policy<'a>>,
     pub(super) interface: Interface<'a>,
     pub(super) log_level: Option<Text<'a>>,
     /// Keys (`section.key`) and sections that an unknown word was probably meant to be: that they are missing has
@@ -207,16 +167,35 @@ impl<'a> Raw<'a> {
         let esp = walk.esp(root);
         let children = walk.children(root);
         let manual = walk.manual(root);
+        let policies = walk.policies(root);
         let interface = walk.interface(root);
         let log = walk.section(root, "log");
         let log_level = walk.text(&log, "level");
         let misspelt = walk.misspelt;
-        Self { name, local, peer, auth, ike, esp, children, manual, interface, log_level, misspelt }
+        Self {
+            name,
+            local,
+            peer,
+            auth,
+            ike,
+            esp,
+            children,
+            manual,
+            policies,
+            interface,
+            log_level,
+            misspelt,
+        }
     }
 
     /// Whether its keys are, or were meant to be, set by hand.
     pub(super) fn is_manual(&self) -> bool {
         !self.manual.is_empty() || self.misspelt.contains("manual")
+    }
+
+    /// Whether it has, or was meant to have, policies without SAs.
+    pub(super) fn is_fixed(&self) -> bool {
+        !self.policies.is_empty() || self.misspelt.contains("policy")
     }
 
     /// Whether it is no use to report this key (or section, with an empty name) as missing.
@@ -530,81 +509,6 @@ impl Walk<'_> {
         }
     }
 
-    fn auth<'a>(&mut self, root: &'a DeTable<'a>) -> Auth<'a> {
-        let section = self.section(root, "auth");
-        Auth {
-            psk: self.key(&section, "psk"),
-            ppk: self.ppk(&section),
-            ppk_required: self.spanned_boolean(&section, "ppk-required"),
-            cert: self.list(&section, "cert"),
-            key: self.keys(&section, "key"),
-            passphrase: self.key(&section, "passphrase"),
-            ca: self.list(&section, "ca"),
-            crl: self.list(&section, "crl"),
-            revocation: self.text(&section, "revocation"),
-            ocsp: self.list(&section, "ocsp"),
-            public_key: self.list(&section, "public-key"),
-            eap_methods: self.list(&section, "eap-methods"),
-            eap_identity: self.text(&section, "eap-identity"),
-            eap_password: self.key(&section, "eap-password"),
-            eap_users: self.eap_users(&section),
-            local: self.text(&section, "local"),
-            peer: self.text(&section, "peer"),
-            extended_key_usage: self.text(&section, "extended-key-usage"),
-            allow_sha_1: self.spanned_boolean(&section, "allow-sha1"),
-            span: section.span,
-        }
-    }
-
-    fn ppk<'a>(&mut self, section: &Section<'a>) -> Option<Ppk<'a>> {
-        let value = self.get(section, "ppk")?;
-        let DeValue::Table(table) = value.get_ref() else {
-            self.wrong_type("auth", "ppk", value.span(), kind(value.get_ref()));
-            return None;
-        };
-        let inner = Section { name: "auth", prefix: "ppk.", table: Some(table), span: None };
-        let id = self.text(&inner, "ppk.id");
-        let key = self.key_table("auth", "ppk", table, value.span(), &["id"]);
-        Some(Ppk { span: value.span(), id, key })
-    }
-
-    /// Each `[[auth.eap-user]]`.
-    fn eap_users<'a>(&mut self, section: &Section<'a>) -> Vec<EapUser<'a>> {
-        let Some(value) = self.get(section, "eap-user") else { return Vec::new() };
-        let tables = value.get_ref().as_array().map(|items| items.iter());
-        let tables: Option<Vec<_>> = tables.and_then(|items| {
-            items.map(|item| Some((item.get_ref().as_table()?, item.span()))).collect()
-        });
-        let Some(tables) = tables else {
-            self.wrong_type("auth", "eap-user", value.span(), kind(value.get_ref()));
-            return Vec::new();
-        };
-        if tables.len() > MAX_USERS {
-            self.misspelt.insert("auth.eap-user".to_owned());
-            let message = format!("[auth] has {} tables `eap-user`", tables.len());
-            self.report.error(value.span(), message).help(format!("at most {MAX_USERS}"));
-            return Vec::new();
-        }
-        let mut users = Vec::new();
-        for (table, span) in tables {
-            for (key, _) in table {
-                let word: &str = key.get_ref();
-                if word != "name" && word != "password" {
-                    self.misspelt.insert("auth.eap-user.name".to_owned());
-                    self.unknown_in("eap-user", key.span(), word, &["name", "password"]);
-                }
-            }
-            let user =
-                Section { name: "auth", prefix: "eap-user.", table: Some(table), span: None };
-            users.push(EapUser {
-                span,
-                name: self.text(&user, "eap-user.name"),
-                password: self.key(&user, "eap-user.password"),
-            });
-        }
-        users
-    }
-
     /// Secrets: one, or a list of them.
     fn keys<'a>(
         &mut self,
@@ -777,6 +681,7 @@ impl Walk<'_> {
     fn interface<'a>(&mut self, root: &'a DeTable<'a>) -> Interface<'a> {
         let section = self.section(root, "interface");
         Interface {
+            span: section.span.clone(),
             name: self.text(&section, "name"),
             mtu: self.scalar(&section, "mtu", true, false),
             routes: self.boolean(&section, "routes"),

@@ -23,6 +23,9 @@ const WORDS: &[(&str, &str, &[&str])] = &[
     ("manual", "mode", &["tunnel", "transport"]),
     ("manual", "encap", &["none", "udp"]),
     ("manual", "df", &["copy", "set", "clear"]),
+    ("policy", "action", &["bypass", "discard"]),
+    ("policy", "direction", &["both", "inbound", "outbound"]),
+    ("policy", "order", &["first", "last"]),
 ];
 
 /// The words that a key takes, where it takes no others.
@@ -43,7 +46,7 @@ pub fn schema() -> Value {
     for section in SECTIONS {
         let table =
             table_of(|key| key.section == *section && !key.name.contains('.'), |key| key.name);
-        let many = matches!(*section, "child" | "manual");
+        let many = matches!(*section, "child" | "manual" | "policy");
         let table = if many { json!({ "type": "array", "items": table }) } else { table };
         properties.insert((*section).to_owned(), table);
     }

@@ -3,6 +3,7 @@
 //! A client sends one [`Request`] a connection and reads [`Reply`]s until one that [`Body::is_last`]. Fields may be
 //! added within a version; a client ignores what it does not know.
 
+mod policy;
 mod reload;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use super::explain::{Explanation, Question};
 use super::services::SaServices;
 use super::trace::Packets;
 
+pub use policy::FixedPolicyStatus;
 pub use reload::{ChangeCost, ChangeKind, KeyChange, PeerChange, Reload};
 
 /// The version of the protocol.
@@ -290,6 +292,9 @@ pub struct Status {
     pub offload: OffloadStatus,
     /// The peers, by name.
     pub peers: Vec<PeerStatus>,
+    /// Policies that need no SA, in the order in which they are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<FixedPolicyStatus>,
     /// Packets dropped, by reason, that no SA is to blame for.
     pub drops: BTreeMap<String, u64>,
 }
@@ -648,6 +653,16 @@ mod tests {
             keylog: Some("/tmp/keys".into()),
             offload: OffloadStatus::default(),
             peers: vec![],
+            policies: vec![FixedPolicyStatus {
+                name: "ssh".into(),
+                of: "holes".into(),
+                file: "/etc/holes.conf".into(),
+                action: "BYPASS".into(),
+                order: "first".into(),
+                direction: "both".into(),
+                ts_local: vec!["10.1.0.0/16".into()],
+                ts_remote: vec!["10.2.0.0/16[tcp/22]".into()],
+            }],
             drops: BTreeMap::from([("no-sa".into(), 3)]),
         })));
     }

@@ -13,6 +13,7 @@ mod reload;
 mod requests;
 mod revocation;
 
+use core::cell::RefCell;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +49,7 @@ use crate::daemon::qcd;
 use crate::daemon::secrets::FsSecrets;
 use crate::datapath::{Datapath, Options as DatapathOptions};
 use crate::ike::{
-    Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus, WallClock,
+    Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus, Transmit, WallClock,
 };
 use crate::io::clock;
 use crate::io::lock::NamespaceLock;
@@ -57,7 +58,7 @@ use crate::io::resolve;
 use crate::io::route::Netlink;
 use crate::io::sys;
 use crate::io::tun::Offload;
-use crate::io::udp;
+use crate::io::udp::{self, PathMtus};
 use crate::ipsec::pad::PeerAddress;
 use crate::ipsec::{Encap, Notice, Path, SadUpdate, Spd};
 
@@ -69,7 +70,7 @@ const LONGEST_UP: Duration = Duration::from_secs(24 * 60 * 60);
 const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the path MTUs are read again: the kernel forgets what ICMP said after ten minutes.
 const MTU_INTERVAL: Duration = Duration::from_secs(30);
-/// So many of them at once, and so long after some the next: each takes six system calls, and messages wait meanwhile.
+/// So many of them at once, and so long after some the next: messages wait meanwhile.
 const PATHS_AT_ONCE: usize = 200;
 const MTU_PAUSE: Duration = Duration::from_millis(50);
 /// From this many half-open IKE SAs on, what they took is given back to the system when they are gone.
@@ -255,9 +256,11 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             started: now,
             counts: metrics::Counts::default(),
             mtu_check: now + MTU_INTERVAL,
+            path_mtus: RefCell::default(),
             mtu_paths: Vec::new(),
             revocation: revocation::Stamps::new(),
             counter_check: now + MTU_INTERVAL,
+            outgoing: Vec::new(),
             give_back: None,
             network_check: None,
             watchdog: sd_notify::watchdog_enabled().map(|within| (now, within / 2)),
@@ -360,11 +363,14 @@ pub(super) struct Driver {
     started: Instant,
     counts: metrics::Counts,
     mtu_check: Instant,
+    path_mtus: RefCell<PathMtus>,
     /// The paths whose MTU is to be read in this turn of them all.
     mtu_paths: Vec<Path>,
     /// The files with CRLs and OCSP responses, as they were read last.
     revocation: revocation::Stamps,
     counter_check: Instant,
+    /// Room for what is to be sent.
+    outgoing: Vec<Transmit>,
     /// When memory is to be given back, and how often still.
     give_back: Option<(Instant, u32)>,
     /// When it is looked whether our addresses are others.
@@ -410,8 +416,8 @@ impl Driver {
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
-                () = inputs.ike4.receive() => self.hear_ike(&inputs.ike4).await,
-                () = inputs.ike6.receive() => self.hear_ike(&inputs.ike6).await,
+                () = inputs.ike4.receive() => self.hear_ike(&mut inputs.ike4).await,
+                () = inputs.ike6.receive() => self.hear_ike(&mut inputs.ike6).await,
                 Some(first) = inputs.from_workers.recv() => {
                     let mut next = Some(first);
                     for _ in 0..HANDLED_AT_ONCE {
@@ -566,12 +572,14 @@ impl Driver {
             .unwrap_or(self.mtu_check)
     }
 
-    async fn hear_ike(&mut self, received: &Receiver) {
-        for (path, message) in received.messages() {
+    async fn hear_ike(&mut self, receiver: &mut Receiver) {
+        let before = self.endpoint.stats().cookies_sent;
+        for (path, message) in receiver.messages() {
             let now = clock::now();
             self.endpoint.handle_datagram(now, path, message);
             self.drain_events(now).await;
         }
+        receiver.pace(clock::now(), self.endpoint.stats().cookies_sent - before);
     }
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {
@@ -588,6 +596,7 @@ impl Driver {
             FromWorker::Notice(
                 notice @ (Notice::Alive { .. }
                 | Notice::Expire { .. }
+                | Notice::Mismatch { .. }
                 | Notice::NoSa { .. }
                 | Notice::PeerMoved { .. }),
             ) => self.endpoint.handle_notice(clock::now(), notice),

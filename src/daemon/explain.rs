@@ -15,7 +15,7 @@ use crate::datapath::tap::{Direction, Verdict};
 use crate::io::lookup::{Found, Query};
 use crate::io::route::{self, Netlink, RouteError};
 use crate::ipsec::selector::Differs;
-use crate::ipsec::{Action, Flow, Path, SaParams};
+use crate::ipsec::{Action, DropReason, Flow, Path, SaParams};
 
 /// Answers, with the datapath as it is. `netlink`: where the kernel is asked; `tuns`: the names of ours.
 ///
@@ -101,6 +101,9 @@ fn outbound(
             format!("it leaves protected, to {}", to.unwrap_or_default())
         }
     };
+    if fixed(told, fate.verdict) {
+        return;
+    }
     if let Some(refused) = told.route.as_ref().and_then(|route| route.refused.clone()) {
         told.verdict = "elsewhere".to_owned();
         told.text = format!("the kernel does not let it come this far: {refused}");
@@ -114,6 +117,26 @@ fn outbound(
         );
         told.verdict = "elsewhere".to_owned();
     }
+}
+
+/// What a policy that needs no SA says holds as well where the kernel does it by itself, before a packet comes into a TUN.
+fn fixed(told: &mut Explanation, verdict: Verdict) -> bool {
+    let Some(name) = told.policy.as_ref().and_then(|policy| policy.name.as_deref()) else {
+        return false;
+    };
+    let route = told.route.as_ref().filter(|route| !route.into_tun);
+    told.text = match (verdict, route) {
+        (Verdict::Bypass, Some(Route { refused: None, interface, .. })) => {
+            let by = interface.as_ref().map_or_else(String::new, |name| format!(", by {name}"));
+            format!("it passes unprotected{by}: {name} says so")
+        }
+        (Verdict::Bypass, None) => format!("it passes unprotected: {name} says so"),
+        (Verdict::Drop(DropReason::PolicyDiscard), _) => {
+            format!("it is dropped: {name} says DISCARD")
+        }
+        _ => return false,
+    };
+    true
 }
 
 fn inbound(told: &mut Explanation, fate: &InboundFate<'_>, names: &Names) {
@@ -152,7 +175,9 @@ fn policy(datapath: &Datapath, at: usize, names: &Names) -> Policy {
     };
     Policy {
         number: at + 1,
-        name: name.map(|(peer, child)| format!("{peer}/{child}")),
+        name: name
+            .map(|(peer, child)| format!("{peer}/{child}"))
+            .or_else(|| entry.name.as_deref().map(str::to_owned)),
         action: action.to_owned(),
         ts_local: selectors(&entry.ts_local),
         ts_peer: selectors(&entry.ts_peer),

@@ -1,5 +1,7 @@
 //! What the daemon puts into the host's network, and takes out again: TUNs, their addresses, routes and rules.
 
+mod fixed;
+
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +17,7 @@ use crate::io::resolved::{Dns, Resolved};
 use crate::io::route::{Kept, Netlink, Route, RouteError, TABLE, Via, exceptions, prefixes};
 use crate::io::rule::{self, HOST_TABLE, Rule};
 use crate::io::tun::{self, Offload};
-use crate::ipsec::{Mode, TrafficSelector};
+use crate::ipsec::{FixedPolicy, Mode, TrafficSelector};
 
 /// MTU of a TUN before an SA says what fits: right for most paths, and corrected before traffic flows.
 const FIRST_MTU: u16 = 1400;
@@ -57,6 +59,9 @@ pub struct Network {
     routed: BTreeMap<(u32, IpNet), usize>,
     /// Peers came or went that the workers do not know of.
     changed: bool,
+    /// Policies without SAs, by their file, and the rules that they have made.
+    fixed: BTreeMap<Arc<str>, Vec<FixedPolicy>>,
+    fixed_rules: Vec<Rule>,
     /// The addresses of this host, as they were when the first of several peers came.
     local_addresses: Option<Vec<IpAddr>>,
 }
@@ -97,6 +102,8 @@ impl Network {
             dns: BTreeMap::new(),
             routed: BTreeMap::new(),
             changed: false,
+            fixed: BTreeMap::new(),
+            fixed_rules: Vec::new(),
             local_addresses: None,
         }
     }
@@ -114,7 +121,7 @@ impl Network {
         let attached = || self.tuns.values().flat_map(|tun| tun.peers.values());
         let kept = Kept {
             routes: attached().flat_map(|attached| &attached.routes).collect(),
-            rules: attached().flat_map(|attached| &attached.rules).collect(),
+            rules: self.host_rules().collect(),
             main_rule: self.rules,
         };
         let removed = self.netlink.clean_up(&kept).await?;
@@ -141,6 +148,11 @@ impl Network {
         workers: &Workers,
     ) -> Result<Vec<IpNet>, NetworkError> {
         let peer = Arc::clone(config.name());
+        if !config.fixed().is_empty() {
+            self.set_fixed(&peer, config.fixed().to_vec()).await?;
+            self.leave_tuns(&peer, workers).await;
+            return Ok(Vec::new());
+        }
         let elsewhere = |(tun, _): &&(String, _)| *tun != config.interface.name;
         let given =
             self.configured.get(&peer).filter(elsewhere).map(|(_, given)| Arc::clone(given));
@@ -158,6 +170,7 @@ impl Network {
                 self.configure(&peer, given).await;
             }
             self.drop_idle(workers).await;
+            self.set_fixed(&peer, Vec::new()).await?;
         }
         result
     }
@@ -194,9 +207,10 @@ impl Network {
     /// Removes rules and routes, but for those that a peer has (routes are set again, since they may differ).
     async fn remove(&self, attached: Vec<Attached>) {
         let all = || self.tuns.values().flat_map(|tun| tun.peers.values());
+        let has_rule = |rule: &Rule| self.host_rules().any(|other| other == rule);
         // The last one that was added goes first: what lets our own packets pass goes last.
         for rule in attached.iter().flat_map(|attached| attached.rules.iter().rev()) {
-            if !all().any(|attached| attached.rules.contains(rule)) {
+            if !has_rule(rule) {
                 warn(self.netlink.remove_host_rule(rule).await);
             }
         }
@@ -339,6 +353,11 @@ impl Network {
     /// Takes away everything of a peer: routes, and with the last peer of a TUN the TUN, and with the last TUN the
     /// rules. What cannot be removed is logged.
     pub async fn detach(&mut self, peer: &Arc<str>, workers: &Workers) {
+        warn(self.set_fixed(peer, Vec::new()).await);
+        self.leave_tuns(peer, workers).await;
+    }
+
+    async fn leave_tuns(&mut self, peer: &Arc<str>, workers: &Workers) {
         self.configure(peer, None).await;
         let attached = self.forget(peer);
         self.remove_addresses(&attached).await;
@@ -360,7 +379,8 @@ impl Network {
         self.changed = true;
         if self.tuns.is_empty() && self.rules {
             self.rules = false;
-            if let Err(error) = self.netlink.clean_up(&Kept::default()).await {
+            let kept = Kept { rules: self.host_rules().collect(), ..Kept::default() };
+            if let Err(error) = self.netlink.clean_up(&kept).await {
                 tracing::warn!(%error, "something was left behind");
             }
         }

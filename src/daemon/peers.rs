@@ -86,6 +86,7 @@ impl Entry {
                     None => peer.children.iter().any(|child| child.start == StartPolicy::Now),
                 },
                 Keying::Manual(_) => true,
+                Keying::None { .. } => false,
             }
     }
 
@@ -119,8 +120,11 @@ impl Entry {
                 sa.name == child.name && (sa.state == "INSTALLED" || sa.state == "REKEYING")
             })
         };
-        let Keying::Ike(peer) = &self.config.keying else {
-            return self.installed.is_some();
+        let peer = match &self.config.keying {
+            Keying::Ike(peer) => peer,
+            Keying::Manual(_) => return self.installed.is_some(),
+            // In force since it was loaded.
+            Keying::None { .. } => return true,
         };
         let children = &peer.children;
         let mut wanted = children.iter().filter(|child| child.start == StartPolicy::Now).peekable();

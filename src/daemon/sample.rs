@@ -111,7 +111,7 @@ pub(super) fn config() -> Config {
 pub(super) fn ike(config: &mut Config) -> &mut Peer {
     match &mut config.keying {
         Keying::Ike(peer) => Arc::make_mut(peer),
-        Keying::Manual(_) => panic!("it has manual keys"),
+        Keying::Manual(_) | Keying::None { .. } => panic!("it has no IKE"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the outbound worker has sealed leaves through the sockets: in its order, neighbours that leave through the same
 //! socket in one system call, and what UDP can cut itself in one piece.
 
+use core::net::SocketAddr;
 use core::num::NonZeroU16;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use super::worker::{FromWorker, Lost, Queue, Shared};
 use crate::datapath::{Form, MAX_RUN, MAX_RUN_LEN, Sealed};
 use crate::io::sys::ToSend;
 use crate::io::udp::{Fragment, Socket};
-use crate::ipsec::Encap;
+use crate::ipsec::{Encap, PacketBuf};
 use crate::wire::ip::IpPacket;
 
 /// How long a worker waits for room in a socket's send buffer before it drops a batch, in milliseconds.
@@ -34,6 +35,37 @@ pub(super) fn send_sealed(shared: &Shared, queue: &Queue, sealed: &[Sealed]) {
             None => {
                 count_lost(&shared.lost, run.iter().map(|sealed| sealed.packets().count()).sum())
             }
+        }
+    }
+}
+
+/// Sends packets that a policy lets pass unprotected as they are: like all that we send they stay out of the TUNs. Most of those
+/// that are bypassed do not come this far, since the host's routing knows of them.
+pub(super) fn send_bypassed(shared: &Shared, packets: &[PacketBuf]) {
+    for packet in packets {
+        let Ok(ip) = IpPacket::new_checked(&packet[..]) else { continue };
+        let remote = ip.dst_addr();
+        let Some(family) = shared.sockets.family(remote) else {
+            count_lost(&shared.lost, 1);
+            continue;
+        };
+        // Its source may be none of our addresses: it has it already.
+        let message = ToSend {
+            parts: &[IoSlice::new(packet)],
+            segment_len: None,
+            to: SocketAddr::new(remote, 0),
+            local: None,
+            tos: 0,
+        };
+        let mut sent = family.whole.send(core::slice::from_ref(&message));
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            && wait_for_room(&family.whole)
+        {
+            sent = family.whole.send(core::slice::from_ref(&message));
+        }
+        if let Err(error) = sent {
+            count_lost(&shared.lost, 1);
+            tracing::trace!(%error, %remote, "not sent in clear");
         }
     }
 }

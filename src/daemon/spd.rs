@@ -6,20 +6,26 @@ use super::peers::Entry;
 use crate::ipsec::{Action, Spd, SpdEntry, TrafficSelector};
 
 /// One entry a child policy. Where two overlap, the one for fewer addresses at the peer's side comes first, so that a
-/// subnet inside another is not swallowed by it.
-pub fn of<'a>(peers: impl Iterator<Item = &'a Entry>) -> Spd {
+/// subnet inside another is not swallowed by it. Before and after them all come those that need no SA, in the order of their files'
+/// names, and in a file in the order in which they stand.
+pub fn of<'a>(peers: impl Iterator<Item = &'a Entry> + Clone) -> Spd {
     let mut entries: Vec<(u128, SpdEntry)> = Vec::new();
-    for policy in peers.flat_map(|entry| entry.config.policies()) {
+    for policy in peers.clone().flat_map(|entry| entry.config.policies()) {
         let entry = SpdEntry {
             ts_local: policy.ts_local.into(),
             ts_peer: policy.ts_peer.into(),
             action: Action::Protect(policy.id),
+            name: None,
         };
         entries.push((policy.ts_peer.iter().map(size).max().unwrap_or(0), entry));
     }
     // Stable: peers come by name, children in their order.
     entries.sort_by_key(|(size, _)| *size);
-    Spd::new(entries.into_iter().map(|(_, entry)| entry).collect())
+    let fixed = peers.flat_map(|entry| {
+        let all = entry.config.fixed().iter();
+        all.map(|policy| (format!("{}/{}", entry.name(), policy.name).into(), policy))
+    });
+    Spd::with_fixed(fixed, entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
 /// How many addresses it has, less one.

@@ -11,8 +11,8 @@ use super::manual::Pair;
 use super::peers::Entry;
 use super::worker::{Lost, Shared};
 use crate::control::protocol::{
-    ChildSaStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus, OffloadStatus, PeerStatus,
-    Status, Traffic,
+    ChildSaStatus, FixedPolicyStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus,
+    OffloadStatus, PeerStatus, Status, Traffic,
 };
 use crate::datapath::{DatapathStats, SaStats};
 use crate::ike::{ChildStatus, Configuration, SaStatus};
@@ -38,6 +38,7 @@ pub fn of_daemon(
         keylog: None,
         offload: OffloadStatus::default(),
         peers,
+        policies: Vec::new(),
         drops,
     }
 }
@@ -97,6 +98,23 @@ impl<'a> Counters<'a> {
     fn outbound(&self, spi: Spi, other_spi: Spi) -> Option<&'a SaStats> {
         self.outbound.get(&other_spi).copied().filter(|sa| sa.spi == spi)
     }
+}
+
+/// Those of an entry that need no SA.
+#[must_use]
+pub fn policies(entry: &Entry) -> Vec<FixedPolicyStatus> {
+    let all = entry.config.fixed().iter();
+    all.map(|policy| FixedPolicyStatus {
+        name: policy.name.to_string(),
+        of: entry.name().to_string(),
+        file: entry.config.file.clone(),
+        action: if policy.bypass { "BYPASS" } else { "DISCARD" }.to_owned(),
+        order: policy.order.name().to_owned(),
+        direction: policy.direction.name().to_owned(),
+        ts_local: selectors(&policy.ts_local),
+        ts_remote: selectors(&policy.ts_remote),
+    })
+    .collect()
 }
 
 /// One peer.

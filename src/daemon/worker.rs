@@ -8,7 +8,7 @@
 mod inbound;
 mod outbound;
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::audit::Audit;
-use super::duty::{self, Waker};
+use super::duty::{self, Threads, Waker};
 use super::names::Names;
 use super::sockets::Sockets;
 use crate::datapath::{Audits, Datapath};
@@ -57,6 +57,8 @@ pub struct Shared {
     pub lost: Lost,
     /// Takes what is auditable, if anybody wants it.
     pub audit: Option<Audit>,
+    /// Packets wait for an SA, see [`Workers::wake_waiting`].
+    waiting: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -118,6 +120,7 @@ impl Shared {
             failed: ArcSwap::from_pointee(BTreeMap::new()),
             lost: Lost::default(),
             audit,
+            waiting: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
     }
@@ -140,7 +143,7 @@ impl Workers {
     pub fn start(shared: &Arc<Shared>) -> io::Result<(Self, mpsc::Receiver<FromWorker>)> {
         let (to_driver, from_workers) = mpsc::channel(QUEUE);
         let queue = || Queue { to_driver: to_driver.clone() };
-        let (first, second, wakers) = duty::pair(
+        let Threads { first, second, wakers } = duty::threads(
             Inbound::new(Arc::clone(shared), queue()),
             Outbound::new(Arc::clone(shared), queue()),
         )?;
@@ -174,6 +177,15 @@ impl Workers {
     pub fn wake(&self) {
         for waker in &self.wakers {
             waker.wake();
+        }
+    }
+
+    /// There is an SA that there was not: has packets looked at that wait for one, if there are any.
+    pub fn wake_waiting(&self) {
+        // Either the snapshot stored before is seen by who says from here on that packets wait, or that they do is seen here.
+        fence(Ordering::SeqCst);
+        if self.shared.waiting.load(Ordering::Relaxed) {
+            self.wake();
         }
     }
 

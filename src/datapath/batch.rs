@@ -8,7 +8,8 @@ use core::num::NonZeroU16;
 use core::ops::{Deref, Index, Range};
 
 use super::audit::Audits;
-use crate::ipsec::{DropReason, Flow, Notice, PacketBuf, Path, PolicyId};
+use super::refused::Refused;
+use crate::ipsec::{DropReason, Notice, PacketBuf, Path, PolicyId};
 
 /// A sealed packet, or a run of them.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ pub struct OutboundBatch {
     pub notices: Vec<Notice>,
     /// For the audit log.
     pub audits: Audits,
-    /// Why the last packet that did not pass did not, for whoever listens.
+    /// Why the last packet that did not pass did not, for whoever listens, and for the peer.
     pub(super) refused: Option<DropReason>,
     pub(super) pool: Pool,
 }
@@ -179,8 +180,8 @@ pub struct InboundBatch {
     pub notices: Vec<Notice>,
     /// For the audit log.
     pub audits: Audits,
-    /// What was in the last packet that was genuine and still did not pass, for whoever listens.
-    pub(super) refused: Option<Flow>,
+    /// What was in the last packet that was genuine and still did not pass, for whoever listens, and for the peer.
+    pub(super) refused: Option<Refused>,
     pub(super) pool: Pool,
 }
 

@@ -126,6 +126,7 @@ impl Datapath {
         // AH of a bundle protects no packet by itself.
         let all = self.sad.all_inbound();
         let all = all.filter(|entry| !matches!(entry.bundle, Some(Bundle::Around(_))));
+        let discarded = self.spd.discards_first(flow);
         let (admits, refuses): (Vec<_>, Vec<_>) =
             all.partition(|entry| admits(entry.sa.params(), flow));
         let refuses = refuses.into_iter().map(|entry| {
@@ -137,7 +138,9 @@ impl Datapath {
         let mut refuses: Vec<_> = refuses.collect();
         refuses.sort_by_key(|(_, peer, local)| closeness(*peer, *local));
         refuses.truncate(MOST_NEAR);
-        let verdict = if !admits.is_empty() {
+        let verdict = if discarded {
+            Verdict::Drop(DropReason::PolicyDiscard)
+        } else if !admits.is_empty() {
             Verdict::Deliver
         } else if refuses.is_empty() {
             Verdict::Drop(DropReason::NoInboundSa)
@@ -277,7 +280,7 @@ mod tests {
     #[test]
     fn entries_that_come_near_are_told_with_what_differs_the_nearest_first() {
         let any = (0, u16::MAX);
-        let entry = |ts_local, ts_peer, action| SpdEntry { ts_local, ts_peer, action };
+        let entry = |ts_local, ts_peer, action| SpdEntry { ts_local, ts_peer, action, name: None };
         let spd = Spd::new(vec![
             entry(ts("10.9.0.0/16", 0, any), ts("10.9.0.0/16", 0, any), Action::Discard),
             entry(ts("10.1.0.0/16", 0, any), ts("10.3.0.0/16", 0, any), Action::Discard),

@@ -24,6 +24,7 @@ use crate::wire::udp::UdpPacket;
 use super::batch::{IkeDatagram, InboundBatch, Received};
 use super::ecn::{self, Ecn};
 use super::outer::Outer;
+use super::refused::Refused;
 use super::tap::{Came, Listeners, Verdict};
 use super::{Datapath, MOVED_INTERVAL, mss, pmtu};
 
@@ -65,7 +66,7 @@ impl Datapath {
         let class = *traffic_class;
         let Some(result) = self.open_alike(now, path, class, buf, run, out) else { return false };
         let place = out.deliver.place();
-        if self.is_kept(result, place, 0, path, buf, out) {
+        if self.is_kept(now, result, place, 0, path, buf, out) {
             out.deliver.keep(place, buf);
             out.pool.replace_small(buf);
         }
@@ -111,6 +112,7 @@ impl Datapath {
     #[inline]
     fn is_kept(
         &self,
+        now: u64,
         result: Result<Option<Range<usize>>, DropReason>,
         place: usize,
         start: usize,
@@ -125,7 +127,7 @@ impl Datapath {
             }
             Ok(None) => false,
             Err(reason) => {
-                self.dropped_in_udp(reason, path, datagram, out);
+                self.dropped_in_udp(now, reason, path, datagram, out);
                 false
             }
         }
@@ -160,6 +162,7 @@ impl Datapath {
             }
             Err(reason) => {
                 out.audits.dropped(reason, path);
+                self.tell_refused(now, reason, out);
                 self.shared.drops.count(reason);
             }
         }
@@ -183,7 +186,7 @@ impl Datapath {
             at += datagram.len();
             let came = Came { path, traffic_class, len: datagram.len() };
             if let Some(result) = self.open_alike(now, path, traffic_class, datagram, run, out) {
-                kept |= self.is_kept(result, place, start, path, datagram, out);
+                kept |= self.is_kept(now, result, place, start, path, datagram, out);
                 continue;
             }
             let listeners = run.listeners.clone();
@@ -205,7 +208,7 @@ impl Datapath {
                         });
                         listeners.after_inbound(self, &came, &before, opened, out);
                     }
-                    kept |= self.is_kept(result, place, start, path, datagram, out);
+                    kept |= self.is_kept(now, result, place, start, path, datagram, out);
                 }
                 Ok(Datagram::Ike(message)) => {
                     tell(message, Verdict::Ike);
@@ -316,6 +319,7 @@ impl Datapath {
     #[inline(never)]
     fn dropped_in_udp(
         &self,
+        now: u64,
         reason: DropReason,
         path: &Path,
         datagram: &[u8],
@@ -323,6 +327,7 @@ impl Datapath {
     ) {
         out.audits.at(Protocol::Esp, datagram);
         out.audits.dropped(reason, path);
+        self.tell_refused(now, reason, out);
         self.shared.drops.count(reason);
     }
 
@@ -529,7 +534,7 @@ impl Datapath {
         outer: Ecn,
         next_header: NextHeader,
         packet: &mut [u8],
-        refused: &mut Option<Flow>,
+        refused: &mut Option<Refused>,
     ) -> Result<usize, DropReason> {
         let is_ipv6 = match next_header {
             NextHeader::IPV4 => false,
@@ -553,8 +558,9 @@ impl Datapath {
             }
         };
         let before = Ecn::of(traffic_class);
-        let after = ecn::decapsulate(before, outer)
-            .inspect_err(|_| *refused = Inner::parse(packet).map(|inner| inner.flow))?;
+        let after = ecn::decapsulate(before, outer).inspect_err(|_| {
+            *refused = Inner::parse(packet).map(|inner| Refused::new(entry, &inner, packet))
+        })?;
         if after != before {
             set_ecn(&mut packet[..len], after);
         }
@@ -568,16 +574,12 @@ impl Datapath {
         entry: &InboundEntry,
         is_ipv6: bool,
         packet: &mut [u8],
-        refused: &mut Option<Flow>,
+        refused: &mut Option<Refused>,
     ) -> Result<Inner, DropReason> {
         let inner = Inner::parse(packet)
             .filter(|inner| inner.is_ipv6() == is_ipv6)
             .ok_or(DropReason::InboundMalformed)?;
-        // RFC 4301 §5.2, step 4.
-        if !admits(entry.sa.params(), &inner.flow) {
-            *refused = Some(inner.flow);
-            return Err(DropReason::InboundSelectorMismatch);
-        }
+        self.admit(entry, &inner, packet, refused)?;
         if self.options.clamp_mss {
             let least = if is_ipv6 { pmtu::IPV6_MIN_MTU } else { 0 };
             mss::clamp(&mut packet[..inner.len], &inner, entry.mtu.max(least));
@@ -585,24 +587,39 @@ impl Datapath {
         Ok(inner)
     }
 
+    /// RFC 4301 §5.2, step 4: whether a packet may come on this SA.
+    fn admit(
+        &self,
+        entry: &InboundEntry,
+        inner: &Inner,
+        packet: &[u8],
+        refused: &mut Option<Refused>,
+    ) -> Result<(), DropReason> {
+        let reason = if !admits(entry.sa.params(), &inner.flow) {
+            DropReason::InboundSelectorMismatch
+        } else if self.spd.discards_first(&inner.flow) {
+            DropReason::PolicyDiscard
+        } else {
+            return Ok(());
+        };
+        *refused = Some(Refused::new(entry, inner, packet));
+        Err(reason)
+    }
+
     /// Transport mode: whether the packet, which has its IP header again, is one that the SA may carry.
     fn check_transport(
         &self,
         entry: &InboundEntry,
         packet: &mut PacketBuf,
-        refused: &mut Option<Flow>,
+        refused: &mut Option<Refused>,
     ) -> Result<Inner, DropReason> {
         let inner = Inner::parse(packet).ok_or(DropReason::InboundMalformed)?;
         packet.truncate(inner.len);
         if inner.fragment.is_some() {
-            *refused = Some(inner.flow);
+            *refused = Some(Refused::new(entry, &inner, packet));
             return Err(DropReason::TransportFragment);
         }
-        // RFC 4301 §5.2, step 4.
-        if !admits(entry.sa.params(), &inner.flow) {
-            *refused = Some(inner.flow);
-            return Err(DropReason::InboundSelectorMismatch);
-        }
+        self.admit(entry, &inner, packet, refused)?;
         if self.options.clamp_mss {
             let least = if inner.is_ipv6() { pmtu::IPV6_MIN_MTU } else { 0 };
             mss::clamp(packet, &inner, entry.mtu.max(least));
@@ -619,7 +636,7 @@ impl Datapath {
         traffic_class: u8,
         opened: Opened,
         packet: &mut PacketBuf,
-        refused: &mut Option<Flow>,
+        refused: &mut Option<Refused>,
     ) -> Result<(), DropReason> {
         if opened.next_header == NextHeader::NONE {
             return Err(DropReason::Dummy);

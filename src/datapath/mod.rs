@@ -22,6 +22,7 @@ mod outer;
 mod pmtu;
 pub mod probe;
 mod reassembly;
+mod refused;
 pub mod segment;
 mod stats;
 pub mod tap;
@@ -63,6 +64,8 @@ const NO_SA_BUDGET: u32 = 10;
 const INVALID_SPI_LEN: usize = 48;
 /// [`Notice::PeerMoved`](crate::ipsec::Notice::PeerMoved) is repeated after this many milliseconds.
 const MOVED_INTERVAL: u64 = 250;
+/// [`Notice::Mismatch`](crate::ipsec::Notice::Mismatch) is repeated for one SA after this many milliseconds.
+const MISMATCH_INTERVAL: u64 = 10_000;
 /// ICMP messages in a second: enough for each of many connections to learn its MTU.
 const ICMP_BUDGET: u32 = 1000;
 

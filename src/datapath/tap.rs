@@ -326,7 +326,9 @@ impl Listeners {
     ) {
         let entry = spi.and_then(|spi| datapath.sad.inbound(spi));
         let inner = outcome.unwrap_or_default();
-        let flow = Inner::parse(inner).map(|inner| inner.flow).or(out.refused);
+        let flow = Inner::parse(inner)
+            .map(|inner| inner.flow)
+            .or_else(|| out.refused.as_ref().map(|refused| refused.flow));
         let headers = match came.path.encap {
             Encap::Plain => 0,
             Encap::Udp => header_len(came.path.remote.is_ipv6()) + UdpRepr::LEN,

@@ -54,7 +54,12 @@ impl Table {
         self.0.is_empty()
     }
 
-    fn write(&self, heading: &str, out: &mut String) {
+    /// Whether it has this key with this text.
+    pub(super) fn is_text(&self, key: &str, text: &str) -> bool {
+        matches!(self.get(key), Some(Item::Text(there)) if there == text)
+    }
+
+    pub(super) fn write(&self, heading: &str, out: &mut String) {
         if self.is_empty() {
             return;
         }

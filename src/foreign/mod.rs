@@ -10,6 +10,7 @@ mod draft;
 pub mod export;
 pub mod ipsec_conf;
 mod pki;
+mod policy;
 mod proposal;
 mod secrets;
 mod selector;
@@ -98,6 +99,8 @@ pub struct Import {
     pub files: Vec<Written>,
     /// What was not carried.
     pub notes: Vec<Note>,
+    /// Each `[[policy]]`, until they are written.
+    policies: Vec<draft::Table>,
 }
 
 /// Why a configuration cannot be read at all.
@@ -160,6 +163,7 @@ pub fn import(path: &Path, files: &dyn Files, host: &mut Host<'_>) -> Result<Imp
                 .to_owned(),
         }),
     }?;
+    made.finish_shunts();
     made.notes.sort_by(|a, b| (&a.at.file, a.at.line).cmp(&(&b.at.file, b.at.line)));
     Ok(made)
 }

@@ -176,6 +176,9 @@ impl Endpoint {
                     sa.move_to(ctx, Path { encap, ..path });
                 }
             }),
+            Notice::Mismatch { spi, start } => self.with_child(now, spi, |sa, ctx| {
+                sa.complain(ctx, spi, start);
+            }),
             Notice::Alive { spi } => self.with_child(now, spi, |sa, ctx| {
                 sa.last_heard = ctx.now;
                 // RFC 7296 §2.8: the peer sends on it, so it may be sent on.
@@ -280,6 +283,9 @@ impl Endpoint {
         for id in ids {
             self.with(now, id, |sa, ctx| {
                 sa.peer = Some(Arc::clone(&peer));
+                if before.ike.dpd_delay != peer.ike.dpd_delay {
+                    sa.spread_liveness(ctx);
+                }
                 let mut outdated = Vec::new();
                 let mut rekeyed = Vec::new();
                 for child in &mut sa.children {

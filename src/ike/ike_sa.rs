@@ -193,6 +193,8 @@ pub(super) enum Task {
     Path(mobike::Question),
     /// Tells our token (RFC 6290 §4.3).
     Token,
+    /// Tells that a packet which came on the CHILD_SA with this inbound SPI, and began so, was not one for it.
+    Complain(Spi, Vec<u8>),
 }
 
 /// The CHILD_SA that a packet asked for.
@@ -261,6 +263,8 @@ pub(super) struct IkeSa {
     pub(super) rekey_at: Option<Instant>,
     pub(super) expire_at: Option<Instant>,
     pub(super) last_heard: Instant,
+    /// A silent peer is not asked before then.
+    pub(super) liveness_from: Option<Instant>,
     pub(super) keepalive_at: Option<Instant>,
     pub(super) last_hint: Option<Instant>,
     /// When TEMPORARY_FAILURE came for the first and the last time without anything else in between.

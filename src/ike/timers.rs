@@ -60,7 +60,16 @@ impl IkeSa {
         let delay = self.peer.as_ref()?.ike.dpd_delay?;
         // A request under way is a liveness check itself (RFC 7296 §2.4).
         let idle = self.requests.is_idle() && self.pending.is_empty();
-        idle.then(|| self.last_heard + delay)
+        let at = self.last_heard + delay;
+        idle.then(|| self.liveness_from.map_or(at, |from| from.max(at)))
+    }
+
+    /// The peer's `dpd_delay` is another, as that of very many may be at once: those that have been silent for long are not asked
+    /// in the same moment, but in the course of one delay.
+    pub(super) fn spread_liveness(&mut self, ctx: &mut Ctx<'_>) {
+        let share = f64::from(ctx.random_u32()) / f64::from(u32::MAX);
+        let delay = self.peer.as_ref().and_then(|peer| peer.ike.dpd_delay);
+        self.liveness_from = delay.map(|delay| ctx.now + delay.mul_f64(share));
     }
 
     pub(super) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {

@@ -16,8 +16,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use socket2::SockAddr;
-
 /// Most datagrams in one system call.
 pub const BATCH: usize = 64;
 /// So many take little memory.
@@ -64,6 +62,13 @@ struct Control<const N: usize>([u8; N]);
 const ADDRESS_AND_TOS: usize = 96;
 /// Those, hop limit and flow (4 each), and extension headers of 512 bytes in all.
 const WITH_EXTENSIONS: usize = 768;
+
+/// Room for a `sockaddr_in` or `sockaddr_in6`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Name([u8; NAME]);
+
+const NAME: usize = size_of::<libc::sockaddr_in6>();
 
 /// Takes control messages of IPv6 that [`Received`] has no place for: index of the datagram, type, data.
 pub type OnControl<'a> = &'a mut dyn FnMut(usize, c_int, &[u8]);
@@ -124,7 +129,7 @@ fn recv<const MAX: usize, const CONTROL: usize>(
         header.msg_iov = ptr::from_mut(buffer).cast();
         header.msg_iovlen = 1;
         header.msg_control = ptr::from_mut(&mut controls[i]).cast();
-        header.msg_controllen = CONTROL;
+        header.msg_controllen = c_len(CONTROL);
     }
     // SAFETY: the first `count` headers point to live names, buffers and control areas of the lengths stated, none of
     // which is used otherwise until the call returns.
@@ -133,7 +138,7 @@ fn recv<const MAX: usize, const CONTROL: usize>(
             socket.as_raw_fd(),
             headers.as_mut_ptr(),
             u32::try_from(count).unwrap_or(0),
-            libc::MSG_DONTWAIT,
+            c_flags(libc::MSG_DONTWAIT),
             ptr::null_mut(),
         )
     };
@@ -177,32 +182,32 @@ fn send<const MAX: usize>(socket: BorrowedFd<'_>, messages: &[ToSend<'_>]) -> io
     // SAFETY: as in `recv_batch`.
     let mut headers: [libc::mmsghdr; MAX] = unsafe { mem::zeroed() };
     let mut controls = [Control([0; ADDRESS_AND_TOS]); MAX];
-    let names: [SockAddr; MAX] = core::array::from_fn(|i| {
-        SockAddr::from(messages.get(i).map_or_else(|| messages[0].to, |message| message.to))
-    });
+    let mut names = [Name([0; NAME]); MAX];
     for (i, message) in messages.iter().take(count).enumerate() {
         let header = &mut headers[i].msg_hdr;
-        header.msg_name = names[i].as_ptr().cast_mut().cast();
-        header.msg_namelen = names[i].len();
+        header.msg_namelen = write_name(&mut names[i], message.to);
+        header.msg_name = ptr::from_mut(&mut names[i]).cast();
         // IoSlice is guaranteed to have the layout of iovec.
         header.msg_iov = message.parts.as_ptr().cast_mut().cast();
-        header.msg_iovlen = message.parts.len();
+        header.msg_iovlen = c_len(message.parts.len());
         header.msg_control = ptr::from_mut(&mut controls[i]).cast();
-        header.msg_controllen = ADDRESS_AND_TOS;
-        header.msg_controllen = write_control(header, message);
+        header.msg_controllen = c_len(ADDRESS_AND_TOS);
+        header.msg_controllen = c_len(write_control(header, message));
         if header.msg_controllen == 0 {
             header.msg_control = ptr::null_mut();
         }
     }
+    let (socket, count) = (socket.as_raw_fd(), u32::try_from(count).unwrap_or(0));
     // SAFETY: the first `count` headers point to live names, payloads and control areas of the lengths stated;
     // sendmmsg only reads them.
+    #[cfg(not(target_env = "musl"))]
+    let n = unsafe { libc::sendmmsg(socket, headers.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
+    // musl's function sends them one by one, lest bytes between the fields that are not zero confuse the kernel; here they are.
+    // SAFETY: as above.
+    #[cfg(target_env = "musl")]
     let n = unsafe {
-        libc::sendmmsg(
-            socket.as_raw_fd(),
-            headers.as_mut_ptr(),
-            u32::try_from(count).unwrap_or(0),
-            libc::MSG_DONTWAIT,
-        )
+        let headers = headers.as_mut_ptr();
+        libc::syscall(libc::SYS_sendmmsg, socket, headers, count, libc::MSG_DONTWAIT)
     };
     usize::try_from(n).map_err(|_negative| io::Error::last_os_error())
 }
@@ -337,6 +342,23 @@ fn to_socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
+/// A length as the C library has it in its structs, whose types differ.
+fn c_len<T: TryFrom<usize> + Default>(len: usize) -> T {
+    T::try_from(len).unwrap_or_default()
+}
+
+/// Flags as the C library takes them: of either sign.
+fn c_flags<T: TryFrom<c_int> + Default>(flags: c_int) -> T {
+    T::try_from(flags).unwrap_or_default()
+}
+
+fn rust_len<T>(len: T) -> usize
+where
+    usize: TryFrom<T>,
+{
+    usize::try_from(len).unwrap_or_default()
+}
+
 fn read_control(header: &libc::msghdr, entry: &mut Received, other: &mut dyn FnMut(c_int, &[u8])) {
     // SAFETY: the kernel filled the control area and set its length in `header`; the CMSG macros stay within it. The
     // data is copied out unaligned, after its length was checked; the slice lives as long as `header` is borrowed.
@@ -344,7 +366,7 @@ fn read_control(header: &libc::msghdr, entry: &mut Received, other: &mut dyn FnM
         let mut cmsg = libc::CMSG_FIRSTHDR(header);
         while let Some(message) = cmsg.as_ref() {
             let data = libc::CMSG_DATA(cmsg);
-            let len = message.cmsg_len - (data as usize - cmsg as usize);
+            let len = rust_len(message.cmsg_len).saturating_sub(data as usize - cmsg as usize);
             match (message.cmsg_level, message.cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) if len >= size_of::<libc::in_pktinfo>() => {
                     let info = data.cast::<libc::in_pktinfo>().read_unaligned();
@@ -373,6 +395,29 @@ fn read_control(header: &libc::msghdr, entry: &mut Received, other: &mut dyn FnM
     }
 }
 
+/// Writes an address as sendmmsg(2) takes it; returns its length.
+fn write_name(name: &mut Name, to: SocketAddr) -> libc::socklen_t {
+    let bytes = &mut name.0;
+    let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let [low, high, ..] = family.to_le_bytes();
+    bytes[..2].copy_from_slice(&u16::from_le_bytes([low, high]).to_ne_bytes());
+    bytes[2..4].copy_from_slice(&to.port().to_be_bytes());
+    match to {
+        // struct sockaddr_in: family, port, address, eight bytes of nothing.
+        SocketAddr::V4(to) => {
+            bytes[4..8].copy_from_slice(&to.ip().octets());
+            socklen::<libc::sockaddr_in>()
+        }
+        // struct sockaddr_in6: family, port, flow, address, scope.
+        SocketAddr::V6(to) => {
+            bytes[4..8].copy_from_slice(&to.flowinfo().to_ne_bytes());
+            bytes[8..24].copy_from_slice(&to.ip().octets());
+            bytes[24..28].copy_from_slice(&to.scope_id().to_ne_bytes());
+            socklen::<libc::sockaddr_in6>()
+        }
+    }
+}
+
 /// Writes the control messages of one datagram; returns their length.
 fn write_control(header: &libc::msghdr, message: &ToSend<'_>) -> usize {
     let mut used = 0;
@@ -384,7 +429,7 @@ fn write_control(header: &libc::msghdr, message: &ToSend<'_>) -> usize {
             let cmsg = header.msg_control.cast::<u8>().add(used).cast::<libc::cmsghdr>();
             (*cmsg).cmsg_level = level;
             (*cmsg).cmsg_type = kind;
-            (*cmsg).cmsg_len = libc::CMSG_LEN(len) as _;
+            (*cmsg).cmsg_len = c_len(libc::CMSG_LEN(len) as usize);
             ptr::copy_nonoverlapping(bytes.as_ptr(), libc::CMSG_DATA(cmsg), bytes.len());
             used += libc::CMSG_SPACE(len) as usize;
         }

@@ -5,7 +5,7 @@
 //!
 //! The path MTU is the kernel's: it takes ICMP "fragmentation needed" and "packet too big" for packets of these sockets
 //! into its route exceptions (bounded, aged after `net.ipv4.route.mtu_expires`), and then refuses a datagram that is too
-//! big with `EMSGSIZE`; [`path_mtu`] reads it. So no error queue is needed, and no ICMP error for one peer disturbs
+//! big with `EMSGSIZE`; [`PathMtus`] reads it. So no error queue is needed, and no ICMP error for one peer disturbs
 //! the sending to another.
 
 use core::ffi::c_int;
@@ -179,7 +179,7 @@ impl Socket {
 
     /// Drops whatever would be received.
     pub(super) fn receive_nothing(&self) -> io::Result<()> {
-        self.inner.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
+        self.inner.attach_filter(&[NOTHING])
     }
 }
 
@@ -233,16 +233,54 @@ pub fn route_to(remote: IpAddr) -> io::Result<(IpAddr, u16)> {
     Ok((local, mtu_of(&socket, remote)?))
 }
 
-/// The path MTU from `local` to `remote` as the kernel knows it, in bytes.
-///
-/// # Errors
-/// Those of bind(2) and connect(2).
-pub fn path_mtu(local: IpAddr, remote: IpAddr) -> io::Result<u16> {
-    mtu_of(&connected(Some(local), remote)?, remote)
+/// Reads path MTUs as the kernel knows them. For each of our addresses a socket is kept: to make one takes most of the time.
+#[derive(Debug, Default)]
+pub struct PathMtus {
+    /// The one that was made last stands last.
+    kept: Vec<(IpAddr, socket2::Socket)>,
+}
+
+impl PathMtus {
+    /// Sockets that are kept.
+    const MOST: usize = 8;
+
+    /// The path MTU from `local` to `remote`, in bytes.
+    ///
+    /// # Errors
+    /// Those of bind(2) and connect(2).
+    pub fn read(&mut self, local: IpAddr, remote: IpAddr) -> io::Result<u16> {
+        // One that chose its address itself would go on with it.
+        if local.is_unspecified() {
+            return mtu_of(&connected(None, remote)?, remote);
+        }
+        if let Some(at) = self.kept.iter().position(|(kept, _)| *kept == local) {
+            let (_, socket) = &self.kept[at];
+            let read = socket.connect(&there(remote).into()).and_then(|()| mtu_of(socket, remote));
+            if read.is_err() {
+                // Its address may have gone, and be another interface's when it comes again.
+                self.kept.remove(at);
+            }
+            return read;
+        }
+        let socket = connected(Some(local), remote)?;
+        let mtu = mtu_of(&socket, remote)?;
+        // It has a port.
+        socket.attach_filter(&[NOTHING])?;
+        if self.kept.len() == Self::MOST {
+            self.kept.remove(0);
+        }
+        self.kept.push((local, socket));
+        Ok(mtu)
+    }
+}
+
+/// Any port will do.
+const fn there(remote: IpAddr) -> SocketAddr {
+    SocketAddr::new(remote, 4500)
 }
 
 fn connected(local: Option<IpAddr>, remote: IpAddr) -> io::Result<socket2::Socket> {
-    let remote = SocketAddr::new(remote, 4500);
+    let remote = there(remote);
     let socket = socket2::Socket::new(Domain::for_address(remote), Type::DGRAM, None)?;
     socket.set_mark(MARK)?;
     if let Some(local) = local.filter(|local| !local.is_unspecified()) {
@@ -269,6 +307,8 @@ fn any(v6: bool, port: u16) -> SockAddr {
 
 /// `BPF_RET | BPF_K`: the program ends with the constant `k`.
 const RETURN: u16 = 0x06;
+/// A filter that takes nothing.
+const NOTHING: SockFilter = SockFilter::new(RETURN, 0, 0, 0);
 
 #[cfg(test)]
 mod tests {
@@ -281,5 +321,12 @@ mod tests {
         };
         assert_eq!(local, Ipv4Addr::LOCALHOST);
         assert!(mtu >= 1280);
+        let mut mtus = PathMtus::default();
+        let mut read = |remote: [u8; 4]| mtus.read(local, remote.into());
+        assert_eq!(read([127, 0, 0, 1]).unwrap(), mtu);
+        assert_eq!(read([127, 0, 0, 2]).unwrap(), mtu, "from the socket that is kept");
+        assert!(read([255, 255, 255, 255]).is_err(), "a broadcast needs a permission");
+        assert_eq!(read([127, 0, 0, 3]).unwrap(), mtu, "after one that failed");
+        assert_eq!(mtus.kept.len(), 1);
     }
 }

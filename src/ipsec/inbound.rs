@@ -33,6 +33,8 @@ pub struct InboundSa {
     pub alive: Pace,
     /// How often it is told that the peer has moved.
     pub moved: Pace,
+    /// How often the peer is told of packets that the SA may not carry.
+    pub mismatch: Pace,
 }
 
 /// What was in a packet that is genuine.
@@ -69,6 +71,7 @@ impl InboundSa {
             drops: DropCounters::new(),
             alive: Pace::new(),
             moved: Pace::new(),
+            mismatch: Pace::new(),
         })
     }
 

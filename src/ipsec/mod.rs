@@ -7,6 +7,7 @@ pub mod ah;
 pub mod buffer;
 pub mod drop;
 pub mod esp;
+pub mod fixed;
 pub mod identity;
 pub mod inbound;
 pub mod inner;
@@ -30,6 +31,7 @@ pub mod update;
 
 pub use buffer::PacketBuf;
 pub use drop::{DropCounters, DropReason};
+pub use fixed::FixedPolicy;
 pub use inbound::InboundSa;
 pub use outbound::OutboundSa;
 pub use pad::PolicyId;

@@ -303,6 +303,15 @@ pub fn common_prefix(selectors: &[TrafficSelector]) -> Option<(u8, IpAddr)> {
     Some((len, TrafficSelector::from_prefix(lowest, len)?.start_addr))
 }
 
+/// Whether packets of a protocol have ports that the host's routing looks at.
+#[must_use]
+pub const fn has_port_numbers(protocol: u8) -> bool {
+    matches!(
+        NextHeader(protocol),
+        NextHeader::TCP | NextHeader::UDP | NextHeader::SCTP | NextHeader(33)
+    )
+}
+
 /// Whether `flow` goes from any of one list to any of the other.
 #[must_use]
 pub fn matches_pair(from: &[TrafficSelector], to: &[TrafficSelector], flow: &Flow) -> bool {

@@ -34,6 +34,8 @@ pub struct SpdEntry {
     pub ts_peer: Arc<[TrafficSelector]>,
     /// What becomes of it.
     pub action: Action,
+    /// How it is called, if that is not by its policy.
+    pub name: Option<Arc<str>>,
 }
 
 /// The ordered entries, as a snapshot.
@@ -41,6 +43,8 @@ pub struct SpdEntry {
 pub struct Spd {
     entries: Arc<[SpdEntry]>,
     index: Arc<Index>,
+    /// How many stand before those that say PROTECT.
+    first: usize,
 }
 
 impl Spd {
@@ -48,7 +52,23 @@ impl Spd {
     #[must_use]
     pub fn new(entries: Vec<SpdEntry>) -> Self {
         let index = Arc::new(Index::of(&entries));
-        Self { entries: entries.into(), index }
+        Self { entries: entries.into(), index, first: 0 }
+    }
+
+    pub(super) const fn with_first(mut self, first: usize) -> Self {
+        self.first = first;
+        self
+    }
+
+    /// Whether an entry that stands before all that say PROTECT has a packet dropped that came on an SA (RFC 4301 §5.2): its
+    /// selectors are no part of those of any SA (§4.4.1, decorrelation).
+    #[must_use]
+    #[inline]
+    pub fn discards_first(&self, flow: &Flow) -> bool {
+        self.first > 0
+            && self
+                .position_out(flow)
+                .is_some_and(|at| at < self.first && self.entries[at].action == Action::Discard)
     }
 
     /// What is to be done with an outbound packet; `None` if no entry matches, which means DISCARD (RFC 4301 §5.1).
@@ -96,7 +116,7 @@ mod tests {
                 })
                 .collect()
         };
-        SpdEntry { ts_local: list(local), ts_peer: list(peer), action }
+        SpdEntry { ts_local: list(local), ts_peer: list(peer), action, name: None }
     }
 
     #[test]

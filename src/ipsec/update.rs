@@ -66,6 +66,13 @@ pub enum Notice {
         /// The new path.
         path: Path,
     },
+    /// A genuine packet came on an SA that may not carry it (RFC 4301 §5.2, step 5).
+    Mismatch {
+        /// SPI of the inbound SA.
+        spi: Spi,
+        /// The start of the packet that was protected: its headers.
+        start: Vec<u8>,
+    },
     /// Authenticated packets have come on this inbound SA since the last such notice: a proof of life (RFC 7296 §2.4).
     Alive {
         /// SPI of the inbound SA.

@@ -176,6 +176,7 @@ impl Kind {
                 ts_local: ts_local.into(),
                 ts_peer: ts_peer.into(),
                 action: Action::Protect(POLICY),
+                name: None,
             }]);
             let mut datapath = Datapath::new(options.clone(), spd, now);
             for from_a in [true, false] {

@@ -20,7 +20,7 @@ use crate::ike::protect::{Content, Protector};
 use crate::ike::{Command, Endpoint, EndpointConfig, Env, Event};
 use crate::ipsec::pad::Peer;
 use crate::ipsec::suite::{ChildProposal, IkeProposal, IkeSuite};
-use crate::ipsec::{Path, Spi, TrafficSelector};
+use crate::ipsec::{Notice, Path, Spi, TrafficSelector};
 use crate::wire::ike::header::{Flags, Header, IkeSpi};
 use crate::wire::ike::message::Message;
 use crate::wire::ike::numbers::{AuthMethod, ExchangeType, IdType, KeId, NotifyType, PayloadType};
@@ -615,6 +615,12 @@ impl Stage {
         let info = MessageInfo::of(request).filter(|info| !info.response).expect("a request");
         let response = self.puppet.seal(info.exchange, true, info.message_id, payloads);
         self.give(&response.expect("there are keys"))
+    }
+
+    /// Gives the endpoint a notice of its datapath; what it sends comes back.
+    pub fn notice(&mut self, notice: Notice) -> Vec<Vec<u8>> {
+        self.endpoint.handle_notice(self.clock.now(), notice);
+        self.drain()
     }
 
     /// Gives a command, which is to be taken; what the endpoint sends comes back.

@@ -92,3 +92,46 @@ fn a_shared_interface_is_agreed_on() {
     let text = text.replace("mtu", "name = \"ipsec1\"\nmtu");
     assert_eq!(between(&a, &config("b.conf", &text)), "");
 }
+
+fn policies(file: &str, text: &str) -> Config {
+    config(file, &format!("[[policy]]\n{text}"))
+}
+
+#[test]
+fn policies_that_leave_a_tunnel_nothing_are_told_in_either_order_of_the_files() {
+    let peer = config("a.conf", &minimal(""));
+    let all = policies("holes.conf", "action = \"bypass\"\nremote = [\"10.2.0.0/15\"]\n");
+    for (earlier, later) in [(&peer, &all), (&all, &peer)] {
+        let found = conflicts(&[earlier, later]);
+        assert!(!found.has_errors());
+        assert_eq!(
+            found.as_slice()[0].message,
+            "[[policy]] `policy-1` of holes.conf lets pass in clear all of 10.1.0.0/16 <-> 10.2.0.0/16 of a.conf"
+        );
+    }
+    for part in [
+        "action = \"bypass\"\nremote = [\"10.2.0.0/16[tcp/22]\"]\n",
+        "action = \"discard\"\nremote = [\"10.2.9.0/24\"]\n",
+        "action = \"discard\"\norder = \"last\"\n",
+        "action = \"bypass\"\ndirection = \"inbound\"\nremote = [\"10.2.0.0/16\"]\n",
+    ] {
+        assert_eq!(between(&peer, &policies("holes.conf", part)), "", "{part}");
+    }
+}
+
+#[test]
+fn policies_of_two_files_that_say_the_opposite_of_a_packet_are_told() {
+    let pass = policies("b.conf", "action = \"bypass\"\nremote = [\"10.2.0.0/16\"]\n");
+    let drop = policies("a.conf", "action = \"discard\"\nremote = [\"10.2.9.0/24\"]\n");
+    let found = conflicts(&[&pass, &drop]);
+    assert_eq!(
+        found.as_slice()[0].message,
+        "[[policy]] `policy-1` meets `policy-1` of b.conf, which says the opposite"
+    );
+    assert!(found.as_slice()[0].help.as_ref().unwrap().contains("`a` decides"), "{found}");
+    let last = policies("a.conf", "action = \"discard\"\norder = \"last\"\n");
+    assert_eq!(between(&pass, &last), "");
+    // A name is taken once, by whatever it is.
+    let peer = config("b.conf", &minimal(""));
+    assert!(conflicts(&[&pass, &peer]).has_errors());
+}

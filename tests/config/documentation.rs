@@ -65,6 +65,15 @@ fn the_example_of_several_child_sas_sets_every_key_of_theirs() {
 }
 
 #[test]
+fn the_example_of_policies_without_sa_sets_every_key_of_theirs() {
+    let table: toml::Table = file("conf/policies.conf").parse().unwrap();
+    let policies = table["policy"].as_array().unwrap();
+    for key in KEYS.iter().filter(|key| key.section == "policy") {
+        assert!(policies.iter().any(|policy| policy.get(key.name).is_some()), "{key:?}");
+    }
+}
+
+#[test]
 fn the_example_of_all_options_sets_every_key() {
     let text = file("conf/all-options.conf");
     let table: toml::Table = text.parse().unwrap();
@@ -74,7 +83,7 @@ fn the_example_of_all_options_sets_every_key() {
     let ppk = file("conf/ppk.conf");
     // Nor do subnets and virtual addresses.
     let road = [("local", "conf/road-warrior.conf"), ("peer", "conf/road-warriors.conf")];
-    for key in KEYS.iter().filter(|key| !["child", "manual"].contains(&key.section)) {
+    for key in KEYS.iter().filter(|key| !["child", "manual", "policy"].contains(&key.section)) {
         let of_certificates = [
             "cert",
             "key",
@@ -138,7 +147,11 @@ fn the_examples_in_the_list_of_keys_are_right() {
     for key in KEYS {
         let line: toml::Table = key.example.parse().unwrap();
         let is_manual = key.section == "manual";
-        let text = if is_manual { minimal_manual("") } else { minimal("") };
+        let text = match key.section {
+            "manual" => minimal_manual(""),
+            "policy" => "[[policy]]\naction = \"bypass\"\nremote = [\"10.2.0.0/16\"]\n".to_owned(),
+            _ => minimal(""),
+        };
         let mut table: toml::Table = text.parse().unwrap();
         if is_manual && !key.name.starts_with("ah") {
             let more: toml::Table =
@@ -153,7 +166,7 @@ fn the_examples_in_the_list_of_keys_are_right() {
                 table.insert("child".to_owned(), vec![toml::Table::new()].into());
                 table["child"][0].as_table_mut().unwrap()
             }
-            "manual" => table["manual"][0].as_table_mut().unwrap(),
+            "manual" | "policy" => table[key.section][0].as_table_mut().unwrap(),
             section => table
                 .entry(section)
                 .or_insert_with(|| toml::Table::new().into())

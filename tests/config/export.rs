@@ -34,6 +34,38 @@ const FULL: &str = "[local]\naddress = \"192.0.2.1\"\nid = \"a.example.net\"\nsu
      [[child]]\nname = \"web\"\nlocal = [\"10.1.0.7[tcp/443]\"]\npeer = [\"10.2.0.0/16\"]\n\
      [[child]]\nname = \"all\"\n";
 
+const POLICIES: &str = "[[policy]]\nname = \"ssh\"\naction = \"bypass\"\nlocal = [\"10.1.0.0/16\", \"fd01::/64\"]\nremote = [\"10.2.0.0/16[tcp/22]\"]\n\
+     [[policy]]\nname = \"mail\"\naction = \"discard\"\nremote = [\"10.2.0.0/16[tcp/25]\"]\ndirection = \"outbound\"\n\
+     [[policy]]\nname = \"rest\"\naction = \"discard\"\norder = \"last\"\nremote = [\"10.0.0.0/8\"]\n";
+
+#[test]
+fn policies_without_ipsec_are_mirrored_and_a_mirror_of_the_mirror_is_what_there_was() {
+    let ours = parse("a.conf", POLICIES).unwrap().config;
+    let told = |config: &Config, program| {
+        export(config, program, &Options::default()).map(|text| text.to_string())
+    };
+    let theirs = told(&ours, Program::Ipsecd).unwrap();
+    assert!(theirs.contains("local = [\"10.2.0.0/16[tcp/22]\"]"), "{theirs}");
+    let theirs = parse("b.conf", &theirs).unwrap().config;
+    let again = parse("a.conf", &told(&theirs, Program::Ipsecd).unwrap()).unwrap().config;
+    assert_eq!(again.fixed(), ours.fixed());
+    // What strongSwan can be told of comes back from there.
+    let swanctl = told(&ours, Program::StrongSwan).unwrap();
+    assert!(swanctl.contains("`mail` stands after every tunnel there"), "{swanctl}");
+    assert!(swanctl.contains("`mail` is for both directions there"), "{swanctl}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("swanctl.conf");
+    fs::write(&file, swanctl).unwrap();
+    let made = import_here(&file).unwrap();
+    assert_eq!(made.notes, []);
+    let back = parse("b.conf", &made.files[0].text).unwrap().config;
+    let [ssh, _, rest] = theirs.fixed() else { panic!("{theirs:?}") };
+    assert_eq!((&back.fixed()[0], &back.fixed()[2]), (ssh, rest));
+    for program in [Program::Libreswan, Program::OpenIked] {
+        assert!(told(&ours, program).unwrap_err().contains("strongSwan alone"));
+    }
+}
+
 #[test]
 fn each_program_is_told_as_expected() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export");

@@ -106,7 +106,7 @@ fn the_words_of_a_key_are_those_that_the_parser_names_and_the_reference() {
     let reference = file("docs/configuration.md");
     for key in KEYS {
         let Some(words) = words(key) else { continue };
-        let section = if matches!(key.section, "child" | "manual") {
+        let section = if matches!(key.section, "child" | "manual" | "policy") {
             format!("[[{}]]", key.section)
         } else {
             format!("[{}]", key.section)
@@ -128,9 +128,13 @@ fn the_words_of_a_key_are_those_that_the_parser_names_and_the_reference() {
         if key.section == "manual" || key.section == "auth" {
             continue;
         }
-        let base = minimal("");
-        let found =
-            parse("a.conf", &format!("{base}{section}\n{} = \"zzzz\"\n", key.name)).unwrap_err();
+        let (base, rest) = match (key.section, key.name) {
+            ("policy", "action") => (String::new(), "remote = \"10.0.0.0/8\"\n"),
+            ("policy", _) => (String::new(), "remote = \"10.0.0.0/8\"\naction = \"bypass\"\n"),
+            _ => (minimal(""), ""),
+        };
+        let text = format!("{base}{section}\n{} = \"zzzz\"\n{rest}", key.name);
+        let found = parse("a.conf", &text).unwrap_err();
         let help = found.as_slice()[0].help.clone().unwrap_or_default();
         let named: Vec<&str> = help.split('"').skip(1).step_by(2).collect();
         assert_eq!(named, words, "{key:?}: {help}");

@@ -97,6 +97,7 @@ fn gateways(random: &mut FixedRandom) -> (Gateway, Gateway) {
             ts_local: Arc::clone(ts_local),
             ts_peer: Arc::clone(ts_peer),
             action,
+            name: None,
         };
         at_a.push(entry(&ts_a, &ts_b));
         at_b.push(entry(&ts_b, &ts_a));

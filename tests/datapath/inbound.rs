@@ -140,9 +140,26 @@ fn inner_packets_must_match_the_selectors_of_their_sa() {
         ip_between("10.2.0.1", "10.1.0.1", 99, &[]),
         ip_between("127.0.0.1", "10.2.0.1", 99, &[]),
     ];
-    let forged = forge(&outside.each_ref().map(|packet| (packet.as_slice(), NextHeader::IPV4)));
-    assert!(b.receive(from_a(), Ecn::NotEct, &forged).deliver.is_empty());
-    assert_eq!(b.dropped(), [(DropReason::InboundSelectorMismatch, 4)]);
+    let six: Vec<_> = outside.iter().chain(&outside[..2]).collect();
+    let six: Vec<_> = six.iter().map(|packet| (packet.as_slice(), NextHeader::IPV4)).collect();
+    let forged = forge(&six);
+    // RFC 4301 §5.2: what the peer is to be told of, which is the first, and no other for a while.
+    let mut told = |forged: &[Vec<u8>]| {
+        let out = b.receive(from_a(), Ecn::NotEct, forged);
+        assert!(out.deliver.is_empty());
+        let told = out.notices.iter().filter_map(|notice| match notice {
+            Notice::Mismatch { spi, start } => Some((*spi, start.clone())),
+            _ => None,
+        });
+        let told: Vec<_> = told.collect();
+        b.pass(5000);
+        told
+    };
+    let spi = params(gcm(), true, 0).0.spi;
+    assert_eq!(told(&forged[..4]), [(spi, outside[0].clone())]);
+    assert_eq!(told(&forged[4..5]), []);
+    assert_eq!(told(&forged[5..]), [(spi, outside[1].clone())]);
+    assert_eq!(b.dropped(), [(DropReason::InboundSelectorMismatch, 6)]);
 }
 
 #[test]

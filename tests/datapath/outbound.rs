@@ -76,6 +76,7 @@ fn bypass_and_discard_do_as_they_say() {
         ts_local: [prefix("0.0.0.0/0")].into(),
         ts_peer: [prefix(peer)].into(),
         action,
+        name: None,
     };
     let spd =
         Spd::new(vec![entry("10.2.9.0/24", Action::Discard), entry("10.2.0.0/16", Action::Bypass)]);
@@ -312,6 +313,7 @@ fn no_error_is_sent_about_an_error_or_to_nobody() {
         ts_local: [prefix("0.0.0.0/0"), prefix("::/0")].into(),
         ts_peer: [prefix("0.0.0.0/0"), prefix("::/0")].into(),
         action: Action::Protect(POLICY),
+        name: None,
     }]);
     let mut a = Gateway::new(any, Options::default());
     let (mut outbound, _) = params(gcm(), true, 0);

@@ -128,6 +128,7 @@ pub(crate) fn spd(at_a: bool) -> Spd {
         ts_local: ts_local.into(),
         ts_peer: ts_peer.into(),
         action: Action::Protect(POLICY),
+        name: None,
     }])
 }
 

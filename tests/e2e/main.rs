@@ -39,6 +39,7 @@ mod modes;
 mod offload;
 mod playground;
 mod pmtu;
+mod policies;
 mod proof;
 mod rekey;
 mod reload;

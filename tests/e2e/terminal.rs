@@ -148,13 +148,18 @@ fn init_asks_five_questions_on_a_terminal_and_top_shows_the_tunnel() {
     tmux.is_as_it_was(&before);
     // Left in the midst of it, nothing is written.
     let other = lab.a.dir.join("other");
-    tmux.line(&format!("clear; {BINARY} init -o {}; echo e''nded $?", other.display()));
+    // The question of before is no sign of this one.
+    tmux.line("clear");
+    tmux.hides("1. This end");
+    tmux.line(&format!("{BINARY} init -o {}; echo e''nded $?", other.display()));
     tmux.shows("1. This end");
     tmux.keys(&["Enter"]);
     tmux.shows("2. The far end");
     tmux.keys(&["C-d"]);
     tmux.shows("ended 2");
-    tmux.line(&format!("clear; {BINARY} init -o {}", other.display()));
+    tmux.line("clear");
+    tmux.hides("1. This end");
+    tmux.line(&format!("{BINARY} init -o {}", other.display()));
     tmux.shows("1. This end");
     tmux.keys(&["C-c"]);
     tmux.line("echo e''nded $?");

@@ -11,6 +11,7 @@ mod cert;
 mod child;
 mod childless;
 mod collision;
+mod complaint;
 mod configuration;
 mod cookie;
 mod delete;

@@ -14,7 +14,7 @@ use ipsecd::testing::{FixedRandom, VirtualClock, peers};
 use ipsecd::wire::Reader;
 use ipsecd::wire::ike::header::Header;
 
-use super::support::CREATE_CHILD_SA;
+use super::support::{CREATE_CHILD_SA, INFORMATIONAL};
 
 const MANY: u32 = 120;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -157,6 +157,34 @@ fn sas_that_began_in_one_moment_are_not_rekeyed_in_one() {
         let most = found.values().max().unwrap();
         assert!(*most <= 5, "{most} of {MANY} in one second: {found:?}");
     }
+}
+
+#[test]
+fn those_who_have_been_silent_are_not_all_asked_in_one_moment_when_a_reload_brings_dpd() {
+    let now = VirtualClock::new().now();
+    let mut responder = endpoint(2);
+    let mut anybody = peers::site_b();
+    anybody.name = Arc::from("road");
+    anybody.address = PeerAddress::Any;
+    anybody.peer_id = None;
+    // One try: each request counts once.
+    anybody.ike.retransmit_tries = 1;
+    anybody.ike.retransmit_timeout = HOUR;
+    responder.handle_command(now, Command::AddPeer(Arc::new(anybody.clone()))).unwrap();
+    let mut initiators = crowd(now, &mut responder);
+    while let Some((due, _)) = responder.poll_timeout().filter(|(due, _)| *due <= now + MINUTE) {
+        responder.handle_timeout(due);
+        exchange(due, [&mut initiators, &mut responder]);
+    }
+    let later = now + 2 * MINUTE;
+    anybody.ike.dpd_delay = Some(MINUTE);
+    responder.handle_command(later, Command::AddPeer(Arc::new(anybody))).unwrap();
+    let found = seconds(&mut responder, later, MINUTE, |header| header.exchange == INFORMATIONAL);
+    assert_eq!(found.values().sum::<usize>(), MANY as usize, "each once: {found:?}");
+    let (first, last) = (found.keys().min().unwrap(), found.keys().max().unwrap());
+    assert!(last - first > 50, "from {first} to {last}: {found:?}");
+    let most = found.values().max().unwrap();
+    assert!(*most <= 10, "{most} of {MANY} in one second: {found:?}");
 }
 
 #[test]

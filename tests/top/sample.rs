@@ -23,6 +23,7 @@ pub(crate) fn status(tunnels: u64, seconds: u64) -> Status {
         keylog: None,
         offload: OffloadStatus::default(),
         peers,
+        policies: Vec::new(),
         drops,
     }
 }

@@ -9,7 +9,7 @@ use core::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use crate::config::{self, Config, Diagnostics, SecretSource};
+use crate::config::{self, Config, Diagnostic, Diagnostics, SecretSource, Severity};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Ask, Body, PeerStatus};
 use crate::doctor::{
@@ -30,6 +30,12 @@ pub fn gather(
 ) -> Result<Facts, Diagnostics> {
     let loaded = config::load(file, secrets)?;
     let config = loaded.config;
+    if !config.fixed().is_empty() {
+        let message = "there is no peer here, only policies that need no SA";
+        let mut found = Diagnostic::of_file(Severity::Error, file, message);
+        found.help("`ipsecd explain` tells what becomes of a packet");
+        return Err(found.into());
+    }
     let (recorded, known) = ask_daemon(socket, config.name());
     let mut files: Vec<_> = others.iter().chain(&known).filter(|it| **it != config.file).collect();
     files.sort();

@@ -9,8 +9,10 @@ impl Driver {
     /// message.
     pub(super) async fn drain(&mut self, now: Instant) {
         self.drain_events(now).await;
-        let messages: Vec<_> = core::iter::from_fn(|| self.endpoint.poll_transmit()).collect();
-        self.shared.sockets.send_ike(&messages);
+        self.outgoing.extend(core::iter::from_fn(|| self.endpoint.poll_transmit()));
+        self.shared.sockets.send_ike(&self.outgoing);
+        self.outgoing.clear();
+        self.outgoing.shrink_to(HANDLED_AT_ONCE);
     }
 
     /// Takes out the events alone. What is to be sent waits, in its order.
@@ -44,8 +46,7 @@ impl Driver {
         if let Some(datapath) = datapath {
             self.shared.datapath.store(Arc::new(datapath));
             if has_outbound {
-                // Packets may wait for it.
-                self.workers.wake();
+                self.workers.wake_waiting();
             }
             // With very many peers that is put off, so that it does not grow with each.
             if self.mtus_changed && self.next_look <= now {
@@ -94,12 +95,22 @@ impl Driver {
         }
         let mut datapath = datapath;
         if let SadUpdate::AddOutbound(sa) = update {
-            datapath = with_path_mtu(datapath, sa.path);
+            datapath = self.with_path_mtu(datapath, sa.path);
         }
         if let SadUpdate::MovePath { path, .. } = update {
-            datapath = with_path_mtu(datapath, *path);
+            datapath = self.with_path_mtu(datapath, *path);
         }
         datapath.apply(update)
+    }
+
+    fn with_path_mtu(&self, datapath: Datapath, path: Path) -> Datapath {
+        match self.path_mtus.borrow_mut().read(path.local.ip(), path.remote.ip()) {
+            Ok(mtu) => datapath.with_path_mtu(path.remote.ip(), Some(usize::from(mtu))),
+            Err(error) => {
+                tracing::debug!(%error, remote = %path.remote, "path MTU not known");
+                datapath
+            }
+        }
     }
 
     fn hear_event(&mut self, now: Instant, event: Event) {
@@ -244,7 +255,7 @@ impl Driver {
         let mut changed = false;
         for path in paths {
             let before = of(&datapath, path);
-            datapath = with_path_mtu(datapath, *path);
+            datapath = self.with_path_mtu(datapath, *path);
             changed |= of(&datapath, path) != before;
         }
         if changed {
@@ -286,15 +297,5 @@ const fn peer_of(event: &Event) -> Option<&Arc<str>> {
             | SadUpdate::RemoveOutbound { .. },
         )
         | Event::IkeKeys { .. } => None,
-    }
-}
-
-fn with_path_mtu(datapath: Datapath, path: Path) -> Datapath {
-    match udp::path_mtu(path.local.ip(), path.remote.ip()) {
-        Ok(mtu) => datapath.with_path_mtu(path.remote.ip(), Some(usize::from(mtu))),
-        Err(error) => {
-            tracing::debug!(%error, remote = %path.remote, "path MTU not known");
-            datapath
-        }
     }
 }

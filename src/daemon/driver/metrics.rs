@@ -72,7 +72,8 @@ impl Driver {
             sas.entry(Arc::clone(&sa.peer)).or_default().push(sa);
         }
         let mut states = [0; STATES.len()];
-        for (name, entry) in &self.peers {
+        let peers = self.peers.iter().filter(|(_, entry)| entry.config.fixed().is_empty());
+        for (name, entry) in peers {
             let sas = sas.get(name).map_or(&[][..], |sas| sas);
             let state = entry.state(sas);
             for (count, of) in states.iter_mut().zip(STATES) {
@@ -92,6 +93,7 @@ impl Driver {
             let children = match &entry.config.keying {
                 Keying::Ike(_) => sas.iter().map(|sa| sa.children.len()).sum(),
                 Keying::Manual(_) => entry.installed.as_ref().map_or(0, |it| it.pairs.len()),
+                Keying::None { .. } => 0,
             };
             out.add(family::CHILD_SAS, &[peer], u64::try_from(children).unwrap_or(u64::MAX));
         }

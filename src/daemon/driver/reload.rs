@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::{self, Diagnostics};
+use crate::config::{self, Diagnostics, Keying};
 use crate::control::protocol::{ChangeCost, ChangeKind, KeyChange, PeerChange, Reload};
 use crate::daemon::load::files_of;
 use crate::ike::Cost;
@@ -187,9 +187,10 @@ impl Driver {
             let is_left = names.contains(entry.name());
             if !is_left && owned.contains(&entry.config.file) {
                 plan.removed.push(Arc::clone(entry.name()));
-                let cost = match entry.config.ike() {
-                    Some(_) => ChangeCost::IkeSa,
-                    None => ChangeCost::ManualSas,
+                let cost = match entry.config.keying {
+                    Keying::Ike(_) => ChangeCost::IkeSa,
+                    Keying::Manual(_) => ChangeCost::ManualSas,
+                    Keying::None { .. } => ChangeCost::Nothing,
                 };
                 plan.told.peers.push(change(&entry.config, ChangeKind::Removed, cost));
             }
@@ -260,7 +261,11 @@ fn difference(old: &Config, new: &Config) -> Option<PeerChange> {
             !old.auth.is_like(&new.auth) || old.ppk != new.ppk
         }
         (None, None) => {
-            let same = old.manual().zip(new.manual()).is_some_and(|(old, new)| old.is_like(new));
+            let same = match (old.manual(), new.manual()) {
+                (Some(old), Some(new)) => old.is_like(new),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
             if !same {
                 told.cost = ChangeCost::ManualSas;
             }

@@ -147,7 +147,12 @@ impl Driver {
 
     fn rekey(&mut self, peer: Arc<str>, ike: bool, reply: jobs::Reply) {
         if self.peers.get(&peer).is_some_and(|entry| entry.config.ike().is_none()) {
-            let text = format!("{peer} has manual keys: set new ones in both sides' files");
+            let fixed = self.peers.get(&peer).is_some_and(|it| !it.config.fixed().is_empty());
+            let text = if fixed {
+                format!("{peer} has policies that need no SA")
+            } else {
+                format!("{peer} has manual keys: set new ones in both sides' files")
+            };
             answer(&reply, error(Code::NotEstablished, text));
             return;
         }
@@ -194,21 +199,26 @@ impl Driver {
         let stats = self.shared.datapath.load().stats();
         let sas = self.sas(now);
         let counters = status::Counters::of(&stats);
-        let mut peers = Vec::new();
+        let (mut peers, mut policies) = (Vec::new(), Vec::new());
         for (name, entry) in &self.peers {
             if only.is_none_or(|only| only == &**name) {
+                policies.extend(status::policies(entry));
+                if !entry.config.fixed().is_empty() {
+                    continue;
+                }
                 let mtu = self.network.mtu(&entry.config.interface.name);
                 peers.push(status::of_peer(entry, of_peer(&sas, name), &counters, mtu, now));
             }
         }
         match only {
-            Some(name) if peers.is_empty() => {
+            Some(name) if peers.is_empty() && policies.is_empty() => {
                 error(Code::NotFound, format!("no peer is named {name}"))
             }
             _ => {
                 let uptime = now.saturating_duration_since(self.started);
                 let lost = &self.shared.lost;
                 let mut status = status::of_daemon(peers, uptime, &stats, lost);
+                status.policies = policies;
                 status.offload = status::of_offload(&self.shared);
                 status.keylog = self.keylog.as_ref().map(|log| log.dir().to_owned());
                 Body::Status(Box::new(status))
@@ -316,6 +326,9 @@ fn of_peer<'a>(sas: &'a [SaStatus], peer: &str) -> &'a [SaStatus] {
 
 /// What to say of a peer's routes.
 fn routes_of(entry: &Entry, mtu: u16) -> String {
+    if !entry.config.fixed().is_empty() {
+        return entry.config.summary();
+    }
     if entry.routes.is_empty() {
         return "none set".to_owned();
     }

@@ -1,5 +1,6 @@
 //! From the TUNs to the sockets.
 
+use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::super::deliver;
 use super::super::duty::Direction;
-use super::super::send::send_sealed;
+use super::super::send::{send_bypassed, send_sealed};
 use super::{MAX_PACKET, Queue, Shared, TunPort, is_idle};
 use crate::datapath::{Datapath, Hold, OutboundBatch};
 use crate::io::clock;
@@ -75,6 +76,7 @@ impl Outbound {
         tun_of: impl Fn(&[u8]) -> Option<&'a TunPort>,
     ) {
         send_sealed(&self.shared, &self.queue, &self.batch.sealed);
+        send_bypassed(&self.shared, &self.batch.bypass);
         for reply in &self.batch.replies {
             if let Some(tun) = tun_of(reply) {
                 let parts = [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(reply)];
@@ -126,9 +128,17 @@ impl Direction for Outbound {
         self.tuns = self.shared.tuns.load_full();
     }
 
+    /// How long there is nothing to do but what comes from a TUN: packets that wait grow old.
     fn patience(&self) -> Option<Duration> {
-        // Packets that wait grow old.
-        (!self.hold.is_empty()).then_some(HOLD_CHECK)
+        let waits = !self.hold.is_empty();
+        let known = self.shared.waiting.swap(waits, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        match (waits, known) {
+            (false, _) => None,
+            // Their SA may have come just before it was known that they wait.
+            (true, false) => Some(Duration::ZERO),
+            (true, true) => Some(HOLD_CHECK),
+        }
     }
 
     /// What waited leaves first, so that packets leave in the order in which they came.

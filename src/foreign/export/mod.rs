@@ -3,6 +3,7 @@
 //! What one side begins the other answers: `start = "now"` becomes waiting, and the reverse. Certificates are called as
 //! `ipsecd pki` calls them. What the other program cannot be told stands in its file as a comment.
 
+mod fixed;
 mod ipsecd;
 mod libreswan;
 mod openiked;
@@ -50,12 +51,15 @@ pub struct Options {
 /// The far end's configuration.
 ///
 /// # Errors
-/// If there is none: with manual keys.
+/// If there is none: with manual keys, or of policies without IPsec for a program that has none.
 pub fn export(
     config: &Config,
     program: Program,
     options: &Options,
 ) -> Result<Zeroizing<String>, String> {
+    if !config.fixed().is_empty() {
+        return fixed::write(config.fixed(), program).map(Zeroizing::new);
+    }
     let Some(peer) = config.ike() else {
         return Err(
             "with manual keys there is no IKE at the far end: docs/configuration.md has its `ip xfrm` commands"

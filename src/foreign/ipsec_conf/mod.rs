@@ -4,6 +4,7 @@
 //! is left to ipsecd's own defaults.
 
 mod parse;
+mod policy;
 mod secrets;
 
 use core::net::IpAddr;
@@ -235,13 +236,13 @@ fn conn(mut from: Section, world: &World<'_>, import: &mut Import) -> Option<Dra
     let mode = from.take("type");
     match mode.as_ref().map_or("tunnel", |it| it.value.as_str()) {
         "tunnel" | "transport" => {}
+        kind @ ("passthrough" | "passthru" | "drop" | "reject") => {
+            policy::shunt(&from, kind, our_side(&from, world.addresses), &what, import);
+            return None;
+        }
         other => {
             let at = mode.as_ref().map_or(&at, |it| &it.at);
-            import.leave_out(
-                at,
-                what,
-                format!("type={other}: a policy without IPsec is none of ipsecd's"),
-            );
+            import.leave_out(at, what, format!("ipsecd has no type={other}"));
             return None;
         }
     }

@@ -2,6 +2,7 @@
 
 use super::super::Import;
 use super::super::draft::{Child, Draft, Item, Table};
+use super::super::policy::Shunt;
 use super::super::proposal::{Dialect, translate};
 use super::super::selector::{narrowed, subnet};
 use super::parse::{Section, Setting};
@@ -34,6 +35,30 @@ const CHILD: &[(&str, &str)] = &[
     ("updown", "no script is run: routes are set by ipsecd, and firewall rules are yours"),
 ];
 
+/// A child without IPsec, `mode = pass` or `drop`: takes it over. `false` for any other.
+pub(super) fn shunt(from: &mut Section, of: &str, import: &mut Import) -> bool {
+    let is_shunt = |it: &Setting| matches!(it.value.as_str(), "pass" | "drop");
+    let (settings, _) = from.rest();
+    let mode = settings.iter().find(|it| it.key == "mode").filter(|it| is_shunt(it)).cloned();
+    let Some(mode) = mode else { return false };
+    let what = format!("child `{}` of `{of}`", from.name);
+    let mut side = |key| from.take(key).map(|it| list(&it)).unwrap_or_default();
+    let (local, remote) = (side("local_ts"), side("remote_ts"));
+    let start = from.take("start_action").map(|it| it.value).unwrap_or_default();
+    import.add_shunt(&Shunt {
+        name: &from.name,
+        what: &what,
+        at: &mode.at,
+        bypass: mode.value == "pass",
+        local,
+        remote,
+        is_installed: start_word(&start) != "respond",
+    });
+    let _known = from.take("mode");
+    left(from, CHILD, &what, import);
+    true
+}
+
 pub(super) fn child(mut from: Section, draft: &Draft, import: &mut Import) -> Option<Child> {
     let at = from.at.clone();
     let what = format!("child `{}` of `{}`", from.name, draft.name);
@@ -42,14 +67,6 @@ pub(super) fn child(mut from: Section, draft: &Draft, import: &mut Import) -> Op
         match mode.value.as_str() {
             "tunnel" => {}
             "transport" | "transport_proxy" => child.kind.text("mode", "transport"),
-            "pass" | "drop" => {
-                import.leave_out(
-                    &mode.at,
-                    what,
-                    "a policy without IPsec: what is not for a peer's subnets bypasses ipsecd, and firewall rules are yours",
-                );
-                return None;
-            }
             other => {
                 import.leave_out(&mode.at, what, format!("ipsecd has no mode `{other}`"));
                 return None;

@@ -94,6 +94,14 @@ fn connection(mut from: Section, world: &World<'_>, import: &mut Import) -> Opti
         import.leave_out(&version.at, what, "it is for IKEv1, which ipsecd does not have");
         return None;
     }
+    let mut children = from.take_section("children");
+    let mut sections = children.as_mut().map(|all| all.take_sections("")).unwrap_or_default();
+    let all = sections.len();
+    sections.retain_mut(|section| !child::shunt(section, &from.name, import));
+    if sections.is_empty() && all > 0 {
+        // There is no peer then.
+        return None;
+    }
     let mut draft = Draft { name: file_name(&from.name), ..Draft::default() };
     draft.head.push(format!(
         "From connection {} of {}, line {}.",
@@ -121,8 +129,6 @@ fn connection(mut from: Section, world: &World<'_>, import: &mut Import) -> Opti
     if !authenticate(&mut draft, &ours, &theirs, &absent, world.secrets, world.pki, import) {
         return None;
     }
-    let mut children = from.take_section("children");
-    let sections = children.as_mut().map(|all| all.take_sections("")).unwrap_or_default();
     for section in sections {
         if let Some(mut child) = child::child(section, &draft, import) {
             if let Some(item) = esp.get("encap") {

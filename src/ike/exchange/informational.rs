@@ -4,10 +4,11 @@ use tracing::{debug, warn};
 
 use super::{Parts, notify};
 use crate::ike::event::CloseReason;
-use crate::ike::ike_sa::{Ctx, IkeSa};
+use crate::ike::ike_sa::{Active, Ctx, IkeSa, Task};
+use crate::ipsec::Spi;
 use crate::wire::ike::header::Header;
-use crate::wire::ike::numbers::{NotifyType, ProtocolId};
-use crate::wire::ike::payload::Payload;
+use crate::wire::ike::numbers::{ExchangeType, NotifyType, ProtocolId};
+use crate::wire::ike::payload::{Notify, Payload};
 
 impl IkeSa {
     pub(in crate::ike) fn handle_informational_request(
@@ -47,6 +48,29 @@ impl IkeSa {
                 other => debug!(peer = %self.peer_name(), notify = %other, "error notify ignored"),
             }
         }
+    }
+
+    /// Tells the peer of a packet that the CHILD_SA with this inbound SPI may not carry, as soon as nothing else is under way
+    /// (RFC 7296 §3.10.1). One such waits at a time.
+    pub(in crate::ike) fn complain(&mut self, ctx: &mut Ctx<'_>, spi: Spi, start: Vec<u8>) {
+        if self.is_established()
+            && !self.tasks.iter().any(|waiting| matches!(waiting.task, Task::Complain(..)))
+        {
+            self.queue(Task::Complain(spi, start));
+            self.next_task(ctx);
+        }
+    }
+
+    pub(in crate::ike) fn begin_complaint(&mut self, ctx: &mut Ctx<'_>, spi: Spi, start: Vec<u8>) {
+        let Some(child) = self.child(spi) else { return };
+        let id = child.suite.protocol().id();
+        let complaint = Notify {
+            data: start,
+            ..Notify::for_sa(id, spi.to_be_bytes(), NotifyType::INVALID_SELECTORS)
+        };
+        // The answer says that the peer lives, and nothing else.
+        self.active = Some(Active::Liveness(ctx.now));
+        self.request(ctx, ExchangeType::INFORMATIONAL, &[Payload::Notify(complaint)]);
     }
 }
 

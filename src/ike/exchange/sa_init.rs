@@ -117,6 +117,7 @@ impl IkeSa {
             rekey_at: None,
             expire_at: None,
             last_heard: ctx.now,
+            liveness_from: None,
             keepalive_at: None,
             last_hint: None,
             put_off: None,

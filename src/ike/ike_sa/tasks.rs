@@ -98,6 +98,7 @@ impl IkeSa {
                     self.active = Some(Active::Liveness(ctx.now));
                     self.request(ctx, ExchangeType::INFORMATIONAL, token.as_slice());
                 }
+                Task::Complain(spi, start) => self.begin_complaint(ctx, spi, start),
                 Task::Liveness => {
                     ctx.stats.liveness_checks += 1;
                     self.active = Some(Active::Liveness(ctx.now));

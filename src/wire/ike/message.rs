@@ -42,14 +42,15 @@ impl Message {
     /// The message as it goes into a datagram, without the non-ESP marker.
     #[must_use]
     pub fn emit(&self) -> Vec<u8> {
-        // Room for a notify, so that a COOKIE takes no second allocation.
-        let mut chain = Vec::with_capacity(64);
-        let next_payload = emit_chain(&self.payloads, &mut chain);
-        let length = Header::LEN.saturating_add(chain.len());
-        let mut out = Vec::with_capacity(length);
-        let length = u32::try_from(length).unwrap_or(u32::MAX);
-        Header { next_payload, length, ..self.header }.emit(&mut out);
-        out.extend_from_slice(&chain);
+        // Room for what is short, so that a COOKIE takes a single allocation.
+        let mut out = Vec::with_capacity(128);
+        let next_payload = self.payloads.first().map_or(PayloadType::NONE, Payload::payload_type);
+        Header { next_payload, length: 0, ..self.header }.emit(&mut out);
+        emit_chain(&self.payloads, &mut out);
+        let length = u32::try_from(out.len()).unwrap_or(u32::MAX);
+        if let Some(field) = out.get_mut(LENGTH) {
+            field.copy_from_slice(&length.to_be_bytes());
+        }
         out
     }
 }
@@ -81,6 +82,8 @@ pub fn emit_chain(payloads: &[Payload], out: &mut Vec<u8>) -> PayloadType {
     type_at(0)
 }
 
+/// The Length field of the header.
+const LENGTH: core::ops::Range<usize> = 24..28;
 /// The critical bit of the generic payload header.
 const CRITICAL: u8 = 0x80;
 
