@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ipsecd::daemon::duty::{self, Direction};
+use ipsecd::daemon::duty::{self, Direction, Threads};
 use ipsecd::datapath::coalesce::Coalescer;
 use ipsecd::datapath::segment::{Segments, complete};
 use ipsecd::datapath::{MAX_RUN, MAX_RUN_LEN, PacketBuf};
@@ -86,7 +86,7 @@ fn main() -> io::Result<()> {
         remote,
         offload,
     };
-    let (first, second, _wakers) = duty::pair(inbound, outbound)?;
+    let Threads { first, second, wakers: _wakers } = duty::threads(inbound, outbound)?;
     let second = std::thread::spawn(move || second.run(&AtomicBool::new(false)));
     first.run(&AtomicBool::new(false))?;
     second.join().map_err(|_| io::Error::other("a thread panicked"))?

@@ -45,7 +45,7 @@ pub trait Direction: Send {
     /// Takes the newest sources.
     fn renew(&mut self) {}
 
-    /// After so long [`begin`](Self::begin) wants to be called, though there was nothing to read.
+    /// After so long [`begin`](Self::begin) wants to be called, though there was nothing to read. Asked before each wait.
     fn patience(&self) -> Option<Duration> {
         None
     }
@@ -101,20 +101,28 @@ struct Between<O> {
     first_busy: AtomicU64,
 }
 
-/// Two threads, and what wakes each.
-pub type Pair<I, O> = (First<I, O>, Second<O>, [Waker; 2]);
+/// Two threads, still to be run.
+pub struct Threads<I, O> {
+    /// The first.
+    pub first: First<I, O>,
+    /// The second.
+    pub second: Second<O>,
+    /// What wakes each.
+    pub wakers: [Waker; 2],
+}
 
-/// Two threads for these directions, still to be run, and what wakes each.
+/// Two threads for these directions.
 ///
 /// # Errors
 /// Those of pipe(2) and epoll_create(2).
-pub fn pair<I: Direction, O: Direction>(inbound: I, outbound: O) -> io::Result<Pair<I, O>> {
+pub fn threads<I: Direction, O: Direction>(inbound: I, outbound: O) -> io::Result<Threads<I, O>> {
     let (seat, first) = Seat::new()?;
     let (second_seat, second) = Seat::new()?;
     let between = Arc::new(Between { outbound: Mutex::new(None), first_busy: AtomicU64::new(0) });
     let wakers = [first.another()?, second.another()?];
-    let second_of = Second { seat: second_seat, first, between: Arc::clone(&between) };
-    Ok((First { seat, second, between, inbound, outbound: Some(outbound) }, second_of, wakers))
+    let last = Second { seat: second_seat, first, between: Arc::clone(&between) };
+    let first = First { seat, second, between, inbound, outbound: Some(outbound) };
+    Ok(Threads { first, second: last, wakers })
 }
 
 impl<O> Between<O> {

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::audit::Audit;
-use super::duty::{self, Waker};
+use super::duty::{self, Threads, Waker};
 use super::names::Names;
 use super::sockets::Sockets;
 use crate::datapath::{Audits, Datapath};
@@ -143,7 +143,7 @@ impl Workers {
     pub fn start(shared: &Arc<Shared>) -> io::Result<(Self, mpsc::Receiver<FromWorker>)> {
         let (to_driver, from_workers) = mpsc::channel(QUEUE);
         let queue = || Queue { to_driver: to_driver.clone() };
-        let (first, second, wakers) = duty::pair(
+        let Threads { first, second, wakers } = duty::threads(
             Inbound::new(Arc::clone(shared), queue()),
             Outbound::new(Arc::clone(shared), queue()),
         )?;

@@ -95,7 +95,7 @@ impl Running {
     fn start() -> Self {
         let (inbound, inbound_end) = line(BUSY_WINDOW * 2);
         let (outbound, outbound_end) = line(Duration::ZERO);
-        let (first, second, wakers) = pair(inbound, outbound).unwrap();
+        let Threads { first, second, wakers } = threads(inbound, outbound).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, body: Box<dyn FnOnce(&AtomicBool) + Send>| {
             let stop = Arc::clone(&stop);

@@ -128,8 +128,8 @@ impl Direction for Outbound {
         self.tuns = self.shared.tuns.load_full();
     }
 
+    /// How long there is nothing to do but what comes from a TUN: packets that wait grow old.
     fn patience(&self) -> Option<Duration> {
-        // Packets that wait grow old.
         let waits = !self.hold.is_empty();
         let known = self.shared.waiting.swap(waits, Ordering::Relaxed);
         fence(Ordering::SeqCst);
