@@ -1,5 +1,5 @@
 //! The threads that move packets: from the TUNs to the sockets (outbound), and from the sockets to the TUNs (inbound).
-//! [`duty`](super::duty) says which thread does what.
+//! [`duty`] says which thread does what.
 //!
 //! A worker waits for its descriptors, takes the newest snapshot of the datapath, reads a batch, has it sealed or opened,
 //! and sends it. It shares nothing with the driver but the snapshot and bounded queues; where a queue is full, it drops

@@ -12,7 +12,7 @@ use socket2::Type;
 use super::sys;
 use super::udp::{Fragment, Socket};
 
-/// While it is there, [`path_mtu`](super::udp::path_mtu) learns of too-big for ESP and AH over IPv6.
+/// While it is there, [`PathMtus`](super::udp::PathMtus) learn of too-big for ESP and AH over IPv6.
 #[derive(Debug)]
 pub struct TooBig {
     _asking: [Socket; 2],
