@@ -199,7 +199,7 @@ enum Command {
     },
     /// Make a pre-shared key
     Genpsk {
-        /// A new file, readable to its owner alone; without it, the key is printed
+        /// A new file, readable to its owner alone; without it, or with `-`, the key is printed
         #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
     },

@@ -54,6 +54,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotRunning`] if nobody listens there, and those of the socket.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        super::fits_a_socket(path)?;
         match UnixStream::connect(path) {
             Ok(stream) => Ok(Self { stream }),
             Err(error) => Err(if is_unheard(&error) {

@@ -51,8 +51,9 @@ impl Server {
     /// missing, a socket that nobody listens on is replaced.
     ///
     /// # Errors
-    /// `AddrInUse` if somebody listens there; those of the file system.
+    /// `AddrInUse` if somebody listens there, `InvalidInput` if the path is too long; those of the file system.
     pub fn listen(path: &Path, requests: mpsc::Sender<Incoming>) -> io::Result<Self> {
+        super::fits_a_socket(path)?;
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }

@@ -6,9 +6,9 @@ use core::fmt;
 use core::net::SocketAddr;
 use core::str::FromStr;
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -20,13 +20,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::Snapshot;
 use crate::control::server::bind_private;
 
-/// Connections served at a time; others wait.
+/// Connections at a time. One more ends the oldest, so that nobody keeps others out by being slow.
 const MAX_CLIENTS: usize = 16;
 /// Time for a client to send the head of a request, and for the driver to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -126,28 +127,34 @@ impl Listener {
 
     /// Serves until it is dropped.
     pub async fn serve(self, driver: mpsc::Sender<Question>) {
-        let slots = Arc::new(Semaphore::new(MAX_CLIENTS));
+        let mut clients = VecDeque::with_capacity(MAX_CLIENTS);
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             let driver = driver.clone();
             let accepted = match &self {
-                Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                    tokio::spawn(async move {
-                        connection(stream, driver).await;
-                        drop(slot);
-                    })
-                }),
-                Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
-                    tokio::spawn(async move {
-                        connection(stream, driver).await;
-                        drop(slot);
-                    })
-                }),
+                Self::Tcp(listener) => {
+                    let accepted = listener.accept().await;
+                    accepted.map(|(stream, _)| tokio::spawn(connection(stream, driver)))
+                }
+                Self::Unix(listener, _) => {
+                    let accepted = listener.accept().await;
+                    accepted.map(|(stream, _)| tokio::spawn(connection(stream, driver)))
+                }
             };
-            if let Err(error) = accepted {
-                // Out of descriptors, mostly: nothing to do but to let some go.
-                tracing::warn!(%error, "cannot accept a reader of metrics");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            match accepted {
+                Ok(client) => {
+                    clients.retain(|client: &AbortHandle| !client.is_finished());
+                    if clients.len() >= MAX_CLIENTS
+                        && let Some(oldest) = clients.pop_front()
+                    {
+                        oldest.abort();
+                    }
+                    clients.push_back(client.abort_handle());
+                }
+                Err(error) => {
+                    // Out of descriptors, mostly: nothing to do but to let some go.
+                    tracing::warn!(%error, "cannot accept a reader of metrics");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
@@ -295,10 +302,19 @@ mod tests {
                     }
                 }
             });
+            // Many who have begun to ask, and go on some day.
+            let mut slow = Vec::new();
+            for _ in 0..3 * MAX_CLIENTS {
+                let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+                stream.write_all(b"GET /livez").await.unwrap();
+                slow.push(stream);
+            }
             let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut got = String::new();
             stream.read_to_string(&mut got).await.unwrap();
+            // The oldest had to make room.
+            assert_eq!(slow[0].read(&mut [0]).await.unwrap(), 0);
             serving.abort();
             let _cancelled = serving.await;
             assert!(!path.exists(), "the socket goes with who listens");
