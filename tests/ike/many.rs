@@ -159,14 +159,20 @@ fn sas_that_began_in_one_moment_are_not_rekeyed_in_one() {
     }
 }
 
-#[test]
-fn those_who_have_been_silent_are_not_all_asked_in_one_moment_when_a_reload_brings_dpd() {
-    let now = VirtualClock::new().now();
-    let mut responder = endpoint(2);
+/// Whoever comes, from anywhere.
+fn anybody() -> Peer {
     let mut anybody = peers::site_b();
     anybody.name = Arc::from("road");
     anybody.address = PeerAddress::Any;
     anybody.peer_id = None;
+    anybody
+}
+
+#[test]
+fn those_who_have_been_silent_are_not_all_asked_in_one_moment_when_a_reload_brings_dpd() {
+    let now = VirtualClock::new().now();
+    let mut responder = endpoint(2);
+    let mut anybody = anybody();
     // One try: each request counts once.
     anybody.ike.retransmit_tries = 1;
     anybody.ike.retransmit_timeout = HOUR;
@@ -191,11 +197,7 @@ fn those_who_have_been_silent_are_not_all_asked_in_one_moment_when_a_reload_brin
 fn those_who_come_by_one_name_from_anywhere_stay_beside_each_other() {
     let now = VirtualClock::new().now();
     let mut responder = endpoint(2);
-    let mut anybody = peers::site_b();
-    anybody.name = Arc::from("road");
-    anybody.address = PeerAddress::Any;
-    anybody.peer_id = None;
-    responder.handle_command(now, Command::AddPeer(Arc::new(anybody))).unwrap();
+    responder.handle_command(now, Command::AddPeer(Arc::new(anybody()))).unwrap();
     let _initiators = crowd(now, &mut responder);
     let road: Arc<str> = Arc::from("road");
     assert_eq!(responder.status_of(&road, now).len(), MANY as usize);
