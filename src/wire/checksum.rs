@@ -9,20 +9,33 @@ use super::ip::NextHeader;
 /// The one's complement sum of `data`, padded with a zero byte to even length (RFC 1071 §1).
 #[must_use]
 pub fn data(data: &[u8]) -> u16 {
-    // RFC 1071 §2 (B), (C): in any byte order, and in words of any length, since 2^16 ≡ 1 (mod 2^16 - 1). Four sums side by
-    // side are what a processor adds at a time.
-    let mut sums = [0_u64; 4];
-    let mut add = |block: &[u8; 16]| {
-        for (sum, word) in sums.iter_mut().zip(block.as_chunks().0) {
-            *sum += u64::from(u32::from_ne_bytes(*word));
+    // RFC 1071 §2 (B), (C): in any byte order, and in words of any length, since 2^16 ≡ 1 (mod 2^16 - 1). Eight sums side by
+    // side are what a processor adds at a time. Without iterators that are put together: where one of their functions is not
+    // inlined, which depends on how a crate is divided for its compiler, this takes ten times as long.
+    let (blocks, rest) = data.as_chunks::<64>();
+    let mut sums = [0; 8];
+    for block in blocks {
+        let words = block.as_chunks::<4>().0;
+        for lane in 0..8 {
+            sums[lane] += word(words[lane]) + word(words[lane + 8]);
         }
-    };
-    let (blocks, rest) = data.as_chunks();
-    blocks.iter().for_each(&mut add);
-    let mut last = [0; 16];
+    }
+    let mut sum: u64 = 0;
+    for lane in sums {
+        sum += lane;
+    }
+    let (words, rest) = rest.as_chunks();
+    for &one in words {
+        sum += word(one);
+    }
+    let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
-    add(&last);
-    u16::from_be(fold(sums.iter().map(|&sum| u64::from(fold(sum))).sum()))
+    u16::from_be(fold(sum + word(last)))
+}
+
+#[inline]
+fn word(bytes: [u8; 4]) -> u64 {
+    u32::from_ne_bytes(bytes).into()
 }
 
 /// The sum of sums. Every part but the last must have had an even number of bytes.
