@@ -85,6 +85,7 @@ fn main() -> io::Result<()> {
         socket,
         remote,
         offload,
+        ask_for: 1,
     };
     let Threads { first, second, wakers: _wakers } = duty::threads(inbound, outbound)?;
     let second = std::thread::spawn(move || second.run(&AtomicBool::new(false)));
@@ -101,6 +102,8 @@ struct Outbound {
     socket: UdpSocket,
     remote: SocketAddr,
     offload: bool,
+    /// As ipsecd's outbound.
+    ask_for: usize,
 }
 
 impl Direction for Outbound {
@@ -211,15 +214,23 @@ impl Outbound {
     }
 
     fn send_runs(&mut self) -> io::Result<()> {
-        let Self { tun, packets, headers, run, socket, remote, .. } = self;
+        let Self { tun, packets, headers, run, socket, remote, ask_for, .. } = self;
         let (socket, remote) = (&*socket, *remote);
         if let Some(stages) = &mut run.stages {
             stages.begin();
         }
-        if !unless_idle(tun.recv(packets, headers))? {
+        let asked_for = *ask_for;
+        if !unless_idle(tun.recv(&mut packets[..asked_for], headers))? {
             return Ok(());
         }
         run.end(0);
+        *ask_for = if headers.len() == asked_for {
+            BATCH
+        } else if headers.len() <= 1 {
+            1
+        } else {
+            asked_for
+        };
         let mut count = 0;
         for (packet, header) in packets.iter_mut().zip(&*headers) {
             if header.gso == Gso::None {

@@ -32,6 +32,9 @@ pub(super) struct Outbound {
     headers: Vec<VnetHeader>,
     batch: OutboundBatch,
     hold: Hold,
+    /// How many packets are asked for: one until there are more, so that a packet by itself costs no second read, which would
+    /// only say that there is nothing.
+    ask_for: usize,
 }
 
 impl Outbound {
@@ -44,13 +47,15 @@ impl Outbound {
             headers: Vec::with_capacity(BATCH),
             batch: OutboundBatch::new(MAX_PACKET),
             hold: Hold::default(),
+            ask_for: 1,
         }
     }
 
     /// One batch of one TUN.
     fn read(&mut self, now: Instant, tun: &TunPort) -> io::Result<()> {
-        match tun.device.recv(&mut self.packets, &mut self.headers) {
-            Ok(()) => {}
+        let asked_for = self.ask_for;
+        match tun.device.recv(&mut self.packets[..asked_for], &mut self.headers) {
+            Ok(()) => self.ask_for = next(asked_for, self.headers.len()),
             Err(error) if is_idle(&error) => return Ok(()),
             // EBADFD: the interface was deleted, by the driver (then it is not listed any more) or from outside.
             Err(_deleted) if !self.is_listed(tun) => return Ok(()),
@@ -112,6 +117,17 @@ impl Outbound {
     fn is_listed(&self, tun: &TunPort) -> bool {
         let tuns = self.shared.tuns.load();
         tuns.iter().any(|listed| Arc::ptr_eq(&listed.device, &tun.device))
+    }
+}
+
+/// How many packets to ask for after so many came of those asked for.
+const fn next(asked_for: usize, count: usize) -> usize {
+    if count == asked_for {
+        BATCH
+    } else if count <= 1 {
+        1
+    } else {
+        asked_for
     }
 }
 
