@@ -156,8 +156,8 @@ pub(super) const MAX_INIT_RETRIES: u32 = 6;
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// A closed IKE SA answers retransmissions for this time.
 pub(super) const CLOSED_LINGER: Duration = Duration::from_secs(10);
-/// The responder of an exchange that made a CHILD_SA asks after this time whether the peer has the answer, should neither a request nor
-/// a packet on the CHILD_SA have come (RFC 7296 §2.8).
+/// The responder of a CREATE_CHILD_SA asks after this time whether the peer has the answer, should neither a request nor a packet on
+/// the CHILD_SA have come (RFC 7296 §2.8). That of IKE_AUTH does if an older CHILD_SA serves until the peer has it.
 pub(super) const CONFIRM_AFTER: Duration = Duration::from_millis(50);
 /// The same for a CHILD_SA that replaces another, which serves as long. A peer that still repeats its CREATE_CHILD_SA answers the
 /// question too, so that it comes when no peer repeats any longer; the DELETE of what was replaced mostly comes at once.

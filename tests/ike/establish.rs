@@ -47,6 +47,24 @@ fn two_exchanges_establish_ike_sa_and_child_sa() {
 }
 
 #[test]
+fn child_sa_of_ike_auth_serves_at_once_and_nothing_more_is_asked() {
+    let mut pair = pair_of(peers::site_a(), peers::site_b());
+    pair.hold = true;
+    pair.initiate(A);
+    pair.exchange(A, IKE_SA_INIT);
+    let request = pair.expect(A, IKE_AUTH, REQUEST);
+    pair.deliver(request);
+    // B has no older one, and A is authenticated.
+    assert_eq!(pair.node(B).sad.in_use().len(), 1);
+    let told = |(_, event): &&(_, Event)| matches!(event, Event::ChildSaEstablished { .. });
+    assert_eq!(pair.node(B).events.iter().filter(told).count(), 1);
+    pair.pass(B, IKE_AUTH, RESPONSE);
+    pair.run_for(Duration::from_secs(5));
+    assert!(pair.in_flight(A).is_empty() && pair.in_flight(B).is_empty(), "{}", pair.trace);
+    assert_ok(&pair, pair.check_established(1));
+}
+
+#[test]
 fn both_sides_report_their_progress() {
     let pair = established();
     let phases = |side| -> Vec<Phase> {

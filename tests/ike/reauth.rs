@@ -115,10 +115,7 @@ fn responder_begins_where_the_initiator_is_deaf_to_auth_lifetime() {
     b.ike.reauth_time = Some(HOUR);
     b.ike.over_time = HOUR / 10;
     let mut stage = Stage::responder_with(1, b).established_by(|_| true).unwrap();
-    // It asks whether its answer has arrived.
-    let asked = stage.pass_time(Duration::from_secs(1)).remove(0);
-    assert!(stage.answer(&asked, &[]).is_empty());
-    let sent = stage.pass_time(HOUR + HOUR / 20 - Duration::from_secs(2));
+    let sent = stage.pass_time(HOUR + HOUR / 20 - Duration::from_secs(1));
     assert!(sent.is_empty(), "{:?}", MessageInfo::of(&sent[0]));
     let sent = stage.pass_time(Duration::from_secs(3));
     let info = MessageInfo::of(&sent[0]).unwrap();
@@ -130,9 +127,7 @@ fn responder_begins_where_the_initiator_is_deaf_to_auth_lifetime() {
     b.ike.over_time = HOUR / 10;
     b.address = PeerAddress::Any;
     let mut stage = Stage::responder_with(1, b).established_by(|_| true).unwrap();
-    let asked = stage.pass_time(Duration::from_secs(1)).remove(0);
-    assert!(stage.answer(&asked, &[]).is_empty());
-    let sent = stage.pass_time(HOUR + HOUR / 10 - Duration::from_secs(2));
+    let sent = stage.pass_time(HOUR + HOUR / 10 - Duration::from_secs(1));
     assert!(sent.is_empty() && !stage.sad.is_empty());
     let sent = stage.pass_time(Duration::from_secs(3));
     assert_eq!(MessageInfo::of(&sent[0]).map(|info| info.exchange), Some(INFORMATIONAL));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
-use super::create_child::{self, Refusal};
+use super::create_child::{self, Occasion, Refusal};
 use super::eap::{Asking, Serving};
 use super::offer::Offer;
 use super::ppk::{Claim, PpkUse};
@@ -589,7 +589,7 @@ impl IkeSa {
                 self.answer_child(ctx, parts, &nonces)
             });
             match child {
-                Ok(child) => answer.extend(self.install_answered(ctx, child, false)),
+                Ok(child) => answer.extend(self.install_answered(ctx, child, Occasion::IkeAuth)),
                 Err(refusal) => {
                     // RFC 7296 §1.2: the IKE SA stands, the CHILD_SA does not.
                     debug!(peer = %peer.name, refusal = %refusal.notify, "no CHILD_SA with IKE_AUTH");

@@ -96,6 +96,24 @@ pub(in crate::ike) struct Answered {
     payloads: Vec<Payload>,
 }
 
+/// What a CHILD_SA is answered in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ike) enum Occasion {
+    /// IKE_AUTH.
+    IkeAuth,
+    /// CREATE_CHILD_SA, for one beside others.
+    New,
+    /// CREATE_CHILD_SA, for one in the place of another.
+    Rekey,
+}
+
+impl Occasion {
+    /// CREATE_CHILD_SA.
+    pub(in crate::ike) const fn create(replaces: Option<Spi>) -> Self {
+        if replaces.is_some() { Self::Rekey } else { Self::New }
+    }
+}
+
 /// Why we do not agree.
 #[derive(Debug)]
 pub(in crate::ike) struct Refusal {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::create_child::{AgreedChild, ChildRequest, lower};
+use super::create_child::{AgreedChild, ChildRequest, Occasion, lower};
 use super::rekey::{AgreedIke, IkeRequest};
 use super::{Parts, notify};
 use crate::crypto::Secret;
@@ -361,7 +361,7 @@ impl IkeSa {
         let lowest_nonce = agreed.lowest_nonce();
         let answered = self.make_child(ctx, agreed, additional)?;
         let spi = answered.child.spi_inbound;
-        self.install_answered(ctx, answered, replaces.is_some());
+        self.install_answered(ctx, answered, Occasion::create(replaces));
         if let Some(old) = replaces {
             self.note_peer_rekeyed(old, Some(spi), lowest_nonce);
         }

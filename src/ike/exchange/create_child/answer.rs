@@ -88,7 +88,7 @@ impl IkeSa {
             .make_child(ctx, agreed, &[])
             .ok_or(Refusal::new(NotifyType::NO_PROPOSAL_CHOSEN))?;
         let spi = answered.child.spi_inbound;
-        let mut payloads = self.install_answered(ctx, answered, rekeyed.is_some());
+        let mut payloads = self.install_answered(ctx, answered, Occasion::create(rekeyed));
         payloads.insert(1, Payload::Nonce(Nonce { data: nonce_r }));
         payloads.splice(0..0, configured);
         if let Some(old) = rekeyed {
@@ -212,7 +212,7 @@ impl IkeSa {
         &mut self,
         ctx: &mut Ctx<'_>,
         answered: Answered,
-        rekeyed: bool,
+        occasion: Occasion,
     ) -> Vec<Payload> {
         let Answered { mut child, inbound, outbound, payloads } = answered;
         ctx.sad(SadUpdate::AddInbound(inbound));
@@ -223,12 +223,7 @@ impl IkeSa {
                 .beside(self)
                 .into_iter()
                 .any(|other| other.is_established() && other.children.iter().any(serves));
-        let wait = if rekeyed { limits::CONFIRM_REKEYED_AFTER } else { limits::CONFIRM_AFTER };
-        let ask_at = Some(ctx.now + wait);
-        let outbound = if rekeyed {
-            self.announce_child(ctx, &child, rekeyed);
-            Some(outbound)
-        } else if has_like {
+        let outbound = if occasion == Occasion::Rekey || has_like {
             Some(outbound)
         } else {
             // There is no older SA that packets could take in the meantime: what is sent at once may be lost, what is
@@ -237,7 +232,20 @@ impl IkeSa {
             child.outbound_installed = true;
             None
         };
-        child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce: !rekeyed });
+        // Nothing waits for a peer to have the CHILD_SA of IKE_AUTH, and one that has not repeats its request: to ask as well would
+        // make up a third of the messages of a set-up.
+        let is_asked = occasion != Occasion::IkeAuth || outbound.is_some();
+        if occasion == Occasion::Rekey || !is_asked {
+            self.announce_child(ctx, &child, occasion == Occasion::Rekey);
+        }
+        if is_asked {
+            let wait = match occasion {
+                Occasion::IkeAuth | Occasion::New => limits::CONFIRM_AFTER,
+                Occasion::Rekey => limits::CONFIRM_REKEYED_AFTER,
+            };
+            let (ask_at, announce) = (Some(ctx.now + wait), occasion != Occasion::Rekey);
+            child.unconfirmed = Some(Unconfirmed { ask_at, outbound, announce });
+        }
         self.children.push(child);
         payloads
     }
