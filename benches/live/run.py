@@ -5,7 +5,7 @@
 
 Rounds are interleaved: each starts and measures every subject once, so that whatever else the machine does hits all of
 them alike. Figures are medians of the rounds, with the least and the most beside them. `--write` makes
-docs/performance.md and its plots of what was found. Needs root: everything happens in namespaces of its own.
+docs/performance.md and its plots of what was found; with `--bench scale` alone it writes that part of it anew. Needs root: everything happens in namespaces of its own.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from subjects import SUBJECTS, Tools  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ["iproute2", "iputils-ping", "iperf3", "wireguard-go", "wireguard-tools",
             "strongswan-charon", "strongswan-swanctl", "libcharon-extra-plugins", "libstrongswan-standard-plugins"]
+PACKAGES_APART = ["iproute2", "openssl"]
 CRATES = ["boringtun-cli", "gotatun-cli"]
 # Benches of the library whose lines `figure NAME VALUE UNIT` are taken into the report.
 IN_PROCESS = ["path", "scale", "ike"]
@@ -64,7 +65,8 @@ def target():
 
 def prepare(directory, options):
     """Installs and builds what is missing; where a peer cannot be had, it is left out and said so."""
-    subprocess.run([ROOT / "tests/lab/install.sh", *PACKAGES], check=True)
+    packages = PACKAGES_APART if set(options.parts) <= set(APART) else PACKAGES
+    subprocess.run([ROOT / "tests/lab/install.sh", *packages], check=True)
     subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", "--bin", "ipsecd"], cwd=ROOT, check=True)
     wanted = ["forwarder", "initiators", *(IN_PROCESS if "process" in options.parts else [])]
     names = [word for name in wanted for word in ("--bench", name)]
@@ -141,6 +143,8 @@ def main():
     more = [f"--duration {options.duration}"] if options.duration != 4 else []
     more += [f"--subjects '{options.subjects}'"] if options.subjects else []
     more = f" OPTIONS='{' '.join([*more, '--write'])}'" if more or parts != "all" else ""
+    profile = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("CARGO_PROFILE_RELEASE_")]
+    results["build"] = " ".join(profile)
     results["command"] = f"make bench BENCH={parts} ROUNDS={options.rounds}{more}"
 
     def keep():
@@ -183,7 +187,10 @@ def main():
             results["failed"]["ten thousand tunnels"] = str(error)[:300]
             keep()
     print(report.text(results))
-    if options.write:
+    if options.write and options.parts == ["scale"]:
+        report.write_daemon(results, ROOT / "docs")
+        print("docs/performance.md: its part written")
+    elif options.write:
         report.write(results, ROOT / "docs")
         print("docs/performance.md written")
 
