@@ -83,6 +83,8 @@ const GIVE_BACK_TIMES: u32 = 2;
 const NETWORK_PAUSE: Duration = Duration::from_millis(100);
 /// Looking at all peers and jobs takes at most one part in so many of the driver's time, however many there are.
 const LOOK_SHARE: u32 = 10;
+/// Where nobody waits for it, news of this much time is looked at together: many set up tunnels one after the other.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Messages that are handled before anything else gets its turn: what is due, and what is to be sent.
 const HANDLED_AT_ONCE: usize = 64;
 
@@ -228,7 +230,10 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             receivers.spawn(listener.serve(readers_in));
         }
         privs::drop_privileges()?;
-        let (workers, from_workers) = Workers::start(&shared).map_err(system("start workers"))?;
+        sys::take_memory_by_the_piece(true);
+        let workers = Workers::start(&shared).map_err(system("start workers"));
+        sys::take_memory_by_the_piece(false);
+        let (workers, from_workers) = workers?;
         let ike = |v6| Receiver::new(&sockets, v6).map_err(system("watch port 500"));
         let [ike4, ike6] = [ike(false)?, ike(true)?];
         let (internal_in, internal) = mpsc::channel(64);
@@ -271,6 +276,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             had_peer: false,
             // Whoever is there at the start is looked at.
             news: true,
+            last_look: now,
             next_look: now,
             agenda: Agenda::default(),
             mtus_changed: false,
@@ -385,7 +391,8 @@ pub(super) struct Driver {
     had_peer: bool,
     /// Something happened that peers or clients may wait for.
     news: bool,
-    /// When peers and jobs may be looked at again.
+    /// When peers and jobs were looked at last, and when they may be again.
+    last_look: Instant,
     next_look: Instant,
     /// The peers to look at then.
     agenda: Agenda,
@@ -495,7 +502,7 @@ impl Driver {
             self.endpoint.handle_timeout(now);
         }
         self.drain(now).await;
-        if self.next_look <= now && (self.news || self.next_of_ours() <= now) {
+        if self.look_at() <= now {
             self.news = false;
             if self.mtus_changed {
                 self.set_mtus().await;
@@ -505,6 +512,7 @@ impl Driver {
             // Those may have given the endpoint commands.
             self.drain(now).await;
             let end = clock::now();
+            self.last_look = end;
             self.next_look = end + end.saturating_duration_since(now) * (LOOK_SHARE - 1);
         }
         if self.network_check.is_some_and(|at| at <= now) {
@@ -553,8 +561,18 @@ impl Driver {
     /// The next moment at which something is due.
     fn next_wake(&self) -> Instant {
         let endpoint = self.endpoint.poll_timeout().map(|(due, _)| due);
-        let ours = if self.news { self.next_look } else { self.next_of_ours().max(self.next_look) };
+        let ours = self.look_at();
         endpoint.map_or(ours, |due| due.min(ours))
+    }
+
+    /// When peers and jobs are to be looked at.
+    fn look_at(&self) -> Instant {
+        let is_waited_for = self.ending
+            || self.mtus_changed
+            || !(self.ups.is_empty() && self.downs.is_empty() && self.rekeys.is_empty());
+        let together = if is_waited_for { self.last_look } else { self.last_look + LOOK_PAUSE };
+        let due = if self.news { together } else { self.next_of_ours() };
+        due.max(self.next_look)
     }
 
     /// The next moment at which something of the driver itself is due.

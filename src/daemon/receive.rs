@@ -7,11 +7,11 @@
 use core::future;
 use core::time::Duration;
 use std::io::{self, IoSliceMut};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use super::sockets::{IKE_PORT, Sockets, path_of};
 use crate::io::clock;
@@ -32,9 +32,10 @@ pub(super) struct Receiver {
     sockets: Arc<Sockets>,
     v6: bool,
     /// Whoever wakes us when there is something. `None`: it is looked at by the clock, or the host has none.
-    watched: Option<UdpSocket>,
+    watched: Option<AsyncFd<OwnedFd>>,
     pace: Pace,
-    buffers: Vec<Vec<u8>>,
+    /// Room for a batch, in one piece: what no message needed is never touched, and takes no memory.
+    buffers: Vec<u8>,
     received: Vec<Received>,
 }
 
@@ -47,7 +48,7 @@ impl Receiver {
             v6,
             watched: None,
             pace: Pace::new(clock::now()),
-            buffers: vec![vec![0; MAX_MESSAGE]; BATCH],
+            buffers: vec![0; MAX_MESSAGE * BATCH],
             received: Vec::new(),
         };
         new.watch()?;
@@ -76,32 +77,43 @@ impl Receiver {
         let Some(socket) = socket(sockets, *v6) else { return future::pending().await };
         let mut take = || {
             let mut slices: Vec<_> =
-                buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+                buffers.chunks_exact_mut(MAX_MESSAGE).map(IoSliceMut::new).collect();
             socket.recv(&mut slices, received)
         };
-        let result = match watched {
-            Some(watched) => watched.async_io(Interest::READABLE, take).await,
-            None => take(),
+        let mut ready = match watched {
+            Some(watched) => match watched.readable().await {
+                Ok(ready) => Some(ready),
+                Err(error) => {
+                    tracing::debug!(%error, "waiting on port 500");
+                    return;
+                }
+            },
+            None => None,
         };
-        match (result, watched) {
-            (Err(error), _) if error.kind() != io::ErrorKind::WouldBlock => {
-                tracing::debug!(%error, "receiving on port 500");
-            }
-            (Ok(()), Some(watched)) if received.len() < BATCH => {
-                // That was all: the next call need not ask to find out.
-                let none = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
-                let _none = watched.try_io(Interest::READABLE, none);
-            }
-            _ => {}
+        let result = take();
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            tracing::debug!(%error, "receiving on port 500");
+        }
+        // Of fewer it is known that they were all: the next call need not ask to find out.
+        let is_empty = match &result {
+            Ok(()) => received.len() < BATCH,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if let Some(ready) = ready.as_mut().filter(|_| is_empty) {
+            ready.clear_ready();
         }
     }
 
     /// What the last [`Self::receive`] took.
     pub(super) fn messages(&self) -> impl Iterator<Item = (Path, &[u8])> {
-        self.received.iter().zip(&self.buffers).filter_map(|(datagram, buffer)| {
-            let message = buffer.get(..datagram.len).filter(|_| !datagram.truncated)?;
-            Some((path_of(datagram, IKE_PORT, Encap::Plain), message))
-        })
+        self.received.iter().zip(self.buffers.chunks_exact(MAX_MESSAGE)).filter_map(
+            |(datagram, buffer)| {
+                let message = buffer.get(..datagram.len).filter(|_| !datagram.truncated)?;
+                Some((path_of(datagram, IKE_PORT, Encap::Plain), message))
+            },
+        )
     }
 
     /// For so many of the last messages a COOKIE was asked: decides how the next are waited for.

@@ -305,6 +305,20 @@ pub fn give_memory_back() {
     let _whether_any = unsafe { libc::malloc_trim(0) };
 }
 
+/// Whether the allocator takes memory from the system by the piece, as it is asked for zeros. Otherwise it takes some in advance, and
+/// then writes the zeros itself, so that buffers which may never be used are resident.
+pub fn take_memory_by_the_piece(on: bool) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) may be called at any time; it takes integers.
+    let _whether_taken = unsafe { libc::mallopt(libc::M_TOP_PAD, if on { 0 } else { IN_ADVANCE }) };
+    #[cfg(not(target_env = "gnu"))]
+    let _nothing_to_do = on;
+}
+
+/// Bytes that the allocator takes in advance by default.
+#[cfg(target_env = "gnu")]
+const IN_ADVANCE: c_int = 128 << 10;
+
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -12,10 +12,12 @@ use core::ffi::c_int;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::sys::{self, Received, ToSend};
 
@@ -169,12 +171,14 @@ impl Socket {
         sys::send_batch(self.as_fd(), messages)
     }
 
-    /// The same UDP socket for tokio to wait on, within its runtime.
+    /// The same socket for tokio to wait on until there is something to receive, within its runtime. Not until there is room to send:
+    /// whatever has left would wake us.
     ///
     /// # Errors
     /// Those of dup(2) and epoll(7).
-    pub fn watched(&self) -> io::Result<tokio::net::UdpSocket> {
-        tokio::net::UdpSocket::from_std(self.inner.try_clone()?.into())
+    #[expect(deprecated, reason = "sound for an OwnedFd, and what takes its place is unsafe")]
+    pub fn watched(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        AsyncFd::with_interest(self.inner.try_clone()?.into(), Interest::READABLE)
     }
 
     /// Drops whatever would be received.
