@@ -233,7 +233,8 @@ def daemon_section(results):
     out = [DAEMON, "",
            "A daemon that 10,000 initiators come to, by one file with a pool, and by a file each: [`benches/live/scale.py`](../benches/live/scale.py).",
            "CPU is all of the daemon's, of every thread, in user space and in the kernel, as the scheduler counted it. One x25519 derivation by",
-           f"OpenSSL took {show(derivation(results))} µs in the same run, on {machine['date']}, commit {machine['commit']}, load average {machine['load']:.1f} at the start."]
+           f"OpenSSL took {show(derivation(results))} µs in the same run, on {machine['date']}, commit {machine['commit']}, load average {machine['load']:.1f} at the start.",
+           "What is told in seconds is time that passed, more of it the more other work there is."]
     if results.get("build"):
         out.append(f"Built with {results['build']}.")
     found = list(demands_of_scale(results))
