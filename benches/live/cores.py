@@ -252,6 +252,8 @@ ENDING = """
 
 def show_threads(figures):
     """The table of the bench `cores`."""
+    if not figures:
+        return "Not measured here yet.\n"
     text = "| | 1 thread | 2 threads | × |\n|---|---|---|---|\n"
     for name, value in figures.items():
         case, count, unit = re.fullmatch(r"(.*): ([12]) threads?, (ns|×)", name).groups()
