@@ -84,10 +84,15 @@ impl Lane {
     }
 }
 
-/// Has every thread do it at the same time: how long the slowest took.
-fn together(lanes: &mut [Lane], act: impl Fn(Worker, &mut Lane) + Sync) -> Duration {
+/// Has every thread do it at the same time, after it has prepared what it needs, which then is in its own cache: how long the
+/// slowest took.
+fn together(
+    lanes: &mut [Lane],
+    prepare: impl Fn(&mut Lane) + Sync,
+    act: impl Fn(Worker, &mut Lane) + Sync,
+) -> Duration {
     let (ready, count) = (AtomicUsize::new(0), lanes.len());
-    let (ready, act) = (&ready, &act);
+    let (ready, prepare, act) = (&ready, &prepare, &act);
     let workers = Worker::all(u16::try_from(count).expect("few"));
     thread::scope(|scope| {
         let threads: Vec<_> = lanes
@@ -95,6 +100,7 @@ fn together(lanes: &mut [Lane], act: impl Fn(Worker, &mut Lane) + Sync) -> Durat
             .zip(workers)
             .map(|(lane, worker)| {
                 scope.spawn(move || {
+                    prepare(lane);
                     ready.fetch_add(1, Ordering::AcqRel);
                     while ready.load(Ordering::Acquire) < count {
                         core::hint::spin_loop();
@@ -110,11 +116,13 @@ fn together(lanes: &mut [Lane], act: impl Fn(Worker, &mut Lane) + Sync) -> Durat
 /// A round of so many threads: sealing and opening.
 fn round(gateways: &[Datapath; 2], lanes: &mut [Lane], packet: &[u8]) -> (Duration, Duration) {
     let ([sender, receiver], now) = (gateways, now());
-    for buf in lanes.iter_mut().flat_map(|lane| &mut lane.packets).flatten() {
-        assert!(buf.fill_from(packet));
-    }
+    let fill = |lane: &mut Lane| {
+        for buf in lane.packets.iter_mut().flatten() {
+            assert!(buf.fill_from(packet));
+        }
+    };
     let headers = [VnetHeader::default(); BATCH];
-    let sealing = together(lanes, |worker, lane| {
+    let sealing = together(lanes, fill, |worker, lane| {
         let batches = lane.packets.iter_mut().zip(&mut lane.sealing).zip(&mut lane.sealed);
         for ((packets, batch), sealed) in batches {
             let none = &mut |_: &[Sealed]| unreachable!("a batch has one SA");
@@ -124,15 +132,15 @@ fn round(gateways: &[Datapath; 2], lanes: &mut [Lane], packet: &[u8]) -> (Durati
             batch.sent();
         }
     });
-    for lane in lanes.iter_mut() {
+    let carry = |lane: &mut Lane| {
         for (received, sealed) in lane.received.iter_mut().zip(&lane.sealed) {
             assert_eq!(sealed.len(), BATCH);
             for (received, sealed) in received.iter_mut().zip(sealed) {
                 carry_into(sealed, received);
             }
         }
-    }
-    let opening = together(lanes, |_, lane| {
+    };
+    let opening = together(lanes, carry, |_, lane| {
         for received in &mut lane.received {
             receiver.inbound_batch(now, received, &mut lane.opened);
             assert_eq!(lane.opened.deliver.len(), BATCH);
