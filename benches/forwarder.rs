@@ -56,7 +56,7 @@ fn main() -> io::Result<()> {
     if offload == Offload::Auto {
         sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)?;
     }
-    let tun = tun::create(name, offload)?;
+    let tun = tun::create(name, offload, 1)?.remove(0);
     println!("ready");
     io::stdout().flush()?;
     let offload = offload == Offload::Auto;

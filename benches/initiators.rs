@@ -29,7 +29,9 @@ use ipsecd::ike::{Command, Endpoint, EndpointConfig, Env, Event};
 use ipsecd::io::sys::{self, BATCH, ToSend};
 use ipsecd::io::tun::Offload;
 use ipsecd::ipsec::pad::{AddressRequest, Auth, EncapPolicy, Identity, Peer, PeerAddress, Wish};
-use ipsecd::ipsec::{Encap, OutboundSa, PacketBuf, Path, PolicyId, SadUpdate, TrafficSelector};
+use ipsecd::ipsec::{
+    Encap, OutboundSa, PacketBuf, Path, PolicyId, SadUpdate, TrafficSelector, Worker,
+};
 use ipsecd::testing::peers;
 use ipsecd::wire::ike::numbers::KeId;
 use ipsecd::wire::ip::NextHeader;
@@ -108,7 +110,7 @@ impl Crowd {
             let peer = Arc::new(peer(number, responder, pool, mlkem));
             endpoint.handle_command(now(), Command::AddPeer(peer)).map_err(io::Error::other)?;
         }
-        let sockets = Sockets::open(Offload::Plain).map_err(io::Error::other)?;
+        let sockets = Sockets::open(Offload::Plain, 1).map_err(io::Error::other)?;
         let buffers = vec![vec![0; MAX_PACKET]; BATCH];
         Ok(Self { responder, endpoint, sockets, tunnels: BTreeMap::new(), rekeyed: 0, buffers })
     }
@@ -204,7 +206,7 @@ impl Crowd {
                 .collect();
             let mut rest = &all[..];
             while !rest.is_empty() {
-                match self.sockets.v4.natt.main.send(rest) {
+                match self.sockets.v4.natt.main(Worker::ALONE).send(rest) {
                     Ok(taken) => rest = &rest[taken..],
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
@@ -220,7 +222,7 @@ impl Crowd {
         let due = self.endpoint.poll_timeout().map(|(at, _)| at);
         let wait = due.map_or(patience, |at| at.saturating_duration_since(now()).min(patience));
         let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
-        let sockets = [&self.sockets.v4.ike, &self.sockets.v4.natt.main];
+        let sockets = [&self.sockets.v4.ike, self.sockets.v4.natt.main(Worker::ALONE)];
         let mut fds = sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         poll(&mut fds, wait)?;
         let ready = fds.map(|fd| fd.any().unwrap_or(false));
@@ -239,7 +241,8 @@ impl Crowd {
 
     fn receive(&mut self, port: u16) -> io::Result<()> {
         let is_ike = port == IKE_PORT;
-        let socket = if is_ike { &self.sockets.v4.ike } else { &self.sockets.v4.natt.main };
+        let socket =
+            if is_ike { &self.sockets.v4.ike } else { self.sockets.v4.natt.main(Worker::ALONE) };
         let mut slices: Vec<_> = self.buffers.iter_mut().map(|it| IoSliceMut::new(it)).collect();
         let mut received = Vec::new();
         match sys::recv_batch(socket.as_fd(), &mut slices, &mut received) {

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What more cores would give: a simulation of a gateway's workers with costs that were measured on this machine.
+"""What more cores give: the bench `cores` with two threads, and a simulation of a gateway's workers with costs that were measured.
 
-    benches/live/cores.py [--costs FILE] [--write]
+    benches/live/cores.py [--costs FILE [--threads]] [--keep FILE] [--write]
 
 Without `--costs` they are measured: the steps of the forwarder in a lab of two namespaces (`forwarder stages`), sealing and
-opening in one process (the bench `path`). `--write` makes docs/performance/cores.md. The model is said there: `TEXT`.
+opening in one process (the bench `path`), two threads (the bench `cores`); with `--threads` the last of these alone. `--write` makes
+docs/performance/cores.md. The model is said there: `TEXT`.
 """
 
 import argparse
@@ -33,15 +34,16 @@ FLOWS = [1, 16, 256]
 SPAN = 0.02
 DRAWS = 9
 
-# Name, SAs in each direction, whether there is a worker (of two threads) for each two cores, whether packets are opened
-# while the lock of the SA is free.
+# Name, whether there is a worker (of two threads) for each two cores, how flows come by their SAs, and whether packets that arrive go to
+# the worker of their flow and are opened beside the lock of the SA, rather than to the worker of the SPI.
 DESIGNS = [
-    ("as it is, whatever the SAs", 1, False, False),
-    ("queues, one SA", 1, True, False),
-    ("queues, one SA, opened beside its lock", 1, True, True),
-    ("queues, 17 SAs (`per-resource = 16`)", 17, True, False),
-    ("queues, an SA a flow (many peers)", 4096, True, False),
+    ("`--workers 1`, whatever the SAs", False, "one", False),
+    ("one SA", True, "one", False),
+    ("one SA, opened by the workers of its flows (not built)", True, "one", True),
+    ("`per-resource = 16`", True, "resources", False),
+    ("an SA a flow (many peers)", True, "peers", False),
 ]
+RESOURCES = 16
 
 
 class Load:
@@ -61,15 +63,23 @@ class Load:
 
 def simulate(load, cores, flows, design, rng):
     """Packets in a second out and in, when every flow has always something to send both ways."""
-    _name, sas, queues, beside = design
-    workers = max(1, cores // 2) if queues else 1
-    sa_of = [rng.randrange(sas) for _ in range(flows)]
-    queue_of = [rng.randrange(workers) for _ in range(flows)]
-    socket_of = [rng.randrange(workers) for _ in range(sas)]
-    # What arrives goes by its SPI to the worker that has the SA; what is to be opened beside the lock, by its flow.
-    where = queue_of if beside else [socket_of[sa] for sa in sa_of]
-    outbound = run_threads(load.batch, load.outbound, sa_of, queue_of, workers)
-    return outbound, run_threads(load.batch, load.beside if beside else load.inbound, sa_of, where, workers)
+    _name, several, kind, beside = design
+    workers = max(1, cores // 2) if several else 1
+    # By its hash a flow has a queue of the TUN, and so a worker, until packets of it come in: then that of the worker they come to.
+    worker_of = [rng.randrange(workers) for _ in range(flows)]
+    if kind == "one":
+        sa_of = [0] * flows
+        worker_of = worker_of if beside else [0] * flows
+    elif kind == "resources":
+        # Those of a worker are received by it; among several of its own each flow has one by its hash.
+        own = [[number for number in range(RESOURCES) if number % workers == worker] for worker in range(workers)]
+        sa_of = [rng.choice(own[worker]) for worker in worker_of]
+    else:
+        # SPIs are dealt out in turn.
+        sa_of = list(range(flows))
+        worker_of = [sa % workers for sa in sa_of]
+    outbound = run_threads(load.batch, load.outbound, sa_of, worker_of, workers)
+    return outbound, run_threads(load.batch, load.beside if beside else load.inbound, sa_of, worker_of, workers)
 
 
 def run_threads(batch, steps, sa_of, queue_of, workers):
@@ -154,6 +164,14 @@ def measure_path(directory):
     return dict(re.findall(r"^figure (.*) ([0-9.]+) ns$", done.stdout, re.MULTILINE))
 
 
+def measure_threads(directory):
+    """What two threads take beside one: name of the figure to value."""
+    command = [bench_program(directory, "cores"), "--bench"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    found = re.findall(r"^figure (.*) ([0-9.]+) (ns|×)$", done.stdout, re.MULTILINE)
+    return {f"{name}, {unit}": float(value) for name, value, unit in found}
+
+
 def measure(directory, seconds):
     """The costs, measured here."""
     tools = Tools(directory / "release/ipsecd", bench_program(directory, "forwarder"), directory / "bench")
@@ -179,28 +197,39 @@ def measure(directory, seconds):
             loads[kind] = {"bytes": inner, "batch": batch, "steps": steps}
     finally:
         lab.close()
-    return {"machine": machine(), "loads": loads}
+    return {"machine": machine(), "loads": loads, "threads": measure_threads(directory)}
 
 
 TEXT = """# More cores
 
-Written by `benches/live/cores.py --write`; do not edit. ipsecd moves packets with two threads, whatever the machine has. This
-is what a worker of two threads for each two cores *would* give, each with a queue of the TUN (`IFF_MULTI_QUEUE`) and the
-packets of its own SPIs: **a simulation, not a measurement**, with the costs below, which were measured on {cpu}, {cores} cores,
-Linux {kernel}, on {date} (commit {commit}, load average {load:.1f}).
+Written by `benches/live/cores.py --write`; do not edit. ipsecd moves packets with workers of two threads each: `--workers N`, by default
+one for each two cores. A worker has a queue of each TUN (`IFF_MULTI_QUEUE`), a socket of port 4500 and of each raw protocol, to which the
+kernel brings what has its SPIs, and SAs of its own where a peer has several ([architecture](../architecture.md#threads)). Each further
+worker takes 7 MiB of memory at rest, which are its buffers.
 
-## What is simulated
+## Two threads, measured
+
+The same packets sealed, and opened, by one thread and by two at a time, without system calls: [the bench `cores`](../../benches/cores.rs).
+ns a packet, × the rate of one thread. Of one SA a batch is sealed while no other is, since packets leave in the order of their numbers; it is
+opened by both threads, which take the replay window for moments. A machine whose two cores are two threads of one, or are not its own, gives less.
+
+{threads}
+## More than that: a simulation, not a measurement
+
+With the costs below, which were measured on {cpu}, {cores} cores, Linux {kernel}, on {date} (commit {commit}, load average {load:.1f}).
 
 A gateway whose every flow has always something to send, both ways alike. A thread a direction takes batches of its flows in turn.
-A flow has one queue of the TUN, by chance, as the kernel's hash gives it, and one SA. Packets of an SA leave in the order of their
+A flow is with the worker that its SA comes to, for what that writes into its queue of the TUN draws the answers there; with `per-resource` it is
+with one by chance, as the kernel's hash has it, and has an SA of that worker. Packets of an SA leave in the order of their
 numbers, since a peer's replay window may be short: an SA is locked from the first number of a batch to the end of its send. What arrives goes to
-the worker of its SPI. While packets are opened, the window of their SA is locked, as it is today; *beside its lock* means that the
-window is checked before and moved after, and the cipher is run without it. Figures are medians of {draws} draws of queues and SPIs.
+the worker of its SPI, which holds the window while it opens a batch. *By the workers of its flows*: packets of one SA would be spread by something
+else than the SPI; the window is checked before and moved after, and the cipher is run without it. Figures are medians of {draws} draws.
 
 Left out: the network card and what the kernel does for it (one outer flow, which all UDP encapsulation between two addresses is, has one
-queue of a card and one core of the kernel, unless that looks at SPIs), the bandwidth of memory and its caches, and threads without a core of their own.
+queue of a card and one core of the kernel, unless that looks at SPIs), runs that the kernel joins of packets with several SPIs and which go to
+the worker of the first, the bandwidth of memory and its caches, and threads without a core of their own.
 
-## Costs
+### Costs
 
 ns a packet. Reading, cutting, sending, receiving, joining and writing: [`forwarder stages`](../../benches/forwarder.rs) between two
 namespaces, by the CPU time of its threads; to send on a veth pair is also to receive at its other end. Sealing and opening: [the bench
@@ -213,18 +242,31 @@ ENDING = """
 ## Where it stops
 
 - **One flow** gains nothing: it has one queue and one SA, and its packets may not overtake each other.
-- **One SA** gains nothing outbound but the reading: numbers and order are one after the other. Inbound, opening beside the lock would
-  spread it; the window itself then takes {window:.0f} ns of the {open:.0f} ns that opening a full packet takes.
-- **Per-resource SAs** (17 at most) go as far as chance spreads them: two SAs of one worker leave another without any. SPIs and queues
-  dealt out in turn would do better than chance.
-- **Many peers** go on to all cores, as far as this model sees.
+- **One SA** gains nothing: all that comes of it comes to one worker, and numbers and order of what leaves are one after the other. To spread what
+  comes by something else than the SPI would be of use only with a peer that sends faster than one worker can, and would disorder flows; the
+  windows would bear it ([`InboundSa::opening`](../../src/ipsec/inbound.rs)): the window itself takes {window:.0f} ns of the {open:.0f} ns of a full packet.
+- **Per-resource SAs** (16 at most) go as far as chance spreads flows over the queues, and no further than 16 workers.
+- **Many peers** go on to all cores, as far as this model sees: SPIs are dealt out in turn.
 """
+
+
+def show_threads(figures):
+    """The table of the bench `cores`."""
+    if not figures:
+        return "Not measured here yet.\n"
+    text = "| | 1 thread | 2 threads | × |\n|---|---|---|---|\n"
+    for name, value in figures.items():
+        case, count, unit = re.fullmatch(r"(.*): ([12]) threads?, (ns|×)", name).groups()
+        if count == "1":
+            two, ratio = (figures[f"{case}: 2 threads, {kind}"] for kind in ("ns", "×"))
+            text += f"| {case} | {value:,.0f} | {two:,.0f} | {ratio:.2f} |\n"
+    return text
 
 
 def show(costs):
     """The page."""
     loads = costs["loads"]
-    text = TEXT.format(draws=DRAWS, **costs["machine"])
+    text = TEXT.format(draws=DRAWS, threads=show_threads(costs["threads"]), **costs["machine"])
     names = ["read", "seal", "send", "receive", "open", "join", "write"]
     text += f"| | packets a batch | {' | '.join(names)} | window |\n|---|---|{'---|' * 8}\n"
     for kind, one in loads.items():
@@ -233,7 +275,7 @@ def show(costs):
     last = None
     for kind, load, design, flows, rates in results(costs):
         if kind != last:
-            text += f"\n## {kind}\n\n1000 packets a second, both directions together; in brackets × two cores.\n\n"
+            text += f"\n### {kind}\n\n1000 packets a second, both directions together; in brackets × two cores.\n\n"
             text += "| | flows | " + " | ".join(f"{cores} cores" for cores in CORES) + " |\n"
             text += "|---|---|" + "---|" * len(CORES) + "\n"
         last = kind
@@ -246,20 +288,23 @@ def show(costs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--costs", type=Path, help="costs that were measured before, as JSON")
+    parser.add_argument("--threads", action="store_true", help="with --costs: two threads are measured anew")
     parser.add_argument("--keep", type=Path, help="where costs that are measured are kept, as JSON")
     parser.add_argument("--duration", type=int, default=4, metavar="SECONDS", help="seconds of each measurement")
     parser.add_argument("--write", action="store_true", help="write docs/performance/cores.md")
     options = parser.parse_args()
     if options.costs:
         costs = json.loads(options.costs.read_text())
+        if options.threads:
+            costs["threads"] = measure_threads(target())
     else:
         if os.geteuid() != 0:
             sys.exit("needs root, for namespaces and TUN devices")
         directory = target()
         enclose()
         costs = measure(directory, options.duration)
-        if options.keep:
-            options.keep.write_text(json.dumps(costs, indent=1, ensure_ascii=False) + "\n")
+    if options.keep:
+        options.keep.write_text(json.dumps(costs, indent=1, ensure_ascii=False) + "\n")
     page = show(costs)
     print(page)
     if options.write:

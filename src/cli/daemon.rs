@@ -54,6 +54,7 @@ pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
         offload: global.offload.into(),
+        workers: global.workers.count(),
         audit: args.audit.clone(),
         metrics: args.metrics.clone(),
     };

@@ -27,6 +27,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -102,6 +103,55 @@ pub struct Global {
     /// What a daemon that is started leaves to the kernel
     #[arg(long, global = true, value_name = "HOW", env = "IPSECD_OFFLOAD", default_value = "auto")]
     pub offload: OffloadArg,
+    /// How many workers of a daemon that is started move packets, each with two threads: 1 to 32, or auto, one for each two cores
+    #[arg(long, global = true, value_name = "N", env = "IPSECD_WORKERS", default_value = "auto")]
+    pub workers: WorkersArg,
+}
+
+/// How many workers move packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkersArg {
+    /// One for each two cores that there are for us.
+    Auto,
+    /// So many.
+    Count(u16),
+}
+
+impl WorkersArg {
+    /// More would not be of use: what is shared among all workers then takes most of the time (docs/performance/cores.md).
+    const MOST: u16 = 32;
+
+    /// How many they are.
+    fn count(self) -> u16 {
+        match self {
+            Self::Count(count) => count,
+            Self::Auto => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                u16::try_from(cores / 2).unwrap_or(Self::MOST).clamp(1, Self::MOST)
+            }
+        }
+    }
+}
+
+impl FromStr for WorkersArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let count = text.parse().ok().filter(|count| (1..=Self::MOST).contains(count));
+        count.map(Self::Count).ok_or_else(|| format!("it is auto, or 1 to {}", Self::MOST))
+    }
+}
+
+impl fmt::Display for WorkersArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Count(count) => count.fmt(f),
+        }
+    }
 }
 
 /// The form of the log.

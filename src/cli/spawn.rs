@@ -75,6 +75,7 @@ fn start(global: &Global, keylog: Option<&Path>) -> Result<(), CliError> {
     command.arg("--socket").arg(socket);
     command.arg("--state-dir").arg(super::absolute(&global.state_dir)?);
     command.arg("--offload").arg(global.offload.name());
+    command.arg("--workers").arg(global.workers.to_string());
     command.arg("--log-format").arg(global.log_format.name());
     if let Some(filter) = &global.log {
         command.arg("--log").arg(filter);

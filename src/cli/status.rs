@@ -399,6 +399,7 @@ mod tests {
             uptime_seconds: 3661,
             keylog: Some("/tmp/keys".into()),
             offload: OffloadStatus::default(),
+            workers: 1,
             peers: vec![peer],
             policies: vec![FixedPolicyStatus {
                 name: "ssh".into(),

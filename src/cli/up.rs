@@ -129,6 +129,7 @@ fn in_foreground(global: &Global, args: &UpArgs, files: Vec<PathBuf>) -> Result<
         log_from_config: global.log.is_none(),
         keylog: args.keylog.clone(),
         offload: global.offload.into(),
+        workers: global.workers.count(),
         audit: None,
         metrics: None,
     };

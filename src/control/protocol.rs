@@ -298,6 +298,9 @@ pub struct Status {
     /// What is left to the kernel.
     #[serde(default)]
     pub offload: OffloadStatus,
+    /// How many workers move packets, each with two threads; 0 if the daemon is of before there were several.
+    #[serde(default)]
+    pub workers: u16,
     /// The peers, by name.
     pub peers: Vec<PeerStatus>,
     /// Policies that need no SA, in the order in which they are asked.
@@ -660,6 +663,7 @@ mod tests {
             uptime_seconds: 2,
             keylog: Some("/tmp/keys".into()),
             offload: OffloadStatus::default(),
+            workers: 2,
             peers: vec![],
             policies: vec![FixedPolicyStatus {
                 name: "ssh".into(),

@@ -11,28 +11,30 @@ use smallvec::SmallVec;
 use super::worker::{Lost, TunPort};
 use crate::datapath::Delivered;
 use crate::datapath::coalesce::{Coalescer, Joined};
-use crate::ipsec::TrafficSelector;
+use crate::io::tun::TunDevice;
+use crate::ipsec::{TrafficSelector, Worker};
 use crate::wire::vnet::{Offloads, VnetHeader};
 
 /// Writes packets to the TUNs that they are for.
 pub(super) fn deliver(
     lost: &Lost,
     tuns: &[Arc<TunPort>],
+    worker: Worker,
     packets: &Delivered,
     coalescer: &mut Coalescer,
 ) {
-    let offloads = tuns.iter().map(|tun| tun.device.offloads()).reduce(Offloads::and);
+    let offloads = tuns.iter().map(|tun| tun.way_in(worker).offloads()).reduce(Offloads::and);
     coalescer.arrange(packets.iter(), offloads.unwrap_or_default());
     for joined in coalescer.joined() {
         // All of a flow have the same source.
         match tun_for(tuns, &packets[joined.first()]) {
-            Some(tun) => write_joined(lost, tun, packets, &joined),
+            Some(tun) => write_joined(lost, &**tun.way_in(worker), packets, &joined),
             None => count_lost(lost, joined.parts().count()),
         }
     }
 }
 
-fn write_joined(lost: &Lost, tun: &TunPort, packets: &Delivered, joined: &Joined<'_>) {
+fn write_joined(lost: &Lost, tun: &dyn TunDevice, packets: &Delivered, joined: &Joined<'_>) {
     let vnet = joined.vnet.emit();
     if !joined.is_joined() {
         return write(lost, tun, &[IoSlice::new(&vnet), IoSlice::new(&packets[joined.first()])]);
@@ -40,16 +42,16 @@ fn write_joined(lost: &Lost, tun: &TunPort, packets: &Delivered, joined: &Joined
     let mut parts = SmallVec::<[IoSlice<'_>; 64]>::new();
     parts.extend([IoSlice::new(&vnet), IoSlice::new(joined.header)]);
     parts.extend(joined.parts().map(|(at, skip)| IoSlice::new(&packets[at][skip..])));
-    let Err(error) = tun.device.send(&parts) else { return };
+    let Err(error) = tun.send(&parts) else { return };
     if !matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) {
         return failed(lost, tun, parts.len() - 2, &error);
     }
     let alone = VnetHeader::default().emit();
     for (nth, (at, _)) in joined.parts().enumerate() {
-        match tun.device.send(&[IoSlice::new(&alone), IoSlice::new(&packets[at])]) {
+        match tun.send(&[IoSlice::new(&alone), IoSlice::new(&packets[at])]) {
             Ok(()) if nth == 0 => {
-                tracing::info!(%error, tun = tun.device.name(), "packets are written one by one");
-                tun.device.refuses_offloads();
+                tracing::info!(%error, tun = tun.name(), "packets are written one by one");
+                tun.refuses_offloads();
             }
             Ok(()) => {}
             Err(error) => failed(lost, tun, 1, &error),
@@ -58,15 +60,15 @@ fn write_joined(lost: &Lost, tun: &TunPort, packets: &Delivered, joined: &Joined
 }
 
 /// Writes one packet, before which stands its virtio header.
-pub(super) fn write(lost: &Lost, tun: &TunPort, parts: &[IoSlice<'_>]) {
-    if let Err(error) = tun.device.send(parts) {
+pub(super) fn write(lost: &Lost, tun: &dyn TunDevice, parts: &[IoSlice<'_>]) {
+    if let Err(error) = tun.send(parts) {
         failed(lost, tun, 1, &error);
     }
 }
 
-fn failed(lost: &Lost, tun: &TunPort, packets: usize, error: &io::Error) {
+fn failed(lost: &Lost, tun: &dyn TunDevice, packets: usize, error: &io::Error) {
     count_lost(lost, packets);
-    tracing::trace!(%error, tun = tun.device.name(), packets, "not taken");
+    tracing::trace!(%error, tun = tun.name(), packets, "not taken");
 }
 
 fn count_lost(lost: &Lost, packets: usize) {
@@ -102,7 +104,6 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::io::tun::TunDevice;
     use crate::ipsec::PacketBuf;
     use crate::wire::ip::{Ipv4Packet, Ipv4Repr, NextHeader};
     use crate::wire::udp::UdpPacket;
@@ -178,7 +179,8 @@ mod tests {
                 taken: Mutex::default(),
                 error,
             });
-            let port = TunPort { device: Arc::<OneByOne>::clone(&device), peers: vec![] };
+            let queue = Arc::<OneByOne>::clone(&device) as Arc<dyn TunDevice>;
+            let port = TunPort { queues: [queue].into(), peers: vec![] };
             let tuns = [Arc::new(port)];
             let packets: Vec<_> = (0..3_u8).map(datagram).collect();
             let lost = Lost::default();
@@ -188,7 +190,7 @@ mod tests {
                 delivered.exchange(&mut PacketBuf::copy_of(packet));
             }
             for again in 1..=2 {
-                deliver(&lost, &tuns, &delivered, &mut coalescer);
+                deliver(&lost, &tuns, Worker::ALONE, &delivered, &mut coalescer);
                 assert_eq!(*device.taken.lock().unwrap(), vec![&packets[..]; again].concat());
                 assert!(device.refused.load(Ordering::Relaxed), "it is not asked again");
             }
@@ -226,10 +228,8 @@ mod tests {
             start_addr: start.parse().unwrap(),
             end_addr: end.parse().unwrap(),
         };
-        Arc::new(TunPort {
-            device: Arc::new(Nothing(name, io::pipe().unwrap().0)),
-            peers: vec![ts],
-        })
+        let queue: Arc<dyn TunDevice> = Arc::new(Nothing(name, io::pipe().unwrap().0));
+        Arc::new(TunPort { queues: [queue].into(), peers: vec![ts] })
     }
 
     fn v4_packet(source: [u8; 4]) -> [u8; 20] {
@@ -246,7 +246,7 @@ mod tests {
             tun("six", "fd02::", "fd02::ffff"),
             tun("b", "10.3.0.0", "10.3.255.255"),
         ];
-        let name = |packet: &[u8]| tun_for(&tuns, packet).map(|tun| tun.device.name().to_owned());
+        let name = |packet: &[u8]| tun_for(&tuns, packet).map(|tun| tun.device().name().to_owned());
         assert_eq!(name(&v4_packet([10, 3, 0, 1])).as_deref(), Some("b"));
         assert_eq!(name(&v4_packet([10, 2, 255, 255])).as_deref(), Some("a"));
         assert_eq!(name(&v4_packet([10, 4, 0, 1])), None);

@@ -112,6 +112,8 @@ pub struct Options {
     pub keylog: Option<PathBuf>,
     /// How much of the cutting and joining of packets is left to the kernel.
     pub offload: Offload,
+    /// How many workers move packets, at least one.
+    pub workers: u16,
     /// Where audit events go; nowhere, unless the command line said.
     pub audit: Option<Target>,
     /// Where metrics are read; nowhere, unless the command line said.
@@ -178,7 +180,7 @@ pub enum DaemonError {
     #[error("the {worker} worker ended: {reason}")]
     Worker {
         /// Which.
-        worker: &'static str,
+        worker: String,
         /// Why.
         reason: String,
     },
@@ -207,7 +209,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         })?;
         // With all privileges: the directory need not be reachable later.
         let keylog = options.keylog.as_deref().map(KeyLog::open).transpose()?;
-        let sockets = Arc::new(Sockets::open(options.offload)?);
+        let sockets = Arc::new(Sockets::open(options.offload, options.workers)?);
         let now = clock::now();
         let datapath = Datapath::new(DatapathOptions::default(), Spd::default(), now);
         let audit = options.audit.as_ref().map(|target| {
@@ -216,7 +218,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         });
         let shared = Arc::new(Shared::new(datapath, Arc::clone(&sockets), audit.transpose()?));
         let netlink = Netlink::new().map_err(system("open netlink"))?;
-        let network = Network::new(netlink, Arc::clone(&shared), options.offload);
+        let network = Network::new(netlink, Arc::clone(&shared), options.offload, options.workers);
         let (requests_in, requests) = mpsc::channel(16);
         let server = Server::listen(&options.socket, requests_in)
             .map_err(|cause| DaemonError::Control { path: options.socket.clone(), cause })?;
@@ -231,7 +233,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         }
         privs::drop_privileges()?;
         sys::take_memory_by_the_piece(true);
-        let workers = Workers::start(&shared).map_err(system("start workers"));
+        let workers = Workers::start(&shared, options.workers).map_err(system("start workers"));
         sys::take_memory_by_the_piece(false);
         let (workers, from_workers) = workers?;
         let ike = |v6| Receiver::new(&sockets, v6).map_err(system("watch port 500"));
@@ -240,6 +242,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
         let endpoint_config = EndpointConfig {
             export_keys: keylog.is_some(),
+            workers: options.workers,
             qcd_secret: qcd::secret(&options.state_dir, &mut OsRandom),
             ..EndpointConfig::default()
         };

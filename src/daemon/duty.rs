@@ -46,7 +46,7 @@ pub trait Direction: Send {
     fn renew(&mut self) {}
 
     /// After so long [`begin`](Self::begin) wants to be called, though there was nothing to read. Asked before each wait.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&mut self) -> Option<Duration> {
         None
     }
 
@@ -151,7 +151,7 @@ impl<I: Direction, O: Direction> First<I, O> {
         }
         let mut meter = Meter::new(clock::now());
         loop {
-            let patience = [self.inbound.patience(), self.outbound.as_ref().and_then(O::patience)];
+            let patience = [self.inbound.patience(), self.outbound.as_mut().and_then(O::patience)];
             let ready = self.seat.wait(patience.into_iter().flatten().min())?;
             let woke = clock::now();
             if stop.load(Ordering::Acquire) {
@@ -211,7 +211,7 @@ impl<O: Direction> Second<O> {
         let mut meter = Meter::new(clock::now());
         let mut first_busy = Duration::ZERO;
         loop {
-            let patience = here.as_ref().map(|outbound| {
+            let patience = here.as_mut().map(|outbound| {
                 outbound.patience().map_or(QUIET_WINDOW, |patience| patience.min(QUIET_WINDOW))
             });
             let ready = self.seat.wait(patience)?;

@@ -51,6 +51,8 @@ pub struct Network {
     /// What a killed daemon left may still be there.
     unsettled: bool,
     offload: Offload,
+    /// Queues of each TUN.
+    queues: u16,
     /// What peers configured us with, and the TUN that has it.
     configured: BTreeMap<Arc<str>, (String, Arc<Configuration>)>,
     resolved: Option<Resolved>,
@@ -92,7 +94,7 @@ impl Network {
     /// Nothing is set up, and nothing removed: what a killed daemon left refuses what it would have protected, until
     /// [`settle`](Self::settle).
     #[must_use]
-    pub const fn new(netlink: Netlink, shared: Arc<Shared>, offload: Offload) -> Self {
+    pub const fn new(netlink: Netlink, shared: Arc<Shared>, offload: Offload, queues: u16) -> Self {
         Self {
             netlink,
             shared,
@@ -100,6 +102,7 @@ impl Network {
             rules: false,
             unsettled: true,
             offload,
+            queues,
             configured: BTreeMap::new(),
             resolved: None,
             dns: BTreeMap::new(),
@@ -336,8 +339,10 @@ impl Network {
     }
 
     async fn create(&mut self, name: &str, mtu: Option<u16>) -> Result<(), NetworkError> {
-        let tun = tun::create(name, self.offload)
+        let queues = tun::create(name, self.offload, self.queues)
             .map_err(|cause| NetworkError::Tun { name: name.into(), cause })?;
+        let port = TunPort { queues: queues.into(), peers: Vec::new() };
+        let tun = port.device();
         // The kernel would speak IPv6 neighbour discovery into the tunnel; without IPv6 there is no such file.
         let addr_gen = format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", tun.name());
         if let Err(error) = std::fs::write(&addr_gen, "1") {
@@ -347,9 +352,8 @@ impl Network {
         let first = mtu.unwrap_or(FIRST_MTU);
         self.netlink.set_up(index, first).await?;
         tracing::info!(interface = tun.name(), mtu = first, "TUN interface is up");
-        let port = Arc::new(TunPort { device: tun, peers: Vec::new() });
         let state = TunState {
-            port,
+            port: Arc::new(port),
             index,
             mtu: first,
             is_down: false,
@@ -610,8 +614,8 @@ impl Network {
             let peers: Vec<_> =
                 tun.peers.values().flat_map(|attached| attached.selectors.clone()).collect();
             if peers != tun.port.peers {
-                let device = Arc::clone(&tun.port.device);
-                tun.port = Arc::new(TunPort { device, peers });
+                let queues = Arc::clone(&tun.port.queues);
+                tun.port = Arc::new(TunPort { queues, peers });
             }
             ports.push(Arc::clone(&tun.port));
         }

@@ -16,21 +16,21 @@ use super::worker::{FromWorker, Lost, Queue, Shared};
 use crate::datapath::{Form, MAX_RUN, MAX_RUN_LEN, Sealed};
 use crate::io::sys::ToSend;
 use crate::io::udp::{Fragment, Socket};
-use crate::ipsec::{Encap, PacketBuf};
+use crate::ipsec::{Encap, PacketBuf, Worker};
 use crate::wire::ip::IpPacket;
 
 /// How long a worker waits for room in a socket's send buffer before it drops a batch, in milliseconds.
 const SEND_PATIENCE: u16 = 20;
 
 /// Sends sealed packets.
-pub(super) fn send_sealed(shared: &Shared, queue: &Queue, sealed: &[Sealed]) {
+pub(super) fn send_sealed(shared: &Shared, queue: &Queue, worker: Worker, sealed: &[Sealed]) {
     let same_socket = |a: &Sealed, b: &Sealed| {
         a.path.encap == b.path.encap
             && a.path.remote.is_ipv4() == b.path.remote.is_ipv4()
             && leaves_by(a) == leaves_by(b)
     };
     for run in sealed.chunk_by(same_socket) {
-        match run.first().and_then(|first| socket_of(&shared.sockets, first)) {
+        match run.first().and_then(|first| socket_of(&shared.sockets, worker, first)) {
             Some(socket) => send_through(socket, &shared.lost, queue, run),
             None => {
                 count_lost(&shared.lost, run.iter().map(|sealed| sealed.packets().count()).sum())
@@ -222,12 +222,12 @@ const fn leaves_by(sealed: &Sealed) -> LeavesBy {
     }
 }
 
-fn socket_of<'a>(sockets: &'a Sockets, sealed: &Sealed) -> Option<&'a Socket> {
+fn socket_of<'a>(sockets: &'a Sockets, worker: Worker, sealed: &Sealed) -> Option<&'a Socket> {
     let family = sockets.family(sealed.path.remote.ip())?;
     Some(match (leaves_by(sealed), sealed.path.encap) {
         (LeavesBy::Whole, _) => &family.whole,
-        (LeavesBy::Pair(fragment), Encap::Udp) => family.natt.choose(fragment),
-        (LeavesBy::Pair(fragment), Encap::Plain) => family.esp.choose(fragment),
+        (LeavesBy::Pair(fragment), Encap::Udp) => family.natt.choose(fragment, worker),
+        (LeavesBy::Pair(fragment), Encap::Plain) => family.esp.choose(fragment, worker),
     })
 }
 
@@ -323,10 +323,10 @@ mod tests {
 
     #[test]
     fn where_segmentation_is_refused_packets_leave_one_by_one() {
-        let Ok(pair) = Pair::udp(0, false, true) else {
+        let Ok(pair) = Pair::udp(0, false, true, 1) else {
             return; // SO_MARK needs CAP_NET_ADMIN.
         };
-        let socket = &pair.main;
+        let socket = pair.main(Worker::ALONE);
         assert!(socket.takes_segments());
         // UDP that has no checksums to compute refuses to cut: EINVAL.
         sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();

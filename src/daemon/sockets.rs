@@ -11,7 +11,7 @@ use crate::io::sys::{Received, ToSend};
 use crate::io::too_big::TooBig;
 use crate::io::tun::Offload;
 use crate::io::udp::{Fragment, Pair, Socket};
-use crate::ipsec::{Encap, Path};
+use crate::ipsec::{Encap, Path, Worker};
 pub use crate::wire::ike::header::PORT as IKE_PORT;
 pub use crate::wire::natt::{NON_ESP_MARKER, PORT as NATT_PORT};
 
@@ -32,8 +32,8 @@ pub struct Family {
     pub natt: Pair,
     /// IP protocol 50.
     pub esp: Pair,
-    /// IP protocol 51; receives only.
-    pub ah: Socket,
+    /// IP protocol 51, one a worker; receive only.
+    pub ah: Vec<Socket>,
     /// For packets that are whole; sends only.
     pub whole: Socket,
 }
@@ -49,13 +49,13 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them all, those of port 4500 with offloads if there are and `offload` wants them.
+    /// Opens them all for so many workers, those of port 4500 with offloads if there are and `offload` wants them.
     ///
     /// # Errors
     /// If another IKE daemon has the ports, or without the privilege. IPv6 may be missing.
-    pub fn open(offload: Offload) -> Result<Self, SocketError> {
-        let v4 = Family::open(false, offload)?;
-        let v6 = match Family::open(true, offload) {
+    pub fn open(offload: Offload, workers: u16) -> Result<Self, SocketError> {
+        let v4 = Family::open(false, offload, workers)?;
+        let v6 = match Family::open(true, offload, workers) {
             Ok(family) => Some(family),
             Err(error) if is_missing(&error.cause) => {
                 tracing::info!(%error, "going on without IPv6");
@@ -85,7 +85,7 @@ impl Sockets {
             let Some(family) = self.family(remote.ip()) else { continue };
             let socket = match encap {
                 // Without DF: a long IKE_AUTH must come through.
-                Encap::Udp => family.natt.choose(Fragment::Allowed),
+                Encap::Udp => family.natt.choose(Fragment::Allowed, Worker::ALONE),
                 Encap::Plain => &family.ike,
             };
             let parts: Vec<_> = group
@@ -125,7 +125,7 @@ fn send_all(socket: &Socket, mut messages: &[ToSend<'_>]) {
 }
 
 impl Family {
-    fn open(v6: bool, offload: Offload) -> Result<Self, SocketError> {
+    fn open(v6: bool, offload: Offload, workers: u16) -> Result<Self, SocketError> {
         let named = |what| move |cause| SocketError { what, cause };
         let (ike, natt, raw) = if v6 {
             ("UDP port 500 (IPv6)", "UDP port 4500 (IPv6)", "the raw sockets (IPv6)")
@@ -134,9 +134,10 @@ impl Family {
         };
         Ok(Self {
             ike: Socket::udp(IKE_PORT, v6).map_err(named(ike))?,
-            natt: Pair::udp(NATT_PORT, v6, offload == Offload::Auto).map_err(named(natt))?,
-            esp: raw::esp(v6).map_err(named(raw))?,
-            ah: raw::ah(v6).map_err(named(raw))?,
+            natt: Pair::udp(NATT_PORT, v6, offload == Offload::Auto, workers)
+                .map_err(named(natt))?,
+            esp: raw::esp(v6, workers).map_err(named(raw))?,
+            ah: raw::ah(v6, workers).map_err(named(raw))?,
             whole: raw::whole(v6).map_err(named(raw))?,
         })
     }

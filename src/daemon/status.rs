@@ -18,7 +18,7 @@ use crate::datapath::{DatapathStats, SaStats};
 use crate::ike::{ChildStatus, Configuration, SaStatus};
 use crate::io::route::prefixes;
 use crate::ipsec::manual::ManualSa;
-use crate::ipsec::{DropReason, Encap, Mode, Path, Protocol, Spi, TrafficSelector};
+use crate::ipsec::{DropReason, Encap, Mode, Path, Protocol, Spi, TrafficSelector, Worker};
 
 /// The daemon as a whole.
 #[must_use]
@@ -37,6 +37,7 @@ pub fn of_daemon(
         uptime_seconds: uptime.as_secs(),
         keylog: None,
         offload: OffloadStatus::default(),
+        workers: 1,
         peers,
         policies: Vec::new(),
         drops,
@@ -60,12 +61,12 @@ pub fn of_lost(lost: &Lost) -> [(&'static str, u64); 4] {
 pub fn of_offload(shared: &Shared) -> OffloadStatus {
     let tuns = shared.tuns.load();
     let tuns = tuns.iter().map(|tun| {
-        let offloads = tun.device.offloads();
+        let offloads = tun.device().offloads();
         let names = [("tcp", offloads.tcp), ("udp", offloads.udp)];
         let names = names.iter().filter(|(_, has)| *has).map(|(name, _)| (*name).to_owned());
-        (tun.device.name().to_owned(), names.collect())
+        (tun.device().name().to_owned(), names.collect())
     });
-    let natt = &shared.sockets.v4.natt.main;
+    let natt = shared.sockets.v4.natt.main(Worker::ALONE);
     let (receive_buffer, send_buffer) = natt.buffers().unwrap_or_default();
     OffloadStatus {
         tuns: tuns.collect(),

@@ -8,7 +8,7 @@
 mod inbound;
 mod outbound;
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::names::Names;
 use super::sockets::Sockets;
 use crate::datapath::{Audits, Datapath};
 use crate::io::tun::TunDevice;
-use crate::ipsec::{Notice, Path, PolicyId, TrafficSelector};
+use crate::ipsec::{Notice, Path, PolicyId, TrafficSelector, Worker};
 use inbound::Inbound;
 use outbound::Outbound;
 
@@ -35,8 +35,8 @@ const QUEUE: usize = 512;
 
 /// A TUN, and whose traffic it carries.
 pub struct TunPort {
-    /// The device.
-    pub device: Arc<dyn TunDevice>,
+    /// The device: its queues, of which there is one at least.
+    pub queues: Arc<[Arc<dyn TunDevice>]>,
     /// Selectors of the peers' sides: inbound packets from there come out here.
     pub peers: Vec<TrafficSelector>,
 }
@@ -57,9 +57,29 @@ pub struct Shared {
     pub lost: Lost,
     /// Takes what is auditable, if anybody wants it.
     pub audit: Option<Audit>,
-    /// Packets wait for an SA, see [`Workers::wake_waiting`].
-    waiting: AtomicBool,
+    /// With how many workers packets wait for an SA, see [`Workers::wake_waiting`].
+    waiting: AtomicUsize,
     stop: AtomicBool,
+}
+
+impl TunPort {
+    /// The device, by its first queue.
+    #[must_use]
+    pub fn device(&self) -> &Arc<dyn TunDevice> {
+        &self.queues[0]
+    }
+
+    /// The queue that a worker reads; none if it has fewer than there are workers.
+    #[must_use]
+    pub fn queue_of(&self, worker: Worker) -> Option<&Arc<dyn TunDevice>> {
+        self.queues.get(usize::from(worker.index()))
+    }
+
+    /// The queue into which a worker writes: its own, so that it gets the answers.
+    #[must_use]
+    pub fn way_in(&self, worker: Worker) -> &Arc<dyn TunDevice> {
+        self.queue_of(worker).unwrap_or_else(|| self.device())
+    }
 }
 
 /// What workers dropped that the datapath does not count.
@@ -95,7 +115,7 @@ pub enum FromWorker {
     /// A worker ended, which it should not.
     Died {
         /// Which.
-        worker: &'static str,
+        worker: String,
         /// Why.
         reason: String,
     },
@@ -104,7 +124,7 @@ pub enum FromWorker {
 /// The running workers. [`Workers::stop`] ends them; dropping does, too.
 pub struct Workers {
     shared: Arc<Shared>,
-    wakers: [Waker; 2],
+    wakers: Vec<Waker>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -120,7 +140,7 @@ impl Shared {
             failed: ArcSwap::from_pointee(BTreeMap::new()),
             lost: Lost::default(),
             audit,
-            waiting: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         }
     }
@@ -136,26 +156,38 @@ impl Shared {
 }
 
 impl Workers {
-    /// Starts them.
+    /// Starts so many, each of two threads.
     ///
     /// # Errors
     /// Those of pipe(2) and epoll_create(2), and of starting a thread.
-    pub fn start(shared: &Arc<Shared>) -> io::Result<(Self, mpsc::Receiver<FromWorker>)> {
+    pub fn start(
+        shared: &Arc<Shared>,
+        count: u16,
+    ) -> io::Result<(Self, mpsc::Receiver<FromWorker>)> {
         let (to_driver, from_workers) = mpsc::channel(QUEUE);
         let queue = || Queue { to_driver: to_driver.clone() };
-        let Threads { first, second, wakers } = duty::threads(
-            Inbound::new(Arc::clone(shared), queue()),
-            Outbound::new(Arc::clone(shared), queue()),
-        )?;
-        let mut workers = Self { shared: Arc::clone(shared), wakers, threads: Vec::new() };
-        workers.spawn("inbound", to_driver.clone(), |shared| first.run(&shared.stop))?;
-        workers.spawn("outbound", to_driver, |shared| second.run(&shared.stop))?;
+        let mut workers =
+            Self { shared: Arc::clone(shared), wakers: Vec::new(), threads: Vec::new() };
+        for worker in Worker::all(count) {
+            let Threads { first, second, wakers } = duty::threads(
+                Inbound::new(Arc::clone(shared), queue(), worker),
+                Outbound::new(Arc::clone(shared), queue(), worker),
+            )?;
+            workers.wakers.extend(wakers);
+            // A thread's name has 15 bytes at most.
+            let [inbound, outbound] = match worker.index() {
+                0 => ["inbound".to_owned(), "outbound".to_owned()],
+                index => [format!("in-{index}"), format!("out-{index}")],
+            };
+            workers.spawn(inbound, to_driver.clone(), |shared| first.run(&shared.stop))?;
+            workers.spawn(outbound, to_driver.clone(), |shared| second.run(&shared.stop))?;
+        }
         Ok((workers, from_workers))
     }
 
     fn spawn(
         &mut self,
-        name: &'static str,
+        name: String,
         to_driver: mpsc::Sender<FromWorker>,
         body: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
@@ -184,7 +216,7 @@ impl Workers {
     pub fn wake_waiting(&self) {
         // Either the snapshot stored before is seen by who says from here on that packets wait, or that they do is seen here.
         fence(Ordering::SeqCst);
-        if self.shared.waiting.load(Ordering::Relaxed) {
+        if self.shared.waiting.load(Ordering::Relaxed) > 0 {
             self.wake();
         }
     }
@@ -213,7 +245,7 @@ impl Drop for Workers {
 
 /// Tells the driver when a worker ends, however it ends.
 struct Obituary {
-    worker: &'static str,
+    worker: String,
     to_driver: mpsc::Sender<FromWorker>,
     reason: String,
 }
@@ -223,7 +255,8 @@ impl Drop for Obituary {
         if !self.reason.is_empty() {
             let reason = core::mem::take(&mut self.reason);
             // The queue may be full, and this must arrive; the driver still empties it.
-            let died = FromWorker::Died { worker: self.worker, reason };
+            let worker = core::mem::take(&mut self.worker);
+            let died = FromWorker::Died { worker, reason };
             let _closed = self.to_driver.blocking_send(died);
         }
     }

@@ -9,7 +9,7 @@ use core::ops::{Deref, Index, Range};
 
 use super::audit::Audits;
 use super::refused::Refused;
-use crate::ipsec::{DropReason, Notice, PacketBuf, Path, PolicyId};
+use crate::ipsec::{DropReason, Notice, PacketBuf, Path, PolicyId, Turn};
 
 /// A sealed packet, or a run of them.
 #[derive(Debug)]
@@ -143,6 +143,10 @@ pub struct OutboundBatch {
     pub audits: Audits,
     /// Why the last packet that did not pass did not, for whoever listens, and for the peer.
     pub(super) refused: Option<DropReason>,
+    /// Under the SAs of `sealed`, where there are several workers.
+    pub(super) turns: Vec<Turn>,
+    /// How many of this batch have been sent before it was done.
+    pub(super) gone: usize,
     pub(super) pool: Pool,
 }
 
@@ -293,14 +297,24 @@ impl OutboundBatch {
             notices: Vec::new(),
             audits: Audits::default(),
             refused: None,
+            turns: Vec::new(),
+            gone: 0,
             pool: Pool::new(max_len),
         }
     }
 
+    /// All that was sealed has been sent: it is forgotten, and other workers may send under the same SAs.
+    pub fn sent(&mut self) {
+        self.gone += self.sealed.len();
+        self.sealed.clear();
+        self.turns.clear();
+    }
+
     /// Forgets the results and takes their buffers back. `outbound_batch` begins with it.
     pub fn clear(&mut self) {
-        let Self { sealed, replies, bypass, waiting, notices, audits, refused: _, pool } = self;
-        sealed.clear();
+        self.sent();
+        self.gone = 0;
+        let Self { replies, bypass, waiting, notices, audits, pool, .. } = self;
         replies.drain(..).for_each(|buf| pool.put(buf));
         bypass.drain(..).for_each(|buf| pool.put(buf));
         waiting.drain(..).for_each(|waiting| pool.put(waiting.buf));

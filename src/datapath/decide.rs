@@ -8,7 +8,7 @@ use super::{Datapath, pmtu};
 use crate::ipsec::inner::Inner;
 use crate::ipsec::sad::OutboundEntry;
 use crate::ipsec::selector::matches_pair;
-use crate::ipsec::{Action, DropReason, Encap, Flow, Place, PolicyId, Protocol, mtu};
+use crate::ipsec::{Action, DropReason, Encap, Flow, Place, PolicyId, Protocol, Worker, mtu};
 
 /// What SPD and SAD say of a flow.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +46,13 @@ pub(super) enum Fit {
 }
 
 impl Datapath {
-    pub(super) fn decide(&self, flow: &Flow) -> Decision<'_> {
+    pub(super) fn decide(&self, flow: &Flow, worker: Worker) -> Decision<'_> {
         match self.spd.lookup_out(flow) {
             // RFC 4301 §5.1: what no entry matches is discarded.
             None => Decision::Drop(DropReason::NoPolicy, None),
             Some(Action::Discard) => Decision::Drop(DropReason::PolicyDiscard, None),
             Some(Action::Bypass) => Decision::Bypass,
-            Some(Action::Protect(policy)) => match self.sad.outbound_for(policy, flow) {
+            Some(Action::Protect(policy)) => match self.sad.outbound_for(policy, flow, worker) {
                 Some(entry) => Decision::Protect(entry),
                 // RFC 4301 §5.1, step 3b: an SA is asked for.
                 None if !self.sad.has_outbound(policy) => Decision::Acquire(policy),

@@ -2,7 +2,7 @@
 //! peer, and the SPD entries that come [near].
 //!
 //! It asks the functions by which packets are judged (`decide`, [`InboundSa::admits`], [`OutboundSa::may_seal`]), and counts
-//! and changes nothing.
+//! and changes nothing. Of SAs beside each other (RFC 9611) it names the one that a single worker would take.
 //!
 //! [`InboundSa::admits`]: crate::ipsec::InboundSa::admits
 //! [`OutboundSa::may_seal`]: crate::ipsec::OutboundSa::may_seal
@@ -15,7 +15,7 @@ use crate::ipsec::inner::Inner;
 use crate::ipsec::mtu::{header_len, sealed_len};
 use crate::ipsec::sad::{Bundle, InboundEntry, OutboundEntry};
 use crate::ipsec::selector::{Differs, nearest};
-use crate::ipsec::{Flow, Mode, PolicyId, Protocol, Spd};
+use crate::ipsec::{Flow, Mode, PolicyId, Protocol, Spd, Worker};
 
 /// What would become of a packet from the TUN.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ impl Datapath {
         if inner.fragment.is_some() && self.sad.transport_takes(&inner.flow) {
             return Fate { verdict: Verdict::Reassemble, ..fate };
         }
-        match self.decide(&inner.flow) {
+        match self.decide(&inner.flow, Worker::ALONE) {
             Decision::Acquire(policy) => {
                 Fate { verdict: Verdict::Wait, policy: Some(policy), ..fate }
             }

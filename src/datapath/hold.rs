@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::{Datapath, DropReason, PacketBuf};
-use crate::ipsec::{Action, PolicyId};
+use crate::ipsec::{Action, PolicyId, Worker};
 
 /// Packets that wait under one policy. The first of many matter most: later ones are sent again by whoever wants an answer.
 pub const MAX_HELD_PACKETS: usize = 64;
@@ -20,10 +20,18 @@ pub const MAX_HELD_TOTAL: usize = 16 * 1024 * 1024;
 pub const HOLD_TIME: Duration = Duration::from_secs(30);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Hold {
     waiting: BTreeMap<PolicyId, Line>,
     total: usize,
+    /// `total` may be no more.
+    most: usize,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self::of(Worker::ALONE)
+    }
 }
 
 /// What waits under one policy, the oldest first.
@@ -34,6 +42,13 @@ struct Line {
 }
 
 impl Hold {
+    /// For a worker: several share what may wait in all.
+    #[must_use]
+    pub fn of(worker: Worker) -> Self {
+        let most = MAX_HELD_TOTAL / usize::from(worker.of());
+        Self { waiting: BTreeMap::new(), total: 0, most }
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -46,7 +61,7 @@ impl Hold {
         let line = self.waiting.entry(policy).or_default();
         let fits = line.packets.len() < MAX_HELD_PACKETS
             && line.bytes + packet.len() <= MAX_HELD_BYTES
-            && self.total + packet.len() <= MAX_HELD_TOTAL;
+            && self.total + packet.len() <= self.most;
         if fits {
             line.bytes += packet.len();
             self.total += packet.len();

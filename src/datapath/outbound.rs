@@ -13,11 +13,11 @@ use crate::ipsec::outbound::Sealer;
 use crate::ipsec::sad::OutboundEntry;
 use crate::ipsec::{
     DfPolicy, DropReason, DscpPolicy, Flow, Mode, Notice, OutboundSa, PacketBuf, Place, PolicyId,
-    Protocol, SaParams,
+    Protocol, SaParams, Turn, Worker,
 };
 
 use super::audit::Audited;
-use super::batch::{Form, OutboundBatch, Waiting};
+use super::batch::{Form, OutboundBatch, Sealed, Waiting};
 use super::decide::{Decision, Fit, fit_transport, fit_tunnel, is_in_udp, padded_len};
 use super::fragment::Fragments;
 use super::outer::Outer;
@@ -51,15 +51,46 @@ impl Datapath {
         out: &mut OutboundBatch,
     ) {
         out.clear();
-        let now = self.millis(now);
         let mut run = Run::new(packets.len(), self.shared.tap.listeners());
+        self.batch(now, packets, vnet, &mut run, out);
+    }
+
+    /// As [`outbound_batch_with`](Self::outbound_batch_with), for one of several workers that share the SAs: until
+    /// [`OutboundBatch::sent`] is called, nobody else sends under those that it took numbers of. What is sealed has to be sent, in
+    /// its order, before that; `send` is called for what has to go before the batch is done, since another worker has an SA that
+    /// comes next.
+    pub fn outbound_batch_of(
+        &self,
+        worker: Worker,
+        now: Instant,
+        packets: &mut [PacketBuf],
+        vnet: &[VnetHeader],
+        out: &mut OutboundBatch,
+        send: &mut dyn FnMut(&[Sealed]),
+    ) {
+        out.clear();
+        let mut run = Run::new(packets.len(), self.shared.tap.listeners());
+        run.several = (!worker.is_alone()).then_some(Several { worker, send });
+        self.batch(now, packets, vnet, &mut run, out);
+    }
+
+    #[inline]
+    fn batch<'a>(
+        &'a self,
+        now: Instant,
+        packets: &mut [PacketBuf],
+        vnet: &[VnetHeader],
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) {
+        let now = self.millis(now);
         for (packet, vnet) in packets.iter_mut().zip(vnet) {
             if packet.is_empty() {
                 continue;
             }
             let is_whole = vnet.gso == Gso::None && vnet.checksum.is_none();
-            if !(is_whole && self.along(packet, &mut run, out)) {
-                self.one(now, packet, vnet, &mut run, out);
+            if !(is_whole && self.along(packet, run, out)) {
+                self.one(now, packet, vnet, run, out);
             }
             packet.clear();
         }
@@ -199,7 +230,7 @@ impl Datapath {
         run: &mut Run<'a>,
         out: &mut OutboundBatch,
     ) {
-        match self.decided(&inner.flow, run) {
+        match self.decided(&inner.flow, run, out) {
             Decision::Drop(reason, _) => self.refuse(reason, out),
             Decision::Bypass => {
                 self.shared.bypassed.fetch_add(1, Ordering::Relaxed);
@@ -215,15 +246,24 @@ impl Datapath {
 
     /// What becomes of a flow, and by which SA. A batch is often of one flow, which then is looked up once.
     #[inline]
-    fn decided<'a>(&'a self, flow: &Flow, run: &mut Run<'a>) -> Decision<'a> {
+    fn decided<'a>(
+        &'a self,
+        flow: &Flow,
+        run: &mut Run<'a>,
+        out: &mut OutboundBatch,
+    ) -> Decision<'a> {
         if let Some((of, decision)) = run.decided
             && of == *flow
         {
             return decision;
         }
-        let decision = self.decide(flow);
+        let worker = run.several.as_ref().map_or(Worker::ALONE, |several| several.worker);
+        let decision = self.decide(flow, worker);
         if let Decision::Protect(entry) = decision {
             entry.fetch();
+            if run.several.is_some() {
+                run.take_turn(entry, out);
+            }
         }
         run.decided = Some((*flow, decision));
         decision
@@ -539,6 +579,14 @@ struct Run<'a> {
     expected: usize,
     /// Who is told of each packet; nearly always nobody.
     listeners: Option<Listeners>,
+    several: Option<Several<'a>>,
+}
+
+/// What one of several workers has to look to.
+struct Several<'a> {
+    worker: Worker,
+    /// Sends what is sealed before the batch is done.
+    send: &'a mut dyn FnMut(&[Sealed]),
 }
 
 /// A flow whose packets are sealed by ESP in tunnel mode and leave, unless they are too long.
@@ -579,7 +627,35 @@ struct Current<'a> {
 impl<'a> Run<'a> {
     /// Before a batch of so many packets, of which `listeners` are told.
     const fn new(packets: usize, listeners: Option<Listeners>) -> Self {
-        Self { decided: None, current: None, lane: None, expected: packets, listeners }
+        let (decided, current, lane, several) = (None, None, None, None);
+        Self { decided, current, lane, expected: packets, listeners, several }
+    }
+
+    /// Ends the run at hand, with numbers that no packet got.
+    fn give_back(&mut self) {
+        if let Some(over) = self.current.take() {
+            self.expected = over.packets;
+        }
+    }
+
+    /// Keeps other workers from sending under this SA until the batch is sent. Who waits for one of them has no turn itself.
+    #[inline(never)]
+    fn take_turn(&mut self, entry: &OutboundEntry, out: &mut OutboundBatch) {
+        if out.turns.iter().any(|turn| turn.is_under(&entry.sa)) {
+            return;
+        }
+        let turn = Turn::try_take(&entry.sa).unwrap_or_else(|| {
+            // Numbers that no packet got are given back before others take some.
+            (self.current, self.lane, self.decided) = (None, None, None);
+            if let Some(several) = &mut self.several
+                && !out.sealed.is_empty()
+            {
+                (several.send)(&out.sealed);
+            }
+            out.sent();
+            Turn::take(&entry.sa)
+        });
+        out.turns.push(turn);
     }
 
     /// The run of this SA; that of another is over, and the next is likely as long.
@@ -593,9 +669,7 @@ impl<'a> Run<'a> {
 
     #[inline(never)]
     fn begin(&mut self, entry: &'a OutboundEntry) {
-        if let Some(over) = self.current.take() {
-            self.expected = over.packets;
-        }
+        self.give_back();
         let sealer = entry.sa.sealer(self.expected);
         self.current = Some(Current { entry, sealer, packets: 0, bytes: 0 });
     }

@@ -260,7 +260,7 @@ impl Listeners {
             inner,
             len: inner.map_or(packet.len(), |inner| inner.len),
             bytes: self.copy(packet),
-            sealed: out.sealed.len(),
+            sealed: out.gone + out.sealed.len(),
             bypass: out.bypass.len(),
             waiting: out.waiting.len(),
         }
@@ -272,7 +272,9 @@ impl Listeners {
         decision: Option<Decision<'_>>,
         out: &OutboundBatch,
     ) {
-        let sealed = out.sealed.get(before.sealed..).unwrap_or_default();
+        // What was sealed before it may have been sent meanwhile, but not what it became.
+        let from = before.sealed.saturating_sub(out.gone);
+        let sealed = out.sealed.get(from..).unwrap_or_default();
         let verdict = if !sealed.is_empty() {
             Verdict::Protect
         } else if out.bypass.len() > before.bypass {

@@ -36,6 +36,10 @@ pub struct EndpointConfig {
     /// What our tokens are made with (RFC 6290): 32 random bytes that outlive the process, and that no other endpoint has. Without
     /// it there are none; those of peers are taken all the same.
     pub qcd_secret: Option<Secret>,
+    /// How many workers share the datapath, at least one: inbound SPIs are dealt out to them in turn ([`Worker::has`]).
+    ///
+    /// [`Worker::has`]: crate::ipsec::Worker::has
+    pub workers: u16,
 }
 
 impl Default for EndpointConfig {
@@ -45,6 +49,7 @@ impl Default for EndpointConfig {
             export_keys: false,
             last_message_id: u32::MAX,
             qcd_secret: None,
+            workers: 1,
         }
     }
 }
@@ -83,6 +88,8 @@ pub struct Endpoint {
     fragments_by_time: BTreeSet<(Instant, SaId)>,
     fragment_bytes: usize,
     spis: BTreeMap<Spi, SaId>,
+    /// The worker whose turn it is to get the next of them.
+    next_worker: u16,
     leases: Leases,
     stats: Stats,
     transmits: VecDeque<Transmit>,
@@ -106,6 +113,7 @@ impl Endpoint {
             fragments_by_time: BTreeSet::new(),
             fragment_bytes: 0,
             spis: BTreeMap::new(),
+            next_worker: 0,
             leases: Leases::default(),
             stats: Stats::default(),
             transmits: VecDeque::new(),
@@ -560,6 +568,8 @@ impl Endpoint {
             transmits: &mut self.transmits,
             events: &mut self.events,
             spis: &mut self.spis,
+            workers: self.config.workers,
+            next_worker: &mut self.next_worker,
             others: &mut self.sas,
             peers: &self.peers,
             leases: &mut self.leases,

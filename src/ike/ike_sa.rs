@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use tracing::{debug, info};
 
-use super::child_sa::{ChildSa, ChildState, Unconfirmed};
+use super::child_sa::{ChildSa, ChildState, Resource, Unconfirmed};
 use super::configuration::Configuration;
 use super::endpoint::WallClock;
 use super::event::{CloseReason, Event, SaStatus, Transmit};
@@ -56,6 +56,10 @@ pub(super) struct Ctx<'a> {
     pub(super) events: &'a mut VecDeque<Event>,
     /// Whose CHILD_SA has this inbound SPI.
     pub(super) spis: &'a mut BTreeMap<Spi, SaId>,
+    /// See [`super::EndpointConfig`].
+    pub(super) workers: u16,
+    /// Whose turn it is among them.
+    pub(super) next_worker: &'a mut u16,
     /// Every other IKE SA.
     pub(super) others: &'a mut IkeSas,
     pub(super) peers: &'a Peers,
@@ -105,10 +109,19 @@ impl Ctx<'_> {
         }
     }
 
-    /// An inbound SPI that no CHILD_SA of ours has, noted as that of `owner`.
-    pub(super) fn fresh_spi(&mut self, owner: SaId) -> Spi {
+    /// An inbound SPI that no CHILD_SA of ours has, noted as that of `owner`: random, but for that it belongs to the worker which sends
+    /// by the SA (RFC 9611), or else to the one whose turn it is.
+    pub(super) fn fresh_spi(&mut self, owner: SaId, resource: Resource) -> Spi {
+        let of = self.workers.max(1);
+        let turn = resource.number().unwrap_or_else(|| {
+            let next = self.next_worker.wrapping_add(1) % of;
+            core::mem::replace(self.next_worker, next)
+        });
+        let (of, turn) = (u32::from(of), u32::from(turn));
         loop {
-            if let Some(spi) = Spi::new(self.random_u32())
+            let random = self.random_u32();
+            let of_that_worker = (random - random % of).checked_add(turn % of);
+            if let Some(spi) = of_that_worker.and_then(Spi::new)
                 && !self.spis.contains_key(&spi)
             {
                 self.spis.insert(spi, owner);

@@ -16,6 +16,7 @@ pub mod resolve;
 pub mod resolved;
 pub mod route;
 pub mod rule;
+mod steer;
 pub mod sys;
 pub mod terminal;
 pub mod too_big;

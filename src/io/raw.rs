@@ -11,29 +11,30 @@ use std::os::fd::AsFd;
 
 use socket2::Type;
 
+use super::steer;
 use super::sys::{self, Received};
 use super::udp::{Fragment, Pair, Socket};
-use crate::ipsec::PacketBuf;
+use crate::ipsec::{PacketBuf, Worker};
 use crate::wire::ip::{Ipv6Packet, Ipv6Repr, NextHeader};
 
-/// The sockets for ESP on every address, to which the kernel adds the IP header.
+/// The sockets for ESP on every address, to which the kernel adds the IP header, for so many workers.
 ///
 /// # Errors
 /// Those of the socket calls: `PermissionDenied` without CAP_NET_RAW.
-pub fn esp(v6: bool) -> io::Result<Pair> {
-    let main = receiver(v6, libc::IPPROTO_ESP)?;
+pub fn esp(v6: bool, workers: u16) -> io::Result<Pair> {
+    let main = receivers(v6, libc::IPPROTO_ESP, SPI_IN_ESP, workers)?;
     let fragmenting = Socket::new(v6, Type::RAW, libc::IPPROTO_ESP, Fragment::Allowed)?;
     // Every raw socket of the protocol would get a copy.
     fragmenting.receive_nothing()?;
     Ok(Pair { main, fragmenting })
 }
 
-/// The socket that receives AH on every address. It is not for sending: AH covers the IP header.
+/// The sockets that receive AH on every address, one a worker. They are not for sending: AH covers the IP header.
 ///
 /// # Errors
 /// As [`esp`].
-pub fn ah(v6: bool) -> io::Result<Socket> {
-    receiver(v6, libc::IPPROTO_AH)
+pub fn ah(v6: bool, workers: u16) -> io::Result<Vec<Socket>> {
+    receivers(v6, libc::IPPROTO_AH, SPI_IN_AH, workers)
 }
 
 /// The socket through which whole packets leave, with the IP header that they have. It receives nothing. A packet that is
@@ -46,8 +47,20 @@ pub fn whole(v6: bool) -> io::Result<Socket> {
     Socket::new(v6, Type::RAW, libc::IPPROTO_RAW, Fragment::Never)
 }
 
-fn receiver(v6: bool, protocol: c_int) -> io::Result<Socket> {
+/// Where the SPI is behind the IP header (RFC 4303 §2, RFC 4302 §2).
+const SPI_IN_ESP: u32 = 0;
+const SPI_IN_AH: u32 = 4;
+
+/// One a worker. Each packet comes to every raw socket of its protocol, and a filter of each leaves it the worker's own.
+fn receivers(v6: bool, protocol: c_int, spi_at: u32, workers: u16) -> io::Result<Vec<Socket>> {
+    Worker::all(workers).map(|worker| receiver(v6, protocol, spi_at, worker)).collect()
+}
+
+fn receiver(v6: bool, protocol: c_int, spi_at: u32, worker: Worker) -> io::Result<Socket> {
     let socket = Socket::new(v6, Type::RAW, protocol, Fragment::Never)?;
+    if !worker.is_alone() {
+        socket.attach(&steer::packets(v6, spi_at, worker))?;
+    }
     if v6 {
         for option in [
             libc::IPV6_RECVHOPLIMIT,
@@ -250,7 +263,7 @@ mod tests {
     /// Sends a whole packet over loopback, and gives what the socket of its protocol makes of it. `None` without the
     /// privilege.
     fn crossed(v6: bool, protocol: NextHeader, packet: &[u8]) -> Option<PacketBuf> {
-        let receiver = match receiver(v6, protocol.0.into()) {
+        let receiver = match receiver(v6, protocol.0.into(), SPI_IN_ESP, Worker::ALONE) {
             Ok(receiver) => receiver,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
             Err(error) => panic!("{error}"),
@@ -296,6 +309,52 @@ mod tests {
             Ipv4Packet::new_checked(&mut packet).unwrap().fill_checksum();
             if let Some(arrived) = crossed(false, protocol, &packet) {
                 assert_eq!(*arrived, packet);
+            }
+        }
+    }
+
+    #[test]
+    fn each_packet_comes_to_the_socket_of_its_worker_alone() {
+        const WORKERS: u16 = 3;
+        for (v6, protocol, at) in
+            [false, true].into_iter().flat_map(|v6| [(v6, 50, SPI_IN_ESP), (v6, 51, SPI_IN_AH)])
+        {
+            let receivers = match receivers(v6, protocol, at, WORKERS) {
+                Ok(receivers) => receivers,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return,
+                Err(error) => panic!("{error}"),
+            };
+            let host: IpAddr =
+                if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+            let sender = Socket::new(v6, Type::RAW, protocol, Fragment::Never).unwrap();
+            sender.receive_nothing().unwrap();
+            // Of ours, whatever else there is on loopback.
+            let arrived = |socket: &Socket, payload: &[u8]| {
+                let (mut space, mut received) = ([0; 128], Vec::new());
+                while socket.recv(&mut [IoSliceMut::new(&mut space)], &mut received).is_ok() {
+                    if space[..received[0].len].ends_with(payload) {
+                        return true;
+                    }
+                }
+                false
+            };
+            for spi in [256_u32, 257, 258, 0xffff_ffff, 0x8000_0001] {
+                let mut payload = vec![9; at as usize];
+                payload.extend(spi.to_be_bytes());
+                payload.extend(self::payload());
+                let parts = [IoSlice::new(&payload)];
+                let message = ToSend {
+                    parts: &parts,
+                    segment_len: None,
+                    to: (host, 0).into(),
+                    local: Some(host),
+                    tos: 0,
+                };
+                assert_eq!(sender.send(&[message]).unwrap(), 1);
+                for (worker, socket) in Worker::all(WORKERS).zip(&receivers) {
+                    let is_its_own = worker.has(crate::ipsec::Spi::new(spi).unwrap());
+                    assert_eq!(arrived(socket, &payload), is_its_own, "{v6} {spi:x} {worker:?}");
+                }
             }
         }
     }

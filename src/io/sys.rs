@@ -255,12 +255,13 @@ pub fn get_option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Resu
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A TUN whose packets each have a virtio header in front, little-endian, and the name that it got. It has no offloads yet.
+/// A TUN whose packets each have a virtio header in front, little-endian, and the name that it got. It has no offloads yet. With
+/// `queues` it may have several (`IFF_MULTI_QUEUE`): to open one that has is to get another queue of it.
 ///
 /// # Errors
 /// `PermissionDenied` without CAP_NET_ADMIN; `ResourceBusy` if the name is taken; `NotFound` without /dev/net/tun;
 /// `InvalidInput` for a name that is too long, or if the kernel has no such header.
-pub fn open_tun(name: &str) -> io::Result<(File, String)> {
+pub fn open_tun(name: &str, queues: bool) -> io::Result<(File, String)> {
     // SAFETY: a plain C struct of integers, for which all zero bytes are a value.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     let (bytes, room) = (name.as_bytes(), request.ifr_name.len() - 1);
@@ -271,7 +272,8 @@ pub fn open_tun(name: &str) -> io::Result<(File, String)> {
         *place = byte.cast_signed();
     }
     // The kernel looks at 16 bits, all of which these flags have.
-    let flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR).to_le_bytes();
+    let several = if queues { libc::IFF_MULTI_QUEUE } else { 0 };
+    let flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several).to_le_bytes();
     request.ifr_ifru.ifru_flags = i16::from_le_bytes([flags[0], flags[1]]);
     let file = File::options()
         .read(true)

@@ -58,15 +58,22 @@ pub trait TunDevice: AsFd + Send + Sync {
     fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<()>;
 }
 
-/// Creates a TUN; it is down and has no address. It vanishes, and its routes with it, when dropped. The real name may
-/// differ if `name` has a `%d`.
+/// Creates a TUN with so many queues, or as many of them as there are to be had, at least one; it is down and has no address. It
+/// vanishes, and its routes with it, when all are dropped. The real name may differ if `name` has a `%d`.
+///
+/// The kernel gives each flow one of the queues: that into which packets of it were written last, or one by chance.
 ///
 /// # Errors
 /// `PermissionDenied` without CAP_NET_ADMIN; `ResourceBusy` if the name is taken; `NotFound` without /dev/net/tun.
-pub fn create(name: &str, offload: Offload) -> io::Result<Arc<dyn TunDevice>> {
+pub fn create(name: &str, offload: Offload, queues: u16) -> io::Result<Vec<Arc<dyn TunDevice>>> {
     if offload != Offload::Plain {
-        match OffloadTun::create(name, offload) {
-            Ok(tun) => return Ok(Arc::new(tun)),
+        match OffloadTun::queues(name, offload, queues) {
+            Ok(tuns) => {
+                return Ok(tuns
+                    .into_iter()
+                    .map(|tun| Arc::new(tun) as Arc<dyn TunDevice>)
+                    .collect());
+            }
             // The kernel, or who stands before it in a container, does not know the flag.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 tracing::info!(%error, interface = name, "no TUN with offloads");
@@ -74,7 +81,7 @@ pub fn create(name: &str, offload: Offload) -> io::Result<Arc<dyn TunDevice>> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Arc::new(PlainTun::create(name)?))
+    Ok(vec![Arc::new(PlainTun::create(name)?)])
 }
 
 /// A TUN each of whose packets has a virtio header.
@@ -87,12 +94,47 @@ pub struct OffloadTun {
 }
 
 impl OffloadTun {
-    /// As [`create`]. With [`Offload::Off`] the header never says anything.
+    /// As [`create`], with one queue. With [`Offload::Off`] the header never says anything.
     ///
     /// # Errors
     /// As there; `InvalidInput` if the kernel does not have the header.
     pub fn create(name: &str, offload: Offload) -> io::Result<Self> {
-        let (file, name) = sys::open_tun(name)?;
+        Ok(Self::with_offloads(sys::open_tun(name, false)?, offload))
+    }
+
+    /// As [`create`].
+    ///
+    /// # Errors
+    /// As [`OffloadTun::create`].
+    pub fn queues(name: &str, offload: Offload, count: u16) -> io::Result<Vec<Self>> {
+        if count <= 1 {
+            return Ok(vec![Self::create(name, offload)?]);
+        }
+        let first = match sys::open_tun(name, true) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                tracing::info!(%error, interface = name, "no TUN with several queues");
+                return Ok(vec![Self::create(name, offload)?]);
+            }
+            first => Self::with_offloads(first?, offload),
+        };
+        let (name, offloads) = (first.name.clone(), first.offloads);
+        let mut queues = vec![first];
+        for have in 1..count {
+            match sys::open_tun(&name, true) {
+                Ok((file, name)) => {
+                    queues.push(Self { file, name, offloads, refused: AtomicBool::new(false) });
+                }
+                Err(error) => {
+                    tracing::info!(%error, interface = name, have, "no more queues of the TUN");
+                    break;
+                }
+            }
+        }
+        Ok(queues)
+    }
+
+    /// Offloads are those of all queues.
+    fn with_offloads((file, name): (File, String), offload: Offload) -> Self {
         let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
         // UDP is to be had since Linux 6.2.
         let wanted = match offload {
@@ -102,7 +144,7 @@ impl OffloadTun {
         let got = wanted.iter().find(|&&flags| sys::set_tun_offloads(file.as_fd(), flags).is_ok());
         let has = |flag| got.is_some_and(|flags| flags & flag != 0);
         let offloads = Offloads { tcp: has(libc::TUN_F_TSO4), udp: has(libc::TUN_F_USO4) };
-        Ok(Self { file, name, offloads, refused: AtomicBool::new(false) })
+        Self { file, name, offloads, refused: AtomicBool::new(false) }
     }
 }
 

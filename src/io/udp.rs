@@ -1,7 +1,8 @@
 //! UDP sockets of IKE and of ESP in UDP (ports 500 and 4500), and what they share with raw ones: [`Socket`].
 //!
 //! DF is an option of a socket, not of a datagram, so where ESP leaves there are two sockets, a [`Pair`]: one that
-//! sets DF, and one whose datagrams the kernel or a router may fragment. Only the first of them receives.
+//! sets DF, and one whose datagrams the kernel or a router may fragment. Only the first of them receives. Of several workers each
+//! has a first one of its own, which receives what is for that worker ([`steer`](super::steer)).
 //!
 //! The path MTU is the kernel's: it takes ICMP "fragmentation needed" and "packet too big" for packets of these sockets
 //! into its route exceptions (bounded, aged after `net.ipv4.route.mtu_expires`), and then refuses a datagram that is too
@@ -19,7 +20,9 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::steer;
 use super::sys::{self, Received, ToSend};
+use crate::ipsec::Worker;
 
 /// The mark of every packet that we send outside; the policy routing rule keeps such packets out of the TUN.
 pub const MARK: u32 = 0x4301;
@@ -48,10 +51,10 @@ pub struct Socket {
 /// The two sockets of a port or protocol, see the module.
 #[derive(Debug)]
 pub struct Pair {
-    /// Sets DF; receives.
-    pub main: Socket,
+    /// Sets DF; receives. One a worker, the first worker's first.
+    pub(super) main: Vec<Socket>,
     /// Its datagrams may be fragmented; never receives.
-    pub fragmenting: Socket,
+    pub(super) fragmenting: Socket,
 }
 
 impl Socket {
@@ -183,7 +186,12 @@ impl Socket {
 
     /// Drops whatever would be received.
     pub(super) fn receive_nothing(&self) -> io::Result<()> {
-        self.inner.attach_filter(&[NOTHING])
+        self.attach(&steer::TAKE_NOTHING)
+    }
+
+    /// Receives what the program says.
+    pub(super) fn attach(&self, filter: &[SockFilter]) -> io::Result<()> {
+        self.inner.attach_filter(filter)
     }
 }
 
@@ -194,36 +202,61 @@ impl AsFd for Socket {
 }
 
 impl Pair {
-    /// The sockets of a UDP port on every address. `offload`: several datagrams may come and go in one piece.
+    /// The sockets of a UDP port on every address, for so many workers. `offload`: several datagrams may come and go in one piece.
     ///
     /// # Errors
     /// As [`Socket::udp`].
-    pub fn udp(port: u16, v6: bool, offload: bool) -> io::Result<Self> {
-        let main = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Never)?;
-        let fragmenting = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Allowed)?;
-        // Both have the port; a filter program names the first as the one that receives.
-        main.inner.set_reuse_port(true)?;
-        main.inner.bind(&any(v6, port))?;
-        let mut first = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }];
-        let program = libc::sock_fprog { len: 1, filter: first.as_mut_ptr() };
-        setsockopt(&main.inner, sockopt::AttachReusePortCbpf, &program)?;
-        fragmenting.inner.set_reuse_port(true)?;
+    pub fn udp(port: u16, v6: bool, offload: bool, workers: u16) -> io::Result<Self> {
+        let new = |fragment| {
+            let socket = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, fragment)?;
+            socket.inner.set_reuse_port(true)?;
+            Ok::<_, io::Error>(socket)
+        };
+        // All have the port. A program names which of the first receives; they are numbered as they are bound.
+        let mut main = vec![new(Fragment::Never)?];
+        main[0].inner.bind(&any(v6, port))?;
+        let port = main[0].inner.local_addr()?.as_socket().map_or(port, |addr| addr.port());
+        steer_datagrams(&main[0], 1)?;
+        for _ in 1..workers {
+            let socket = new(Fragment::Never)?;
+            socket.inner.bind(&any(v6, port))?;
+            main.push(socket);
+        }
+        let fragmenting = new(Fragment::Allowed)?;
         fragmenting.inner.bind(&any(v6, port))?;
+        if workers > 1
+            && let Err(error) = steer_datagrams(&main[0], workers)
+        {
+            tracing::info!(%error, port, "one worker receives for all");
+        }
         if offload {
-            main.use_segments(true);
+            main.iter().for_each(|socket| socket.use_segments(true));
             fragmenting.use_segments(false);
         }
         Ok(Self { main, fragmenting })
     }
 
-    /// The one for a packet.
+    /// The one for a packet that a worker sends.
     #[must_use]
-    pub const fn choose(&self, fragment: Fragment) -> &Socket {
+    pub fn choose(&self, fragment: Fragment, worker: Worker) -> &Socket {
         match fragment {
-            Fragment::Never => &self.main,
+            Fragment::Never => self.main(worker),
             Fragment::Allowed => &self.fragmenting,
         }
     }
+
+    /// The one that receives for a worker.
+    #[must_use]
+    pub fn main(&self, worker: Worker) -> &Socket {
+        self.main.get(usize::from(worker.index())).unwrap_or(&self.main[0])
+    }
+}
+
+fn steer_datagrams(first: &Socket, workers: u16) -> io::Result<()> {
+    let mut instructions = steer::datagrams(workers);
+    let len = u16::try_from(instructions.len()).unwrap_or(u16::MAX);
+    let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
+    Ok(setsockopt(&first.inner, sockopt::AttachReusePortCbpf, &program)?)
 }
 
 /// The address that a packet of ours to `remote` gets, and the path MTU as the kernel knows it.
@@ -269,7 +302,7 @@ impl PathMtus {
         let socket = connected(Some(local), remote)?;
         let mtu = mtu_of(&socket, remote)?;
         // It has a port.
-        socket.attach_filter(&[NOTHING])?;
+        socket.attach_filter(&steer::TAKE_NOTHING)?;
         if self.kept.len() == Self::MOST {
             self.kept.remove(0);
         }
@@ -309,14 +342,45 @@ fn any(v6: bool, port: u16) -> SockAddr {
     SocketAddr::new(addr, port).into()
 }
 
-/// `BPF_RET | BPF_K`: the program ends with the constant `k`.
-const RETURN: u16 = 0x06;
-/// A filter that takes nothing.
-const NOTHING: SockFilter = SockFilter::new(RETURN, 0, 0, 0);
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_datagram_comes_to_the_socket_of_its_worker() {
+        const WORKERS: u16 = 3;
+        for v6 in [false, true] {
+            let Ok(pair) = Pair::udp(0, v6, true, WORKERS) else {
+                return; // SO_MARK needs CAP_NET_ADMIN.
+            };
+            let addr = pair.main[0].inner.local_addr().unwrap().as_socket().unwrap();
+            let host: IpAddr =
+                if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+            let sender = std::net::UdpSocket::bind((host, 0)).unwrap();
+            let received = |socket: &Socket| {
+                let (mut space, mut received) = ([0; 64], Vec::new());
+                let result = socket.recv(&mut [IoSliceMut::new(&mut space)], &mut received);
+                result.ok().map(|()| space[..received[0].len].to_vec())
+            };
+            let send = |datagram: &[u8], to: usize| {
+                // Loopback delivers before the call returns.
+                sender.send_to(datagram, (host, addr.port())).unwrap();
+                for worker in Worker::all(WORKERS) {
+                    let expected = (usize::from(worker.index()) == to).then(|| datagram.to_vec());
+                    assert_eq!(received(pair.main(worker)), expected, "{datagram:x?} {worker:?}");
+                }
+                assert_eq!(received(&pair.fragmenting), None);
+            };
+            for spi in [256_u32, 257, 258, 0xffff_ffff, 0x8000_0001, 0x1234_5678] {
+                let datagram = [&spi.to_be_bytes()[..], b"sequence and more"].concat();
+                send(&datagram, usize::try_from(spi % u32::from(WORKERS)).unwrap());
+            }
+            // IKE, a keepalive, and what is neither.
+            for datagram in [&[0, 0, 0, 0, 1, 2][..], &[0xff], &[], &[0, 0, 1]] {
+                send(datagram, 0);
+            }
+        }
+    }
 
     #[test]
     fn loopback_is_reached_from_loopback() {

@@ -3,8 +3,8 @@
 //! Owns the replay window and the order of the checks. What ESP and AH do to the packet is in `esp` and `ah`.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::esp::{Common, Payload};
 use super::lifetime::{Limit, Tally, Usage};
@@ -24,10 +24,12 @@ pub struct InboundSa {
     sole: Option<Sole>,
     esn: bool,
     protection: Protection,
-    /// Shared among workers only, which hold it for the packets of a batch that follow each other.
+    /// Shared among workers only. One that opens packets while no other does holds it for those of a batch that follow each other.
     window: Mutex<ReplayWindow>,
     /// The top of the window, for who must not wait for it.
     top: AtomicU64,
+    /// Workers that open packets without holding the window meanwhile, because there are several at a time.
+    beside: AtomicU32,
     usage: Usage,
     /// Packets that were dropped under this SA.
     pub drops: DropCounters,
@@ -70,6 +72,7 @@ impl InboundSa {
             protection,
             window,
             top,
+            beside: AtomicU32::new(0),
             usage,
             drops: DropCounters::new(),
             alive: Pace::new(),
@@ -116,15 +119,36 @@ impl InboundSa {
         }
     }
 
-    /// For packets that are opened one after the other: the window is taken once, and what they carry is counted at the end.
-    /// Until it is dropped, nobody else opens packets of this SA.
+    /// For packets that are opened one after the other: the window is taken once if nobody else opens packets of this SA, and what
+    /// they carry is counted at the end. If others do, too, it is taken for moments only, and never while an ICV is verified.
     #[must_use]
     pub fn opening(&self) -> Opening<'_> {
-        // Whoever panicked while holding it left it whole: it changes in the last step of `accept`.
-        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        window.fetch();
         let common = self.protection.common(self.params.spi, self.esn);
-        Opening { sa: self, common, window, tally: Tally::default() }
+        let mut opening =
+            Opening { sa: self, common, window: Window::Beside, tally: Tally::default() };
+        if self.beside.load(Ordering::Relaxed) == 0
+            && let Some(window) = self.try_window()
+        {
+            window.fetch();
+            opening.window = Window::Held(window);
+        } else {
+            self.beside.fetch_add(1, Ordering::Relaxed);
+        }
+        opening
+    }
+
+    fn try_window(&self) -> Option<MutexGuard<'_, ReplayWindow>> {
+        match self.window.try_lock() {
+            Ok(window) => Some(window),
+            // Whoever panicked while holding it left it whole: it changes in the last step of `accept`.
+            Err(TryLockError::Poisoned(window)) => Some(window.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Waits for who has it no longer than for a packet: who holds it for a batch looks for us before each.
+    fn window(&self) -> MutexGuard<'_, ReplayWindow> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As [`Opening::open`], of one packet.
@@ -149,13 +173,25 @@ impl InboundSa {
 pub struct Opening<'a> {
     sa: &'a InboundSa,
     common: Option<Common<'a>>,
-    window: MutexGuard<'a, ReplayWindow>,
+    window: Window<'a>,
     tally: Tally,
+}
+
+/// How the window is asked and moved.
+#[derive(Debug)]
+enum Window<'a> {
+    /// It is ours until another worker comes.
+    Held(MutexGuard<'a, ReplayWindow>),
+    /// It is taken for moments.
+    Beside,
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         self.sa.usage.add(&self.tally);
+        if let Window::Beside = self.window {
+            self.sa.beside.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -221,7 +257,7 @@ impl Opening<'_> {
         packet: &mut [u8],
     ) -> Result<(Payload, Arrival), DropReason> {
         let low = Common::sequence(packet).ok_or(DropReason::EspMalformed)?;
-        let sequence = self.window.check(low)?;
+        let sequence = self.check(low)?;
         let (proof, decrypted) = common.verify(packet, sequence)?;
         let arrival = self.accept(sequence, proof)?;
         Ok((decrypted.payload()?, arrival))
@@ -232,7 +268,7 @@ impl Opening<'_> {
         let sa = self.sa;
         let Protection::Esp(esp) = &sa.protection else { return Err(DropReason::EspMalformed) };
         let mut parts = esp.parts(sealed)?;
-        let sequence = self.window.check(parts.sequence)?;
+        let sequence = self.check(parts.sequence)?;
         let proof = esp.verify(&mut parts, sa.esn, sequence)?;
         let arrival = self.accept(sequence, proof)?;
         Ok((esp.decrypt(parts)?, arrival))
@@ -247,7 +283,7 @@ impl Opening<'_> {
         let header = packet.get(place.at..).ok_or(DropReason::AhMalformed)?;
         let header = AhPacket::new_checked(header).map_err(|_| DropReason::AhMalformed)?;
         let (next_header, header_len) = (header.next_header(), header.header_len());
-        let sequence = self.window.check(header.sequence())?;
+        let sequence = self.check(header.sequence())?;
         let proof = ah.open(packet, place, sequence, self.sa.esn)?;
         let arrival = self.accept(sequence, proof)?;
         match self.sa.params.mode {
@@ -270,11 +306,61 @@ impl Opening<'_> {
         Ok(Opened { next_header, arrival, limit })
     }
 
+    /// Before the ICV: the sequence number of a packet that carries `low`.
+    #[inline]
+    fn check(&mut self, low: u32) -> Result<u64, DropReason> {
+        match &self.window {
+            Window::Held(window) if self.sa.beside.load(Ordering::Relaxed) == 0 => {
+                window.check(low)
+            }
+            Window::Held(_) | Window::Beside => self.check_beside(low),
+        }
+    }
+
+    /// What the top of the window says without its lock may be out of date when the ICV is verified: `accept` judges again (RFC
+    /// 4303 §3.4.3), by the whole number, which the ICV covers.
+    #[inline(never)]
+    fn check_beside(&mut self, low: u32) -> Result<u64, DropReason> {
+        let sa = self.sa;
+        if let Window::Held(_) = self.window {
+            sa.beside.fetch_add(1, Ordering::Relaxed);
+            self.window = Window::Beside;
+        }
+        let size = sa.params.replay_window.min(ReplayWindow::MAX);
+        match ReplayWindow::ahead(sa.sequence(), size, sa.esn, low) {
+            Some(sequence) => Ok(sequence),
+            None => sa.window().check(low),
+        }
+    }
+
     /// After the ICV: the window moves.
     #[inline]
     fn accept(&mut self, sequence: u64, proof: IcvVerified) -> Result<Arrival, DropReason> {
-        let arrival = self.window.accept(sequence, proof)?;
-        self.sa.top.store(self.window.top(), Ordering::Relaxed);
+        match &mut self.window {
+            Window::Held(window) => self.sa.accept(window, sequence, proof),
+            Window::Beside => self.accept_beside(sequence, proof),
+        }
+    }
+
+    #[inline(never)]
+    fn accept_beside(&self, sequence: u64, proof: IcvVerified) -> Result<Arrival, DropReason> {
+        self.sa.accept(&mut self.sa.window(), sequence, proof)
+    }
+}
+
+impl InboundSa {
+    #[inline]
+    fn accept(
+        &self,
+        window: &mut ReplayWindow,
+        sequence: u64,
+        proof: IcvVerified,
+    ) -> Result<Arrival, DropReason> {
+        let arrival = window.accept(sequence, proof)?;
+        self.top.store(window.top(), Ordering::Relaxed);
         Ok(arrival)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,9 @@ pub mod services;
 pub mod spd;
 pub mod spi;
 pub mod suite;
+pub mod turn;
 pub mod update;
+pub mod worker;
 
 pub use buffer::PacketBuf;
 pub use drop::{DropCounters, DropReason};
@@ -40,6 +42,8 @@ pub use sa::{DfPolicy, DscpPolicy, Encap, Lifetime, Mode, Path, SaParams};
 pub use spd::{Action, Spd, SpdEntry};
 pub use spi::Spi;
 pub use suite::{AhSuite, EspSuite, Protocol, Suite};
+pub use turn::Turn;
 pub use update::{Flow, Notice, SadUpdate};
+pub use worker::Worker;
 
 pub use crate::wire::ike::ts::TrafficSelector;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::esp::{Common, Sealing};
 use super::lifetime::{Limit, Tally, Usage};
 use super::protection::Protection;
+use super::turn::Order;
 use super::{DropCounters, DropReason, PacketBuf, Place, SaParams};
 use crate::wire::ip::NextHeader;
 
@@ -28,6 +29,7 @@ pub struct OutboundSa {
     /// No number above it is given until more are permitted.
     permitted: AtomicU64,
     usage: Usage,
+    order: Order,
     /// Packets that were dropped under this SA.
     pub drops: DropCounters,
 }
@@ -58,6 +60,7 @@ impl OutboundSa {
             sequence,
             permitted,
             usage,
+            order: Order::default(),
             drops,
         })
     }
@@ -79,6 +82,11 @@ impl OutboundSa {
     #[must_use]
     pub const fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    /// Which of several workers sends under it: of a bundle, this SA stands for the one around it.
+    pub(super) const fn order(&self) -> &Order {
+        &self.order
     }
 
     /// The last sequence number given.

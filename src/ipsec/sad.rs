@@ -17,6 +17,7 @@ use super::mtu::{header_len, max_len};
 use super::selector::matches_addresses;
 use super::{
     Encap, Flow, InboundSa, Mode, OutboundSa, Path, PolicyId, Protocol, SaParams, SadUpdate, Spi,
+    Worker,
 };
 use outbound::Outbounds;
 use table::Table;
@@ -139,10 +140,15 @@ impl Sad {
 
     /// The newest outbound SA of a policy whose selectors, as the peer narrowed them, contain `flow`
     /// (RFC 7296 §2.8: a rekeyed SA is used as soon as it is there). Where several are there beside each other for the same packets,
-    /// each flow has its own (RFC 9611).
+    /// each worker has its own, and of those each flow (RFC 9611).
     #[must_use]
-    pub fn outbound_for(&self, policy: PolicyId, flow: &Flow) -> Option<&OutboundEntry> {
-        self.outbound.find(policy, flow)
+    pub fn outbound_for(
+        &self,
+        policy: PolicyId,
+        flow: &Flow,
+        worker: Worker,
+    ) -> Option<&OutboundEntry> {
+        self.outbound.find(policy, flow, worker)
     }
 
     /// Whether a fragment of this flow may belong to a packet that an SA in transport mode protects. Ports do not count:

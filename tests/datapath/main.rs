@@ -23,6 +23,7 @@ mod mutate;
 mod offload;
 mod outbound;
 mod robustness;
+mod several;
 mod support;
 mod transport;
 mod window;

@@ -16,7 +16,7 @@ use ipsecd::wire::vnet::{Gso, Offloads, PartialChecksum, VnetHeader};
 use proptest::prelude::*;
 
 use crate::kinds::pair_of;
-use crate::support::{Gateway, gcm, pair, pair_with};
+use crate::support::{Gateway, gcm, pair, pair_with, udp};
 
 const ALL: Offloads = Offloads { tcp: true, udp: true };
 
@@ -449,6 +449,36 @@ fn a_large_packet_leaves_as_runs_that_open_to_its_segments() {
         assert_eq!((policy.outbound_packets, policy.outbound_bytes), counted);
         assert_eq!(sent.outbound[0].sequence, expected.len() as u64, "no number was left out");
     }
+}
+
+/// A peer with a window of 32 packets would drop what leaves after so many with higher numbers.
+#[test]
+fn packets_before_and_after_a_large_one_leave_in_the_order_of_their_numbers() {
+    let (mut a, _) = pair(gcm());
+    let large = HostPacket { payload: vec![7; 60_000], ..HostPacket::new(false) };
+    let small = VnetHeader::default();
+    let packets: Vec<_> = [0, 1, 0, 0, 1, 0]
+        .into_iter()
+        .map(|is_large| match is_large {
+            0 => (udp(false, 100), small),
+            _ => (large.packet(), large.vnet(1300)),
+        })
+        .collect();
+    let (mut bufs, vnet): (Vec<_>, Vec<_>) = packets
+        .into_iter()
+        .map(|(packet, vnet)| {
+            let mut buf = PacketBuf::new(65_535);
+            assert!(buf.fill_from(&packet));
+            (buf, vnet)
+        })
+        .unzip();
+    a.outbound = OutboundBatch::new(65_535);
+    a.datapath.outbound_batch_with(a.now, &mut bufs, &vnet, &mut a.outbound);
+    let sealed = a.outbound.sealed.iter().flat_map(Sealed::packets);
+    let numbers: Vec<_> =
+        sealed.map(|packet| u32::from_be_bytes(packet[4..8].try_into().unwrap())).collect();
+    let count = u32::try_from(4 + 2 * large.segments(1300).len()).unwrap();
+    assert_eq!(numbers, (1..=count).collect::<Vec<_>>());
 }
 
 /// The same packet between the hosts or subnets of this kind of SA.

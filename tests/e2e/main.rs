@@ -49,3 +49,4 @@ mod terminal;
 mod tunnel;
 mod virtual_address;
 mod wire;
+mod workers;

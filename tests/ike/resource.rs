@@ -3,9 +3,9 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use ipsecd::ike::{ChildStatus, Event};
+use ipsecd::ike::{ChildStatus, EndpointConfig, Event};
 use ipsecd::ipsec::suite::Encr;
-use ipsecd::ipsec::{Notice, Spi};
+use ipsecd::ipsec::{Notice, Spi, Worker};
 use ipsecd::testing::{Puppet, Stage};
 use ipsecd::wire::ike::numbers::{EncrId, NotifyType, ProtocolId};
 use ipsecd::wire::ike::payload::{Delete, Notify, Payload, Sa};
@@ -400,4 +400,50 @@ fn a_deleted_one_makes_room() {
     stage.give(&request);
     let answer = ask(&mut stage, &[info(&[])]);
     assert_eq!(notifies(&answer, NotifyType::SA_RESOURCE_INFO), 1);
+}
+
+// What several workers make of it.
+
+#[test]
+fn inbound_spis_are_dealt_out_to_workers_and_each_resource_keeps_its_own() {
+    const WORKERS: u16 = 3;
+    let config = EndpointConfig { workers: WORKERS, ..EndpointConfig::default() };
+    let (site_a, site_b) = sites(4, 4);
+    let mut pair = Pair::with_config(1, LinkConfig::PERFECT, site_a, site_b, config);
+    pair.trace.keep_lines();
+    pair.initiate(A);
+    pair.run_for(Duration::from_secs(2));
+    assert_ok(&pair, pair.check_established(5));
+    let worker_of = |spi: Spi| Worker::all(WORKERS).find(|worker| worker.has(spi)).unwrap();
+    for round in 0..2 {
+        for side in [A, B] {
+            for child in children(&pair, side) {
+                if let Some(number) = child.resource {
+                    let worker = worker_of(child.spi_inbound);
+                    assert!(worker.has_resource(number), "{side}, {round}: {child:?}");
+                }
+            }
+        }
+        let old = of(&pair, A, Some(2)).spi_inbound;
+        pair.rekey_children(A).unwrap();
+        pair.run_for(Duration::from_secs(2));
+        assert_ne!(of(&pair, A, Some(2)).spi_inbound, old);
+    }
+}
+
+#[test]
+fn inbound_spis_of_peers_go_round_the_workers() {
+    const WORKERS: u16 = 2;
+    let config = EndpointConfig { workers: WORKERS, ..EndpointConfig::default() };
+    let (site_a, site_b) = sites(0, 0);
+    let mut pair = Pair::with_config(1, LinkConfig::PERFECT, site_a, site_b, config);
+    pair.initiate(A);
+    pair.run_for(Duration::from_secs(2));
+    let mut residues = Vec::new();
+    for _ in 0..4 {
+        residues.push(children(&pair, A)[0].spi_inbound.get() % u32::from(WORKERS));
+        pair.rekey_children(A).unwrap();
+        pair.run_for(Duration::from_secs(2));
+    }
+    assert_eq!(residues, [0, 1, 0, 1]);
 }

@@ -22,6 +22,7 @@ pub(crate) fn status(tunnels: u64, seconds: u64) -> Status {
         uptime_seconds: 3600 + seconds,
         keylog: None,
         offload: OffloadStatus::default(),
+        workers: 1,
         peers,
         policies: Vec::new(),
         drops,

@@ -14,7 +14,7 @@ impl Driver {
         let datapath = self.shared.datapath.load_full();
         let names = self.shared.names.load_full();
         let tuns = self.shared.tuns.load();
-        let tuns: Vec<_> = tuns.iter().map(|tun| tun.device.name().to_owned()).collect();
+        let tuns: Vec<_> = tuns.iter().map(|tun| tun.device().name().to_owned()).collect();
         let netlink = self.network.netlink().clone();
         tokio::spawn(async move {
             let told = explain::explain(&question, &datapath, &names, Some(&netlink), &tuns).await;

@@ -223,6 +223,7 @@ impl Driver {
                 let mut status = status::of_daemon(peers, uptime, &stats, lost);
                 status.policies = policies;
                 status.offload = status::of_offload(&self.shared);
+                status.workers = self.options.workers;
                 status.keylog = self.keylog.as_ref().map(|log| log.dir().to_owned());
                 Body::Status(Box::new(status))
             }

@@ -18,13 +18,14 @@ use crate::datapath::{InboundBatch, Received};
 use crate::io::raw::{self, Chain};
 use crate::io::sys::{self, BATCH, FEW};
 use crate::io::udp::Socket;
-use crate::ipsec::{Encap, PacketBuf, Path};
+use crate::ipsec::{Encap, PacketBuf, Path, Worker};
 use crate::wire::ip::NextHeader;
 
 /// From the sockets to the TUNs.
 pub(super) struct Inbound {
     shared: Arc<Shared>,
     queue: Queue,
+    worker: Worker,
     received: Vec<Received>,
     meta: Vec<sys::Received>,
     chains: Vec<Chain>,
@@ -44,7 +45,7 @@ struct Source<'a> {
 }
 
 impl Inbound {
-    pub(super) fn new(shared: Arc<Shared>, queue: Queue) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, queue: Queue, worker: Worker) -> Self {
         let nowhere = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
         let path = Path { local: nowhere, remote: nowhere, encap: Encap::Plain };
         let buf = || PacketBuf::new(MAX_PACKET);
@@ -52,6 +53,7 @@ impl Inbound {
         Self {
             shared,
             queue,
+            worker,
             received: (0..BATCH).map(|_| empty()).collect(),
             meta: Vec::with_capacity(BATCH),
             chains: vec![Chain::default(); BATCH],
@@ -107,7 +109,8 @@ impl Inbound {
         datapath.inbound_batch(now, &mut self.received[..count], &mut self.batch);
         self.shared.audit(&datapath, &mut self.batch.audits);
         let tuns = self.shared.tuns.load();
-        deliver::deliver(&self.shared.lost, &tuns, &self.batch.deliver, &mut self.coalescer);
+        let packets = &self.batch.deliver;
+        deliver::deliver(&self.shared.lost, &tuns, self.worker, packets, &mut self.coalescer);
         for datagram in self.batch.ike.drain(..) {
             let message = datagram.buf.to_vec();
             self.queue.send(&self.shared.lost, FromWorker::Ike { path: datagram.path, message });
@@ -119,26 +122,30 @@ impl Inbound {
 
 impl Direction for Inbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
-        sources(&self.shared.sockets).map(|source| source.socket.as_fd()).collect()
+        let sources = sources(&self.shared.sockets, self.worker);
+        sources.map(|source| source.socket.as_fd()).collect()
     }
 
     fn pass(&mut self, now: Instant, source: usize) -> io::Result<()> {
         let sockets = Arc::clone(&self.shared.sockets);
-        match sources(&sockets).nth(source) {
+        match sources(&sockets, self.worker).nth(source) {
             Some(source) => self.read(now, source),
             None => Ok(()),
         }
     }
 }
 
-/// The sockets that receive, always in this order.
-fn sources(sockets: &Sockets) -> impl Iterator<Item = Source<'_>> {
-    [Some(&sockets.v4), sockets.v6.as_ref()].into_iter().flatten().flat_map(|family| {
+/// The sockets that receive for a worker, always in this order.
+fn sources(sockets: &Sockets, worker: Worker) -> impl Iterator<Item = Source<'_>> {
+    [Some(&sockets.v4), sockets.v6.as_ref()].into_iter().flatten().flat_map(move |family| {
+        let ah = family.ah.get(usize::from(worker.index()));
+        let ah = ah.map(|socket| Source { socket, raw: Some(NextHeader::AH) });
         [
-            Source { socket: &family.natt.main, raw: None },
-            Source { socket: &family.esp.main, raw: Some(NextHeader::ESP) },
-            Source { socket: &family.ah, raw: Some(NextHeader::AH) },
+            Source { socket: family.natt.main(worker), raw: None },
+            Source { socket: family.esp.main(worker), raw: Some(NextHeader::ESP) },
         ]
+        .into_iter()
+        .chain(ah)
     })
 }
 

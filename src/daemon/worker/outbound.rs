@@ -13,10 +13,10 @@ use super::super::deliver;
 use super::super::duty::Direction;
 use super::super::send::{send_bypassed, send_sealed};
 use super::{MAX_PACKET, Queue, Shared, TunPort, is_idle};
-use crate::datapath::{Datapath, Hold, OutboundBatch};
+use crate::datapath::{Datapath, Hold, OutboundBatch, Sealed};
 use crate::io::clock;
 use crate::io::sys::BATCH;
-use crate::ipsec::PacketBuf;
+use crate::ipsec::{PacketBuf, Worker};
 use crate::wire::vnet::VnetHeader;
 
 /// How often it is looked whether packets that wait for an SA have grown too old.
@@ -26,51 +26,60 @@ const HOLD_CHECK: Duration = Duration::from_secs(1);
 pub(super) struct Outbound {
     shared: Arc<Shared>,
     queue: Queue,
+    worker: Worker,
     /// The TUNs that it reads from.
     tuns: Arc<Vec<Arc<TunPort>>>,
     packets: Vec<PacketBuf>,
     headers: Vec<VnetHeader>,
     batch: OutboundBatch,
     hold: Hold,
+    /// Whether `hold` has something, as the driver knows.
+    waits: bool,
     /// How many packets are asked for: one until there are more, so that a packet by itself costs no second read, which would
     /// only say that there is nothing.
     ask_for: usize,
 }
 
 impl Outbound {
-    pub(super) fn new(shared: Arc<Shared>, queue: Queue) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, queue: Queue, worker: Worker) -> Self {
         Self {
             tuns: shared.tuns.load_full(),
             shared,
             queue,
+            worker,
             packets: (0..BATCH).map(|_| PacketBuf::new(MAX_PACKET)).collect(),
             headers: Vec::with_capacity(BATCH),
             batch: OutboundBatch::new(MAX_PACKET),
-            hold: Hold::default(),
+            hold: Hold::of(worker),
+            waits: false,
             ask_for: 1,
         }
     }
 
     /// One batch of one TUN.
     fn read(&mut self, now: Instant, tun: &TunPort) -> io::Result<()> {
+        let Some(device) = tun.queue_of(self.worker) else { return Ok(()) };
         let asked_for = self.ask_for;
-        match tun.device.recv(&mut self.packets[..asked_for], &mut self.headers) {
+        match device.recv(&mut self.packets[..asked_for], &mut self.headers) {
             Ok(()) => self.ask_for = next(asked_for, self.headers.len()),
             Err(error) if is_idle(&error) => return Ok(()),
             // EBADFD: the interface was deleted, by the driver (then it is not listed any more) or from outside.
             Err(_deleted) if !self.is_listed(tun) => return Ok(()),
             Err(error) => {
-                return Err(io::Error::other(format!(
-                    "{} cannot be read: {error}",
-                    tun.device.name()
-                )));
+                return Err(io::Error::other(format!("{} cannot be read: {error}", device.name())));
             }
         }
-        let packets = &mut self.packets[..self.headers.len()];
         let datapath = self.shared.datapath.load_full();
-        datapath.outbound_batch_with(now, packets, &self.headers, &mut self.batch);
+        self.seal(now, &datapath, self.headers.len());
         self.send(now, &datapath, |_| Some(tun));
         Ok(())
+    }
+
+    /// Seals the first `count` packets, and sends what cannot wait for the others.
+    fn seal(&mut self, now: Instant, datapath: &Datapath, count: usize) {
+        let Self { shared, queue, worker, packets, headers, batch, .. } = self;
+        let send = &mut |sealed: &[Sealed]| send_sealed(shared, queue, *worker, sealed);
+        datapath.outbound_batch_of(*worker, now, &mut packets[..count], headers, batch, send);
     }
 
     /// Sends what was sealed, and keeps what has to wait. `tun_of` says where an ICMP message goes.
@@ -80,12 +89,13 @@ impl Outbound {
         datapath: &Datapath,
         tun_of: impl Fn(&[u8]) -> Option<&'a TunPort>,
     ) {
-        send_sealed(&self.shared, &self.queue, &self.batch.sealed);
+        send_sealed(&self.shared, &self.queue, self.worker, &self.batch.sealed);
+        self.batch.sent();
         send_bypassed(&self.shared, &self.batch.bypass);
         for reply in &self.batch.replies {
             if let Some(tun) = tun_of(reply) {
                 let parts = [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(reply)];
-                deliver::write(&self.shared.lost, tun, &parts);
+                deliver::write(&self.shared.lost, &**tun.way_in(self.worker), &parts);
             }
         }
         for waiting in &self.batch.waiting {
@@ -109,14 +119,21 @@ impl Outbound {
                 return;
             }
             let now = clock::now();
-            datapath.outbound_batch(now, &mut self.packets[..count], &mut self.batch);
+            self.headers.clear();
+            self.headers.resize(count, VnetHeader::default());
+            self.seal(now, &datapath, count);
             self.send(now, &datapath, |reply| deliver::tun_for(&tuns, reply).map(|tun| &**tun));
         }
     }
 
+    /// The TUNs that have a queue for this worker.
+    fn mine(&self) -> impl Iterator<Item = &Arc<TunPort>> {
+        self.tuns.iter().filter(|tun| tun.queue_of(self.worker).is_some())
+    }
+
     fn is_listed(&self, tun: &TunPort) -> bool {
         let tuns = self.shared.tuns.load();
-        tuns.iter().any(|listed| Arc::ptr_eq(&listed.device, &tun.device))
+        tuns.iter().any(|listed| Arc::ptr_eq(&listed.queues, &tun.queues))
     }
 }
 
@@ -133,7 +150,7 @@ const fn next(asked_for: usize, count: usize) -> usize {
 
 impl Direction for Outbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
-        self.tuns.iter().map(|tun| tun.device.as_fd()).collect()
+        self.mine().filter_map(|tun| Some(tun.queue_of(self.worker)?.as_fd())).collect()
     }
 
     fn is_stale(&self) -> bool {
@@ -145,9 +162,14 @@ impl Direction for Outbound {
     }
 
     /// How long there is nothing to do but what comes from a TUN: packets that wait grow old.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&mut self) -> Option<Duration> {
         let waits = !self.hold.is_empty();
-        let known = self.shared.waiting.swap(waits, Ordering::Relaxed);
+        let known = core::mem::replace(&mut self.waits, waits);
+        match (waits, known) {
+            (true, false) => _ = self.shared.waiting.fetch_add(1, Ordering::Relaxed),
+            (false, true) => _ = self.shared.waiting.fetch_sub(1, Ordering::Relaxed),
+            (true, true) | (false, false) => {}
+        }
         fence(Ordering::SeqCst);
         match (waits, known) {
             (false, _) => None,
@@ -163,7 +185,8 @@ impl Direction for Outbound {
     }
 
     fn pass(&mut self, now: Instant, source: usize) -> io::Result<()> {
-        match self.tuns.get(source).map(Arc::clone) {
+        let tun = self.mine().nth(source).map(Arc::clone);
+        match tun {
             Some(tun) => self.read(now, &tun),
             None => Ok(()),
         }

@@ -36,7 +36,9 @@ impl Datapath {
         let Some(segments) = Segments::new(packet, vnet) else {
             return self.refuse(DropReason::OutboundMalformed, out);
         };
-        let entry = self.run_under(&inner, &segments, run);
+        let entry = self.run_under(&inner, &segments, run, out);
+        // Numbers that packets of the batch are still to get would be below those of these segments, which leave before them.
+        run.give_back();
         if !entry.is_some_and(|entry| self.seal_run(entry, &inner, &segments, out)) {
             self.one_by_one(now, &segments, run, out);
         }
@@ -48,8 +50,9 @@ impl Datapath {
         inner: &Inner,
         segments: &Segments<'_>,
         run: &mut Run<'a>,
+        out: &mut OutboundBatch,
     ) -> Option<&'a OutboundEntry> {
-        let Decision::Protect(entry) = self.decided(&inner.flow, run) else { return None };
+        let Decision::Protect(entry) = self.decided(&inner.flow, run, out) else { return None };
         let params = entry.sa.params();
         let can = params.mode == Mode::Tunnel
             && params.suite.protocol() == Protocol::Esp

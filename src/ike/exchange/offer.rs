@@ -65,7 +65,7 @@ impl Offer {
             ts_local.insert(0, src);
             ts_peer.insert(0, dst);
         }
-        let spi = ctx.fresh_spi(sa.id);
+        let spi = ctx.fresh_spi(sa.id, resource);
         Ok(Self { spi, proposals, mode, flow, ts_local, ts_peer, policy, resource })
     }
 

@@ -14,7 +14,7 @@ use smallvec::{SmallVec, smallvec};
 use super::table::{Key, Table};
 use super::{OutboundEntry, Traffic};
 use crate::ipsec::selector::{Sole, common_prefix, matches_pair};
-use crate::ipsec::{Flow, PolicyId, SaParams, Spi, TrafficSelector};
+use crate::ipsec::{Flow, PolicyId, SaParams, Spi, TrafficSelector, Worker};
 
 /// All of them.
 #[derive(Clone, Debug, Default)]
@@ -72,22 +72,27 @@ struct Group {
     sole: Option<Sole>,
     /// The newest first. Never empty.
     entries: SmallVec<[OutboundEntry; 1]>,
-    /// Where in `entries` the newest SA of each resource is (RFC 9611); empty where there is none.
-    spread: Vec<usize>,
+    /// Each resource, and where in `entries` its newest SA is (RFC 9611); empty where there is none.
+    spread: Vec<(u16, usize)>,
 }
 
 impl Outbounds {
     /// The SA for a packet: of the newest group that takes it, the newest SA, or that of a resource.
-    pub(super) fn find(&self, policy: PolicyId, flow: &Flow) -> Option<&OutboundEntry> {
+    pub(super) fn find(
+        &self,
+        policy: PolicyId,
+        flow: &Flow,
+        worker: Worker,
+    ) -> Option<&OutboundEntry> {
         match &self.policies.get(policy.0)?.sas {
             Sas::None => None,
-            Sas::One(group) => group.takes(flow).then_some(group)?.choose(flow),
+            Sas::One(group) => group.takes(flow).then_some(group)?.choose(flow, worker),
             Sas::ByPrefix(lengths) => {
                 let groups = lengths.iter().filter_map(|(len, _)| {
                     let place = Place::at(policy, *len, flow.dst)?;
                     self.groups.get(place)?.iter().find(|group| group.takes(flow))
                 });
-                groups.max_by_key(|group| group.age)?.choose(flow)
+                groups.max_by_key(|group| group.age)?.choose(flow, worker)
             }
         }
     }
@@ -347,12 +352,19 @@ impl Group {
         })
     }
 
-    /// RFC 9611 §3: the SAs of resources share the packets; each flow stays on one, which keeps its packets in order. Where there
-    /// are none, the newest takes all (RFC 7296 §2.8: a rekeyed SA is used as soon as it is there).
-    fn choose(&self, flow: &Flow) -> Option<&OutboundEntry> {
-        let at =
-            if self.spread.is_empty() { 0 } else { self.spread[spread(flow, self.spread.len())] };
-        self.entries.get(at)
+    /// RFC 9611 §3: the SAs of resources share the packets: each worker has its own, and if it has several, each flow stays on one,
+    /// which keeps its packets in order. A worker without any takes those of others. Where there are none, the newest takes all (RFC 7296
+    /// §2.8: a rekeyed SA is used as soon as it is there).
+    fn choose(&self, flow: &Flow, worker: Worker) -> Option<&OutboundEntry> {
+        if self.spread.is_empty() {
+            return self.entries.first();
+        }
+        let own = || self.spread.iter().filter(|(number, _)| worker.has_resource(*number));
+        let at = match own().count() {
+            0 => self.spread.get(spread(flow, self.spread.len())),
+            count => own().nth(spread(flow, count)),
+        };
+        self.entries.get(at?.1)
     }
 
     fn compute_spread(&mut self) {
@@ -365,7 +377,7 @@ impl Group {
             }
         }
         newest.sort_unstable();
-        self.spread = newest.into_iter().map(|(_, at)| at).collect();
+        self.spread = newest;
     }
 }
 
@@ -417,6 +429,7 @@ impl Key for Place {
 #[cfg(test)]
 mod tests {
     use core::net::Ipv4Addr;
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::ipsec::sad::Sad;
@@ -455,7 +468,7 @@ mod tests {
 
     /// The SPI that a flow is sent with.
     fn taken(sad: &Sad, flow: &Flow) -> Option<Spi> {
-        sad.outbound_for(POLICY, flow).map(|entry| entry.sa.params().spi)
+        sad.outbound_for(POLICY, flow, Worker::ALONE).map(|entry| entry.sa.params().spi)
     }
 
     #[test]
@@ -491,6 +504,28 @@ mod tests {
             sad = without(&sad, &sa(number, Some(resource), &subnet));
         }
         assert!(flows.iter().all(|flow| taken(&sad, flow) == Some(spi(20))));
+    }
+
+    #[test]
+    fn each_worker_has_sas_of_its_own_where_there_are_enough() {
+        let subnet = [peers::subnet(2)];
+        let mut sad = with(&Sad::new(1500), sa(0, None, &subnet));
+        let taken_by = |sad: &Sad, worker: Worker| -> BTreeSet<Spi> {
+            let flows = (0..500).map(|port| flow(at_b(port % 50), 1000 + port));
+            let taken = |flow| sad.outbound_for(POLICY, &flow, worker).unwrap().sa.params().spi;
+            flows.map(taken).collect()
+        };
+        let spis = |numbers: &[u32]| numbers.iter().map(|&number| spi(2 * number)).collect();
+        for worker in Worker::all(2) {
+            assert_eq!(taken_by(&sad, worker), spis(&[0]), "one SA is for all");
+        }
+        for number in 1..=5_u16 {
+            sad = with(&sad, sa(number.into(), Some(number - 1), &subnet));
+        }
+        let by = |of: u16| Worker::all(of).map(|worker| taken_by(&sad, worker)).collect::<Vec<_>>();
+        assert_eq!(by(2), [spis(&[1, 3, 5]), spis(&[2, 4])]);
+        assert_eq!(by(5), [1, 2, 3, 4, 5].map(|number| spis(&[number])));
+        assert!(by(8)[5..].iter().all(|taken| *taken == spis(&[1, 2, 3, 4, 5])), "none is theirs");
     }
 
     #[test]
@@ -584,7 +619,8 @@ mod tests {
                 for to in [at_b(0x0102), at_b(0x0201), Ipv4Addr::new(10, 3, 0, 1)] {
                     let flow = flow(to, 5);
                     let takes = |sa: &&SaParams| matches_pair(&sa.ts_local, &sa.ts_peer, &flow);
-                    let found = sad.outbound_for(policy, &flow).map(|entry| entry.sa.params().spi);
+                    let found = sad.outbound_for(policy, &flow, Worker::ALONE);
+                    let found = found.map(|entry| entry.sa.params().spi);
                     assert_eq!(found, ours().find(takes).map(|sa| sa.spi), "{number} {flow:?}");
                 }
                 for params in ours() {
@@ -613,9 +649,9 @@ mod tests {
         assert!(matches!(sas, Sas::ByPrefix(lengths) if lengths[..] == [(32, 10_000)]));
         let most = outbounds.groups.iter().map(|(_, groups)| groups.len()).max();
         assert_eq!(most, Some(1), "so many are looked at for a packet");
-        let found = outbounds.find(POLICY, &flow(at_b(777), 1)).unwrap();
+        let found = outbounds.find(POLICY, &flow(at_b(777), 1), Worker::ALONE).unwrap();
         assert_eq!(found.sa.params().spi, spi(2 * 777));
-        assert!(outbounds.find(POLICY, &flow(at_b(10_001), 1)).is_none());
-        assert!(outbounds.find(PolicyId(2), &flow(at_b(777), 1)).is_none());
+        assert!(outbounds.find(POLICY, &flow(at_b(10_001), 1), Worker::ALONE).is_none());
+        assert!(outbounds.find(PolicyId(2), &flow(at_b(777), 1), Worker::ALONE).is_none());
     }
 }

@@ -141,7 +141,7 @@ impl IkeSa {
         let spi_outbound = spi_of(&chosen.peer_spi)
             .filter(|spi| self.is_fresh_at_peer(chosen.suite.protocol(), *spi))
             .ok_or(Refusal::new(NotifyType::INVALID_SYNTAX))?;
-        let spi_inbound = ctx.fresh_spi(self.id);
+        let spi_inbound = ctx.fresh_spi(self.id, resource);
         let mut payloads = vec![Payload::Sa(proposal::answer_child(&chosen, spi_inbound))];
         if mode == Mode::Transport {
             payloads.push(notify(NotifyType::USE_TRANSPORT_MODE, &[]));
