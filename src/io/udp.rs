@@ -161,6 +161,12 @@ impl Socket {
         Ok((self.inner.recv_buffer_size()?, self.inner.send_buffer_size()?))
     }
 
+    /// Datagrams that the kernel had for it and dropped: [`sys::dropped`]. 0 where the kernel does not tell.
+    #[must_use]
+    pub fn dropped(&self) -> u32 {
+        sys::dropped(self.as_fd()).unwrap_or(0)
+    }
+
     /// Sends without waiting: [`sys::send_batch`].
     ///
     /// # Errors
