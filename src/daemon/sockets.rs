@@ -133,7 +133,8 @@ fn send_all(socket: &Socket, mut messages: &[ToSend<'_>]) {
 impl Family {
     /// Of those that receive: what the others are there for is to send, and they let everything fall.
     fn dropped(&self) -> u64 {
-        let receive = [&self.ike, &self.natt.main, &self.esp.main, &self.ah];
+        let Self { ike, natt, esp, ah, .. } = self;
+        let receive = [ike, &natt.main, &natt.fragmenting, &esp.main, ah];
         receive.map(|socket| u64::from(socket.dropped())).into_iter().sum()
     }
 

@@ -1,7 +1,9 @@
 //! UDP sockets of IKE and of ESP in UDP (ports 500 and 4500), and what they share with raw ones: [`Socket`].
 //!
 //! DF is an option of a socket, not of a datagram, so where ESP leaves there are two sockets, a [`Pair`]: one that
-//! sets DF, and one whose datagrams the kernel or a router may fragment. Only the first of them receives.
+//! sets DF, and one whose datagrams the kernel or a router may fragment. Of raw ones only the first receives. Of port 4500 the second
+//! receives what is IKE, so that IKE has a buffer of its own, which no flood of ESP fills: a peer whose liveness checks were lost in it
+//! would take us for dead.
 //!
 //! The path MTU is the kernel's: it takes ICMP "fragmentation needed" and "packet too big" for packets of these sockets
 //! into its route exceptions (bounded, aged after `net.ipv4.route.mtu_expires`), and then refuses a datagram that is too
@@ -46,9 +48,9 @@ pub struct Socket {
 /// The two sockets of a port or protocol, see the module.
 #[derive(Debug)]
 pub struct Pair {
-    /// Sets DF; receives.
+    /// Sets DF; receives, of UDP what is not IKE.
     pub main: Socket,
-    /// Its datagrams may be fragmented; never receives.
+    /// Its datagrams may be fragmented; receives IKE of UDP, and nothing else.
     pub fragmenting: Socket,
 }
 
@@ -144,11 +146,11 @@ impl Socket {
     }
 
     /// Has UDP take and give several datagrams in one piece, where the kernel can do that.
-    fn use_segments(&self, receives: bool) {
+    fn use_segments(&self) {
         let fd = self.as_fd();
         let can_send = sys::get_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
         self.segments.store(can_send, Ordering::Relaxed);
-        if receives && let Err(error) = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1) {
+        if let Err(error) = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1) {
             tracing::debug!(%error, "no UDP_GRO");
         }
     }
@@ -203,17 +205,21 @@ impl Pair {
     pub fn udp(port: u16, v6: bool, offload: bool) -> io::Result<Self> {
         let main = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Never)?;
         let fragmenting = Socket::new(v6, Type::DGRAM, libc::IPPROTO_UDP, Fragment::Allowed)?;
-        // Both have the port; a filter program names the first as the one that receives.
+        // Both have the port; a filter program names the one that receives, by the order in which they were bound.
         main.inner.set_reuse_port(true)?;
         main.inner.bind(&any(v6, port))?;
-        let mut first = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }];
-        let program = libc::sock_fprog { len: 1, filter: first.as_mut_ptr() };
+        let mut choice = BY_MARKER;
+        let len = u16::try_from(choice.len()).map_err(io::Error::other)?;
+        let program = libc::sock_fprog { len, filter: choice.as_mut_ptr() };
         setsockopt(&main.inner, sockopt::AttachReusePortCbpf, &program)?;
         fragmenting.inner.set_reuse_port(true)?;
-        fragmenting.inner.bind(&any(v6, port))?;
+        let bound = main.inner.local_addr()?.as_socket().map_or(port, |addr| addr.port());
+        fragmenting.inner.bind(&any(v6, bound))?;
         if offload {
-            main.use_segments(true);
-            fragmenting.use_segments(false);
+            // Before the kernel joins what comes from a link it asks a socket whether it may, and finds that one by the hash of the flow,
+            // without the program: were it not both, half of all peers would come packet by packet.
+            main.use_segments();
+            fragmenting.use_segments();
         }
         Ok(Self { main, fragmenting })
     }
@@ -313,6 +319,17 @@ fn any(v6: bool, port: u16) -> SockAddr {
 
 /// `BPF_RET | BPF_K`: the program ends with the constant `k`.
 const RETURN: u16 = 0x06;
+/// `BPF_LD | BPF_W | BPF_ABS`: four bytes at `k`, here of a datagram's data; the program ends with 0 if there are not so many.
+const LOAD: u16 = 0x20;
+/// `BPF_JMP | BPF_JEQ | BPF_K`: leaves out `jt` steps if that is `k`, or else `jf`.
+const IF_EQUAL: u16 = 0x15;
+/// RFC 3948 §2.2: what begins with four bytes of zero is IKE, and for the second socket; the rest for the first.
+const BY_MARKER: [libc::sock_filter; 4] = [
+    libc::sock_filter { code: LOAD, jt: 0, jf: 0, k: 0 },
+    libc::sock_filter { code: IF_EQUAL, jt: 0, jf: 1, k: 0 },
+    libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 1 },
+    libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 },
+];
 /// A filter that takes nothing.
 const NOTHING: SockFilter = SockFilter::new(RETURN, 0, 0, 0);
 
@@ -334,5 +351,47 @@ mod tests {
         assert!(read([255, 255, 255, 255]).is_err(), "a broadcast needs a permission");
         assert_eq!(read([127, 0, 0, 3]).unwrap(), mtu, "after one that failed");
         assert_eq!(mtus.kept.len(), 1);
+    }
+    /// What a socket has for us, each datagram by itself.
+    fn received(socket: &Socket) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        let mut all = Vec::new();
+        let mut received = Vec::new();
+        while socket.recv(&mut [IoSliceMut::new(&mut buffer)], &mut received).is_ok() {
+            let len = received[0].segment_len.map_or(received[0].len, |len| len.get().into());
+            all.extend(buffer[..received[0].len].chunks(len.max(1)).map(<[u8]>::to_vec));
+        }
+        all
+    }
+
+    #[test]
+    fn ike_of_port_4500_comes_through_a_flood_of_esp() {
+        for v6 in [false, true] {
+            let Ok(pair) = Pair::udp(0, v6, false) else {
+                return; // SO_MARK needs CAP_NET_ADMIN.
+            };
+            let host: IpAddr =
+                if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+            let there = pair.main.inner.local_addr().unwrap().as_socket().unwrap().port();
+            let sender = std::net::UdpSocket::bind((host, 0)).unwrap();
+            sender.connect((host, there)).unwrap();
+            let (ike, esp) = ([0, 0, 0, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2, 3]);
+            for datagram in [&ike[..], &esp, &[0xff], &[0, 0, 0]] {
+                sender.send(datagram).unwrap();
+            }
+            assert_eq!(received(&pair.fragmenting), [ike]);
+            assert_eq!(received(&pair.main), [&esp[..], &[0xff], &[0, 0, 0]]);
+
+            let mut flood = [1; 1400];
+            flood[3] = 0;
+            let sent = (0..1_000_000).take_while(|_| {
+                sender.send(&flood).unwrap();
+                pair.main.dropped() < 100
+            });
+            assert!(sent.count() < 1_000_000, "its buffer has an end");
+            sender.send(&ike).unwrap();
+            assert_eq!(received(&pair.fragmenting), [ike]);
+            assert_eq!(pair.fragmenting.dropped(), 0);
+        }
     }
 }

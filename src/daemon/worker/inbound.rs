@@ -135,6 +135,8 @@ impl Direction for Inbound {
 fn sources(sockets: &Sockets) -> impl Iterator<Item = Source<'_>> {
     [Some(&sockets.v4), sockets.v6.as_ref()].into_iter().flatten().flat_map(|family| {
         [
+            // IKE, which may be waited for.
+            Source { socket: &family.natt.fragmenting, raw: None },
             Source { socket: &family.natt.main, raw: None },
             Source { socket: &family.esp.main, raw: Some(NextHeader::ESP) },
             Source { socket: &family.ah, raw: Some(NextHeader::AH) },
