@@ -1,11 +1,13 @@
 //! A flood of UDP datagrams, for measuring what a daemon does that gets more than it can take.
 //!
-//! `flood FROM TO SIZE RATE SECONDS [KIND]` sends datagrams with SIZE bytes of data from one address and port to another, RATE a
+//! `flood FROM TO SIZE RATE SECONDS [KIND [runs]]` sends datagrams with SIZE bytes of data from one address and port to another, RATE a
 //! second, or as many as go if that is 0, and prints `sent NUMBER SECONDS`. KIND is what is in them:
 //!
 //! - `plain`: bytes of no meaning;
 //! - `esp=SPI`: as ESP with that SPI (hexadecimal), sequence numbers that go up, and an ICV that does not fit;
 //! - `noise`: each begins with another SPI, which nobody has.
+//!
+//! With `runs` the kernel gets as many at a time in one piece (UDP_SEGMENT): there are more of them then than it could make one by one.
 
 #![expect(clippy::print_stdout, reason = "whoever started it waits for a line")]
 
@@ -13,6 +15,7 @@ mod common;
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroU16;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,15 +28,15 @@ const TICK: Duration = Duration::from_millis(1);
 
 fn main() -> io::Result<()> {
     let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let [from, to, size, rate, seconds, kind @ ..] = &args[..] else {
+    let [from, to, size, rate, seconds, more @ ..] = &args[..] else {
         // `cargo bench` runs every bench.
-        println!("flood FROM TO SIZE RATE SECONDS [plain|esp=SPI|noise]");
+        println!("flood FROM TO SIZE RATE SECONDS [plain|esp=SPI|noise [runs]]");
         return Ok(());
     };
     let wrong = |what: &str| io::Error::other(format!("{what}?"));
     let address = |text: &str| text.parse::<SocketAddr>().map_err(|_| wrong(text));
     let number = |text: &str| text.parse::<usize>().map_err(|_| wrong(text));
-    let kind = kind
+    let kind = more
         .first()
         .map_or(Some(Kind::Plain), |kind| Kind::of(kind))
         .ok_or_else(|| wrong("kind"))?;
@@ -44,6 +47,7 @@ fn main() -> io::Result<()> {
         rate: number(rate)?,
         datagrams: vec![vec![0x5a; number(size)?.max(8)]; BATCH],
         kind,
+        runs: more.get(1).is_some_and(|word| word == "runs"),
         sent: 0,
     };
     let seconds = u64::try_from(number(seconds)?).map_err(io::Error::other)?;
@@ -77,6 +81,7 @@ struct Flood {
     rate: usize,
     datagrams: Vec<Vec<u8>>,
     kind: Kind,
+    runs: bool,
     sent: u32,
 }
 
@@ -98,7 +103,7 @@ impl Flood {
     }
 
     /// How many are to be sent at once.
-    fn due(&mut self, elapsed: Duration) -> usize {
+    fn due(&self, elapsed: Duration) -> usize {
         if self.rate == 0 {
             return BATCH;
         }
@@ -129,10 +134,15 @@ impl Flood {
             }
         }
         let parts: Vec<_> = self.datagrams[..count].iter().map(|it| [IoSlice::new(it)]).collect();
-        let all: Vec<_> = parts
-            .iter()
-            .map(|parts| ToSend { parts, segment_len: None, to: self.to, local: None, tos: 0 })
-            .collect();
+        let to = self.to;
+        let run = parts.as_flattened();
+        let all: Vec<_> = if self.runs {
+            let len = NonZeroU16::new(u16::try_from(run[0].len()).unwrap_or(0));
+            vec![ToSend { parts: run, segment_len: len, to, local: None, tos: 0 }]
+        } else {
+            let one = |parts| ToSend { parts, segment_len: None, to, local: None, tos: 0 };
+            parts.iter().map(|parts| one(parts)).collect()
+        };
         let mut rest = &all[..];
         while !rest.is_empty() {
             // A full queue, or an ICMP error: the datagram counts as sent, as it does with any sender.

@@ -62,7 +62,8 @@ fn beside(
 fn classify(count: u32) {
     let spd: Spd = spd(count, true);
     let number = |nth: usize| u32::try_from(nth * 7919).expect("few") % count;
-    let packets: Vec<_> = (0..BATCH).map(|nth| udp_packet(hosts(number(nth)), [9, 9])).collect();
+    let packets: Vec<_> =
+        (0..BATCH).map(|nth| udp_packet(hosts(number(nth)), [9, 9], 64)).collect();
     let table: HashMap<Ipv4Addr, u32> =
         (0..count).map(|number| (hosts(number)[1], number)).collect();
     let classify = || {
