@@ -194,7 +194,11 @@ impl Host {
         match self.random.below(12) {
             // Options of IPv4, up to the most; of IPv6 options for the far end, or for each hop.
             0 => raw(&[with_options(&whole, byte[1])]),
-            1 => raw(&fragments(&whole, 8 + usize::from(byte[1] & 0x38), byte[2])),
+            // RFC 1858 §3: a fragment of TCP that begins at 8 is dropped, and is to be.
+            1 => {
+                let least = if tcp { 16 } else { 8 };
+                raw(&fragments(&whole, least + usize::from(byte[1] & 0x38), byte[2]))
+            }
             // A checksum that is wrong is not made right.
             2 => raw(&[changed(&whole, checksum, byte[1] | 1)]),
             3 => raw(&[changed(&whole, whole.len() - 1, byte[1] | 1)]),
