@@ -31,8 +31,10 @@ fn main() {
     }
     let (x25519, _) = set_up(FEW, None, Shape::Sites);
     figure("IKE: responder's CPU of a set-up, x25519", x25519.first / 1e6, "ms");
+    figure("IKE: set-ups a second and core, x25519", 1e9 / x25519.first, "1/s");
     let (hybrid, _) = set_up(FEW, Some(KeId::ML_KEM_768), Shape::Sites);
     figure("IKE: responder's CPU of a set-up, x25519 and ML-KEM-768", hybrid.first / 1e6, "ms");
+    figure("IKE: set-ups a second and core, x25519 and ML-KEM-768", 1e9 / hybrid.first, "1/s");
     for (shape, name) in [(Shape::Sites, ""), (Shape::Road, ", by one name from anywhere")] {
         let (many, memory) = set_up(MANY, None, shape);
         for (which, value) in [("first", many.first), ("last", many.last)] {

@@ -222,7 +222,7 @@ impl Crowd {
         let due = self.endpoint.poll_timeout().map(|(at, _)| at);
         let wait = due.map_or(patience, |at| at.saturating_duration_since(now()).min(patience));
         let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
-        let sockets = [&self.sockets.v4.ike, self.sockets.v4.natt.main(Worker::ALONE)];
+        let sockets = [&self.sockets.v4.ike, self.sockets.v4.natt.ike()];
         let mut fds = sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         poll(&mut fds, wait)?;
         let ready = fds.map(|fd| fd.any().unwrap_or(false));
@@ -241,8 +241,7 @@ impl Crowd {
 
     fn receive(&mut self, port: u16) -> io::Result<()> {
         let is_ike = port == IKE_PORT;
-        let socket =
-            if is_ike { &self.sockets.v4.ike } else { self.sockets.v4.natt.main(Worker::ALONE) };
+        let socket = if is_ike { &self.sockets.v4.ike } else { self.sockets.v4.natt.ike() };
         let mut slices: Vec<_> = self.buffers.iter_mut().map(|it| IoSliceMut::new(it)).collect();
         let mut received = Vec::new();
         match sys::recv_batch(socket.as_fd(), &mut slices, &mut received) {
@@ -323,12 +322,12 @@ fn peer(number: u32, responder: IpAddr, pool: bool, mlkem: bool) -> Peer {
 }
 
 /// An inner packet that the SA takes.
-fn packet(sa: &ipsecd::ipsec::SaParams) -> [u8; 64] {
+fn packet(sa: &ipsecd::ipsec::SaParams) -> Vec<u8> {
     let src_addr = match sa.ts_local.first().map(|ts| ts.start_addr) {
         Some(IpAddr::V4(address)) => address,
         _ => Ipv4Addr::UNSPECIFIED,
     };
-    udp_packet([src_addr, INNER], [INNER_PORT; 2])
+    udp_packet([src_addr, INNER], [INNER_PORT; 2], 64)
 }
 
 /// How many of so many a second are due by now.

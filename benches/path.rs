@@ -18,7 +18,7 @@ use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use bare::{Bare, BareBuffers};
-use common::{Samples, figure, now, time};
+use common::{Samples, figure, now, time, udp_packet};
 use ipsecd::datapath::{Datapath, InboundBatch, Options, OutboundBatch, PacketBuf, Received};
 use ipsecd::ipsec::esp::EspLayout;
 use ipsecd::ipsec::suite::Protocol;
@@ -77,7 +77,7 @@ fn count(batches: usize, size: usize) {
     let encr = ipsecd::ipsec::suite::Encr { id: EncrId::ENCR_AES_GCM_16, key_bits: Some(256) };
     let suite = EspSuite { encr, integ: IntegId::NONE, esn: EsnId::NO_ESN };
     let mut whole = Whole::new(suite);
-    let packet = udp(size, whole.inner);
+    let packet = udp_packet(whole.inner, [12_345, 9999], size);
     for round in 0..batches {
         let _taken = whole.round(round % (BUFFERS / BATCH), &packet);
     }
@@ -184,29 +184,10 @@ impl Whole {
     }
 }
 
-fn udp(size: usize, [src_addr, dst_addr]: [Ipv4Addr; 2]) -> Vec<u8> {
-    let header = Ipv4Repr {
-        src_addr,
-        dst_addr,
-        protocol: NextHeader::UDP,
-        tos: 0,
-        ident: 0,
-        dont_fragment: true,
-        ttl: 64,
-        payload_len: u16::try_from(size - 20).expect("a short packet"),
-    };
-    let mut packet = vec![0; size];
-    packet[..20].copy_from_slice(&header.emit());
-    Ipv4Packet::new_checked(&mut packet[..]).expect("a packet").fill_checksum();
-    let len = u16::try_from(size - 20).expect("a short packet").to_be_bytes();
-    packet[20..28].copy_from_slice(&[0x30, 0x39, 0x27, 0x0f, len[0], len[1], 0, 0]);
-    packet
-}
-
 fn measure(name: &str, suite: EspSuite, bare: &Bare, size: usize, mut whole: Whole) {
     let layout = EspLayout::of(suite).expect("a suite of ours");
     let encrypted = (size + 2).next_multiple_of(layout.align.into());
-    let packet = udp(size, whole.inner);
+    let packet = udp_packet(whole.inner, [12_345, 9999], size);
     let mut bare_buffers = BareBuffers::new(encrypted, BUFFERS, MAX_LEN);
     let [mut bare_seal, mut bare_open, mut seal, mut open] = [(); 4].map(|()| Samples::default());
     for round in 0..ROUNDS {

@@ -126,6 +126,6 @@ impl Traffic {
     }
 }
 
-fn packet(number: u32) -> [u8; SIZE] {
-    udp_packet(hosts(number), [12_345, 9999])
+fn packet(number: u32) -> Vec<u8> {
+    udp_packet(hosts(number), [12_345, 9999], SIZE)
 }

@@ -45,8 +45,13 @@ pub(crate) fn figure(name: &str, value: f64, unit: &str) {
     println!("figure {name} {value:.3} {unit}");
 }
 
-/// A packet of UDP from one host and port to another, 64 bytes long, without the checksum of UDP.
-pub(crate) fn udp_packet([src_addr, dst_addr]: [Ipv4Addr; 2], ports: [u16; 2]) -> [u8; 64] {
+/// A packet of UDP from one host and port to another, so many bytes long, without the checksum of UDP.
+pub(crate) fn udp_packet(
+    [src_addr, dst_addr]: [Ipv4Addr; 2],
+    ports: [u16; 2],
+    size: usize,
+) -> Vec<u8> {
+    let udp_len = u16::try_from(size - 20).expect("a short packet");
     let header = Ipv4Repr {
         src_addr,
         dst_addr,
@@ -55,14 +60,14 @@ pub(crate) fn udp_packet([src_addr, dst_addr]: [Ipv4Addr; 2], ports: [u16; 2]) -
         ident: 0,
         dont_fragment: true,
         ttl: 64,
-        payload_len: 44,
+        payload_len: udp_len,
     };
-    let mut packet = [0; 64];
+    let mut packet = vec![0; size];
     packet[..20].copy_from_slice(&header.emit());
     Ipv4Packet::new_checked(&mut packet[..]).expect("a packet").fill_checksum();
     let [src_port, dst_port] = ports.map(u16::to_be_bytes);
     packet[20..22].copy_from_slice(&src_port);
     packet[22..24].copy_from_slice(&dst_port);
-    packet[25] = 44;
+    packet[24..26].copy_from_slice(&udp_len.to_be_bytes());
     packet
 }

@@ -3,6 +3,7 @@
 import statistics
 from html import escape
 
+from flood import FLOODS
 from measures import UNITS
 
 BASE = "forwarder, offload"
@@ -59,14 +60,18 @@ def of(results, subject, name):
     return results["rounds"].get(subject, {}).get(name, [])
 
 
-def ratio(results, name, one, other):
-    """Median of the ratios within each round, where both were measured in it; else the ratio of the medians."""
+def ratios(results, name, one, other):
+    """The ratio within each round, where both were measured in all of them; else that of the medians alone."""
     ones, others = of(results, one, name), of(results, other, name)
     if not ones or not others:
-        return None
+        return []
     if len(ones) == len(others):
-        return median([a / b for a, b in zip(ones, others) if b])
-    return median(ones) / median(others)
+        return [a / b for a, b in zip(ones, others) if b]
+    return [median(ones) / median(others)] if median(others) else []
+
+
+def ratio(results, name, one, other):
+    return median(ratios(results, name, one, other))
 
 
 def text(results):
@@ -79,12 +84,12 @@ def text(results):
             values = of(results, subject, name)
             if not values:
                 continue
-            beside = ratio(results, name, subject, BASE)
-            beside = f"{beside:8.2f} x {BASE}" if beside is not None else ""
+            beside = ratios(results, name, subject, BASE)
+            beside = f"{spread(beside):>22} x {BASE}" if beside else ""
             lines.append(f"  {subject:26} {spread(values):>28} {beside}")
     for name, found in results["process"].items():
         lines.append(f"{name}: {spread(found['values'])} {found['unit']}")
-    for name, found in results.get("scale", {}).items():
+    for name, found in [*results.get("scale", {}).items(), *results.get("flood", {}).items()]:
         lines.append(f"{name}: {show(found['value'])} {found['unit']}")
     for subject, error in results["failed"].items():
         lines.append(f"{subject}: not measured in every round: {error}")
@@ -149,6 +154,7 @@ def demands(results):
     yield from at_most("64-byte packet, 1 of 10,000 tunnels beside 1 tunnel",
                        process("datapath: 64-byte packet, 1 of 10,000 tunnels beside 1 tunnel"), 1.1)
     yield from demands_of_scale(results)
+    yield from demands_of_floods(results, at_least, at_most)
 
 
 def demands_of_scale(results):
@@ -179,11 +185,27 @@ def demands_of_scale(results):
                                live(f"{shape}: packet {way}, 1 of all beside 1 tunnel"), 1.1)
 
 
+def demands_of_floods(results, at_least, at_most):
+    """What is demanded of daemons that get five times what they can take."""
+    for flood in FLOODS:
+        def found(what, flood=flood):
+            figure = results.get("flood", {}).get(f"flood {flood}: {what}")
+            return figure["value"] if figure else None
+
+        yield from at_least(f"Flood, {flood}: sent for each packet that is taken", found("sent for each that is taken"), 5)
+        yield from at_most(f"Flood, {flood}: memory of a daemon, MiB", found("memory of a daemon, at most"), 32)
+        yield from at_most(f"Flood, {flood}: memory gained after two seconds, KiB", found("memory that a daemon gained after two seconds"), 512)
+        yield from at_least(f"Flood, {flood}: the IKE_SA outlives it", found("the IKE_SA is the one from before"), 1)
+        yield from at_most(f"Flood, {flood}: rekeys that failed", found("rekeys that failed"), 0)
+        yield from at_most(f"Flood, {flood}: neither taken nor counted, %", found("sent, but neither taken nor counted as dropped"), 1)
+        yield from at_most(f"Flood, {flood}: CPU afterwards, ms/s", found("CPU of both daemons afterwards"), 1)
+
+
 def markdown(results, plots):
     machine = results["machine"]
     out = ["# Performance", "",
            "Written by `make bench`; do not edit. Figures are medians of interleaved rounds, with the least and the most of the",
-           "rounds behind them. What counts are ratios: the machine is shared, and other work on it moves every figure.", "",
+           "rounds behind them; so are the ratios, each of which is of one round. What counts are ratios: the machine is shared, and other work on it moves every figure.", "",
            "```sh", results["command"], "```", "",
            f"On {machine['date']}, commit {machine['commit']}: {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']},"
            f" load average {machine['load']:.1f} at the start (what else ran on the machine counts against everyone here).",
@@ -204,17 +226,23 @@ def markdown(results, plots):
         for subject in results["rounds"]:
             values = of(results, subject, name)
             if values:
-                beside = [ratio(results, name, subject, other) for other in (BASE, SINGLE)]
-                out.append(f"| {subject} | {spread(values)} | {show(beside[0])} | {show(beside[1])} |")
+                beside = [spread(ratios(results, name, subject, other)) for other in (BASE, SINGLE)]
+                out.append(f"| {subject} | {spread(values)} | {beside[0]} | {beside[1]} |")
         out.append("")
     if results["process"]:
         out += ["## Within one process", "",
-                "Medians in nanoseconds and so on of `cargo bench --bench path`, `scale` and `ike`, without any system call.", "",
+                "Medians in nanoseconds and so on of `cargo bench --bench esp`, `steps`, `path`, `scale` and `ike`, without any system call; beside each step stands the bare primitive.", "",
                 "| | median (least–most) | |", "|---|---|---|"]
         out += [f"| {name} | {spread(found['values'])} | {found['unit']} |" for name, found in results["process"].items()]
         out.append("")
     if results.get("scale"):
         out += [*daemon_section(results), ""]
+    if results.get("flood"):
+        out += ["## Floods", "",
+                "Five times as many packets as a daemon can take, while its CHILD_SA is rekeyed and its peer's liveness checked:",
+                "[`benches/live/flood.py`](../benches/live/flood.py).", "", "| | found | |", "|---|---|---|"]
+        out += [f"| {name} | {show(found['value'])} | {found['unit']} |" for name, found in results["flood"].items()]
+        out.append("")
     if results["failed"]:
         out += ["## Not measured", ""]
         out += [f"- {subject}: {error.splitlines()[0]}" for subject, error in results["failed"].items()]

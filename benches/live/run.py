@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures ipsecd beside other VPNs in user space, beside no tunnel, and beside a forwarder without cryptography.
 
-    benches/live/run.py [--bench tcp,udp,ping,idle,process,scale] [--rounds 5] [--duration 4] [--subjects WORD,...] [--write]
+    benches/live/run.py [--bench tcp,udp,ping,idle,process,scale,flood] [--rounds 5] [--duration 4] [--subjects WORD,...] [--write]
 
 Rounds are interleaved: each starts and measures every subject once, so that whatever else the machine does hits all of
 them alike. Figures are medians of the rounds, with the least and the most beside them. `--write` makes
@@ -20,6 +20,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import flood  # noqa: E402
 import report  # noqa: E402
 import scale  # noqa: E402
 from lab import Failed, Lab, enclose, run  # noqa: E402
@@ -31,16 +32,18 @@ PACKAGES = ["iproute2", "iputils-ping", "iperf3", "wireguard-go", "wireguard-too
             "strongswan-charon", "strongswan-swanctl", "libcharon-extra-plugins", "libstrongswan-standard-plugins"]
 PACKAGES_APART = ["iproute2", "openssl"]
 CRATES = ["boringtun-cli", "gotatun-cli"]
+# Benches that are programs of the lab.
+PROGRAMS = ["forwarder", "initiators", "flood"]
 # Benches of the library whose lines `figure NAME VALUE UNIT` are taken into the report.
-IN_PROCESS = ["path", "scale", "ike"]
-# What is no measurement of a subject: within one process, and with ten thousand tunnels.
-APART = ["process", "scale"]
+IN_PROCESS = {"esp": ["aes(128|256)gcm16/|chacha20poly1305/"], "steps": [], "path": [], "scale": [], "ike": []}
+# What is no measurement of a subject: within one process, with ten thousand tunnels, and in floods.
+APART = ["process", "scale", "flood"]
 EVERYTHING = [*PARTS, *APART]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--bench", default="all", help="parts, with commas: idle, ping, tcp, udp, tcp1, process, scale")
+    parser.add_argument("--bench", default="all", help="parts, with commas: idle, ping, tcp, udp, tcp1, process, scale, flood")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--duration", type=int, default=4, metavar="SECONDS", help="seconds of each measurement")
     parser.add_argument("--subjects", default="", help="only those whose name has one of these words")
@@ -68,7 +71,7 @@ def prepare(directory, options):
     packages = PACKAGES_APART if set(options.parts) <= set(APART) else PACKAGES
     subprocess.run([ROOT / "tests/lab/install.sh", *packages], check=True)
     subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", "--bin", "ipsecd"], cwd=ROOT, check=True)
-    wanted = ["forwarder", "initiators", *(IN_PROCESS if "process" in options.parts else [])]
+    wanted = [*PROGRAMS, *(IN_PROCESS if "process" in options.parts else [])]
     names = [word for name in wanted for word in ("--bench", name)]
     subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", *names], cwd=ROOT, check=True)
     if set(options.parts) <= set(APART):
@@ -107,8 +110,8 @@ def measure(subject, tools, parts, duration, work):
 
 def measure_process(directory, failed):
     """The benches within one process: `figure NAME VALUE UNIT`, a line each. What one told before it failed counts."""
-    for name in IN_PROCESS:
-        done = subprocess.run([bench_program(directory, name), "--bench"], capture_output=True, text=True, timeout=1200, check=False)
+    for name, arguments in IN_PROCESS.items():
+        done = subprocess.run([bench_program(directory, name), "--bench", *arguments], capture_output=True, text=True, timeout=1200, check=False)
         if done.returncode != 0:
             failed[f"bench {name}"] = next((line for line in done.stderr.splitlines() if line.strip()), "it failed")
         for line in done.stdout.splitlines():
@@ -136,7 +139,7 @@ def main():
         prepare(directory, options)
     enclose()
     results_file = options.results or directory / "bench" / "results.json"
-    results = {"machine": machine(), "duration": options.duration, "rounds": {}, "process": {}, "scale": {}, "failed": {}}
+    results = {"machine": machine(), "duration": options.duration, "rounds": {}, "process": {}, "scale": {}, "flood": {}, "failed": {}}
     if options.add and results_file.exists():
         results = json.loads(results_file.read_text())
     parts = "all" if options.parts == EVERYTHING else ",".join(options.parts)
@@ -151,8 +154,8 @@ def main():
         results_file.parent.mkdir(parents=True, exist_ok=True)
         results_file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
-    tools = Tools(directory / "release/ipsecd", None, directory / "bench")
-    tools.forwarder, tools.initiators = (bench_program(directory, name) for name in ("forwarder", "initiators"))
+    forwarder, *others = (bench_program(directory, name) for name in PROGRAMS)
+    tools = Tools(directory / "release/ipsecd", forwarder, directory / "bench", *others)
     words = [word for word in options.subjects.split(",") if word]
     subjects = [name for name in SUBJECTS if not words or any(word in name for word in words)]
     parts = [{**PARTS, **MORE_PARTS}[name] for name in options.parts if name not in APART]
@@ -174,17 +177,20 @@ def main():
             for name, value, unit in measure_process(directory, results["failed"]):
                 results["process"].setdefault(name, {"unit": unit, "values": []})["values"].append(value)
             keep()
-    if "scale" in options.parts:
-        # Once, whatever the rounds are: it has its own.
-        print("ten thousand tunnels", flush=True)
+    # Once, whatever the rounds are: each has its own.
+    for name, what, found in (("scale", "ten thousand tunnels", lambda: scale.measure(tools, work)),
+                              ("flood", "floods", lambda: flood.measure(tools, lambda: Lab(work)))):
+        if name not in options.parts:
+            continue
+        print(what, flush=True)
         try:
-            for name, value, unit in scale.measure(tools, work):
-                print(f"  {name}: {report.show(value)} {unit}", flush=True)
-                results.setdefault("scale", {})[name] = {"unit": unit, "value": value}
+            for figure, value, unit in found():
+                print(f"  {figure}: {report.show(value)} {unit}", flush=True)
+                results.setdefault(name, {})[figure] = {"unit": unit, "value": value}
                 keep()
         except (Failed, subprocess.TimeoutExpired) as error:
-            print(f"  scale: {error}", file=sys.stderr, flush=True)
-            results["failed"]["ten thousand tunnels"] = str(error)[:300]
+            print(f"  {name}: {error}", file=sys.stderr, flush=True)
+            results["failed"][what] = str(error)[:300]
             keep()
     print(report.text(results))
     if options.write and options.parts == ["scale"]:

@@ -15,8 +15,9 @@ MTU = 1420
 class Tools:
     """Where the programs are."""
 
-    def __init__(self, ipsecd, forwarder, crates):
-        self.ipsecd, self.forwarder, self.crates = ipsecd, forwarder, crates
+    def __init__(self, ipsecd, forwarder, crates, initiators=None, flood=None):
+        self.ipsecd, self.crates = ipsecd, crates
+        self.forwarder, self.initiators, self.flood = forwarder, initiators, flood
 
     def crate(self, name):
         path = self.crates / "bin" / name
@@ -45,7 +46,8 @@ def forwarder(mode):
     return start
 
 
-def ipsecd(proposal, encap="none", protocol="esp", offload="auto"):
+def ipsecd(proposal, encap="none", protocol="esp", offload="auto", more="", metrics=False):
+    """`more` stands in the files of both; with `metrics` each serves them at `metrics.sock` in its directory."""
     def start(lab, tools):
         daemons = []
         for host in lab.both:
@@ -58,13 +60,14 @@ def ipsecd(proposal, encap="none", protocol="esp", offload="auto"):
                 f'[peer]\naddress = "{far.outer}"\nid = "{far.name}.example.net"\nsubnets = ["{far.inner}/32"]\n'
                 f'[auth]\npsk = {{ file = "far.psk" }}\n'
                 f'[esp]\nproposals = "{proposal}"\nprotocol = "{protocol}"\nencap = "{encap}"\n'
-                f'start = "{"now" if host is lab.a else "respond"}"\n'
+                f'start = "{"now" if host is lab.a else "respond"}"\n{more}'
             )
             psk = config / "far.psk"
             psk.touch(mode=0o600)
             psk.write_text(PSK + "\n")
             env = {"IPSECD_STATE_DIR": str(host.dir / "state")}
             command = [tools.ipsecd, "--log", "warn", "daemon", "--config-dir", config, "--offload", offload]
+            command += ["--metrics", f"unix:{host.dir / 'metrics.sock'}"] if metrics else []
             daemons.append(lab.start(host, command, env))
         for host, daemon in zip(lab.both, daemons):
             def is_up(host=host, daemon=daemon):
@@ -166,6 +169,8 @@ SUBJECTS = {
     "ipsecd AES-128-GCM, UDP": ipsecd("aes128gcm16", encap="udp"),
     "ipsecd ChaCha20, UDP": ipsecd("chacha20poly1305", encap="udp"),
     "ipsecd AES-256-GCM, raw": ipsecd("aes256gcm16"),
+    "ipsecd AES-128-GCM, raw": ipsecd("aes128gcm16"),
+    "ipsecd ChaCha20, raw": ipsecd("chacha20poly1305"),
     "ipsecd ESP-NULL, raw": ipsecd("null-sha256"),
     "ipsecd AH": ipsecd("sha256", protocol="ah"),
     "libipsec AES-256-GCM": libipsec,

@@ -604,7 +604,7 @@ mod tests {
         assert_eq!(code(refused(Code::Config)), 2);
         assert_eq!(code(refused(Code::NotFound)), 1);
         assert_eq!(CliError::Config.exit_code(), 2);
-        assert_eq!(CliError::Daemon(DaemonError::AlreadyRunning).exit_code(), 1);
+        assert_eq!(CliError::Daemon(DaemonError::AlreadyRunning { holder: None }).exit_code(), 1);
     }
 
     #[test]

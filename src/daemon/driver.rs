@@ -124,8 +124,11 @@ pub struct Options {
 #[derive(Debug, Error)]
 pub enum DaemonError {
     /// Another one is there.
-    #[error("another ipsecd runs in this network namespace")]
-    AlreadyRunning,
+    #[error("another ipsecd runs in this network namespace{}", whose(.holder))]
+    AlreadyRunning {
+        /// Its process, and where it listens.
+        holder: Option<(u32, Vec<String>)>,
+    },
     /// Where audit events are to go.
     #[error("cannot write audit events to {target}: {cause}")]
     Audit {
@@ -186,6 +189,14 @@ pub enum DaemonError {
     },
 }
 
+fn whose(holder: &Option<(u32, Vec<String>)>) -> String {
+    match holder {
+        None => String::new(),
+        Some((pid, sockets)) if sockets.is_empty() => format!(": process {pid}"),
+        Some((pid, sockets)) => format!(": process {pid}, at {}", sockets.join(", ")),
+    }
+}
+
 /// Runs a daemon until it is told to end. `ready` is called once the control socket accepts.
 ///
 /// # Errors
@@ -199,7 +210,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let result = runtime.block_on(async {
         let lock = NamespaceLock::take().map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
-                DaemonError::AlreadyRunning
+                DaemonError::AlreadyRunning { holder: NamespaceLock::holder() }
             } else {
                 DaemonError::System {
                     action: "take the lock of this network namespace",

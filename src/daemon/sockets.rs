@@ -75,6 +75,12 @@ impl Sockets {
         if remote.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() }
     }
 
+    /// Datagrams that the kernel had for us and dropped, most often because the buffer of a socket was full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        [Some(&self.v4), self.v6.as_ref()].into_iter().flatten().map(Family::dropped).sum()
+    }
+
     /// Sends IKE messages where their paths say. One that cannot be sent is as good as lost on the way: IKE sends it again.
     pub fn send_ike(&self, messages: &[Transmit]) {
         let room = |it: &Transmit| (it.path.remote.is_ipv4(), it.path.encap);
@@ -125,6 +131,14 @@ fn send_all(socket: &Socket, mut messages: &[ToSend<'_>]) {
 }
 
 impl Family {
+    /// Of those that receive: what the others are there for is to send, and they let everything fall.
+    fn dropped(&self) -> u64 {
+        let Self { ike, natt, esp, ah, .. } = self;
+        let receive =
+            [ike, natt.ike()].into_iter().chain(natt.mains()).chain(esp.mains()).chain(ah);
+        receive.map(|socket| u64::from(socket.dropped())).sum()
+    }
+
     fn open(v6: bool, offload: Offload, workers: u16) -> Result<Self, SocketError> {
         let named = |what| move |cause| SocketError { what, cause };
         let (ike, natt, raw) = if v6 {

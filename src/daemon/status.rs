@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::manual::Pair;
 use super::peers::Entry;
-use super::worker::{Lost, Shared};
+use super::worker::Shared;
 use crate::control::protocol::{
     ChildSaStatus, FixedPolicyStatus, IkeSaStatus, ManualLayerStatus, ManualSaStatus,
     OffloadStatus, PeerStatus, Status, Traffic,
@@ -17,6 +17,7 @@ use crate::control::protocol::{
 use crate::datapath::{DatapathStats, SaStats};
 use crate::ike::{ChildStatus, Configuration, SaStatus};
 use crate::io::route::prefixes;
+use crate::io::tun;
 use crate::ipsec::manual::ManualSa;
 use crate::ipsec::{DropReason, Encap, Mode, Path, Protocol, Spi, TrafficSelector, Worker};
 
@@ -26,10 +27,10 @@ pub fn of_daemon(
     peers: Vec<PeerStatus>,
     uptime: Duration,
     stats: &DatapathStats,
-    lost: &Lost,
+    shared: &Shared,
 ) -> Status {
     let mut drops = by_reason(&stats.drops);
-    let lost = of_lost(lost).into_iter().filter(|(_, count)| *count > 0);
+    let lost = of_lost(shared).into_iter().filter(|(_, count)| *count > 0);
     drops.extend(lost.map(|(name, count)| (name.to_owned(), count)));
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -44,16 +45,20 @@ pub fn of_daemon(
     }
 }
 
-/// What workers dropped that the datapath does not count, by reason.
+/// What was dropped that the datapath does not count, by workers and by the kernel on its way to them, by reason.
 #[must_use]
-pub fn of_lost(lost: &Lost) -> [(&'static str, u64); 4] {
-    [
+pub fn of_lost(shared: &Shared) -> [(&'static str, u64); 6] {
+    let lost = &shared.lost;
+    let [queue, send, tun, headers] = [
         ("queue-full", &lost.queue_full),
         ("send-failed", &lost.send),
         ("tun-failed", &lost.tun),
         ("headers-refused", &lost.headers),
     ]
-    .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+    .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)));
+    let tuns = shared.tuns.load();
+    let unread = tun::dropped(tuns.iter().map(|tun| tun.device().name()));
+    [queue, send, tun, headers, ("receive-full", shared.sockets.dropped()), ("tun-full", unread)]
 }
 
 /// What is left to the kernel.

@@ -198,6 +198,15 @@ impl Coalescer {
                 self.open.remove(place);
             }
             may_grow = shape.joins && shape.flags(packet) & (PSH | FIN) == 0;
+        } else if !self.open.is_empty()
+            && let Some(addresses) = hidden(packet)
+        {
+            // Of whatever flow between these hosts it is.
+            self.open.retain(|&group| {
+                let first = packets[self.groups[group].first];
+                first[0] >> 4 != packet[0] >> 4
+                    || first[addresses.clone()] != packet[addresses.clone()]
+            });
         }
         if may_grow {
             if self.open.len() == MAX_OPEN {
@@ -411,6 +420,30 @@ impl Shape {
             header_len: short(self.header_len),
             segment_len: short(self.payload_len),
         }
+    }
+}
+
+/// Where the addresses are of a packet that may be of a flow of TCP or UDP, which it does not say where others do: of a fragment, and
+/// of IPv6 with extension headers.
+fn hidden(packet: &[u8]) -> Option<core::ops::Range<usize>> {
+    match packet.first()? >> 4 {
+        4 => {
+            let is_fragment =
+                u16_at(packet.get(..IPV4_HEADER)?, field::IPV4_FRAGMENT) & 0x3fff != 0;
+            is_fragment.then_some(field::IPV4_ADDRESSES)
+        }
+        6 => {
+            let next_header = NextHeader(packet.get(..IPV6_HEADER)?[field::IPV6_NEXT_HEADER]);
+            let may_hide = matches!(
+                next_header,
+                NextHeader::HOP_BY_HOP
+                    | NextHeader::ROUTING
+                    | NextHeader::FRAGMENT
+                    | NextHeader::DESTINATION_OPTIONS
+            );
+            may_hide.then_some(field::IPV6_ADDRESSES)
+        }
+        _ => None,
     }
 }
 

@@ -54,6 +54,8 @@ impl FromStr for Filter {
         let mut words = text.split_whitespace();
         let mut terms = Vec::new();
         let mut not = false;
+        // The word after which a term has to come.
+        let mut before = None;
         while let Some(word) = words.next() {
             let mut value = || {
                 let text = format!("{word} needs a value");
@@ -62,10 +64,18 @@ impl FromStr for Filter {
             let what = match word {
                 "not" => {
                     not = !not;
+                    before = Some(word);
                     continue;
                 }
                 // As people join terms; all of them have to match anyway.
-                "and" => continue,
+                "and" if terms.is_empty() => {
+                    return Err(FilterError("and stands after nothing".to_owned()));
+                }
+                "and" if before.is_none() => {
+                    before = Some(word);
+                    continue;
+                }
+                "and" => return Err(FilterError("and stands between two terms".to_owned())),
                 "in" | "inbound" => What::Direction(Direction::Inbound),
                 "out" | "outbound" => What::Direction(Direction::Outbound),
                 "src" => What::Src(list(word, value()?, "a prefix such as 10.1.0.0/16", prefix)?),
@@ -104,10 +114,10 @@ impl FromStr for Filter {
                 }
             };
             terms.push(Term { not, what });
-            not = false;
+            (not, before) = (false, None);
         }
-        if not {
-            return Err(FilterError("not stands before nothing".to_owned()));
+        if let Some(word) = before {
+            return Err(FilterError(format!("{word} stands before nothing")));
         }
         Ok(Self { terms })
     }
@@ -277,6 +287,11 @@ mod tests {
             ("spi 0", ["spi 0", "0xc0ffee01"]),
             ("colour red", ["colour", "verdict"]),
             ("not", ["not", "nothing"]),
+            ("port 443 and", ["and", "nothing"]),
+            ("and port 443", ["and", "nothing"]),
+            ("port 443 and and in", ["and", "two terms"]),
+            ("port 443 not and in", ["and", "two terms"]),
+            ("port 443 and not", ["not", "nothing"]),
         ] {
             let error = text.parse::<Filter>().expect_err(text).to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");

@@ -33,6 +33,7 @@ pub fn import(path: &Path, text: &str, host: &mut Host<'_>) -> Result<Import, Fo
     let mut addresses: Vec<String> = Vec::new();
     let mut private: Option<(Zeroizing<String>, At)> = None;
     let mut mtu = None;
+    let mut routes = true;
     let mut peers: Vec<Peer> = Vec::new();
     let mut section = "";
     for (number, line) in text.lines().enumerate() {
@@ -72,6 +73,9 @@ pub fn import(path: &Path, text: &str, host: &mut Host<'_>) -> Result<Import, Fo
                 "DNS",
                 "DNS servers come from the peer, with [local] virtual alone",
             ),
+            // wg-quick(8): no routes at all.
+            ("interface", "table", _) if value.eq_ignore_ascii_case("off") => routes = false,
+            ("interface", "table", _) if value.eq_ignore_ascii_case("auto") => {}
             ("interface", "table" | "fwmark", _) => {
                 import.note(
                     &at,
@@ -189,6 +193,9 @@ pub fn import(path: &Path, text: &str, host: &mut Host<'_>) -> Result<Import, Fo
         draft.interface.list("addresses", hosts.iter().map(ToString::to_string).collect());
         if let Some(mtu) = mtu {
             draft.interface.plain("mtu", mtu);
+        }
+        if !routes {
+            draft.interface.plain("routes", false);
         }
         import.add_peer(draft);
     }

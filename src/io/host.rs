@@ -97,6 +97,33 @@ pub fn udp_port_holders(ports: &[u16]) -> Vec<(u16, Option<(String, u32)>)> {
     holders
 }
 
+/// Who listens at a Unix socket of this network namespace that has this name, `@` before one of the abstract ones: the process, and where
+/// else in the file system it listens. `None` if nobody does, or whoever does is hidden from us.
+#[must_use]
+pub fn unix_listener(name: &str) -> Option<(u32, Vec<String>)> {
+    let table = fs::read_to_string("/proc/net/unix").ok()?;
+    let all: Vec<(u64, String)> = listening(&table).collect();
+    let (inode, _) = all.iter().find(|(_, path)| path == name)?;
+    let owners = socket_owners();
+    let (_, pid) = owners.get(inode)?;
+    let is_theirs = |inode: &u64| owners.get(inode).is_some_and(|(_, owner)| owner == pid);
+    let files = all.iter().filter(|(inode, path)| path.starts_with('/') && is_theirs(inode));
+    Some((*pid, files.map(|(_, path)| path.clone()).collect()))
+}
+
+/// unix(7): number, references, protocol, flags, type, state, inode and path of each socket.
+fn listening(table: &str) -> impl Iterator<Item = (u64, String)> {
+    /// `__SO_ACCEPTCON`.
+    const LISTENS: u32 = 0x0001_0000;
+    table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
+        let inode = fields.nth(2)?.parse().ok()?;
+        let path = fields.next()?.to_owned();
+        (flags & LISTENS != 0).then_some((inode, path))
+    })
+}
+
 /// Sockets, by inode, and whose they are, as far as this process may see.
 fn socket_owners() -> BTreeMap<u64, (String, u32)> {
     let mut owners = BTreeMap::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::sys;
+use super::{host, sys};
 
 /// A name in the abstract Unix namespace, which belongs to the network namespace.
 const NAME: &str = "\0ipsecd";
@@ -34,6 +34,12 @@ impl NamespaceLock {
             }
             other => other,
         }
+    }
+
+    /// Who has it: the process, and the Unix sockets that it listens at. `None` if that is hidden from us.
+    #[must_use]
+    pub fn holder() -> Option<(u32, Vec<String>)> {
+        host::unix_listener(&NAME.replace('\0', "@"))
     }
 
     fn try_take() -> io::Result<Self> {
@@ -70,6 +76,12 @@ mod tests {
             return; // A daemon runs on this machine.
         };
         assert_eq!(NamespaceLock::try_take().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let (pid, sockets) = NamespaceLock::holder().unwrap();
+        assert_eq!(pid, std::process::id());
+        assert!(sockets.iter().any(|socket| *socket == path.display().to_string()), "{sockets:?}");
         let second = std::thread::spawn(NamespaceLock::take);
         drop(first);
         second.join().unwrap().unwrap();

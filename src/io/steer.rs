@@ -1,5 +1,6 @@
 //! Which worker's socket a packet comes to: programs for the kernel (classic BPF) that say it by the SPI, as
-//! [`Worker::has`](crate::ipsec::Worker::has) does. What has no SPI comes to the first.
+//! [`Worker::has`](crate::ipsec::Worker::has) does. What has no SPI comes to the first, and IKE in UDP to a socket
+//! of its own.
 
 use socket2::SockFilter;
 
@@ -30,15 +31,18 @@ const fn instruction(code: u16, k: u32) -> SockFilter {
 /// A filter that takes nothing.
 pub(super) const TAKE_NOTHING: [SockFilter; 1] = [NOTHING];
 
-/// For sockets that share a port of UDP: which of the first `of` has a datagram. Its first four bytes are the SPI, or the zeros
-/// before an IKE message (RFC 3948 §2.2), which are the first socket's. So is what has no four bytes, since to read beyond the end
-/// ends a program with 0.
-pub(super) fn datagrams(of: u16) -> Vec<libc::sock_filter> {
-    let instruction = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    if of <= 1 {
-        return vec![instruction(RETURN, 0)];
-    }
-    vec![instruction(LOAD_WORD_AT, 0), instruction(MODULO, of.into()), instruction(RETURN_IT, 0)]
+/// For sockets that share a port of UDP: which of the first `of` has a datagram, by the SPI in its first four bytes. Where those are
+/// the zeros before an IKE message (RFC 3948 §2.2), it is number `ike`. What has no four bytes is the first one's, since to read beyond
+/// the end ends a program with 0.
+pub(super) fn datagrams(of: u16, ike: u16) -> Vec<libc::sock_filter> {
+    let instruction = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    vec![
+        instruction(LOAD_WORD_AT, 0, 0),
+        instruction(IF_EQUAL, 1, 0),
+        instruction(RETURN, 0, ike.into()),
+        instruction(MODULO, 0, of.max(1).into()),
+        instruction(RETURN_IT, 0, 0),
+    ]
 }
 
 /// For a raw socket, of each of which there is one a worker: what it receives. `at`: where behind the IP header the SPI is. A raw

@@ -255,6 +255,30 @@ pub fn get_option(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Resu
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How many datagrams the kernel had for a socket and dropped, since it was opened, most often because its receive buffer was full.
+/// Starts again at 0 after 2^32 - 1.
+///
+/// # Errors
+/// Those of getsockopt(2); `InvalidInput` or similar before Linux 4.12.
+pub fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut counts = [0_u32; 9];
+    let mut len = socklen::<[u32; 9]>();
+    // SAFETY: both pointers are to live variables, and `len` says the size of `counts`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            counts.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    check(result)?;
+    // Its place is the last of them: SK_MEMINFO_DROPS.
+    let [.., dropped] = counts;
+    Ok(dropped)
+}
+
 /// A TUN whose packets each have a virtio header in front, little-endian, and the name that it got. It has no offloads yet. With
 /// `queues` it may have several (`IFF_MULTI_QUEUE`): to open one that has is to get another queue of it.
 ///

@@ -5,7 +5,7 @@
 //! [`PlainTun`], of the `tun-tap` crate, moves a packet a call, and works where the kernel or a container refuses the other.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -82,6 +82,21 @@ pub fn create(name: &str, offload: Offload, queues: u16) -> io::Result<Vec<Arc<d
         }
     }
     Ok(vec![Arc::new(PlainTun::create(name)?)])
+}
+
+/// Packets for these TUNs that the kernel dropped, most often because their queues were full: what was routed into them faster
+/// than it was read. 0 where the kernel does not tell.
+pub fn dropped<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
+    let Ok(table) = fs::read_to_string("/proc/thread-self/net/dev") else { return 0 };
+    names.filter_map(|name| dropped_of(&table, name)).sum()
+}
+
+/// proc_pid_net(5): a line an interface, after its name eight numbers of what came in, and of what goes out bytes, packets, errors and
+/// drops.
+fn dropped_of(table: &str, name: &str) -> Option<u64> {
+    let numbers =
+        table.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'))?;
+    numbers.split_whitespace().nth(8 + 3)?.parse().ok()
 }
 
 /// A TUN each of whose packets has a virtio header.
@@ -255,4 +270,23 @@ fn read_batch(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tun_had_no_room_for_is_told_by_its_name() {
+        let table = "Inter-|   Receive                                                |  Transmit\n \
+            face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
+            lo:     1       2    3    4    5     6          7         8        9      10   11   12   13    14      15         16\n\
+            ipsec01:     1       2    3    4    5     6          7         8        9      10   11   99   13    14      15         16\n\
+            ipsec0:9876543210123       2    3    4    5     6          7         8        9      10   11   4294967297   13    14      15         16\n";
+        assert_eq!(dropped_of(table, "ipsec0"), Some((1 << 32) + 1));
+        assert_eq!(dropped_of(table, "lo"), Some(12));
+        assert_eq!(dropped_of(table, "ipsec"), None);
+        assert_eq!(dropped_of("ipsec0: 1 2 3", "ipsec0"), None);
+        assert_eq!(dropped(["none-such"].into_iter()), 0);
+    }
 }

@@ -1,8 +1,10 @@
 //! UDP sockets of IKE and of ESP in UDP (ports 500 and 4500), and what they share with raw ones: [`Socket`].
 //!
 //! DF is an option of a socket, not of a datagram, so where ESP leaves there are two sockets, a [`Pair`]: one that
-//! sets DF, and one whose datagrams the kernel or a router may fragment. Only the first of them receives. Of several workers each
-//! has a first one of its own, which receives what is for that worker ([`steer`](super::steer)).
+//! sets DF, and one whose datagrams the kernel or a router may fragment. Of raw ones only the first receives; of several workers each
+//! has a first one of its own, which receives what is for that worker ([`steer`](super::steer)). Of port 4500 the second receives what is
+//! IKE, so that IKE has a buffer of its own, which no flood of ESP fills: a peer whose liveness checks were lost in it would take us for
+//! dead.
 //!
 //! The path MTU is the kernel's: it takes ICMP "fragmentation needed" and "packet too big" for packets of these sockets
 //! into its route exceptions (bounded, aged after `net.ipv4.route.mtu_expires`), and then refuses a datagram that is too
@@ -51,9 +53,9 @@ pub struct Socket {
 /// The two sockets of a port or protocol, see the module.
 #[derive(Debug)]
 pub struct Pair {
-    /// Sets DF; receives. One a worker, the first worker's first.
+    /// Sets DF; receives, of UDP what is not IKE. One a worker, the first worker's first.
     pub(super) main: Vec<Socket>,
-    /// Its datagrams may be fragmented; never receives.
+    /// Its datagrams may be fragmented; receives IKE of UDP, and nothing else.
     pub(super) fragmenting: Socket,
 }
 
@@ -149,11 +151,11 @@ impl Socket {
     }
 
     /// Has UDP take and give several datagrams in one piece, where the kernel can do that.
-    fn use_segments(&self, receives: bool) {
+    fn use_segments(&self) {
         let fd = self.as_fd();
         let can_send = sys::get_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
         self.segments.store(can_send, Ordering::Relaxed);
-        if receives && let Err(error) = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1) {
+        if let Err(error) = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1) {
             tracing::debug!(%error, "no UDP_GRO");
         }
     }
@@ -164,6 +166,12 @@ impl Socket {
     /// Those of getsockopt(2).
     pub fn buffers(&self) -> io::Result<(usize, usize)> {
         Ok((self.inner.recv_buffer_size()?, self.inner.send_buffer_size()?))
+    }
+
+    /// Datagrams that the kernel had for it and dropped: [`sys::dropped`]. 0 where the kernel does not tell.
+    #[must_use]
+    pub fn dropped(&self) -> u32 {
+        sys::dropped(self.as_fd()).unwrap_or(0)
     }
 
     /// Sends without waiting: [`sys::send_batch`].
@@ -212,11 +220,11 @@ impl Pair {
             socket.inner.set_reuse_port(true)?;
             Ok::<_, io::Error>(socket)
         };
-        // All have the port. A program names which of the first receives; they are numbered as they are bound.
+        // All have the port. A program names which of them receives; they are numbered as they are bound.
         let mut main = vec![new(Fragment::Never)?];
         main[0].inner.bind(&any(v6, port))?;
         let port = main[0].inner.local_addr()?.as_socket().map_or(port, |addr| addr.port());
-        steer_datagrams(&main[0], 1)?;
+        steer_datagrams(&main[0], 1, workers)?;
         for _ in 1..workers {
             let socket = new(Fragment::Never)?;
             socket.inner.bind(&any(v6, port))?;
@@ -225,13 +233,15 @@ impl Pair {
         let fragmenting = new(Fragment::Allowed)?;
         fragmenting.inner.bind(&any(v6, port))?;
         if workers > 1
-            && let Err(error) = steer_datagrams(&main[0], workers)
+            && let Err(error) = steer_datagrams(&main[0], workers, workers)
         {
             tracing::info!(%error, port, "one worker receives for all");
         }
         if offload {
-            main.iter().for_each(|socket| socket.use_segments(true));
-            fragmenting.use_segments(false);
+            // Before the kernel joins what comes from a link it asks a socket whether it may, and finds that one by the hash of the flow,
+            // without the program: were it not all of them, many peers would come packet by packet.
+            main.iter().for_each(Socket::use_segments);
+            fragmenting.use_segments();
         }
         Ok(Self { main, fragmenting })
     }
@@ -245,6 +255,17 @@ impl Pair {
         }
     }
 
+    /// Those that receive for workers.
+    pub fn mains(&self) -> impl Iterator<Item = &Socket> {
+        self.main.iter()
+    }
+
+    /// The one that receives IKE, of UDP.
+    #[must_use]
+    pub const fn ike(&self) -> &Socket {
+        &self.fragmenting
+    }
+
     /// The one that receives for a worker.
     #[must_use]
     pub fn main(&self, worker: Worker) -> &Socket {
@@ -252,8 +273,8 @@ impl Pair {
     }
 }
 
-fn steer_datagrams(first: &Socket, workers: u16) -> io::Result<()> {
-    let mut instructions = steer::datagrams(workers);
+fn steer_datagrams(first: &Socket, workers: u16, ike: u16) -> io::Result<()> {
+    let mut instructions = steer::datagrams(workers, ike);
     let len = u16::try_from(instructions.len()).unwrap_or(u16::MAX);
     let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
     Ok(setsockopt(&first.inner, sockopt::AttachReusePortCbpf, &program)?)
@@ -357,27 +378,25 @@ mod tests {
             let host: IpAddr =
                 if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
             let sender = std::net::UdpSocket::bind((host, 0)).unwrap();
-            let received = |socket: &Socket| {
-                let (mut space, mut received) = ([0; 64], Vec::new());
-                let result = socket.recv(&mut [IoSliceMut::new(&mut space)], &mut received);
-                result.ok().map(|()| space[..received[0].len].to_vec())
-            };
-            let send = |datagram: &[u8], to: usize| {
+            // `None`: to the socket of IKE.
+            let send = |datagram: &[u8], to: Option<u16>| {
                 // Loopback delivers before the call returns.
                 sender.send_to(datagram, (host, addr.port())).unwrap();
+                let expected = |is_there: bool| Vec::from_iter(is_there.then(|| datagram.to_vec()));
                 for worker in Worker::all(WORKERS) {
-                    let expected = (usize::from(worker.index()) == to).then(|| datagram.to_vec());
+                    let expected = expected(to == Some(worker.index()));
                     assert_eq!(received(pair.main(worker)), expected, "{datagram:x?} {worker:?}");
                 }
-                assert_eq!(received(&pair.fragmenting), None);
+                assert_eq!(received(pair.ike()), expected(to.is_none()), "{datagram:x?}");
             };
             for spi in [256_u32, 257, 258, 0xffff_ffff, 0x8000_0001, 0x1234_5678] {
                 let datagram = [&spi.to_be_bytes()[..], b"sequence and more"].concat();
-                send(&datagram, usize::try_from(spi % u32::from(WORKERS)).unwrap());
+                send(&datagram, Some(u16::try_from(spi % u32::from(WORKERS)).unwrap()));
             }
-            // IKE, a keepalive, and what is neither.
-            for datagram in [&[0, 0, 0, 0, 1, 2][..], &[0xff], &[], &[0, 0, 1]] {
-                send(datagram, 0);
+            send(&[0, 0, 0, 0, 1, 2], None);
+            // A keepalive, and what is nothing.
+            for datagram in [&[0xff][..], &[], &[0, 0, 1]] {
+                send(datagram, Some(0));
             }
         }
     }
@@ -396,5 +415,49 @@ mod tests {
         assert!(read([255, 255, 255, 255]).is_err(), "a broadcast needs a permission");
         assert_eq!(read([127, 0, 0, 3]).unwrap(), mtu, "after one that failed");
         assert_eq!(mtus.kept.len(), 1);
+    }
+
+    /// What a socket has for us, each datagram by itself.
+    fn received(socket: &Socket) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        let mut all = Vec::new();
+        let mut received = Vec::new();
+        while socket.recv(&mut [IoSliceMut::new(&mut buffer)], &mut received).is_ok() {
+            let len = received[0].segment_len.map_or(received[0].len, |len| len.get().into());
+            all.extend(buffer[..received[0].len].chunks(len.max(1)).map(<[u8]>::to_vec));
+        }
+        all
+    }
+
+    #[test]
+    fn ike_of_port_4500_comes_through_a_flood_of_esp() {
+        for v6 in [false, true] {
+            let Ok(pair) = Pair::udp(0, v6, false, 1) else {
+                return; // SO_MARK needs CAP_NET_ADMIN.
+            };
+            let host: IpAddr =
+                if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+            let esp_socket = pair.main(Worker::ALONE);
+            let there = esp_socket.inner.local_addr().unwrap().as_socket().unwrap().port();
+            let sender = std::net::UdpSocket::bind((host, 0)).unwrap();
+            sender.connect((host, there)).unwrap();
+            let (ike, esp) = ([0, 0, 0, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2, 3]);
+            for datagram in [&ike[..], &esp, &[0xff], &[0, 0, 0]] {
+                sender.send(datagram).unwrap();
+            }
+            assert_eq!(received(pair.ike()), [ike]);
+            assert_eq!(received(esp_socket), [&esp[..], &[0xff], &[0, 0, 0]]);
+
+            let mut flood = [1; 1400];
+            flood[3] = 0;
+            let sent = (0..1_000_000).take_while(|_| {
+                sender.send(&flood).unwrap();
+                esp_socket.dropped() < 100
+            });
+            assert!(sent.count() < 1_000_000, "its buffer has an end");
+            sender.send(&ike).unwrap();
+            assert_eq!(received(pair.ike()), [ike]);
+            assert_eq!(pair.ike().dropped(), 0);
+        }
     }
 }

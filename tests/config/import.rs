@@ -175,6 +175,26 @@ fn what_is_none_of_them_is_refused_with_what_would_be() {
 }
 
 #[test]
+fn a_wireguard_without_a_table_has_no_routes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (table, has) in
+        [("", true), ("Table = auto\n", true), ("Table = 1234\n", true), ("Table = off\n", false)]
+    {
+        let file = dir.path().join("wg0.conf");
+        let text = format!(
+            "[Interface]\nPrivateKey = dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\nAddress = 10.8.0.1/24\n{table}[Peer]\n\
+             PublicKey = 3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=\nAllowedIPs = 10.8.0.2/32\n"
+        );
+        fs::write(&file, text).unwrap();
+        let made = import_here(&file).unwrap();
+        let conf = made.files.iter().find(|it| it.name.ends_with(".conf")).unwrap();
+        assert_eq!(conf.text.contains("routes = false"), !has, "{table}{}", *conf.text);
+        let told = made.notes.iter().any(|note| format!("{note:?}").contains("Table"));
+        assert_eq!(told, table.contains("1234"), "{table}");
+    }
+}
+
+#[test]
 fn the_ends_of_one_wireguard_tunnel_fit_each_other() {
     let dir = tempfile::tempdir().unwrap();
     // RFC 7748 §6.1 has both key pairs.

@@ -8,6 +8,7 @@ mod ah_captures;
 mod ah_flips;
 mod ah_scapy;
 mod alloc;
+mod attack;
 mod batches;
 mod captures;
 #[path = "../lab/counting.rs"]

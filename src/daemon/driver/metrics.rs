@@ -127,7 +127,7 @@ impl Driver {
             let count = drops.get(reason).copied().unwrap_or_default();
             out.add(family::DROPPED, &[("reason", reason.name())], count);
         }
-        for (name, count) in status::of_lost(&self.shared.lost) {
+        for (name, count) in status::of_lost(&self.shared) {
             out.add(family::DROPPED, &[("reason", name)], count);
         }
         out.add(family::KEEPALIVES, &[], stats.keepalives);

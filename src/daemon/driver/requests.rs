@@ -219,8 +219,7 @@ impl Driver {
             }
             _ => {
                 let uptime = now.saturating_duration_since(self.started);
-                let lost = &self.shared.lost;
-                let mut status = status::of_daemon(peers, uptime, &stats, lost);
+                let mut status = status::of_daemon(peers, uptime, &stats, &self.shared);
                 status.policies = policies;
                 status.offload = status::of_offload(&self.shared);
                 status.workers = self.options.workers;

@@ -135,17 +135,17 @@ impl Direction for Inbound {
     }
 }
 
-/// The sockets that receive for a worker, always in this order.
+/// The sockets that receive for a worker, always in this order: IKE, which may be waited for, comes first, and to the first worker.
 fn sources(sockets: &Sockets, worker: Worker) -> impl Iterator<Item = Source<'_>> {
     [Some(&sockets.v4), sockets.v6.as_ref()].into_iter().flatten().flat_map(move |family| {
+        let ike = (worker.index() == 0).then(|| Source { socket: family.natt.ike(), raw: None });
         let ah = family.ah.get(usize::from(worker.index()));
         let ah = ah.map(|socket| Source { socket, raw: Some(NextHeader::AH) });
-        [
+        let esp = [
             Source { socket: family.natt.main(worker), raw: None },
             Source { socket: family.esp.main(worker), raw: Some(NextHeader::ESP) },
-        ]
-        .into_iter()
-        .chain(ah)
+        ];
+        ike.into_iter().chain(esp).chain(ah)
     })
 }
 

@@ -6,17 +6,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 
 use ipsecd::datapath::segment::Segments;
 use ipsecd::io::tun::{Offload, OffloadTun, TunDevice};
 use ipsecd::ipsec::PacketBuf;
-use ipsecd::testing::{FixedRandom, HostPacket};
-use ipsecd::wire::ip::{Ipv4Packet, Ipv4Repr, Ipv6Repr, NextHeader};
 use ipsecd::wire::vnet::{Gso, VnetHeader};
 use nix::poll::{PollFd, PollFlags, poll};
 
+use self::host::Host;
 use crate::lab::{Ipsecd, Lab, Peer};
+
+mod host;
+mod lan;
 
 /// Bytes of IP packets that cross in each test; `IPSECD_OFFLOAD_BYTES` says another number.
 const BYTES: u64 = 20_000_000;
@@ -225,188 +226,18 @@ impl Run {
     }
 }
 
-/// Addresses, protocol and, of TCP and UDP, ports.
+/// Addresses, protocol and, of TCP and UDP, ports: of those that have them where they most often are.
 fn flow_of(packet: &[u8]) -> FlowKey {
-    let (protocol, addresses, transport) =
-        if packet[0] >> 4 == 4 { (packet[9], 12..20, 20) } else { (packet[6], 8..40, 40) };
+    let (protocol, addresses, transport, is_plain) = if packet[0] >> 4 == 4 {
+        let is_fragment = packet[6] & 0x3f != 0 || packet[7] != 0;
+        (packet[9], 12..20, 20, packet[0] == 0x45 && !is_fragment)
+    } else {
+        (packet[6], 8..40, 40, true)
+    };
     let mut key = packet[addresses].to_vec();
     key.push(protocol);
-    if matches!(protocol, 6 | 17) {
+    if matches!(protocol, 6 | 17) && is_plain {
         key.extend(&packet[transport..transport + 4]);
     }
     key
-}
-
-/// Who sends: eight flows of TCP and UDP, IPv4 and IPv6, and pings.
-struct Host {
-    random: FixedRandom,
-    flows: Vec<HostPacket>,
-}
-
-/// Packets and their virtio headers, and what is to arrive.
-type Step = (Vec<(VnetHeader, Vec<u8>)>, Vec<Vec<u8>>);
-
-impl Host {
-    fn new() -> Self {
-        let flows = (0..8_u16).map(|nth| {
-            let v6 = nth & 1 != 0;
-            let addresses =
-                if v6 { ["fd01:1::77", "fd02:1::77"] } else { ["10.1.1.77", "10.2.1.77"] };
-            HostPacket {
-                addresses: addresses.map(|addr| addr.parse().expect("an address")),
-                tcp: nth & 2 != 0,
-                port: 40_000 + nth,
-                dont_fragment: nth & 4 != 0,
-                ..HostPacket::new(v6)
-            }
-        });
-        Self { random: FixedRandom::new(1, 0), flows: flows.collect() }
-    }
-
-    fn step(&mut self) -> Step {
-        if self.random.chance(5) {
-            return self.ping();
-        }
-        let which = self.random.below(self.flows.len());
-        // Seldom: what the flow has with each of its packets.
-        let byte = self.random.next_u64().to_le_bytes();
-        let flow = &mut self.flows[which];
-        match byte[0] {
-            0..20 => flow.traffic_class ^= byte[1] & 3,
-            20..25 => flow.traffic_class = byte[1],
-            25..30 => flow.ttl = 10 | byte[1],
-            30..35 => flow.flow_label = u32::from(byte[1]) << 8,
-            35..50 => flow.window = flow.window.wrapping_add(byte[1].into()),
-            50..60 => flow.acknowledgment = flow.acknowledgment.wrapping_add(1000),
-            60..65 => flow.options = vec![1; 4 * usize::from(byte[1] % 11)],
-            65..68 => flow.ident = flow.ident.wrapping_add(byte[1].into()),
-            68..70 => flow.sequence = flow.sequence.wrapping_add(byte[1].into()),
-            _ => {}
-        }
-        if flow.options.len() == 12 {
-            flow.options[7] = flow.options[7].wrapping_add(1);
-        }
-        flow.flags = 0x10;
-        if byte[2] < 10 && flow.tcp {
-            return self.alone(which, byte[3]);
-        }
-        self.bulk(which, byte[3])
-    }
-
-    /// What is sent in one piece or one by one.
-    fn bulk(&mut self, which: usize, flags: u8) -> Step {
-        let most = 1400 - self.flows[which].header_len();
-        let segment_len = match self.random.below(4) {
-            0 => 1 + self.random.below(most.min(200)),
-            _ => most - self.random.below(200),
-        };
-        let count = 1 + self.random.below(60.min(60_000 / segment_len));
-        let len = segment_len * count - self.random.below(segment_len);
-        let fill = self.random.next_u64().to_le_bytes()[0];
-        let flow = &mut self.flows[which];
-        flow.payload = (0..len).map(|at| fill.wrapping_add(at.to_le_bytes()[0])).collect();
-        if flow.tcp {
-            flow.flags |= match flags {
-                0..100 => 0x08,
-                100..120 => 0x01,
-                120..130 => 0x80,
-                130..140 => 0x40,
-                140..150 => 0xc9,
-                _ => 0,
-            };
-        }
-        let packet = flow.clone();
-        let mut segments = packet.segments(segment_len);
-        let sent = u32::try_from(len).expect("short");
-        flow.sequence = flow.sequence.wrapping_add(sent);
-        flow.ident = flow.ident.wrapping_add(u16::try_from(segments.len()).expect("few"));
-        if self.random.chance(70) && segments.len() > 1 {
-            let expected = segments.iter().map(arrived).collect();
-            return (vec![(packet.vnet(segment_len), packet.unfinished())], expected);
-        }
-        if self.random.chance(20) && segments.len() > 2 {
-            let at = self.random.below(segments.len() - 1);
-            segments.swap(at, at + 1);
-        }
-        one_by_one(&segments)
-    }
-
-    /// What never comes in one piece.
-    fn alone(&mut self, which: usize, kind: u8) -> Step {
-        let flow = &mut self.flows[which];
-        flow.payload.clear();
-        let mut packet = flow.clone();
-        match kind % 5 {
-            0 => {
-                packet.flags = 0x02;
-                packet.options = vec![2, 4, 2, 24, 4, 2, 1, 1];
-            }
-            1 => packet.flags = 0x14,
-            2 => {
-                packet.flags = 0x30;
-                packet.urgent = 3;
-                packet.payload = vec![kind; 7];
-            }
-            3 => packet.flags = 0x11,
-            _ => {}
-        }
-        one_by_one(&[packet])
-    }
-
-    fn ping(&mut self) -> Step {
-        let v6 = self.random.chance(50);
-        let len = self.random.below(1300);
-        let flow = &self.flows[usize::from(v6)];
-        let mut echo = vec![if v6 { 128 } else { 8 }, 0, 0, 0, 0x12, 0x34, 0, 1];
-        echo.extend((0..len).map(|at| at.to_le_bytes()[0]));
-        let payload_len = u16::try_from(echo.len()).expect("short");
-        let ident = self.random.next_u64().to_le_bytes();
-        let packet = |ttl| {
-            let mut echo = echo.clone();
-            let header = match flow.addresses {
-                [IpAddr::V4(src_addr), IpAddr::V4(dst_addr)] => Ipv4Repr {
-                    src_addr,
-                    dst_addr,
-                    protocol: NextHeader::ICMP,
-                    tos: 0,
-                    ident: u16::from_le_bytes([ident[0], ident[1]]),
-                    dont_fragment: false,
-                    ttl,
-                    payload_len,
-                }
-                .emit()
-                .to_vec(),
-                [IpAddr::V6(src_addr), IpAddr::V6(dst_addr)] => Ipv6Repr {
-                    src_addr,
-                    dst_addr,
-                    next_header: NextHeader::ICMPV6,
-                    traffic_class: 0,
-                    flow_label: 5,
-                    hop_limit: ttl,
-                    payload_len,
-                }
-                .emit()
-                .to_vec(),
-                _ => panic!("one version"),
-            };
-            // The checksum is the far host's to look at, and there is none.
-            echo[2..4].copy_from_slice(&ident[2..4]);
-            let mut packet = [header, echo].concat();
-            if !v6 {
-                Ipv4Packet::new_checked(&mut packet[..]).expect("a packet").fill_checksum();
-            }
-            packet
-        };
-        (vec![(VnetHeader::default(), packet(64))], vec![packet(64 - HOPS)])
-    }
-}
-
-fn one_by_one(packets: &[HostPacket]) -> Step {
-    let sent = packets.iter().map(|packet| (VnetHeader::default(), packet.packet()));
-    (sent.collect(), packets.iter().map(arrived).collect())
-}
-
-/// The same packet at the other end.
-fn arrived(packet: &HostPacket) -> Vec<u8> {
-    HostPacket { ttl: packet.ttl - HOPS, ..packet.clone() }.packet()
 }
