@@ -67,7 +67,8 @@ fn main() -> io::Result<()> {
         buffers: (0..BATCH).map(|_| vec![0; MAX_PACKET]).collect(),
         received: Vec::new(),
         coalescer: Coalescer::new(),
-        ask_for: FEW,
+        ask_for: 1,
+        at_once: false,
         offload,
         stages: stages(["inbound", "receive", "join", "write"]),
     };
@@ -86,6 +87,7 @@ fn main() -> io::Result<()> {
         remote,
         offload,
         ask_for: 1,
+        at_once: false,
     };
     let Threads { first, second, wakers: _wakers } = duty::threads(inbound, outbound)?;
     let second = std::thread::spawn(move || second.run(&AtomicBool::new(false)));
@@ -104,11 +106,16 @@ struct Outbound {
     offload: bool,
     /// As ipsecd's outbound.
     ask_for: usize,
+    at_once: bool,
 }
 
 impl Direction for Outbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
         [self.tun.as_fd()].into_iter().collect()
+    }
+
+    fn begin(&mut self, _now: Instant, at_once: bool) {
+        self.at_once = at_once;
     }
 
     fn pass(&mut self, _now: Instant, _source: usize) -> io::Result<()> {
@@ -125,6 +132,7 @@ struct Inbound {
     coalescer: Coalescer,
     /// As ipsecd's inbound.
     ask_for: usize,
+    at_once: bool,
     offload: bool,
     stages: Option<Stages>,
 }
@@ -132,6 +140,10 @@ struct Inbound {
 impl Direction for Inbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
         [self.socket.as_fd()].into_iter().collect()
+    }
+
+    fn begin(&mut self, _now: Instant, at_once: bool) {
+        self.at_once = at_once;
     }
 
     fn pass(&mut self, _now: Instant, _source: usize) -> io::Result<()> {
@@ -214,7 +226,7 @@ impl Outbound {
     }
 
     fn send_runs(&mut self) -> io::Result<()> {
-        let Self { tun, packets, headers, run, socket, remote, ask_for, .. } = self;
+        let Self { tun, packets, headers, run, socket, remote, ask_for, at_once, .. } = self;
         let (socket, remote) = (&*socket, *remote);
         if let Some(stages) = &mut run.stages {
             stages.begin();
@@ -224,13 +236,7 @@ impl Outbound {
             return Ok(());
         }
         run.end(0);
-        *ask_for = if headers.len() == asked_for {
-            BATCH
-        } else if headers.len() <= 1 {
-            1
-        } else {
-            asked_for
-        };
+        *ask_for = sys::ask_for_next(asked_for, headers.len(), *at_once);
         let mut count = 0;
         for (packet, header) in packets.iter_mut().zip(&*headers) {
             if header.gso == Gso::None {
@@ -333,13 +339,7 @@ impl Inbound {
             }
         };
         end(0);
-        self.ask_for = if self.received.len() == asked_for {
-            BATCH
-        } else if self.received.len() <= FEW {
-            FEW
-        } else {
-            asked_for
-        };
+        self.ask_for = sys::ask_for_next(asked_for, self.received.len(), self.at_once);
         let packets: Vec<&[u8]> = self
             .buffers
             .iter()

@@ -83,6 +83,9 @@ const GIVE_BACK_TIMES: u32 = 2;
 const NETWORK_PAUSE: Duration = Duration::from_millis(100);
 /// Looking at all peers and jobs takes at most one part in so many of the driver's time, however many there are.
 const LOOK_SHARE: u32 = 10;
+/// But after so long there is another look: one that took much time had much to do (ten thousand tunnels to take down), and there may be
+/// more of it.
+const LOOK_PAUSE_MOST: Duration = Duration::from_secs(1);
 /// Where nobody waits for it, news of this much time is looked at together: many set up tunnels one after the other.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Messages that are handled before anything else gets its turn: what is due, and what is to be sent.
@@ -527,7 +530,8 @@ impl Driver {
             self.drain(now).await;
             let end = clock::now();
             self.last_look = end;
-            self.next_look = end + end.saturating_duration_since(now) * (LOOK_SHARE - 1);
+            let pause = end.saturating_duration_since(now) * (LOOK_SHARE - 1);
+            self.next_look = end + pause.min(LOOK_PAUSE_MOST);
         }
         if self.network_check.is_some_and(|at| at <= now) {
             self.look_at_network(now).await;

@@ -2,7 +2,7 @@
 //!
 //! DF is an option of a socket, not of a datagram, so where ESP leaves there are two sockets, a [`Pair`]: one that
 //! sets DF, and one whose datagrams the kernel or a router may fragment. Of raw ones only the first receives; of several workers each
-//! has a first one of its own, which receives what is for that worker ([`steer`](super::steer)). Of port 4500 the second receives what is
+//! has a first one of its own, which receives what is for that worker (`io::steer`). Of port 4500 the second receives what is
 //! IKE, so that IKE has a buffer of its own, which no flood of ESP fills: a peer whose liveness checks were lost in it would take us for
 //! dead.
 //!
@@ -423,8 +423,11 @@ mod tests {
         let mut all = Vec::new();
         let mut received = Vec::new();
         while socket.recv(&mut [IoSliceMut::new(&mut buffer)], &mut received).is_ok() {
-            let len = received[0].segment_len.map_or(received[0].len, |len| len.get().into());
-            all.extend(buffer[..received[0].len].chunks(len.max(1)).map(<[u8]>::to_vec));
+            let whole = &buffer[..received[0].len];
+            match received[0].segment_len {
+                Some(len) => all.extend(whole.chunks(len.get().into()).map(<[u8]>::to_vec)),
+                None => all.push(whole.to_vec()),
+            }
         }
         all
     }

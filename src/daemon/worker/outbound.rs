@@ -15,7 +15,7 @@ use super::super::send::{send_bypassed, send_sealed};
 use super::{MAX_PACKET, Queue, Shared, TunPort, is_idle};
 use crate::datapath::{Datapath, Hold, OutboundBatch, Sealed};
 use crate::io::clock;
-use crate::io::sys::BATCH;
+use crate::io::sys::{self, BATCH};
 use crate::ipsec::{PacketBuf, Worker};
 use crate::wire::vnet::VnetHeader;
 
@@ -38,6 +38,8 @@ pub(super) struct Outbound {
     /// How many packets are asked for: one until there are more, so that a packet by itself costs no second read, which would
     /// only say that there is nothing.
     ask_for: usize,
+    /// There were packets before anybody waited for them.
+    at_once: bool,
 }
 
 impl Outbound {
@@ -53,6 +55,7 @@ impl Outbound {
             hold: Hold::of(worker),
             waits: false,
             ask_for: 1,
+            at_once: false,
         }
     }
 
@@ -61,7 +64,7 @@ impl Outbound {
         let Some(device) = tun.queue_of(self.worker) else { return Ok(()) };
         let asked_for = self.ask_for;
         match device.recv(&mut self.packets[..asked_for], &mut self.headers) {
-            Ok(()) => self.ask_for = next(asked_for, self.headers.len()),
+            Ok(()) => self.ask_for = sys::ask_for_next(asked_for, self.headers.len(), self.at_once),
             Err(error) if is_idle(&error) => return Ok(()),
             // EBADFD: the interface was deleted, by the driver (then it is not listed any more) or from outside.
             Err(_deleted) if !self.is_listed(tun) => return Ok(()),
@@ -137,17 +140,6 @@ impl Outbound {
     }
 }
 
-/// How many packets to ask for after so many came of those asked for.
-const fn next(asked_for: usize, count: usize) -> usize {
-    if count == asked_for {
-        BATCH
-    } else if count <= 1 {
-        1
-    } else {
-        asked_for
-    }
-}
-
 impl Direction for Outbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
         self.mine().filter_map(|tun| Some(tun.queue_of(self.worker)?.as_fd())).collect()
@@ -180,7 +172,8 @@ impl Direction for Outbound {
     }
 
     /// What waited leaves first, so that packets leave in the order in which they came.
-    fn begin(&mut self, _now: Instant) {
+    fn begin(&mut self, _now: Instant, at_once: bool) {
+        self.at_once = at_once;
         self.release();
     }
 
