@@ -67,8 +67,7 @@ fn main() -> io::Result<()> {
         buffers: (0..BATCH).map(|_| vec![0; MAX_PACKET]).collect(),
         received: Vec::new(),
         coalescer: Coalescer::new(),
-        ask_for: 1,
-        at_once: false,
+        ask_for: FEW,
         offload,
         stages: stages(["inbound", "receive", "join", "write"]),
     };
@@ -86,8 +85,6 @@ fn main() -> io::Result<()> {
         socket,
         remote,
         offload,
-        ask_for: 1,
-        at_once: false,
     };
     let Threads { first, second, wakers: _wakers } = duty::threads(inbound, outbound)?;
     let second = std::thread::spawn(move || second.run(&AtomicBool::new(false)));
@@ -104,18 +101,11 @@ struct Outbound {
     socket: UdpSocket,
     remote: SocketAddr,
     offload: bool,
-    /// As ipsecd's outbound.
-    ask_for: usize,
-    at_once: bool,
 }
 
 impl Direction for Outbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
         [self.tun.as_fd()].into_iter().collect()
-    }
-
-    fn begin(&mut self, _now: Instant, at_once: bool) {
-        self.at_once = at_once;
     }
 
     fn pass(&mut self, _now: Instant, _source: usize) -> io::Result<()> {
@@ -132,7 +122,6 @@ struct Inbound {
     coalescer: Coalescer,
     /// As ipsecd's inbound.
     ask_for: usize,
-    at_once: bool,
     offload: bool,
     stages: Option<Stages>,
 }
@@ -140,10 +129,6 @@ struct Inbound {
 impl Direction for Inbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
         [self.socket.as_fd()].into_iter().collect()
-    }
-
-    fn begin(&mut self, _now: Instant, at_once: bool) {
-        self.at_once = at_once;
     }
 
     fn pass(&mut self, _now: Instant, _source: usize) -> io::Result<()> {
@@ -226,17 +211,15 @@ impl Outbound {
     }
 
     fn send_runs(&mut self) -> io::Result<()> {
-        let Self { tun, packets, headers, run, socket, remote, ask_for, at_once, .. } = self;
+        let Self { tun, packets, headers, run, socket, remote, .. } = self;
         let (socket, remote) = (&*socket, *remote);
         if let Some(stages) = &mut run.stages {
             stages.begin();
         }
-        let asked_for = *ask_for;
-        if !unless_idle(tun.recv(&mut packets[..asked_for], headers))? {
+        if !unless_idle(tun.recv(packets, headers))? {
             return Ok(());
         }
         run.end(0);
-        *ask_for = sys::ask_for_next(asked_for, headers.len(), *at_once);
         let mut count = 0;
         for (packet, header) in packets.iter_mut().zip(&*headers) {
             if header.gso == Gso::None {
@@ -339,7 +322,13 @@ impl Inbound {
             }
         };
         end(0);
-        self.ask_for = sys::ask_for_next(asked_for, self.received.len(), self.at_once);
+        self.ask_for = if self.received.len() == asked_for {
+            BATCH
+        } else if self.received.len() <= FEW {
+            FEW
+        } else {
+            asked_for
+        };
         let packets: Vec<&[u8]> = self
             .buffers
             .iter()

@@ -29,8 +29,6 @@ const QUIET_WINDOW: Duration = Duration::from_millis(10);
 /// The second gives outbound back if both together have worked for less than this part (1/n) of that: half of what makes
 /// the first give it away, so that it does not go to and fro.
 const QUIET_PART: u32 = 4;
-/// To sleep and be woken takes longer than this: what is there sooner was there already.
-const AT_ONCE: Duration = Duration::from_micros(3);
 /// Descriptors that are served after one wait; others come next.
 const EVENTS: usize = 16;
 
@@ -53,8 +51,7 @@ pub trait Direction: Send {
     }
 
     /// Does what is due before anything is read: the thread has been woken, there is something to read, or patience is over.
-    /// `at_once`: it was so before anybody waited.
-    fn begin(&mut self, _now: Instant, _at_once: bool) {}
+    fn begin(&mut self, _now: Instant) {}
 
     /// Moves one batch from a source that can be read, by its place among [`sources`](Self::sources).
     ///
@@ -152,22 +149,20 @@ impl<I: Direction, O: Direction> First<I, O> {
         if let Some(outbound) = &self.outbound {
             self.seat.watch(OUTBOUND, outbound)?;
         }
-        let mut now = clock::now();
-        let mut meter = Meter::new(now);
+        let mut meter = Meter::new(clock::now());
         loop {
             let patience = [self.inbound.patience(), self.outbound.as_mut().and_then(O::patience)];
             let ready = self.seat.wait(patience.into_iter().flatten().min())?;
             let woke = clock::now();
-            let at_once = woke - now < AT_ONCE;
             if stop.load(Ordering::Acquire) {
                 return Ok(());
             }
             if ready.woken {
                 self.come_to()?;
             }
-            self.inbound.begin(woke, at_once);
+            self.inbound.begin(woke);
             if let Some(outbound) = &mut self.outbound {
-                outbound.begin(woke, at_once);
+                outbound.begin(woke);
             }
             for &(side, source) in &ready.sources {
                 match &mut self.outbound {
@@ -176,7 +171,7 @@ impl<I: Direction, O: Direction> First<I, O> {
                     None => {}
                 }
             }
-            now = clock::now();
+            let now = clock::now();
             meter.worked(now - woke);
             if self.outbound.is_none() {
                 let busy = u64::try_from((now - woke).as_nanos()).unwrap_or(0);
@@ -213,8 +208,7 @@ impl<O: Direction> Second<O> {
     /// As there.
     pub fn run(self, stop: &AtomicBool) -> io::Result<()> {
         let mut here: Option<O> = None;
-        let mut now = clock::now();
-        let mut meter = Meter::new(now);
+        let mut meter = Meter::new(clock::now());
         let mut first_busy = Duration::ZERO;
         loop {
             let patience = here.as_mut().map(|outbound| {
@@ -222,7 +216,6 @@ impl<O: Direction> Second<O> {
             });
             let ready = self.seat.wait(patience)?;
             let woke = clock::now();
-            let at_once = woke - now < AT_ONCE;
             if stop.load(Ordering::Acquire) {
                 return Ok(());
             }
@@ -235,11 +228,11 @@ impl<O: Direction> Second<O> {
                 Some(_) => {}
             }
             let Some(outbound) = &mut here else { continue };
-            outbound.begin(woke, at_once);
+            outbound.begin(woke);
             for &(_, source) in &ready.sources {
                 outbound.pass(woke, source)?;
             }
-            now = clock::now();
+            let now = clock::now();
             meter.worked(now - woke);
             let Some((busy, of)) = meter.over(QUIET_WINDOW, now) else { continue };
             let before = core::mem::replace(&mut first_busy, self.between.first_busy());

@@ -21,19 +21,6 @@ pub const BATCH: usize = 64;
 /// So many take little memory.
 pub const FEW: usize = 4;
 
-/// How many to ask for next by who asked for so many and got `count`: one while they come one by one, so that each costs as little as
-/// can be, and more as soon as there are more. `at_once`: nothing was waited for before these came.
-#[must_use]
-pub const fn ask_for_next(asked_for: usize, count: usize, at_once: bool) -> usize {
-    match (asked_for, count) {
-        (1, 1) if at_once => FEW,
-        (_, 0 | 1) => 1,
-        _ if count == asked_for => BATCH,
-        (_, ..=FEW) => FEW,
-        _ => asked_for,
-    }
-}
-
 /// What came with a datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
@@ -97,12 +84,11 @@ pub fn recv_batch(
     buffers: &mut [IoSliceMut<'_>],
     received: &mut Vec<Received>,
 ) -> io::Result<()> {
-    // The arrays for many take 18 KB, which a single packet after some silence would meet outside of every cache. Who asks for one
-    // spares the kernel, too, to look for a second.
-    match buffers.len() {
-        0..=1 => recv::<1, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {}),
-        2..=FEW => recv::<FEW, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {}),
-        _ => recv::<BATCH, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {}),
+    // The arrays for many take 18 KB, which a single packet after some silence would meet outside of every cache.
+    if buffers.len() <= FEW {
+        recv::<FEW, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
+    } else {
+        recv::<BATCH, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
     }
 }
 
@@ -522,19 +508,6 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-
-    #[test]
-    fn one_is_asked_for_until_there_are_more() {
-        let came =
-            [(1, false), (1, false), (1, true), (4, true), (64, true), (30, false), (2, true)];
-        let asked_for = came.into_iter().scan(1, |asked_for, (count, at_once)| {
-            *asked_for = ask_for_next(*asked_for, count, at_once);
-            Some(*asked_for)
-        });
-        assert!(asked_for.eq([1, 1, FEW, BATCH, BATCH, BATCH, FEW]));
-        assert_eq!(ask_for_next(BATCH, 1, true), 1);
-        assert_eq!(ask_for_next(FEW, 0, true), 1);
-    }
 
     fn pair(host: &str) -> (UdpSocket, UdpSocket) {
         let a = UdpSocket::bind((host, 0)).unwrap();

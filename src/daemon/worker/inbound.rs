@@ -34,8 +34,6 @@ pub(super) struct Inbound {
     /// How many datagrams are asked for: few until there are many, so that one packet after some silence touches little
     /// memory.
     ask_for: usize,
-    /// There were datagrams before anybody waited for them.
-    at_once: bool,
 }
 
 /// A socket that receives, and what comes from it.
@@ -61,8 +59,7 @@ impl Inbound {
             chains: vec![Chain::default(); BATCH],
             batch: InboundBatch::new(MAX_PACKET),
             coalescer: Coalescer::new(),
-            ask_for: 1,
-            at_once: false,
+            ask_for: FEW,
         }
     }
 
@@ -101,7 +98,13 @@ impl Inbound {
             }
         }
         let count = self.meta.len();
-        self.ask_for = sys::ask_for_next(asked_for, count, self.at_once);
+        self.ask_for = if count == asked_for {
+            BATCH
+        } else if count <= FEW {
+            FEW
+        } else {
+            asked_for
+        };
         let datapath = self.shared.datapath.load();
         datapath.inbound_batch(now, &mut self.received[..count], &mut self.batch);
         self.shared.audit(&datapath, &mut self.batch.audits);
@@ -121,10 +124,6 @@ impl Direction for Inbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
         let sources = sources(&self.shared.sockets, self.worker);
         sources.map(|source| source.socket.as_fd()).collect()
-    }
-
-    fn begin(&mut self, _now: Instant, at_once: bool) {
-        self.at_once = at_once;
     }
 
     fn pass(&mut self, now: Instant, source: usize) -> io::Result<()> {

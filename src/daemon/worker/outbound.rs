@@ -15,7 +15,7 @@ use super::super::send::{send_bypassed, send_sealed};
 use super::{MAX_PACKET, Queue, Shared, TunPort, is_idle};
 use crate::datapath::{Datapath, Hold, OutboundBatch, Sealed};
 use crate::io::clock;
-use crate::io::sys::{self, BATCH};
+use crate::io::sys::BATCH;
 use crate::ipsec::{PacketBuf, Worker};
 use crate::wire::vnet::VnetHeader;
 
@@ -35,11 +35,6 @@ pub(super) struct Outbound {
     hold: Hold,
     /// Whether `hold` has something, as the driver knows.
     waits: bool,
-    /// How many packets are asked for: one until there are more, so that a packet by itself costs no second read, which would
-    /// only say that there is nothing.
-    ask_for: usize,
-    /// There were packets before anybody waited for them.
-    at_once: bool,
 }
 
 impl Outbound {
@@ -54,17 +49,14 @@ impl Outbound {
             batch: OutboundBatch::new(MAX_PACKET),
             hold: Hold::of(worker),
             waits: false,
-            ask_for: 1,
-            at_once: false,
         }
     }
 
     /// One batch of one TUN.
     fn read(&mut self, now: Instant, tun: &TunPort) -> io::Result<()> {
         let Some(device) = tun.queue_of(self.worker) else { return Ok(()) };
-        let asked_for = self.ask_for;
-        match device.recv(&mut self.packets[..asked_for], &mut self.headers) {
-            Ok(()) => self.ask_for = sys::ask_for_next(asked_for, self.headers.len(), self.at_once),
+        match device.recv(&mut self.packets, &mut self.headers) {
+            Ok(()) => {}
             Err(error) if is_idle(&error) => return Ok(()),
             // EBADFD: the interface was deleted, by the driver (then it is not listed any more) or from outside.
             Err(_deleted) if !self.is_listed(tun) => return Ok(()),
@@ -172,8 +164,7 @@ impl Direction for Outbound {
     }
 
     /// What waited leaves first, so that packets leave in the order in which they came.
-    fn begin(&mut self, _now: Instant, at_once: bool) {
-        self.at_once = at_once;
+    fn begin(&mut self, _now: Instant) {
         self.release();
     }
 
