@@ -8,17 +8,17 @@
 #[path = "common/mod.rs"]
 mod common;
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Samples, figure, now, time};
+use common::{Samples, figure, now, time, udp_packet};
 use ipsecd::datapath::{
     Datapath, InboundBatch, Options, OutboundBatch, PacketBuf, Received, Sealed, SealedPackets,
 };
 use ipsecd::ipsec::{Action, Mode, SaParams, SadUpdate, Spd, SpdEntry, Spi, Worker};
 use ipsecd::testing::gateways::{Kind, POLICY, Protection, carry_into};
-use ipsecd::wire::ip::{Ipv4Packet, Ipv4Repr, NextHeader};
 use ipsecd::wire::vnet::VnetHeader;
 
 const BATCH: usize = 32;
@@ -150,7 +150,8 @@ fn round(gateways: &[Datapath; 2], lanes: &mut [Lane], packet: &[u8]) -> (Durati
 }
 
 fn measure(size: usize, name: &str, resources: Option<u16>) {
-    let packet = udp(size);
+    let hosts = [[10, 1, 0, 1], [10, 2, 0, 1]].map(Ipv4Addr::from);
+    let packet = udp_packet(hosts, [12_345, 9999], size);
     let gateways = gateways(resources);
     let mut alone = [Lane::new(BATCHES)];
     let mut two = [Lane::new(BATCHES / 2), Lane::new(BATCHES / 2)];
@@ -175,23 +176,4 @@ fn measure(size: usize, name: &str, resources: Option<u16>) {
         figure(&format!("{size} bytes, {what}, {name}: 2 threads"), two, "ns");
         figure(&format!("{size} bytes, {what}, {name}: 2 threads"), one / two, "×");
     }
-}
-
-fn udp(size: usize) -> Vec<u8> {
-    let header = Ipv4Repr {
-        src_addr: [10, 1, 0, 1].into(),
-        dst_addr: [10, 2, 0, 1].into(),
-        protocol: NextHeader::UDP,
-        tos: 0,
-        ident: 0,
-        dont_fragment: true,
-        ttl: 64,
-        payload_len: u16::try_from(size - 20).expect("a short packet"),
-    };
-    let mut packet = vec![0; size];
-    packet[..20].copy_from_slice(&header.emit());
-    Ipv4Packet::new_checked(&mut packet[..]).expect("a packet").fill_checksum();
-    let [high, low] = u16::try_from(size - 20).expect("a short packet").to_be_bytes();
-    packet[20..28].copy_from_slice(&[0x30, 0x39, 0x27, 0x0f, high, low, 0, 0]);
-    packet
 }
