@@ -260,12 +260,12 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
     }
 }
 
-/// The time of `up` ran out in `phase`, in which a request was sent `tries` times.
+/// The time of `up` ran out in `phase`, in which a request was sent so often, to the last of these addresses.
 #[must_use]
 pub fn of_timeout(
     config: &Config,
     phase: UpPhase,
-    tries: u32,
+    (tries, asked): (u32, &[IpAddr]),
     waited: Duration,
     last: Option<&Failure>,
 ) -> Failure {
@@ -274,8 +274,11 @@ pub fn of_timeout(
     match (phase, config.ike()) {
         (UpPhase::IkeSaInit | UpPhase::IkeAuth, Some(peer)) if tries > 0 => Failure {
             code: Code::Unreachable,
-            message: unreachable(peer, phase.name(), tries, Some(waited)),
+            message: unreachable(peer, phase.name(), tries, Some((waited, asked))),
         },
+        (UpPhase::Resolve, _) if last.is_none() && is_name(config.address()) => {
+            of_resolve(config.address(), &format_args!("no answer after {seconds} s"))
+        }
         (
             UpPhase::Resolve
             | UpPhase::IkeSaInit
@@ -319,12 +322,31 @@ pub fn of_no_route(name: &str, remote: IpAddr, cause: &dyn Display) -> Failure {
     }
 }
 
-fn unreachable(peer: &Peer, exchange: &str, tries: u32, waited: Option<Duration>) -> String {
+const fn is_name(address: &PeerAddress) -> bool {
+    matches!(address, PeerAddress::Name(_))
+}
+
+/// `waited`: for how long, and the addresses that were asked.
+fn unreachable(
+    peer: &Peer,
+    exchange: &str,
+    tries: u32,
+    waited: Option<(Duration, &[IpAddr])>,
+) -> String {
     let name = &peer.name;
-    let address = address(&peer.address);
-    let mut text = format!("no answer from {name} ({address}) to {exchange} after {tries} tries");
-    if let Some(waited) = waited {
-        // Writing into a String does not fail.
+    let mut place = address(&peer.address);
+    let asked = waited.map(|(_, asked)| asked).filter(|_| is_name(&peer.address));
+    let asked: Vec<_> = asked.unwrap_or_default().iter().map(IpAddr::to_string).collect();
+    // Writing into a String does not fail.
+    if !asked.is_empty() {
+        let _infallible = write!(place, ", {}", asked.join(", "));
+    }
+    let mut text = format!("no answer from {name} ({place}) to {exchange}");
+    if asked.len() < 2 {
+        let word = if tries == 1 { "try" } else { "tries" };
+        let _infallible = write!(text, " after {tries} {word}");
+    }
+    if let Some((waited, _)) = waited {
         let _infallible = write!(text, " in {} s", waited.as_secs());
     }
     text.push_str(if exchange == "IKE_SA_INIT" {
@@ -346,8 +368,11 @@ fn no_proposal(peer: &Peer, what: &str) -> String {
             peer.ike.proposals.iter().map(render_ike).collect::<Vec<_>>().join(", "),
         )
     };
+    // A responder that has nothing for the initiator's address, or no IKEv2 for it, says the same.
+    let besides =
+        if what.contains("CHILD") { "" } else { ", and see that it takes IKEv2 from our address" };
     format!(
-        "{name} has none of our proposals for the {what}: ours are {ours}; compare {section} with the peer's"
+        "{name} has none of our proposals for the {what}: ours are {ours}; compare {section} with the peer's{besides}"
     )
 }
 
@@ -480,16 +505,35 @@ mod tests {
     #[test]
     fn timeout_without_an_answer_is_unreachable() {
         let waited = Duration::from_secs(30);
-        let failure = of_timeout(&config(), UpPhase::IkeSaInit, 4, waited, None);
+        let asked: [IpAddr; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let of =
+            |tries, asked| of_timeout(&config(), UpPhase::IkeSaInit, (tries, asked), waited, None);
+        let failure = of(4, &[]);
         assert_eq!(failure.code, Code::Unreachable);
         assert!(failure.message.contains("4 tries in 30 s"), "{failure}");
+        let failure = of(1, &asked[..1]);
+        assert!(failure.message.contains("(b.example.net, 192.0.2.1)"), "{failure}");
+        assert!(failure.message.contains("after 1 try in 30 s"), "{failure}");
+        let failure = of(4, &asked);
+        let all = "(b.example.net, 192.0.2.1, 192.0.2.2) to IKE_SA_INIT in 30 s";
+        assert!(failure.message.contains(all), "{failure}");
+    }
+
+    #[test]
+    fn a_resolver_that_is_silent_is_named_as_the_cause() {
+        let waited = Duration::from_secs(30);
+        let failure = of_timeout(&config(), UpPhase::Resolve, (0, &[]), waited, None);
+        assert_eq!(failure.code, Code::Resolve);
+        for part in ["b.example.net", "no answer after 30 s", "[peer] address", "resolver"] {
+            assert!(failure.message.contains(part), "{part:?} is not in: {failure}");
+        }
     }
 
     #[test]
     fn timeout_while_failing_says_the_last_failure() {
         let last = of_resolve(config().address(), &"no such name");
         let failure =
-            of_timeout(&config(), UpPhase::Resolve, 0, Duration::from_secs(1), Some(&last));
+            of_timeout(&config(), UpPhase::Resolve, (0, &[]), Duration::from_secs(1), Some(&last));
         assert_eq!(failure, last);
         assert!(failure.message.contains("b.example.net"));
     }

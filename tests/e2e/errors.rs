@@ -103,7 +103,10 @@ fn other_subnets() {
 
 #[test]
 fn another_peer_than_expected() {
-    fails(|ours, _| ours.id = "c.example.net".to_owned(), &["compare", "id"]);
+    fails(
+        |ours, _| ours.id = "c.example.net".to_owned(),
+        &["it is b.example.net", "[peer] id here is c.example.net", "compare [peer] id"],
+    );
 }
 
 #[test]
@@ -111,6 +114,14 @@ fn a_peer_that_does_not_know_us() {
     fails(
         |ours, _| ours.local_id = "stranger.example.net".to_owned(),
         &["stranger.example.net", "[local] id"],
+    );
+}
+
+#[test]
+fn a_peer_that_goes_by_another_name() {
+    fails(
+        |_, theirs| theirs.local_id = "c.example.net".to_owned(),
+        &["it is c.example.net", "[peer] id here is b.example.net", "compare [peer] id"],
     );
 }
 
@@ -140,6 +151,51 @@ fn nobody_there() {
     for word in ["no answer", "198.51.100.77", "IKE_SA_INIT", "UDP 500", "[peer] address"] {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
+}
+
+/// What `ipsecd up` says with these lines in the hosts file, of a daemon that it starts itself.
+fn up_with_hosts(lab: &Lab, ours: &Peer, hosts: &str, timeout: &str) -> std::process::Output {
+    let file = lab.dir().join("hosts");
+    std::fs::write(&file, format!("127.0.0.1 localhost\n{hosts}")).expect("file is written");
+    let conf = Ipsecd::file_of(&lab.a, ours);
+    let mut command = lab.a.gw.command("sh");
+    command
+        .args(["-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+        .arg(&file)
+        .arg(crate::lab::ipsecd::BINARY)
+        .env(crate::lab::ipsecd::STATE_DIR.0, crate::lab::ipsecd::STATE_DIR.1)
+        .args(["up", "--timeout", timeout])
+        .arg(conf);
+    process::output(&mut command)
+}
+
+#[test]
+fn of_the_addresses_of_a_name_those_that_are_silent_are_left_for_the_others() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let _b = Ipsecd::start_with_peer(
+        &lab.b,
+        &Peer { esp: "start = \"respond\"".to_owned(), ..Peer::new(&lab.b, &lab.a, false) },
+    );
+    let mut ours = Peer::new(&lab.a, &lab.b, false);
+    ours.address = "b.example.net".to_owned();
+    // The first is what routes lead to, and nobody has.
+    let hosts = format!("2001:db8:2::77 b.example.net\n{} b.example.net\n", lab.b.outside(false));
+    let output = up_with_hosts(&lab, &ours, &hosts, "30s");
+    let text = process::text(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("-> 2001:db8:2::77"), "the silent one was not tried first: {text}");
+    traffic::both_ways(&lab, 1, false);
+}
+
+#[test]
+fn a_name_that_leads_to_nobody_names_the_addresses_that_were_asked() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let mut ours = Peer::new(&lab.a, &lab.b, false);
+    ours.address = "b.example.net".to_owned();
+    let output = up_with_hosts(&lab, &ours, "198.51.100.77 b.example.net\n", "2s");
+    let text = process::text(&output);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("(b.example.net, 198.51.100.77)"), "{text}");
 }
 
 #[test]

@@ -128,17 +128,16 @@ impl Driver {
         if entry.removal.is_some() {
             return;
         }
-        let config = &entry.config;
         let remote = match found {
             Ok(found) => entry.choose_address(&found).ok_or_else(|| {
                 advice::of_resolve(
-                    config.address(),
+                    entry.config.address(),
                     &"no address of the IP version of [local] address",
                 )
             }),
-            Err(error) => Err(advice::of_resolve(config.address(), &error)),
+            Err(error) => Err(advice::of_resolve(entry.config.address(), &error)),
         };
-        entry.attempts = entry.attempts.wrapping_add(1);
+        let config = &entry.config;
         let path = remote.and_then(|remote| {
             let local = match config.local_addr() {
                 Some(local) => local,
@@ -161,9 +160,12 @@ impl Driver {
                 self.show(name, UpPhase::Resolve, &detail);
                 if is_ike {
                     let acquire = self.peers.get_mut(name).and_then(|entry| entry.acquire.take());
+                    let unnamed = self.peers.get(name).is_some_and(Entry::is_unnamed);
+                    let peer = Arc::clone(name);
                     self.command(match acquire {
                         Some((policy, flow)) => Command::Acquire { policy, flow, path },
-                        None => Command::Initiate { peer: Arc::clone(name), path },
+                        None if unnamed => Command::InitiateUnnamed { peer, path },
+                        None => Command::Initiate { peer, path },
                     });
                 } else {
                     self.install_manual(name, path.local.ip(), path.remote.ip()).await;

@@ -119,9 +119,13 @@ impl Driver {
                 if let Some(entry) = self.peers.get_mut(&peer) {
                     let detail = entry.advance(phase);
                     let phase = entry.phase;
-                    if let Some(detail) = detail {
+                    let elsewhere = entry.should_ask_elsewhere();
+                    if let Some(detail) = detail.filter(|_| !elsewhere) {
                         tracing::debug!(%peer, phase = phase.name(), detail);
                         self.show(&peer, phase, &detail);
+                    }
+                    if elsewhere {
+                        self.command(Command::Forsake { peer });
                     }
                 }
             }
@@ -163,6 +167,13 @@ impl Driver {
                 if self.endpoint.goes_on_with(&peer) {
                     return;
                 }
+                if reason == CloseReason::AuthenticationRefused && entry.ask_unnamed(now, &failure)
+                {
+                    let detail = "refused; once more without naming the peer, to see why";
+                    self.show(&peer, UpPhase::IkeAuth, detail);
+                    return;
+                }
+                let (failure, fatal) = entry.told(failure, fatal);
                 entry.lost(&reason);
                 entry.failed(now, failure.clone(), &mut OsRandom);
                 self.abandon(&peer, None);
