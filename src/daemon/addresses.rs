@@ -64,6 +64,12 @@ impl Addresses {
         &self.asked
     }
 
+    /// That of the last attempt.
+    #[must_use]
+    pub fn last(&self) -> Option<IpAddr> {
+        self.asked.last().copied()
+    }
+
     /// The last one led to the peer.
     pub fn succeeded(&mut self) {
         self.good = self.asked.pop().or(self.good);

@@ -4,6 +4,7 @@
 use core::fmt::{Display, Write};
 use core::net::IpAddr;
 use core::time::Duration;
+use std::io;
 
 use ipnet::IpNet;
 
@@ -85,7 +86,8 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
             ),
         ),
         CloseReason::Unreachable { exchange, tries } => {
-            (Code::Unreachable, unreachable(peer, exchange, *tries, None))
+            let asked = Asked { tries: *tries, ..Asked::default() };
+            (Code::Unreachable, unreachable(peer, exchange, asked, None))
         }
         CloseReason::NoAddress { refused: true } => (
             Code::Peer,
@@ -260,21 +262,32 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
     }
 }
 
-/// The time of `up` ran out in `phase`, in which a request was sent so often, to the last of these addresses.
+/// Whom a request was sent to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// How often it was sent to the last address.
+    pub tries: u32,
+    /// The addresses.
+    pub addresses: &'a [IpAddr],
+    /// What the system said of the last one.
+    pub heard: Option<io::ErrorKind>,
+}
+
+/// The time of `up` ran out in `phase`.
 #[must_use]
 pub fn of_timeout(
     config: &Config,
     phase: UpPhase,
-    (tries, asked): (u32, &[IpAddr]),
+    asked: Asked<'_>,
     waited: Duration,
     last: Option<&Failure>,
 ) -> Failure {
     let name = config.name();
     let seconds = waited.as_secs();
     match (phase, config.ike()) {
-        (UpPhase::IkeSaInit | UpPhase::IkeAuth, Some(peer)) if tries > 0 => Failure {
+        (UpPhase::IkeSaInit | UpPhase::IkeAuth, Some(peer)) if asked.tries > 0 => Failure {
             code: Code::Unreachable,
-            message: unreachable(peer, phase.name(), tries, Some((waited, asked))),
+            message: unreachable(peer, phase.name(), asked, Some(waited)),
         },
         (UpPhase::Resolve, _) if last.is_none() && is_name(config.address()) => {
             of_resolve(config.address(), &format_args!("no answer after {seconds} s"))
@@ -310,6 +323,28 @@ pub fn of_resolve(address: &PeerAddress, cause: &dyn Display) -> Failure {
     }
 }
 
+/// What `[local] address` says is not here.
+#[must_use]
+pub fn of_foreign_address(name: &str, local: IpAddr) -> Failure {
+    Failure {
+        code: Code::Unreachable,
+        message: format!(
+            "[local] address {local} of {name} is none of this host's addresses: write one that it has, or leave it out"
+        ),
+    }
+}
+
+/// The peer's address leads to ourselves.
+#[must_use]
+pub fn of_own_address(name: &str, remote: IpAddr) -> Failure {
+    Failure {
+        code: Code::Unreachable,
+        message: format!(
+            "{name} would be this host itself, which has {remote}: check [peer] address, where the other host belongs"
+        ),
+    }
+}
+
 /// There is no way to the peer.
 #[must_use]
 pub fn of_no_route(name: &str, remote: IpAddr, cause: &dyn Display) -> Failure {
@@ -326,17 +361,16 @@ const fn is_name(address: &PeerAddress) -> bool {
     matches!(address, PeerAddress::Name(_))
 }
 
-/// `waited`: for how long, and the addresses that were asked.
 fn unreachable(
     peer: &Peer,
     exchange: &str,
-    tries: u32,
-    waited: Option<(Duration, &[IpAddr])>,
+    Asked { tries, addresses, heard }: Asked<'_>,
+    waited: Option<Duration>,
 ) -> String {
     let name = &peer.name;
     let mut place = address(&peer.address);
-    let asked = waited.map(|(_, asked)| asked).filter(|_| is_name(&peer.address));
-    let asked: Vec<_> = asked.unwrap_or_default().iter().map(IpAddr::to_string).collect();
+    let asked = Some(addresses).filter(|_| is_name(&peer.address)).unwrap_or_default();
+    let asked: Vec<_> = asked.iter().map(IpAddr::to_string).collect();
     // Writing into a String does not fail.
     if !asked.is_empty() {
         let _infallible = write!(place, ", {}", asked.join(", "));
@@ -346,13 +380,22 @@ fn unreachable(
         let word = if tries == 1 { "try" } else { "tries" };
         let _infallible = write!(text, " after {tries} {word}");
     }
-    if let Some((waited, _)) = waited {
+    if let Some(waited) = waited {
         let _infallible = write!(text, " in {} s", waited.as_secs());
     }
-    text.push_str(if exchange == "IKE_SA_INIT" {
-        ": check [peer] address, that IKE runs there, and that firewalls between let UDP 500 and 4500 pass"
-    } else {
+    text.push_str(if exchange != "IKE_SA_INIT" {
         ": the peer answered before, so check that firewalls between let UDP 4500, and fragments, pass"
+    } else if heard == Some(io::ErrorKind::ConnectionRefused) {
+        ": nothing listens on its UDP port 500, as it says by ICMP; see that IKE runs there, and check [peer] address"
+    } else if matches!(
+        heard,
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
+    ) {
+        ": nobody answers for that address, or no way leads there, as the network says; check [peer] address, and the routes and firewalls between"
+    } else if heard == Some(io::ErrorKind::PermissionDenied) {
+        ": this host does not let it out; let UDP 500 and 4500 pass its own firewall"
+    } else {
+        ": check [peer] address, that IKE runs there, and that firewalls between let UDP 500 and 4500 pass"
     });
     text
 }
@@ -506,8 +549,10 @@ mod tests {
     fn timeout_without_an_answer_is_unreachable() {
         let waited = Duration::from_secs(30);
         let asked: [IpAddr; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
-        let of =
-            |tries, asked| of_timeout(&config(), UpPhase::IkeSaInit, (tries, asked), waited, None);
+        let of = |tries, addresses| {
+            let asked = Asked { tries, addresses, heard: None };
+            of_timeout(&config(), UpPhase::IkeSaInit, asked, waited, None)
+        };
         let failure = of(4, &[]);
         assert_eq!(failure.code, Code::Unreachable);
         assert!(failure.message.contains("4 tries in 30 s"), "{failure}");
@@ -520,9 +565,27 @@ mod tests {
     }
 
     #[test]
+    fn what_icmp_says_of_silence_is_the_cause() {
+        let of = |kind| {
+            let asked = Asked { tries: 3, addresses: &[], heard: Some(kind) };
+            let waited = Duration::from_secs(5);
+            of_timeout(&config(), UpPhase::IkeSaInit, asked, waited, None).message
+        };
+        for (kind, cause) in [
+            (io::ErrorKind::ConnectionRefused, "nothing listens on its UDP port 500"),
+            (io::ErrorKind::HostUnreachable, "nobody answers for that address"),
+            (io::ErrorKind::NetworkUnreachable, "nobody answers for that address"),
+            (io::ErrorKind::PermissionDenied, "this host does not let it out"),
+            (io::ErrorKind::Other, "check [peer] address, that IKE runs there"),
+        ] {
+            assert!(of(kind).contains(cause), "{kind:?}: {}", of(kind));
+        }
+    }
+
+    #[test]
     fn a_resolver_that_is_silent_is_named_as_the_cause() {
         let waited = Duration::from_secs(30);
-        let failure = of_timeout(&config(), UpPhase::Resolve, (0, &[]), waited, None);
+        let failure = of_timeout(&config(), UpPhase::Resolve, Asked::default(), waited, None);
         assert_eq!(failure.code, Code::Resolve);
         for part in ["b.example.net", "no answer after 30 s", "[peer] address", "resolver"] {
             assert!(failure.message.contains(part), "{part:?} is not in: {failure}");
@@ -532,8 +595,13 @@ mod tests {
     #[test]
     fn timeout_while_failing_says_the_last_failure() {
         let last = of_resolve(config().address(), &"no such name");
-        let failure =
-            of_timeout(&config(), UpPhase::Resolve, (0, &[]), Duration::from_secs(1), Some(&last));
+        let failure = of_timeout(
+            &config(),
+            UpPhase::Resolve,
+            Asked::default(),
+            Duration::from_secs(1),
+            Some(&last),
+        );
         assert_eq!(failure, last);
         assert!(failure.message.contains("b.example.net"));
     }

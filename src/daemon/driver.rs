@@ -14,7 +14,7 @@ mod requests;
 mod revocation;
 
 use core::cell::RefCell;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -52,8 +52,10 @@ use crate::ike::{
     Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus, Transmit, WallClock,
 };
 use crate::io::clock;
+use crate::io::host;
 use crate::io::lock::NamespaceLock;
 use crate::io::privs::{self, PrivsError};
+use crate::io::probe;
 use crate::io::resolve;
 use crate::io::route::Netlink;
 use crate::io::sys;
@@ -362,6 +364,8 @@ struct Inputs {
 enum Internal {
     /// A client of `up` is gone.
     ClientGone(u64),
+    /// What came back of a datagram to the port that a peer does not answer on.
+    Heard { peer: Arc<str>, remote: IpAddr, kind: io::ErrorKind },
     /// An address was looked up.
     Resolved { peer: Arc<str>, found: io::Result<Vec<IpAddr>> },
 }
@@ -663,6 +667,11 @@ impl Driver {
     async fn hear_internal(&mut self, message: Internal) {
         match message {
             Internal::ClientGone(id) => self.client_gone(id),
+            Internal::Heard { peer, remote, kind } => {
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.hear(remote, kind);
+                }
+            }
             Internal::Resolved { peer, found } => self.addresses_found(&peer, found).await,
         }
     }

@@ -2,13 +2,14 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
-use super::advice;
+use super::advice::{self, Asked};
 use super::backoff::Backoff;
 use super::manual::Installed;
 use crate::config::{Config, Keying};
@@ -51,6 +52,8 @@ pub struct Entry {
     pub installed: Option<Installed>,
     /// What the peer's refusal in IKE_AUTH is told as, if the attempt that does not name it says no more.
     refused: Option<Failure>,
+    /// What the system said of a datagram to the last address.
+    heard: Option<io::ErrorKind>,
     /// Such an attempt was made since it was up.
     asked_unnamed: bool,
     backoff: Backoff,
@@ -76,6 +79,7 @@ impl Entry {
             acquire: None,
             installed: None,
             refused: None,
+            heard: None,
             asked_unnamed: false,
             backoff: Backoff::default(),
         }
@@ -195,6 +199,13 @@ impl Entry {
         }
     }
 
+    /// The host at this address, a router or our own host says why no answer comes from there.
+    pub fn hear(&mut self, remote: IpAddr, kind: io::ErrorKind) {
+        if self.addresses.last() == Some(remote) {
+            self.heard = Some(kind);
+        }
+    }
+
     /// Whether the peer's address has been asked often enough without an answer, and there are others.
     #[must_use]
     pub fn should_ask_elsewhere(&self) -> bool {
@@ -269,7 +280,8 @@ impl Entry {
             return refused.clone();
         }
         let last = self.last_error.as_ref();
-        let asked = (self.tries, self.addresses.asked());
+        let addresses = self.addresses.asked();
+        let asked = Asked { tries: self.tries, addresses, heard: self.heard };
         advice::of_timeout(&self.config, self.phase, asked, waited, last)
     }
 
@@ -277,6 +289,7 @@ impl Entry {
     pub fn choose_address(&mut self, found: &[IpAddr]) -> Option<IpAddr> {
         let local = self.config.local_addr();
         let fits = |addr: &IpAddr| local.is_none_or(|local| local.is_ipv4() == addr.is_ipv4());
+        self.heard = None;
         self.addresses.next(found.iter().copied().filter(fits).collect())
     }
 

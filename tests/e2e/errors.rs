@@ -139,9 +139,12 @@ fn a_nat_where_udp_encapsulation_is_forbidden() {
 fn nobody_there() {
     let Some(lab) = Lab::open(&[]) else { return };
     let mut ours = Peer::new(&lab.a, &lab.b, false);
-    // An address that no host has: nothing comes back, not even a refusal.
+    // Nothing comes back, not even a refusal.
     ours.address = "198.51.100.77".to_owned();
-    lab.b.gw.ip("neigh flush all");
+    lab.nft(
+        "table inet f { chain f { type filter hook forward priority 0; ip daddr 198.51.100.77 drop; }
+         }",
+    );
     let a = Ipsecd::start(&lab.a, &ours);
     let clock = Stopwatch::start();
     let output = a.up(3);
@@ -201,11 +204,49 @@ fn a_name_that_leads_to_nobody_names_the_addresses_that_were_asked() {
 #[test]
 fn nobody_listening() {
     let Some(lab) = Lab::open(&[]) else { return };
-    let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
-    let output = a.up(3);
+    let ours = Peer::new(&lab.a, &lab.b, false);
+    let text = up_fails(&lab, &ours, 8);
+    for word in ["no answer", "198.51.100.1", "nothing listens on its UDP port 500"] {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+/// What `ipsecd up` says, which fails.
+#[track_caller]
+fn up_fails(lab: &Lab, ours: &Peer, seconds: u32) -> String {
+    let a = Ipsecd::start(&lab.a, ours);
+    let output = a.up(seconds);
     let text = process::text(&output);
     assert!(!output.status.success(), "{text}");
-    assert!(text.contains("no answer") && text.contains("198.51.100.1"), "{text}");
+    text
+}
+
+#[test]
+fn an_address_that_no_host_has() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let mut ours = Peer::new(&lab.a, &lab.b, false);
+    for address in ["198.51.100.77", "2001:db8:2::77"] {
+        ours.address = address.to_owned();
+        // The router asks for three seconds who has it.
+        let text = up_fails(&lab, &ours, 12);
+        for word in ["no answer", address, "nobody answers for that address", "[peer] address"] {
+            assert!(text.contains(word), "{word:?} is not in: {text}");
+        }
+    }
+}
+
+#[test]
+fn addresses_of_ours_that_cannot_be() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let ours = Peer::new(&lab.a, &lab.b, false);
+    let local = Peer { local_address: Some("192.0.2.99".to_owned()), ..ours.clone() };
+    let text = up_fails(&lab, &local, 3);
+    let said = "[local] address 192.0.2.99 of far is none of this host's addresses";
+    assert!(text.contains(said), "{text}");
+    let own = Peer { address: lab.a.outside(false).to_string(), ..ours };
+    let text = up_fails(&lab, &own, 3);
+    let said = "far would be this host itself, which has 192.0.2.1: check [peer] address";
+    assert!(text.contains(said), "{text}");
 }
 
 #[test]

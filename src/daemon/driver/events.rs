@@ -1,7 +1,7 @@
 //! What the endpoint has to say: SADB changes, messages to send, news of SAs.
 
 use super::*;
-use crate::ike::CloseReason;
+use crate::ike::{CloseReason, Phase};
 use crate::ipsec::sad::SadError;
 
 impl Driver {
@@ -117,12 +117,17 @@ impl Driver {
         match event {
             Event::Progress { peer, phase } => {
                 if let Some(entry) = self.peers.get_mut(&peer) {
+                    let is_silent = matches!(phase, Phase::Retransmit { tries: 2 })
+                        && entry.phase == UpPhase::IkeSaInit;
                     let detail = entry.advance(phase);
                     let phase = entry.phase;
                     let elsewhere = entry.should_ask_elsewhere();
                     if let Some(detail) = detail.filter(|_| !elsewhere) {
                         tracing::debug!(%peer, phase = phase.name(), detail);
                         self.show(&peer, phase, &detail);
+                    }
+                    if is_silent {
+                        self.look_into_silence(&peer);
                     }
                     if elsewhere {
                         self.command(Command::Forsake { peer });
