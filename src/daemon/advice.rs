@@ -169,6 +169,18 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
     Failure { code, message }
 }
 
+/// The same of one of its CHILD_SAs: of several it is named, and what is to be compared is its own.
+#[must_use]
+pub fn of_child(peer: &Peer, child: &str, reason: &CloseReason) -> Failure {
+    if peer.children.len() < 2 {
+        return of_close(peer, reason);
+    }
+    let mut alone = peer.clone();
+    alone.children.retain(|of_peer| *of_peer.name == *child);
+    let Failure { code, message } = of_close(&alone, reason);
+    Failure { code, message: format!("[[child]] {child}: {message}") }
+}
+
 /// What to look at when EAP came to nothing.
 const fn of_eap(fault: &EapFault) -> &'static str {
     match fault {
@@ -531,6 +543,21 @@ mod tests {
             Code::TrafficSelectors,
             &["10.1.0.0/16", "10.2.0.0/16", "fd02::/112", "[local] subnets", "[peer] subnets"],
         );
+    }
+
+    #[test]
+    fn of_several_children_the_one_that_failed_is_named_with_its_own_subnets() {
+        let mut peer = site_b();
+        let reason = CloseReason::TrafficSelectors;
+        assert_eq!(of_child(&peer, "lan", &reason), of_close(&peer, &reason));
+        let mut dmz = peer.children[0].clone();
+        dmz.name = "dmz".into();
+        let prefix = TrafficSelector::from_prefix([10, 9, 0, 0].into(), 16).unwrap();
+        dmz.ts_peer = vec![prefix];
+        peer.children.push(dmz);
+        let message = of_child(&peer, "dmz", &reason).message;
+        assert!(message.starts_with("[[child]] dmz: site-b does not accept"), "{message}");
+        assert!(message.contains("10.9.0.0/16") && !message.contains("10.2.0.0/16"), "{message}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ use super::log::{self, BadFilter};
 use super::metrics::http::{Address, Listener, Question};
 use super::names::Names;
 use super::network::{Network, NetworkError};
-use super::peers::{Entry, judge};
+use super::peers::{Entry, judge, judge_child};
 use super::receive::Receiver;
 use super::sockets::{IKE_PORT, SocketError, Sockets};
 use super::worker::{FromWorker, Shared, Workers};
@@ -93,6 +93,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Messages that are handled before anything else gets its turn: what is due, and what is to be sent.
 const HANDLED_AT_ONCE: usize = 64;
 
+/// Peers into whose silence is looked at a time; each has a thread for some seconds.
+const MAX_PROBES: usize = 16;
 /// Traces at a time: so many of the clients that are served.
 const MAX_TRACES: usize = 16;
 
@@ -278,6 +280,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             next_policy: 0,
             next_job: 0,
             traces: Arc::new(Semaphore::new(MAX_TRACES)),
+            probes: Arc::new(Semaphore::new(MAX_PROBES)),
             started: now,
             counts: metrics::Counts::default(),
             mtu_check: now + MTU_INTERVAL,
@@ -387,6 +390,8 @@ pub(super) struct Driver {
     farewell: Vec<(jobs::Reply, Body)>,
     next_policy: u32,
     next_job: u64,
+    /// Places for looks into silence.
+    probes: Arc<Semaphore>,
     /// Places for traces.
     traces: Arc<Semaphore>,
     started: Instant,

@@ -177,7 +177,11 @@ impl Entry {
                 enter(self, UpPhase::IkeSaInit, "naming the post-quantum preshared key")
             }
             Phase::IkeAuth => enter(self, UpPhase::IkeAuth, "asking"),
-            Phase::Authenticated => enter(self, UpPhase::IkeAuth, "the peer is authenticated"),
+            Phase::Authenticated => {
+                // Without its name it is who it is to be: what comes of it now is not that refusal.
+                self.refused = None;
+                enter(self, UpPhase::IkeAuth, "the peer is authenticated")
+            }
             Phase::CreateChildSa => enter(self, UpPhase::ChildSa, "asking"),
             Phase::Retransmit { tries } => {
                 // Of the times that it was sent, the first is none of its repetitions.
@@ -334,6 +338,12 @@ pub fn judge(entry: &Entry, reason: &CloseReason) -> Option<(Failure, bool)> {
     Some((advice::of_close(entry.config.ike()?, reason), advice::is_fatal(reason)))
 }
 
+/// The same of the failure of a CHILD_SA.
+#[must_use]
+pub fn judge_child(entry: &Entry, child: &str, reason: &CloseReason) -> Option<(Failure, bool)> {
+    Some((advice::of_child(entry.config.ike()?, child, reason), advice::is_fatal(reason)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,6 +428,10 @@ mod tests {
         );
         assert!(!entry.is_unnamed());
         assert!(!entry.ask_unnamed(now, &refusal), "once, until it is up");
+        entry.succeeded();
+        assert!(entry.ask_unnamed(now, &refusal));
+        assert!(entry.advance(Phase::Authenticated).is_some());
+        assert_ne!(entry.timeout(Duration::from_secs(9)), refusal, "it is a peer after all");
         entry.succeeded();
         assert!(entry.ask_unnamed(now, &refusal));
         let other = Failure { code: Code::Identity, message: "somebody else".into() };

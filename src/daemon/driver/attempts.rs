@@ -194,8 +194,11 @@ impl Driver {
         } else {
             Ipv6Addr::UNSPECIFIED.into()
         };
+        // With many that are silent it is said of the first ones.
+        let Ok(place) = Arc::clone(&self.probes).try_acquire_owned() else { return };
         let (peer, internal) = (Arc::clone(peer), self.internal.clone());
         tokio::task::spawn_blocking(move || {
+            let _place = place;
             // RFC 3948 §2.3: one byte of this kind means nothing; to IKE it is too short for a message.
             let (local, port) = (local.unwrap_or(unspecified), SocketAddr::new(remote, IKE_PORT));
             if let Ok(Some(kind)) = probe::refusal(local, port, &[0xff], ICMP_WAIT) {

@@ -231,7 +231,7 @@ impl Driver {
             Event::ChildSaFailed { peer, child, reason } => {
                 tracing::warn!(%peer, %child, %reason, "CHILD_SA failed");
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
-                let Some((failure, fatal)) = judge(entry, &reason) else { return };
+                let Some((failure, fatal)) = judge_child(entry, &child, &reason) else { return };
                 entry.failed(now, failure.clone(), &mut OsRandom);
                 self.abandon(&peer, Some(&child));
                 if fatal {
@@ -243,7 +243,11 @@ impl Driver {
                 self.counts.rekeys_refused[usize::from(child.is_some())] += 1;
                 tracing::warn!(%peer, child, %reason, "rekey refused");
                 let Some(entry) = self.peers.get(&peer) else { return };
-                let Some((failure, _)) = judge(entry, &reason) else { return };
+                let judged = match child {
+                    Some(child) => judge_child(entry, child, &reason),
+                    None => judge(entry, &reason),
+                };
+                let Some((failure, _)) = judged else { return };
                 self.fail_rekey(&peer, child, &failure);
             }
             Event::IkeKeys { spi_i, spi_r, suite, keys } => {
