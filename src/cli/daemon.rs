@@ -68,7 +68,13 @@ pub fn run(global: &Global, args: &DaemonArgs) -> Result<(), CliError> {
     if args.background_of_up {
         return in_background(&options);
     }
-    let failed = |error| CliError::Io(args.config_dir.display().to_string(), error);
+    let failed = |error| {
+        let dir = args.config_dir.display();
+        let what = format!(
+            "cannot read the configuration files of {dir} (make it, or name another by --config-dir)"
+        );
+        CliError::Io(what, error)
+    };
     options.files = files_of(&args.config_dir).map_err(failed)?;
     options.config_dir = Some(super::absolute(&args.config_dir)?);
     if !options.files.is_empty() {

@@ -60,20 +60,26 @@ fn clean_up(error: CliError) -> Result<(), CliError> {
     }
 }
 
-/// What is a file, or can only be one, is tried as a file first.
+/// What is a file, or can only be one, is tried as a file first; what is none, as a name, and then as a file that was there.
 fn down(global: &Global, peer: &str) -> Result<Body, CliError> {
     let path = Path::new(peer);
-    if !peer.contains('/') && !path.is_file() {
-        return ask(global, Target::Name(peer.to_owned()));
+    let file = Target::File(absolute(path)?);
+    if peer.contains('/') {
+        return ask(global, file);
     }
-    match ask(global, Target::File(absolute(path)?)) {
-        Err(CliError::Client(ClientError::Refused(Failure { code: Code::NotFound, .. })))
-            if !peer.contains('/') =>
-        {
-            ask(global, Target::Name(peer.to_owned()))
-        }
+    let name = Target::Name(peer.to_owned());
+    let (first, second) = if path.is_file() { (file, name) } else { (name, file) };
+    match ask(global, first) {
+        Err(not_first) if is_unknown(&not_first) => match ask(global, second) {
+            Err(error) if is_unknown(&error) && !path.is_file() => Err(not_first),
+            other => other,
+        },
         other => other,
     }
+}
+
+const fn is_unknown(error: &CliError) -> bool {
+    matches!(error, CliError::Client(ClientError::Refused(Failure { code: Code::NotFound, .. })))
 }
 
 fn ask(global: &Global, target: Target) -> Result<Body, CliError> {

@@ -563,7 +563,9 @@ fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }
-    humantime::parse_duration(text).map_err(|error| error.to_string())
+    humantime::parse_duration(text).map_err(|_| {
+        "a number of seconds, or with a unit: 30, \"90s\", \"5m\", \"1h 30m\"".to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -591,7 +593,7 @@ mod tests {
     fn durations_have_units_or_are_seconds() {
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1m 5s"), Ok(Duration::from_secs(65)));
-        assert!(duration("soon").is_err());
+        assert!(duration("soon").unwrap_err().contains("\"90s\""), "it says what would be right");
         assert!(duration("-1").is_err());
     }
 

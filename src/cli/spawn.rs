@@ -26,11 +26,13 @@ pub fn connect_or_start(global: &Global, keylog: Option<&Path>) -> Result<Client
         return Ok(client);
     }
     if let Some(dir) = global.socket.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|error| CliError::Io(dir.display().to_string(), error))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
+            let dir = dir.display();
+            let what = format!(
+                "cannot make {dir} for the control socket (--socket says where else it may be)"
+            );
+            CliError::Io(what, error)
+        })?;
     }
     // Of several that start at a time, one starts the daemon and the others find it.
     let lock_path = global.socket.with_extension("lock");

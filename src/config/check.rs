@@ -35,6 +35,7 @@ pub(super) fn config(
             log_level: log_level?,
             revocation: RevocationFiles::default(),
             written: Written::default(),
+            shown: report.source(),
         });
     }
     missing_tables(raw, report);
@@ -66,6 +67,7 @@ pub(super) fn config(
             log_level: log_level?,
             revocation: RevocationFiles::default(),
             written: Written::default(),
+            shown: report.source(),
         });
     }
 
@@ -115,6 +117,7 @@ pub(super) fn config(
         log_level: log_level?,
         revocation: RevocationFiles::of(raw, report.file()),
         written: Written::default(),
+        shown: report.source(),
     })
 }
 

@@ -245,7 +245,7 @@ fn selectors(key: &str, list: &List<'_>, report: &mut Report) -> Option<Vec<Plac
 
 fn read(key: &str, list: &List<'_>, report: &mut Report) -> Option<Vec<Placed>> {
     let mut placed = Vec::new();
-    let mut fine = true;
+    let mut fine = list.whole;
     for item in &list.items {
         match selector::parse(item.get_ref()) {
             Ok(found) => {

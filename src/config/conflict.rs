@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::manual::{Clash, spi_clashes};
+use super::place::Place;
 use super::selector::show;
 use super::{Config, Keying, PolicyRef, identity};
 use crate::crypto::Secret;
@@ -183,14 +184,18 @@ type Selectors = (TrafficSelector, TrafficSelector);
 
 fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut Diagnostics) {
     let other = || earlier.file.display().to_string();
-    let mut add = |severity, message: String, help: String| {
+    let mut add = |severity, place: Place, message: String, help: String| {
         let mut diagnostic = Diagnostic::of_file(severity, &later.file, message);
+        if let Some(span) = place.find(&later.shown) {
+            diagnostic.at(&later.shown, span);
+        }
         diagnostic.help(help);
         found.push(diagnostic);
     };
     if earlier.file == later.file && earlier.name() == later.name() {
         add(
             Severity::Error,
+            Place::Whole,
             "the file is named twice".to_owned(),
             "name it once: each file is one peer".to_owned(),
         );
@@ -199,6 +204,7 @@ fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut D
     if earlier.name() == later.name() {
         add(
             Severity::Error,
+            Place::Keys("", &["name"]),
             format!("the name `{}` is taken by {}", later.name(), other()),
             "rename one of the files, or begin it with: name = \"…\"".to_owned(),
         );
@@ -211,16 +217,19 @@ fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut D
     match overlap(earlier, selectors) {
         Some((ours, theirs, true)) => add(
             Severity::Error,
+            Place::Selector(theirs.clone()),
             format!("{ours} <-> {theirs} is in {} too", other()),
             "traffic can take one tunnel only: give each peer subnets of its own".to_owned(),
         ),
         Some((ours, theirs, false)) if manual => add(
             Severity::Error,
+            Place::Selector(theirs.clone()),
             format!("{ours} <-> {theirs} overlaps selectors in {}", other()),
             "nobody narrows the selectors of manual keys: write such as do not meet".to_owned(),
         ),
         Some((ours, theirs, false)) => add(
             Severity::Warning,
+            Place::Selector(theirs.clone()),
             format!("{ours} <-> {theirs} overlaps subnets in {}", other()),
             "the peer that was loaded first gets the traffic of both".to_owned(),
         ),
@@ -238,6 +247,7 @@ fn pair(earlier: &Config, later: &Config, selectors: &[Selectors], found: &mut D
     if a.name == b.name && agreed(earlier) != agreed(later) {
         add(
             Severity::Error,
+            Place::Keys("interface", &["mtu", "routes", "clamp-mss", "name"]),
             format!("[interface] `{}` is set up differently in {}", b.name, other()),
             "files that share an interface agree on mtu, routes and clamp-mss; else give it another name"
                 .to_owned(),
@@ -250,7 +260,7 @@ fn fixed(
     earlier: &Config,
     later: &Config,
     other: &str,
-    add: &mut dyn FnMut(Severity, String, String),
+    add: &mut dyn FnMut(Severity, Place, String, String),
 ) {
     for policy in later.fixed() {
         let mut met = earlier.fixed().iter().filter(|it| {
@@ -260,6 +270,7 @@ fn fixed(
             let first = earlier.name().min(later.name());
             add(
                 Severity::Warning,
+                Place::Whole,
                 format!(
                     "[[policy]] `{}` meets `{}` of {other}, which says the opposite",
                     policy.name, met.name
@@ -277,6 +288,7 @@ fn fixed(
                 let what = if policy.bypass { "lets pass in clear" } else { "drops" };
                 add(
                     Severity::Warning,
+                    Place::Whole,
                     format!(
                         "[[policy]] `{}` of {} {what} all of {} <-> {} of {}",
                         policy.name,
@@ -296,7 +308,7 @@ fn identities(
     a: &Peer,
     b: &Peer,
     other: &dyn Fn() -> String,
-    add: &mut dyn FnMut(Severity, String, String),
+    add: &mut dyn FnMut(Severity, Place, String, String),
 ) {
     let psks = match (&a.auth.peer, &b.auth.peer) {
         (PeerAuth::Psk(a), PeerAuth::Psk(b)) => Some((a, b)),
@@ -308,6 +320,7 @@ fn identities(
         let id = b.peer_id.as_ref().map_or_else(|| "any".to_owned(), identity::render);
         add(
             Severity::Error,
+            Place::Keys("peer", &["id", "address"]),
             format!("the peer's id {id} has another psk in {}", other()),
             "two peers need two identities, or one key".to_owned(),
         );
@@ -318,7 +331,7 @@ fn manual_keys(
     a: &ManualPeer,
     b: &ManualPeer,
     other: &str,
-    add: &mut dyn FnMut(Severity, String, String),
+    add: &mut dyn FnMut(Severity, Place, String, String),
 ) {
     for clash in spi_clashes(b.layers(), a.layers().collect()) {
         let (message, help) = match clash {
@@ -335,7 +348,7 @@ fn manual_keys(
                 "each SA its own: with this algorithm, a sequence number used twice under one key gives plaintext away",
             ),
         };
-        add(Severity::Error, message, help.to_owned());
+        add(Severity::Error, Place::Whole, message, help.to_owned());
     }
 }
 

@@ -68,6 +68,15 @@ impl Diagnostic {
         }
     }
 
+    /// Says where in the file it is; `source` is the text to quote, secrets masked.
+    pub(super) fn at(&mut self, source: &Arc<str>, span: Range<usize>) -> &mut Self {
+        let span = clamp(source, span);
+        (self.line, self.column) = position(source, span.start);
+        self.span = Some(span);
+        self.source = Arc::clone(source);
+        self
+    }
+
     /// Says what would be right.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());

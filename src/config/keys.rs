@@ -285,7 +285,10 @@ pub(super) fn meant(section: &str, name: &str) -> Option<Meant> {
         return Some(Meant::Key(name));
     }
     let plain = name.to_lowercase().replace('_', "-");
-    if let Some((_, home, key)) = FOREIGN.iter().find(|(word, _, _)| *word == plain) {
+    // A file or a credential is something else elsewhere, such as where a log is to go.
+    let has_sense = section == "auth" || !["credential", "file"].contains(&plain.as_str());
+    let mut foreign = FOREIGN.iter().filter(|_| has_sense);
+    if let Some((_, home, key)) = foreign.find(|(word, _, _)| *word == plain) {
         let key = find(home, key)?;
         return Some(if *home == section { Meant::Key(key.name) } else { Meant::Elsewhere(key) });
     }
@@ -343,6 +346,8 @@ mod tests {
             matches!(meant("ike", "replay-windw"), Some(Meant::Elsewhere(key)) if key.section == "esp")
         );
         assert_eq!(meant("log", "colour"), None);
+        assert_eq!(meant("log", "file"), None);
+        assert_eq!(meant("auth", "file"), Some(Meant::Key("psk")));
         assert_eq!(meant("auth", "secret"), Some(Meant::Key("psk")));
         assert!(
             matches!(meant("peer", "spi_in"), Some(Meant::Elsewhere(key)) if key.section == "manual")

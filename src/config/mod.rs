@@ -27,6 +27,8 @@ mod manual;
 #[cfg(feature = "daemon")]
 mod parse;
 #[cfg(feature = "daemon")]
+mod place;
+#[cfg(feature = "daemon")]
 mod policy;
 #[cfg(feature = "daemon")]
 mod proposal;
@@ -85,6 +87,9 @@ pub struct Config {
     /// What the file says, key by key.
     #[cfg(feature = "daemon")]
     pub written: Written,
+    /// Its text, secrets masked: to show what in it does not go with another file.
+    #[cfg(feature = "daemon")]
+    pub shown: Arc<str>,
 }
 
 /// Where CRLs and OCSP responses are.
@@ -363,6 +368,7 @@ pub fn load(path: &Path, secrets: &dyn SecretSource) -> Result<Loaded, Diagnosti
     let found = secrets.read(path).map_err(|error| {
         let help = match error {
             SecretError::NotAFile => "name files: those in a directory are DIRECTORY/*.conf",
+            SecretError::NotPermitted => "run it as root, or as who may read the file",
             SecretError::Missing
             | SecretError::NoCredentials
             | SecretError::Other(_)
@@ -371,9 +377,11 @@ pub fn load(path: &Path, secrets: &dyn SecretSource) -> Result<Loaded, Diagnosti
         failed(format!("cannot read the configuration: {error}"), help)
     })?;
     let text = core::str::from_utf8(found.bytes.expose()).map_err(|error| {
-        let at = error.valid_up_to();
-        let line = found.bytes.expose().iter().take(at).filter(|b| **b == b'\n').count() + 1;
-        failed(format!("line {line} is not UTF-8"), "save the file as UTF-8")
+        let before = found.bytes.expose().get(..error.valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+        failed(format!("line {line}, column {column} is not UTF-8"), "save the file as UTF-8")
     })?;
     parse(Source { file: path, text, mode: found.mode }, secrets)
 }
@@ -388,13 +396,14 @@ pub fn parse(source: Source<'_>, secrets: &dyn SecretSource) -> Result<Loaded, D
     let shown = parse::masked(source.text, root.get_ref(), !errors.is_empty());
     let mut report = diagnostic::Report::new(source.file, Arc::from(shown));
     let syntax_errors = parse::syntax(&errors, &mut report);
-    let written = Written::of(root.get_ref(), source.text, &report.source());
+    let shown = report.source();
+    let written = Written::of(root.get_ref(), source.text, &shown);
     let raw = raw::Raw::read(root.get_ref(), &mut report);
     let config = check::config(&raw, source.mode, secrets, &mut report);
     let found = report.finish(syntax_errors);
     match config {
         Some(config) if !found.has_errors() => {
-            Ok(Loaded { config: Config { written, ..config }, warnings: found })
+            Ok(Loaded { config: Config { written, shown, ..config }, warnings: found })
         }
         Some(_) | None => Err(found),
     }

@@ -640,7 +640,7 @@ fn proposals<T>(
         return Some(defaults.iter().filter_map(|text| parse(text).ok()).collect());
     };
     let mut found = Vec::new();
-    let mut fine = true;
+    let mut fine = list.whole;
     if list.items.is_empty() {
         fine = false;
         report

@@ -26,6 +26,9 @@ const MAX_TEXT: usize = 1024;
 /// The most items of a list, whatever is in it.
 const MAX_ITEMS: usize = 64;
 
+/// Lists whose texts are looked at although something that is no text stands among them.
+const CHECKED_IN_PART: &[&str] = &["proposals", "subnets"];
+
 /// Text with its place.
 pub(super) type Text<'a> = Spanned<&'a str>;
 
@@ -41,6 +44,8 @@ pub(super) enum Scalar<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct List<'a> {
     pub(super) items: Vec<Text<'a>>,
+    /// Whether these are all that is in it: what is no text has been reported.
+    pub(super) whole: bool,
     pub(super) span: Range<usize>,
 }
 
@@ -454,7 +459,7 @@ impl Walk<'_> {
         match value.get_ref() {
             DeValue::String(text) => {
                 let item = self.short(section.name, name, span.clone(), text.as_ref())?;
-                Some(List { items: vec![item], span })
+                Some(List { items: vec![item], whole: true, span })
             }
             DeValue::Array(array) if array.len() > MAX_ITEMS => {
                 self.misspelt.insert(format!("{}.{name}", section.name));
@@ -480,7 +485,9 @@ impl Walk<'_> {
                         }
                     }
                 }
-                whole.then_some(List { items, span })
+                // What is wrong with the rest is told at once.
+                let rest = !items.is_empty() && CHECKED_IN_PART.contains(&name);
+                (whole || rest).then_some(List { items, whole, span })
             }
             DeValue::Boolean(_)
             | DeValue::Datetime(_)

@@ -26,6 +26,9 @@ pub(super) fn plain(diagnostic: &Diagnostic) -> String {
             let source = &*diagnostic.source;
             let start = line_of(source, first).start;
             let end = line_of(source, last).end;
+            // The end of a line, as Windows has it, is none of its characters; it is shown where it is what is wrong.
+            let text = source.get(start..end).unwrap_or_default();
+            let end = end - usize::from(text.ends_with('\r') && last < end);
             let line = source[..start].bytes().filter(|b| *b == b'\n').count() + 1;
             let within = |span: &Range<usize>| span.start - start..span.end - start;
             let mut snippet = Snippet::source(&source[start..end])

@@ -61,6 +61,9 @@ pub enum SecretError {
     /// It is a directory, a device or the like.
     #[error("it is not a regular file")]
     NotAFile,
+    /// We may not read it.
+    #[error("no permission to read it")]
+    NotPermitted,
     /// What the system said.
     #[error("{0}")]
     Other(String),
@@ -277,6 +280,11 @@ fn decode(
         };
         Secret::new(decoded)
     } else {
+        if [bytes.first(), bytes.last()].into_iter().flatten().any(u8::is_ascii_whitespace) {
+            report
+                .warning(span.clone(), format!("{what} begins or ends with white space"))
+                .help("it is part of the key: take it away, unless the peer's key has it too");
+        }
         Secret::copy_of(bytes)
     };
     if secret.is_empty() {
@@ -338,6 +346,13 @@ mod tests {
         let (secret, warning) = decoded(b"hunter2");
         assert!(secret.is_some() && warning.contains("weak: 7 bytes"));
         assert_eq!(decoded(&[b'a'; 16]).1, "");
+        for edge in
+            [&b" correct horse battery"[..], b"correct horse battery\n", b"correct horse battery\t"]
+        {
+            let (secret, warning) = decoded(edge);
+            assert_eq!(secret.as_deref(), Some(edge), "it stays part of the key");
+            assert_eq!(warning, "the psk begins or ends with white space");
+        }
     }
 
     #[test]

@@ -34,7 +34,10 @@ impl Subnet {
             return prefix(text, address, length).map(|subnet| vec![subnet]);
         }
         match trimmed.parse() {
-            Ok(address) => Ok(vec![Self::host(address)]),
+            Ok(address) => {
+                not_mapped(text, address, "")?;
+                Ok(vec![Self::host(address)])
+            }
             Err(_) if value::looks_like_address(trimmed) => Err(value::address_error(text)),
             Err(_) => Err(Wrong::new(
                 format!("`{}` is not a subnet", text.escape_debug()),
@@ -106,6 +109,10 @@ fn prefix(text: &str, address: &str, length: &str) -> Result<Subnet, Wrong> {
         }
         return Err(wrong(format!("the length after / is a number from 0 to {most}")));
     };
+    let length_of_v4 = net.prefix_len().checked_sub(96).map(|length| format!("/{length}"));
+    if let Some(length) = length_of_v4 {
+        not_mapped(text, parsed, &length)?;
+    }
     if net.network() != parsed {
         return Err(Wrong::new(
             format!("`{shown}` has bits set beyond its prefix length"),
@@ -126,6 +133,8 @@ fn range(text: &str, first: &str, last: &str) -> Result<Subnet, Wrong> {
     let shown = text.escape_debug();
     let parse = |part: &str| part.parse::<IpAddr>().map_err(|_| value::address_error(part));
     let (start, end) = (parse(first)?, parse(last)?);
+    let end_of_v4 = value::as_mapped(end).map(|end| format!("-{end}")).unwrap_or_default();
+    not_mapped(text, start, &end_of_v4)?;
     if start.is_ipv6() != end.is_ipv6() {
         return Err(Wrong::new(
             format!("`{shown}` begins as IPv{} and ends as IPv{}", version(start), version(end)),
@@ -139,6 +148,14 @@ fn range(text: &str, first: &str, last: &str) -> Result<Subnet, Wrong> {
         ));
     }
     Ok(Subnet { start, end })
+}
+
+/// No packet has such an address: IPv4 is meant; `rest` is what follows the address then.
+fn not_mapped(text: &str, address: IpAddr, rest: &str) -> Result<(), Wrong> {
+    let Some(v4) = value::as_mapped(address) else { return Ok(()) };
+    let shown = text.escape_debug();
+    let message = format!("`{shown}` is an IPv4 address in the form of IPv6");
+    Err(Wrong::new(message, format!("\"{v4}{rest}\"")))
 }
 
 const fn version(address: IpAddr) -> u8 {
@@ -193,6 +210,9 @@ mod tests {
         assert_eq!(help("10.1.0.0/255.255.0.0"), "write the mask as a length: \"10.1.0.0/16\"");
         assert_eq!(help("10.1.0.9-10.1.0.1"), "\"10.1.0.1-10.1.0.9\"");
         assert_eq!(help("10.1.0.300/24"), "300 is above 255");
+        assert_eq!(help("::ffff:10.1.0.0/112"), "\"10.1.0.0/16\"");
+        assert_eq!(help("::ffff:10.1.0.7"), "\"10.1.0.7\"");
+        assert_eq!(help("::ffff:10.1.0.7-::ffff:10.1.0.9"), "\"10.1.0.7-10.1.0.9\"");
         assert!(help("b.example.net").contains("a prefix"));
         assert!(help("my-net").contains("a prefix"));
         assert!(Subnet::parse("10.0.0.1-2001:db8::1").is_err());

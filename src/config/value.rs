@@ -78,13 +78,27 @@ pub(super) fn host_address(text: &str) -> Result<IpAddr, Wrong> {
     let parsed: IpAddr = text.trim().parse().map_err(|_| address_error(text))?;
     let unusable = match parsed {
         IpAddr::V4(v4) => v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4_mapped().is_some(),
+        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast(),
     };
+    if let Some(v4) = as_mapped(parsed) {
+        return Err(Wrong::new(
+            format!("`{shown}` is an IPv4 address in the form of IPv6"),
+            format!("\"{v4}\""),
+        ));
+    }
     if unusable {
         let help = "an address of one host, such as \"192.0.2.1\" or \"2001:db8::1\"";
         return Err(Wrong::new(format!("`{shown}` is not the address of a host"), help));
     }
     Ok(parsed)
+}
+
+/// The IPv4 address that an IPv6 address of this form stands for (RFC 4291 §2.5.5.2): in no packet.
+pub(super) const fn as_mapped(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => v6.to_ipv4_mapped(),
+    }
 }
 
 /// Why a text that should have been an address is none.
@@ -253,7 +267,7 @@ mod tests {
         assert_eq!(help(host_address("10.01.0.1")), "write 01 without leading zeros");
         assert!(host_address("0.0.0.0").is_err());
         assert!(host_address("ff02::1").is_err());
-        assert!(host_address("::ffff:10.0.0.1").is_err());
+        assert_eq!(help(host_address("::ffff:10.0.0.1")), "\"10.0.0.1\"");
         assert!(host_address("2001:db8::1").is_ok());
     }
 

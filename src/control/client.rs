@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
+    path: PathBuf,
+    /// [`PATIENCE`].
+    patience: Duration,
 }
 
 /// Why there is no answer.
@@ -56,7 +59,7 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         super::fits_a_socket(path)?;
         match UnixStream::connect(path) {
-            Ok(stream) => Ok(Self { stream }),
+            Ok(stream) => Ok(Self { stream, path: path.to_owned(), patience: PATIENCE }),
             Err(error) => Err(if is_unheard(&error) {
                 ClientError::NotRunning(path.to_owned())
             } else if error.kind() == io::ErrorKind::PermissionDenied {
@@ -90,14 +93,13 @@ impl Client {
         ask: Ask,
         mut more: impl FnMut(Body) -> ControlFlow<()>,
     ) -> Result<Option<Body>, ClientError> {
-        if ask.is_known_at_once() {
-            self.stream.set_read_timeout(Some(PATIENCE))?;
-        }
+        let silence = self.silence(&ask);
+        self.stream.set_read_timeout(silence)?;
+        let at_once = ask.is_known_at_once();
         self.stream.write_all(&to_line(&Request::new(ask))?)?;
         let mut lines = BufReader::new(self.stream);
         let mut line = Vec::new();
         loop {
-            line.clear();
             match lines.read_until(b'\n', &mut line) {
                 Ok(0) => return Err(ClientError::Ended),
                 Ok(_) => {}
@@ -105,11 +107,17 @@ impl Client {
                     return Err(ClientError::Ended);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(ClientError::Silent);
+                    if at_once {
+                        return Err(ClientError::Silent);
+                    }
+                    // The answer may take long; that the daemon lives, it says at once.
+                    probe(&self.path, self.patience)?;
+                    continue;
                 }
                 Err(error) => return Err(error.into()),
             }
             let reply: Reply = serde_json::from_slice(&line)?;
+            line.clear();
             if reply.ipsecd != VERSION {
                 return Err(ClientError::Version(reply.ipsecd));
             }
@@ -127,7 +135,104 @@ impl Client {
     }
 }
 
+impl Client {
+    /// How long the daemon may say nothing before it is to be doubted; `None`: for ever.
+    fn silence(&self, ask: &Ask) -> Option<Duration> {
+        match ask {
+            Ask::Capture(_) | Ask::Trace { .. } => None,
+            Ask::Up { timeout_ms, .. } => {
+                Some(self.patience.saturating_add(Duration::from_millis(*timeout_ms)))
+            }
+            Ask::Down { .. }
+            | Ask::Explain(_)
+            | Ask::Rekey { .. }
+            | Ask::Reload { .. }
+            | Ask::Services { .. }
+            | Ask::Shutdown
+            | Ask::Status { .. } => Some(self.patience),
+        }
+    }
+}
+
+/// Whether the daemon answers at all. One that is about to end has no socket any more.
+fn probe(path: &Path, patience: Duration) -> Result<(), ClientError> {
+    // No peer has this name, so that there is little to say.
+    let nobody = Ask::Status { peer: Some(String::new()) };
+    let answer =
+        Client::connect(path).and_then(|client| Client { patience, ..client }.ask(nobody, |_| {}));
+    match answer {
+        Ok(_) | Err(ClientError::Refused(_) | ClientError::Ended | ClientError::NotRunning(_)) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// No socket, or nobody behind it.
 fn is_unheard(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+    use crate::control::protocol::{Code, Target};
+
+    /// A client of a daemon that does with each connection, in turn, what `serve` does.
+    fn client(serve: impl FnMut(UnixStream) + Send + 'static) -> (tempfile::TempDir, Client) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || listener.incoming().map(Result::unwrap).for_each(serve));
+        let client = Client::connect(&path).unwrap();
+        (dir, Client { patience: Duration::from_millis(50), ..client })
+    }
+
+    fn down() -> Ask {
+        Ask::Down { target: Target::All }
+    }
+
+    fn write(mut stream: &UnixStream, body: Body) {
+        stream.write_all(&to_line(&Reply { ipsecd: VERSION, reply: body }).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_is_not_waited_for() {
+        let mut held = Vec::new();
+        let (_dir, client) = client(move |stream| held.push(stream));
+        assert!(matches!(client.ask(down(), |_| {}), Err(ClientError::Silent)));
+    }
+
+    #[test]
+    fn an_answer_that_takes_long_is_waited_for_while_the_daemon_lives() {
+        let mut first = None;
+        let (_dir, client) = client(move |stream| match first.take() {
+            None => {
+                // Half an answer, which is not lost by the wait.
+                let line = to_line(&Reply { ipsecd: VERSION, reply: Body::Down { peers: vec![] } });
+                let line = line.unwrap();
+                (&stream).write_all(&line[..9]).unwrap();
+                first = Some((stream, line));
+            }
+            // The client has become impatient.
+            Some((waiting, line)) => {
+                let failure = Failure { code: Code::NotFound, message: "none".to_owned() };
+                write(&stream, Body::Error(failure));
+                (&waiting).write_all(&line[9..]).unwrap();
+            }
+        });
+        assert_eq!(client.ask(down(), |_| {}).unwrap(), Body::Down { peers: vec![] });
+    }
+
+    #[test]
+    fn up_may_take_its_time_and_a_trace_any() {
+        let (_dir, client) = client(drop);
+        let up = |timeout_ms| Ask::Up { files: Vec::new(), timeout_ms, keep: false };
+        assert_eq!(client.silence(&up(2_000)), Some(Duration::from_millis(2_050)));
+        assert_eq!(client.silence(&up(u64::MAX)).map(|_| ()), Some(()));
+        assert_eq!(client.silence(&down()), Some(Duration::from_millis(50)));
+    }
 }

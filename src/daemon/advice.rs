@@ -4,6 +4,7 @@
 use core::fmt::{Display, Write};
 use core::net::IpAddr;
 use core::time::Duration;
+use std::io;
 
 use ipnet::IpNet;
 
@@ -85,7 +86,8 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
             ),
         ),
         CloseReason::Unreachable { exchange, tries } => {
-            (Code::Unreachable, unreachable(peer, exchange, *tries, None))
+            let asked = Asked { tries: *tries, ..Asked::default() };
+            (Code::Unreachable, unreachable(peer, exchange, asked, None))
         }
         CloseReason::NoAddress { refused: true } => (
             Code::Peer,
@@ -165,6 +167,18 @@ pub fn of_close(peer: &Peer, reason: &CloseReason) -> Failure {
         CloseReason::Limit(what) => (Code::System, format!("{name}: {what}")),
     };
     Failure { code, message }
+}
+
+/// The same of one of its CHILD_SAs: of several it is named, and what is to be compared is its own.
+#[must_use]
+pub fn of_child(peer: &Peer, child: &str, reason: &CloseReason) -> Failure {
+    if peer.children.len() < 2 {
+        return of_close(peer, reason);
+    }
+    let mut alone = peer.clone();
+    alone.children.retain(|of_peer| *of_peer.name == *child);
+    let Failure { code, message } = of_close(&alone, reason);
+    Failure { code, message: format!("[[child]] {child}: {message}") }
 }
 
 /// What to look at when EAP came to nothing.
@@ -260,22 +274,36 @@ pub const fn is_fatal(reason: &CloseReason) -> bool {
     }
 }
 
-/// The time of `up` ran out in `phase`, in which a request was sent `tries` times.
+/// Whom a request was sent to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// How often it was sent to the last address.
+    pub tries: u32,
+    /// The addresses.
+    pub addresses: &'a [IpAddr],
+    /// What the system said of the last one.
+    pub heard: Option<io::ErrorKind>,
+}
+
+/// The time of `up` ran out in `phase`.
 #[must_use]
 pub fn of_timeout(
     config: &Config,
     phase: UpPhase,
-    tries: u32,
+    asked: Asked<'_>,
     waited: Duration,
     last: Option<&Failure>,
 ) -> Failure {
     let name = config.name();
     let seconds = waited.as_secs();
     match (phase, config.ike()) {
-        (UpPhase::IkeSaInit | UpPhase::IkeAuth, Some(peer)) if tries > 0 => Failure {
+        (UpPhase::IkeSaInit | UpPhase::IkeAuth, Some(peer)) if asked.tries > 0 => Failure {
             code: Code::Unreachable,
-            message: unreachable(peer, phase.name(), tries, Some(waited)),
+            message: unreachable(peer, phase.name(), asked, Some(waited)),
         },
+        (UpPhase::Resolve, _) if last.is_none() && is_name(config.address()) => {
+            of_resolve(config.address(), &format_args!("no answer after {seconds} s"))
+        }
         (
             UpPhase::Resolve
             | UpPhase::IkeSaInit
@@ -307,6 +335,28 @@ pub fn of_resolve(address: &PeerAddress, cause: &dyn Display) -> Failure {
     }
 }
 
+/// What `[local] address` says is not here.
+#[must_use]
+pub fn of_foreign_address(name: &str, local: IpAddr) -> Failure {
+    Failure {
+        code: Code::Unreachable,
+        message: format!(
+            "[local] address {local} of {name} is none of this host's addresses: write one that it has, or leave it out"
+        ),
+    }
+}
+
+/// The peer's address leads to ourselves.
+#[must_use]
+pub fn of_own_address(name: &str, remote: IpAddr) -> Failure {
+    Failure {
+        code: Code::Unreachable,
+        message: format!(
+            "{name} would be this host itself, which has {remote}: check [peer] address, where the other host belongs"
+        ),
+    }
+}
+
 /// There is no way to the peer.
 #[must_use]
 pub fn of_no_route(name: &str, remote: IpAddr, cause: &dyn Display) -> Failure {
@@ -319,18 +369,45 @@ pub fn of_no_route(name: &str, remote: IpAddr, cause: &dyn Display) -> Failure {
     }
 }
 
-fn unreachable(peer: &Peer, exchange: &str, tries: u32, waited: Option<Duration>) -> String {
+const fn is_name(address: &PeerAddress) -> bool {
+    matches!(address, PeerAddress::Name(_))
+}
+
+fn unreachable(
+    peer: &Peer,
+    exchange: &str,
+    Asked { tries, addresses, heard }: Asked<'_>,
+    waited: Option<Duration>,
+) -> String {
     let name = &peer.name;
-    let address = address(&peer.address);
-    let mut text = format!("no answer from {name} ({address}) to {exchange} after {tries} tries");
+    let mut place = address(&peer.address);
+    let asked = Some(addresses).filter(|_| is_name(&peer.address)).unwrap_or_default();
+    let asked: Vec<_> = asked.iter().map(IpAddr::to_string).collect();
+    // Writing into a String does not fail.
+    if !asked.is_empty() {
+        let _infallible = write!(place, ", {}", asked.join(", "));
+    }
+    let mut text = format!("no answer from {name} ({place}) to {exchange}");
+    if asked.len() < 2 {
+        let word = if tries == 1 { "try" } else { "tries" };
+        let _infallible = write!(text, " after {tries} {word}");
+    }
     if let Some(waited) = waited {
-        // Writing into a String does not fail.
         let _infallible = write!(text, " in {} s", waited.as_secs());
     }
-    text.push_str(if exchange == "IKE_SA_INIT" {
-        ": check [peer] address, that IKE runs there, and that firewalls between let UDP 500 and 4500 pass"
-    } else {
+    text.push_str(if exchange != "IKE_SA_INIT" {
         ": the peer answered before, so check that firewalls between let UDP 4500, and fragments, pass"
+    } else if heard == Some(io::ErrorKind::ConnectionRefused) {
+        ": nothing listens on its UDP port 500, as it says by ICMP; see that IKE runs there, and check [peer] address"
+    } else if matches!(
+        heard,
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
+    ) {
+        ": nobody answers for that address, or no way leads there, as the network says; check [peer] address, and the routes and firewalls between"
+    } else if heard == Some(io::ErrorKind::PermissionDenied) {
+        ": this host does not let it out; let UDP 500 and 4500 pass its own firewall"
+    } else {
+        ": check [peer] address, that IKE runs there, and that firewalls between let UDP 500 and 4500 pass"
     });
     text
 }
@@ -346,8 +423,11 @@ fn no_proposal(peer: &Peer, what: &str) -> String {
             peer.ike.proposals.iter().map(render_ike).collect::<Vec<_>>().join(", "),
         )
     };
+    // A responder that has nothing for the initiator's address, or no IKEv2 for it, says the same.
+    let besides =
+        if what.contains("CHILD") { "" } else { ", and see that it takes IKEv2 from our address" };
     format!(
-        "{name} has none of our proposals for the {what}: ours are {ours}; compare {section} with the peer's"
+        "{name} has none of our proposals for the {what}: ours are {ours}; compare {section} with the peer's{besides}"
     )
 }
 
@@ -466,6 +546,21 @@ mod tests {
     }
 
     #[test]
+    fn of_several_children_the_one_that_failed_is_named_with_its_own_subnets() {
+        let mut peer = site_b();
+        let reason = CloseReason::TrafficSelectors;
+        assert_eq!(of_child(&peer, "lan", &reason), of_close(&peer, &reason));
+        let mut dmz = peer.children[0].clone();
+        dmz.name = "dmz".into();
+        let prefix = TrafficSelector::from_prefix([10, 9, 0, 0].into(), 16).unwrap();
+        dmz.ts_peer = vec![prefix];
+        peer.children.push(dmz);
+        let message = of_child(&peer, "dmz", &reason).message;
+        assert!(message.starts_with("[[child]] dmz: site-b does not accept"), "{message}");
+        assert!(message.contains("10.9.0.0/16") && !message.contains("10.2.0.0/16"), "{message}");
+    }
+
+    #[test]
     fn unreachable_peer_names_address_tries_and_ports() {
         let reason = CloseReason::Unreachable { exchange: "IKE_SA_INIT", tries: 5 };
         let words = ["b.example.net", "IKE_SA_INIT", "5 tries", "[peer] address", "UDP 500"];
@@ -480,16 +575,60 @@ mod tests {
     #[test]
     fn timeout_without_an_answer_is_unreachable() {
         let waited = Duration::from_secs(30);
-        let failure = of_timeout(&config(), UpPhase::IkeSaInit, 4, waited, None);
+        let asked: [IpAddr; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let of = |tries, addresses| {
+            let asked = Asked { tries, addresses, heard: None };
+            of_timeout(&config(), UpPhase::IkeSaInit, asked, waited, None)
+        };
+        let failure = of(4, &[]);
         assert_eq!(failure.code, Code::Unreachable);
         assert!(failure.message.contains("4 tries in 30 s"), "{failure}");
+        let failure = of(1, &asked[..1]);
+        assert!(failure.message.contains("(b.example.net, 192.0.2.1)"), "{failure}");
+        assert!(failure.message.contains("after 1 try in 30 s"), "{failure}");
+        let failure = of(4, &asked);
+        let all = "(b.example.net, 192.0.2.1, 192.0.2.2) to IKE_SA_INIT in 30 s";
+        assert!(failure.message.contains(all), "{failure}");
+    }
+
+    #[test]
+    fn what_icmp_says_of_silence_is_the_cause() {
+        let of = |kind| {
+            let asked = Asked { tries: 3, addresses: &[], heard: Some(kind) };
+            let waited = Duration::from_secs(5);
+            of_timeout(&config(), UpPhase::IkeSaInit, asked, waited, None).message
+        };
+        for (kind, cause) in [
+            (io::ErrorKind::ConnectionRefused, "nothing listens on its UDP port 500"),
+            (io::ErrorKind::HostUnreachable, "nobody answers for that address"),
+            (io::ErrorKind::NetworkUnreachable, "nobody answers for that address"),
+            (io::ErrorKind::PermissionDenied, "this host does not let it out"),
+            (io::ErrorKind::Other, "check [peer] address, that IKE runs there"),
+        ] {
+            assert!(of(kind).contains(cause), "{kind:?}: {}", of(kind));
+        }
+    }
+
+    #[test]
+    fn a_resolver_that_is_silent_is_named_as_the_cause() {
+        let waited = Duration::from_secs(30);
+        let failure = of_timeout(&config(), UpPhase::Resolve, Asked::default(), waited, None);
+        assert_eq!(failure.code, Code::Resolve);
+        for part in ["b.example.net", "no answer after 30 s", "[peer] address", "resolver"] {
+            assert!(failure.message.contains(part), "{part:?} is not in: {failure}");
+        }
     }
 
     #[test]
     fn timeout_while_failing_says_the_last_failure() {
         let last = of_resolve(config().address(), &"no such name");
-        let failure =
-            of_timeout(&config(), UpPhase::Resolve, 0, Duration::from_secs(1), Some(&last));
+        let failure = of_timeout(
+            &config(),
+            UpPhase::Resolve,
+            Asked::default(),
+            Duration::from_secs(1),
+            Some(&last),
+        );
         assert_eq!(failure, last);
         assert!(failure.message.contains("b.example.net"));
     }

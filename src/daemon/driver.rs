@@ -14,7 +14,7 @@ mod requests;
 mod revocation;
 
 use core::cell::RefCell;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,7 +36,7 @@ use super::log::{self, BadFilter};
 use super::metrics::http::{Address, Listener, Question};
 use super::names::Names;
 use super::network::{Network, NetworkError};
-use super::peers::{Entry, judge};
+use super::peers::{Entry, judge, judge_child};
 use super::receive::Receiver;
 use super::sockets::{IKE_PORT, SocketError, Sockets};
 use super::worker::{FromWorker, Shared, Workers};
@@ -52,8 +52,10 @@ use crate::ike::{
     Command, CommandError, Endpoint, EndpointConfig, Env, Event, SaStatus, Transmit, WallClock,
 };
 use crate::io::clock;
+use crate::io::host;
 use crate::io::lock::NamespaceLock;
 use crate::io::privs::{self, PrivsError};
+use crate::io::probe;
 use crate::io::resolve;
 use crate::io::route::Netlink;
 use crate::io::sys;
@@ -91,6 +93,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Messages that are handled before anything else gets its turn: what is due, and what is to be sent.
 const HANDLED_AT_ONCE: usize = 64;
 
+/// Peers into whose silence is looked at a time; each has a thread for some seconds.
+const MAX_PROBES: usize = 16;
 /// Traces at a time: so many of the clients that are served.
 const MAX_TRACES: usize = 16;
 
@@ -276,6 +280,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
             next_policy: 0,
             next_job: 0,
             traces: Arc::new(Semaphore::new(MAX_TRACES)),
+            probes: Arc::new(Semaphore::new(MAX_PROBES)),
             started: now,
             counts: metrics::Counts::default(),
             mtu_check: now + MTU_INTERVAL,
@@ -362,6 +367,8 @@ struct Inputs {
 enum Internal {
     /// A client of `up` is gone.
     ClientGone(u64),
+    /// What came back of a datagram to the port that a peer does not answer on.
+    Heard { peer: Arc<str>, remote: IpAddr, kind: io::ErrorKind },
     /// An address was looked up.
     Resolved { peer: Arc<str>, found: io::Result<Vec<IpAddr>> },
 }
@@ -383,6 +390,8 @@ pub(super) struct Driver {
     farewell: Vec<(jobs::Reply, Body)>,
     next_policy: u32,
     next_job: u64,
+    /// Places for looks into silence.
+    probes: Arc<Semaphore>,
     /// Places for traces.
     traces: Arc<Semaphore>,
     started: Instant,
@@ -663,6 +672,11 @@ impl Driver {
     async fn hear_internal(&mut self, message: Internal) {
         match message {
             Internal::ClientGone(id) => self.client_gone(id),
+            Internal::Heard { peer, remote, kind } => {
+                if let Some(entry) = self.peers.get_mut(&peer) {
+                    entry.hear(remote, kind);
+                }
+            }
             Internal::Resolved { peer, found } => self.addresses_found(&peer, found).await,
         }
     }

@@ -170,12 +170,17 @@ impl Up {
         }
     }
 
+    /// Whether the client waits for this peer.
+    #[must_use]
+    pub fn waits_for(&self, peer: &str) -> bool {
+        let mut of_name = self.places.get(peer).into_iter().flatten();
+        of_name.any(|at| self.peers.get(*at).is_some_and(|it| it.result.is_none()))
+    }
+
     /// Shows a step of `peer`, if the client waits for it. A client that does not read misses steps, and no more.
     pub fn show(&self, peer: &Arc<str>, phase: UpPhase, detail: &str) {
-        let mut of_name = self.places.get(peer).into_iter().flatten();
-        let waits = of_name.any(|at| self.peers.get(*at).is_some_and(|it| it.result.is_none()));
         // One place in the queue is the answer's.
-        if waits && self.reply.capacity() > 1 {
+        if self.waits_for(peer) && self.reply.capacity() > 1 {
             let peer = peer.to_string();
             let step = Progress { peer, phase, detail: detail.to_owned() };
             let _missed = self.reply.try_send(Body::Progress(step));

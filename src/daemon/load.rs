@@ -11,7 +11,7 @@ use crate::daemon::secrets::FsSecrets;
 
 /// A file has errors, or does not go with those that are loaded.
 #[derive(Debug, Error)]
-#[error("{} has errors: {text}", path.display())]
+#[error("{} has errors:\n{text}", path.display())]
 pub struct LoadError {
     /// The file.
     pub path: PathBuf,

@@ -3,6 +3,7 @@
 //! Driver: one thread, tokio. Workers: two threads, which share with it a snapshot of the datapath and bounded
 //! queues, and no lock.
 
+pub mod addresses;
 pub mod advice;
 pub mod agenda;
 pub mod audit;

@@ -2,16 +2,18 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::advice;
+use super::addresses::Addresses;
+use super::advice::{self, Asked};
 use super::backoff::Backoff;
 use super::manual::Installed;
 use crate::config::{Config, Keying};
-use crate::control::protocol::{Failure, PeerState, UpPhase};
+use crate::control::protocol::{Code, Failure, PeerState, UpPhase};
 use crate::crypto::SecureRandom;
 use crate::ike::{CloseReason, Phase, SaStatus};
 use crate::ipsec::pad::{ChildPolicy, LossAction, PeerAddress, StartPolicy};
@@ -34,8 +36,8 @@ pub struct Entry {
     pub retry_at: Option<Instant>,
     /// A look-up of its address is under way.
     pub resolving: bool,
-    /// Attempts so far: the peer's addresses are taken in turn.
-    pub attempts: usize,
+    /// The peer's addresses, which are tried in turn.
+    pub addresses: Addresses,
     /// How many attempts failed, and how often its SAs were lost.
     pub failures: u64,
     /// Set once it is being taken down: when to stop waiting for the answer to DELETE.
@@ -48,6 +50,12 @@ pub struct Entry {
     pub acquire: Option<(PolicyId, Flow)>,
     /// The SAs of a peer with manual keys, once they are in the SAD.
     pub installed: Option<Installed>,
+    /// What the peer's refusal in IKE_AUTH is told as, if the attempt that does not name it says no more.
+    refused: Option<Failure>,
+    /// What the system said of a datagram to the last address.
+    heard: Option<io::ErrorKind>,
+    /// Such an attempt was made since it was up.
+    asked_unnamed: bool,
     backoff: Backoff,
 }
 
@@ -63,13 +71,16 @@ impl Entry {
             last_error: None,
             retry_at: None,
             resolving: false,
-            attempts: 0,
+            addresses: Addresses::default(),
             failures: 0,
             removal: None,
             after_loss: None,
             by_hand: false,
             acquire: None,
             installed: None,
+            refused: None,
+            heard: None,
+            asked_unnamed: false,
             backoff: Backoff::default(),
         }
     }
@@ -166,10 +177,15 @@ impl Entry {
                 enter(self, UpPhase::IkeSaInit, "naming the post-quantum preshared key")
             }
             Phase::IkeAuth => enter(self, UpPhase::IkeAuth, "asking"),
-            Phase::Authenticated => enter(self, UpPhase::IkeAuth, "the peer is authenticated"),
+            Phase::Authenticated => {
+                // Without its name it is who it is to be: what comes of it now is not that refusal.
+                self.refused = None;
+                enter(self, UpPhase::IkeAuth, "the peer is authenticated")
+            }
             Phase::CreateChildSa => enter(self, UpPhase::ChildSa, "asking"),
             Phase::Retransmit { tries } => {
-                self.tries = tries;
+                // Of the times that it was sent, the first is none of its repetitions.
+                self.tries = tries.saturating_add(1);
                 Some(format!("no answer yet, sent again ({tries})"))
             }
         }
@@ -177,9 +193,55 @@ impl Entry {
 
     /// An attempt failed: plans the next, if it is to be kept up.
     pub fn failed(&mut self, now: Instant, failure: Failure, rng: &mut dyn SecureRandom) {
+        let elsewhere = failure.code == Code::Unreachable && self.addresses.is_on_its_way();
         self.last_error = Some(failure);
         self.failures += 1;
-        self.plan(now, rng);
+        if elsewhere && self.wants_up() {
+            self.retry_at = Some(now);
+        } else {
+            self.plan(now, rng);
+        }
+    }
+
+    /// The host at this address, a router or our own host says why no answer comes from there.
+    pub fn hear(&mut self, remote: IpAddr, kind: io::ErrorKind) {
+        if self.addresses.last() == Some(remote) {
+            self.heard = Some(kind);
+        }
+    }
+
+    /// Whether the peer's address has been asked often enough without an answer, and there are others.
+    #[must_use]
+    pub fn should_ask_elsewhere(&self) -> bool {
+        self.phase == UpPhase::IkeSaInit && self.addresses.is_enough(self.tries)
+    }
+
+    /// The peer refused us in IKE_AUTH. Whether it is asked once more, now without IDr: if it then proves to be somebody, that is
+    /// what is wrong.
+    pub fn ask_unnamed(&mut self, now: Instant, failure: &Failure) -> bool {
+        let names = self.config.ike().is_some_and(|peer| peer.peer_id.is_some());
+        if !names || self.asked_unnamed || !self.wants_up() {
+            return false;
+        }
+        self.asked_unnamed = true;
+        self.refused = Some(failure.clone());
+        self.addresses.again();
+        self.retry_at = Some(now);
+        true
+    }
+
+    /// Whether the next attempt does not name the peer.
+    #[must_use]
+    pub const fn is_unnamed(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// What a failure is to be told as: after a refusal, silence is none of its own.
+    pub fn told(&mut self, failure: Failure, fatal: bool) -> (Failure, bool) {
+        match self.refused.take() {
+            Some(refused) if !fatal => (refused, true),
+            Some(_) | None => (failure, fatal),
+        }
     }
 
     /// Plans the next attempt, if it is to be kept up.
@@ -210,22 +272,29 @@ impl Entry {
         self.last_error = None;
         self.retry_at = None;
         self.tries = 0;
+        self.refused = None;
+        self.asked_unnamed = false;
+        self.addresses.succeeded();
     }
 
     /// Why the time ran out.
     #[must_use]
     pub fn timeout(&self, waited: Duration) -> Failure {
+        if let Some(refused) = &self.refused {
+            return refused.clone();
+        }
         let last = self.last_error.as_ref();
-        advice::of_timeout(&self.config, self.phase, self.tries, waited, last)
+        let addresses = self.addresses.asked();
+        let asked = Asked { tries: self.tries, addresses, heard: self.heard };
+        advice::of_timeout(&self.config, self.phase, asked, waited, last)
     }
 
     /// The address for this attempt out of those found, of the version that our own address has.
-    #[must_use]
-    pub fn choose_address(&self, found: &[IpAddr]) -> Option<IpAddr> {
+    pub fn choose_address(&mut self, found: &[IpAddr]) -> Option<IpAddr> {
         let local = self.config.local_addr();
-        let fits = |addr: &&IpAddr| local.is_none_or(|local| local.is_ipv4() == addr.is_ipv4());
-        let usable: Vec<_> = found.iter().filter(fits).collect();
-        usable.get(self.attempts % usable.len().max(1)).map(|addr| **addr)
+        let fits = |addr: &IpAddr| local.is_none_or(|local| local.is_ipv4() == addr.is_ipv4());
+        self.heard = None;
+        self.addresses.next(found.iter().copied().filter(fits).collect())
     }
 
     /// Gives each child an SPD entry: the one that a child of the same name had before, or the next.
@@ -269,6 +338,12 @@ pub fn judge(entry: &Entry, reason: &CloseReason) -> Option<(Failure, bool)> {
     Some((advice::of_close(entry.config.ike()?, reason), advice::is_fatal(reason)))
 }
 
+/// The same of the failure of a CHILD_SA.
+#[must_use]
+pub fn judge_child(entry: &Entry, child: &str, reason: &CloseReason) -> Option<(Failure, bool)> {
+    Some((advice::of_child(entry.config.ike()?, child, reason), advice::is_fatal(reason)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +359,7 @@ mod tests {
     }
 
     fn failure() -> Failure {
-        Failure { code: crate::control::protocol::Code::Peer, message: "no".into() }
+        Failure { code: Code::Peer, message: "no".into() }
     }
 
     #[test]
@@ -334,6 +409,59 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_refuses_us_is_asked_once_more_without_being_named() {
+        let (now, refusal) = (clock::now(), failure());
+        let mut entry = Entry::new(config());
+        let silence = || Failure { code: Code::Unreachable, message: "silence".into() };
+        assert_eq!(entry.told(silence(), false), (silence(), false), "nobody refused us");
+        assert!(entry.ask_unnamed(now, &refusal));
+        assert!(entry.is_unnamed() && entry.retry_at == Some(now));
+        assert_eq!(
+            entry.timeout(Duration::from_secs(9)),
+            refusal,
+            "the time is up before it says more"
+        );
+        assert_eq!(
+            entry.told(silence(), false),
+            (refusal.clone(), true),
+            "it says nothing any more"
+        );
+        assert!(!entry.is_unnamed());
+        assert!(!entry.ask_unnamed(now, &refusal), "once, until it is up");
+        entry.succeeded();
+        assert!(entry.ask_unnamed(now, &refusal));
+        assert!(entry.advance(Phase::Authenticated).is_some());
+        assert_ne!(entry.timeout(Duration::from_secs(9)), refusal, "it is a peer after all");
+        entry.succeeded();
+        assert!(entry.ask_unnamed(now, &refusal));
+        let other = Failure { code: Code::Identity, message: "somebody else".into() };
+        assert_eq!(entry.told(other.clone(), true), (other, true), "what it says is what counts");
+        ike(&mut entry.config).peer_id = None;
+        entry.succeeded();
+        assert!(!entry.ask_unnamed(now, &refusal), "nobody was named");
+    }
+
+    #[test]
+    fn of_several_addresses_the_next_is_tried_at_once() {
+        let now = clock::now();
+        let mut entry = Entry::new(config());
+        let found: Vec<IpAddr> =
+            ["2001:db8::1", "192.0.2.2"].map(|addr| addr.parse().unwrap()).into();
+        entry.choose_address(&found);
+        assert!(entry.advance(Phase::IkeSaInit).is_some());
+        assert!(entry.advance(Phase::Retransmit { tries: 2 }).is_some());
+        assert!(!entry.should_ask_elsewhere());
+        assert!(entry.advance(Phase::Retransmit { tries: 3 }).is_some());
+        assert!(entry.should_ask_elsewhere());
+        let silence = || Failure { code: Code::Unreachable, message: "silence".into() };
+        entry.failed(now, silence(), &mut Zero);
+        assert_eq!(entry.retry_at, Some(now));
+        entry.choose_address(&found);
+        entry.failed(now, silence(), &mut Zero);
+        assert!(entry.retry_at > Some(now), "all have been asked");
+    }
+
+    #[test]
     fn addresses_are_taken_in_turn_and_of_our_version() {
         let mut entry = Entry::new(config());
         let found: Vec<IpAddr> =
@@ -341,7 +469,6 @@ mod tests {
         let mut chosen = Vec::new();
         for _ in 0..4 {
             chosen.push(entry.choose_address(&found).unwrap());
-            entry.attempts += 1;
         }
         assert_eq!(chosen, [found[0], found[1], found[2], found[0]]);
         ike(&mut entry.config).local_addr = Some("2001:db8::9".parse().unwrap());
@@ -370,6 +497,6 @@ mod tests {
         assert!(entry.advance(Phase::IkeSaInit).is_some());
         assert!(entry.advance(Phase::Retransmit { tries: 3 }).is_some());
         let failure = entry.timeout(Duration::from_secs(9));
-        assert!(failure.message.contains("IKE_SA_INIT after 3 tries in 9 s"), "{failure}");
+        assert!(failure.message.contains("IKE_SA_INIT after 4 tries in 9 s"), "{failure}");
     }
 }

@@ -104,6 +104,7 @@ pub(super) fn config() -> Config {
         log_level: None,
         revocation: Default::default(),
         written: Default::default(),
+        shown: Arc::from(""),
     }
 }
 

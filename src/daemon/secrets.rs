@@ -67,8 +67,11 @@ fn read(file: File) -> Result<SecretFile, SecretError> {
 }
 
 fn wrap(error: &io::Error) -> SecretError {
-    if error.kind() == io::ErrorKind::NotFound {
+    let kind = error.kind();
+    if kind == io::ErrorKind::NotFound {
         SecretError::Missing
+    } else if kind == io::ErrorKind::PermissionDenied {
+        SecretError::NotPermitted
     } else {
         SecretError::Other(error.to_string())
     }

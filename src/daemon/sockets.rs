@@ -180,7 +180,7 @@ fn hint(cause: &io::Error) -> &'static str {
     if cause.kind() == io::ErrorKind::AddrInUse {
         " (another IKE daemon runs here: stop it first)"
     } else if cause.kind() == io::ErrorKind::PermissionDenied {
-        " (run it as root)"
+        " (run it as root; for a container, --cap-add NET_RAW and --cap-add NET_BIND_SERVICE)"
     } else {
         ""
     }

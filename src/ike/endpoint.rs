@@ -218,7 +218,7 @@ impl Endpoint {
             return Ok(());
         }
         match path {
-            Some(path) => self.begin(now, &peer, path, Some(wanted)),
+            Some(path) => self.begin(now, &peer, path, Some(wanted), true),
             None => Ok(()),
         }
     }
@@ -255,7 +255,16 @@ impl Endpoint {
                 Ok(())
             }
             Command::Acquire { policy, flow, path } => self.acquire(now, policy, flow, Some(path)),
-            Command::Initiate { peer, path } => self.initiate(now, &peer, path),
+            Command::Initiate { peer, path } => self.initiate(now, &peer, path, true),
+            Command::InitiateUnnamed { peer, path } => self.initiate(now, &peer, path, false),
+            Command::Forsake { peer } => {
+                self.known(&peer)?;
+                let ids: Vec<_> = self.sas.of_peer(&peer).map(|sa| sa.id).collect();
+                for id in ids {
+                    self.with(now, id, IkeSa::forsake);
+                }
+                Ok(())
+            }
             Command::Move { spi_i, spi_r, local } => {
                 for id in [spi_i.0, spi_r.0] {
                     self.with(now, id, |sa, ctx| {
@@ -327,7 +336,13 @@ impl Endpoint {
         self.peers.get(peer).cloned().ok_or_else(|| CommandError::NoSuchPeer(Arc::clone(peer)))
     }
 
-    fn initiate(&mut self, now: Instant, name: &Arc<str>, path: Path) -> Result<(), CommandError> {
+    fn initiate(
+        &mut self,
+        now: Instant,
+        name: &Arc<str>,
+        path: Path,
+        names_peer: bool,
+    ) -> Result<(), CommandError> {
         let peer = self.known(name)?;
         if let Some(id) = self.established_with(name) {
             self.with(now, id, |sa, ctx| {
@@ -344,7 +359,7 @@ impl Endpoint {
             });
             return Ok(());
         }
-        self.begin(now, name, path, None)
+        self.begin(now, name, path, None, names_peer)
     }
 
     /// Begins an IKE SA, unless one is being made.
@@ -354,6 +369,7 @@ impl Endpoint {
         name: &Arc<str>,
         path: Path,
         wanted: Option<Wanted>,
+        names_peer: bool,
     ) -> Result<(), CommandError> {
         let peer = self.known(name)?;
         let mut connecting = false;
@@ -390,8 +406,9 @@ impl Endpoint {
         }
         let mut touched = Vec::new();
         let mut ctx = self.context(now, &mut touched);
-        let sa = IkeSa::initiate(&mut ctx, peer, path, wanted)
+        let mut sa = IkeSa::initiate(&mut ctx, peer, path, wanted)
             .ok_or(CommandError::Limit("no key exchange group of the proposals is supported"))?;
+        sa.names_peer = names_peer;
         let id = sa.id;
         self.sas.insert(id, sa);
         self.settle(now, id);

@@ -45,6 +45,19 @@ pub enum Command {
         /// From where to where IKE_SA_INIT goes.
         path: Path,
     },
+    /// As `Initiate`, but IKE_AUTH does not say whom we want (RFC 7296 §2.9 leaves IDr to us): a peer that refused that shows who it
+    /// is. It still has to be who it is to be, and is not told to forget other SAs.
+    InitiateUnnamed {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// From where to where IKE_SA_INIT goes.
+        path: Path,
+    },
+    /// Gives up an attempt whose IKE_SA_INIT has not been answered, as if it had been sent for the last time.
+    Forsake {
+        /// The peer's name.
+        peer: Arc<str>,
+    },
     /// Makes the CHILD_SA that a packet asked for, under an IKE SA with its peer that is there or begun for it.
     Acquire {
         /// The SPD entry.

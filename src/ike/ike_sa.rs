@@ -282,6 +282,8 @@ pub(super) struct IkeSa {
     pub(super) last_hint: Option<Instant>,
     /// When TEMPORARY_FAILURE came for the first and the last time without anything else in between.
     pub(super) put_off: Option<(Instant, Instant)>,
+    /// Initiator: whether IKE_AUTH says whom we want.
+    pub(super) names_peer: bool,
     pub(super) peer_identity: Option<crate::ipsec::pad::Identity>,
     /// Whom EAP has authenticated, where the peer is not who it says in IDi by anything else.
     pub(super) eap_identity: Option<super::eap::UserName>,

@@ -208,6 +208,13 @@ impl IkeSa {
         }
     }
 
+    /// Ends an attempt that nobody has answered.
+    pub(super) fn forsake(&mut self, ctx: &mut Ctx<'_>) {
+        if matches!(self.state, State::InitSent(_)) {
+            self.give_up(ctx, self.requests.times_sent());
+        }
+    }
+
     fn give_up(&mut self, ctx: &mut Ctx<'_>, tries: u32) {
         let unwanted = matches!(&self.state, State::AuthSent(sent) if sent.unwanted);
         let reason = if unwanted {

@@ -125,6 +125,31 @@ pub fn wait(probes: &[&Probe], limit: Duration) -> io::Result<()> {
     }
 }
 
+/// What comes back, in time, of a datagram to a port: the kind of the ICMP error, or of the refusal to send it. `None`: nothing.
+///
+/// # Errors
+/// Those of the socket calls.
+pub fn refusal(
+    local: IpAddr,
+    remote: SocketAddr,
+    datagram: &[u8],
+    limit: Duration,
+) -> io::Result<Option<io::ErrorKind>> {
+    let probe = Probe::connect(SocketAddr::new(local, 0), remote, Df::Clear)?;
+    // Without this a host that is not reached would not be told of: it might be a moment later.
+    let fd = probe.socket.as_fd();
+    if remote.is_ipv6() {
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+    } else {
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+    }
+    if let Err(error) = probe.send(datagram) {
+        return Ok(Some(error.kind()));
+    }
+    wait(&[&probe], limit)?;
+    Ok(probe.receive().err().map(|error| error.kind()))
+}
+
 /// Whether an ICMP echo is answered in time.
 ///
 /// # Errors

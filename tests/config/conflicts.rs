@@ -30,7 +30,7 @@ fn the_same_name_is_an_error() {
     b.file = "x/a.conf".into();
     assert_eq!(
         between(&a, &b),
-        "error: the name `a` is taken by a.conf\n--> x/a.conf\n = help: rename one of the files, or begin it with: name = \"…\""
+        "error: the name `a` is taken by a.conf\n --> x/a.conf:1:8\n  |\n1 | name = \"a\"\n  |        ^^^\n  |\n  = help: rename one of the files, or begin it with: name = \"…\""
     );
 }
 
@@ -57,6 +57,36 @@ fn the_same_subnets_are_an_error_and_overlapping_ones_a_warning() {
         found.as_slice()[0].message,
         "10.1.0.0/16 <-> 10.2.7.0/24 overlaps subnets in a.conf"
     );
+}
+
+#[test]
+fn what_overlaps_another_file_is_underlined_where_it_is_written() {
+    let a = config("a.conf", &minimal(""));
+    let place = |text: &str| {
+        let b = config("b.conf", text);
+        let found = conflicts(&[&a, &b]);
+        let first = found.as_slice().first().expect("they conflict");
+        let shown = first.to_string();
+        let marks = shown.lines().find(|line| line.contains('^')).expect("it is underlined");
+        let line = text.lines().nth(first.line - 1).expect("the line is there");
+        let written = line.chars().skip(first.column - 1).take(marks.matches('^').count());
+        written.collect::<String>()
+    };
+    assert_eq!(place(&minimal("")), "\"10.2.0.0/16\"");
+    let several =
+        minimal("").replace("[\"10.2.0.0/16\"]", "[\n\"10.9.0.0/16\", # ü\n \"10.2.7.0/24\"]");
+    assert_eq!(place(&several), "\"10.2.7.0/24\"");
+    let child = "[[child]]\nname = \"one\"\n[[child]]\nname = \"two\"\npeer = [\"10.2.8.0/24\"]\n";
+    let children = minimal(child).replace("10.2.0.0/16", "10.9.0.0/16");
+    assert_eq!(place(&children), "\"10.2.8.0/24\"");
+    let address = minimal("")
+        .replace("subnets = [\"10.2.0.0/16\"]\n", "")
+        .replace("address = \"b.example.net\"", "address = \"10.2.0.9\"");
+    assert_eq!(place(&address), "\"10.2.0.9\"");
+    let other_key = minimal("")
+        .replace("{ file = \"good.psk\" }", "\"a key that is another one\"")
+        .replace("10.2.0", "10.3.0");
+    assert_eq!(place(&other_key), "\"b.example.net\"");
 }
 
 #[test]

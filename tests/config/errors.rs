@@ -98,3 +98,13 @@ fn a_configuration_that_cannot_be_read_is_told_of() {
         "error: cannot read the configuration: there is no such file\n--> none.conf\n = help: is this the right path?"
     );
 }
+
+#[test]
+fn lines_that_end_as_on_windows_are_shown_as_others() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/cases");
+    for name in ["bad-prefix", "overlap", "unknown-key", "wrong-type"] {
+        let text = std::fs::read_to_string(cases.join(format!("{name}.conf"))).unwrap();
+        let told = |text: &str| parse("a.conf", text).expect_err("it has errors").to_string();
+        assert_eq!(told(&text.replace('\n', "\r\n")), told(&text), "{name}");
+    }
+}

@@ -103,7 +103,10 @@ fn other_subnets() {
 
 #[test]
 fn another_peer_than_expected() {
-    fails(|ours, _| ours.id = "c.example.net".to_owned(), &["compare", "id"]);
+    fails(
+        |ours, _| ours.id = "c.example.net".to_owned(),
+        &["it is b.example.net", "[peer] id here is c.example.net", "compare [peer] id"],
+    );
 }
 
 #[test]
@@ -111,6 +114,14 @@ fn a_peer_that_does_not_know_us() {
     fails(
         |ours, _| ours.local_id = "stranger.example.net".to_owned(),
         &["stranger.example.net", "[local] id"],
+    );
+}
+
+#[test]
+fn a_peer_that_goes_by_another_name() {
+    fails(
+        |_, theirs| theirs.local_id = "c.example.net".to_owned(),
+        &["it is c.example.net", "[peer] id here is b.example.net", "compare [peer] id"],
     );
 }
 
@@ -128,9 +139,12 @@ fn a_nat_where_udp_encapsulation_is_forbidden() {
 fn nobody_there() {
     let Some(lab) = Lab::open(&[]) else { return };
     let mut ours = Peer::new(&lab.a, &lab.b, false);
-    // An address that no host has: nothing comes back, not even a refusal.
+    // Nothing comes back, not even a refusal.
     ours.address = "198.51.100.77".to_owned();
-    lab.b.gw.ip("neigh flush all");
+    lab.nft(
+        "table inet f { chain f { type filter hook forward priority 0; ip daddr 198.51.100.77 drop; }
+         }",
+    );
     let a = Ipsecd::start(&lab.a, &ours);
     let clock = Stopwatch::start();
     let output = a.up(3);
@@ -142,14 +156,97 @@ fn nobody_there() {
     }
 }
 
+/// What `ipsecd up` says with these lines in the hosts file, of a daemon that it starts itself.
+fn up_with_hosts(lab: &Lab, ours: &Peer, hosts: &str, timeout: &str) -> std::process::Output {
+    let file = lab.dir().join("hosts");
+    std::fs::write(&file, format!("127.0.0.1 localhost\n{hosts}")).expect("file is written");
+    let conf = Ipsecd::file_of(&lab.a, ours);
+    let mut command = lab.a.gw.command("sh");
+    command
+        .args(["-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+        .arg(&file)
+        .arg(crate::lab::ipsecd::BINARY)
+        .env(crate::lab::ipsecd::STATE_DIR.0, crate::lab::ipsecd::STATE_DIR.1)
+        .args(["up", "--timeout", timeout])
+        .arg(conf);
+    process::output(&mut command)
+}
+
+#[test]
+fn of_the_addresses_of_a_name_those_that_are_silent_are_left_for_the_others() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let _b = Ipsecd::start_with_peer(
+        &lab.b,
+        &Peer { esp: "start = \"respond\"".to_owned(), ..Peer::new(&lab.b, &lab.a, false) },
+    );
+    let mut ours = Peer::new(&lab.a, &lab.b, false);
+    ours.address = "b.example.net".to_owned();
+    // The first is what routes lead to, and nobody has.
+    let hosts = format!("2001:db8:2::77 b.example.net\n{} b.example.net\n", lab.b.outside(false));
+    let output = up_with_hosts(&lab, &ours, &hosts, "30s");
+    let text = process::text(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("-> 2001:db8:2::77"), "the silent one was not tried first: {text}");
+    traffic::both_ways(&lab, 1, false);
+}
+
+#[test]
+fn a_name_that_leads_to_nobody_names_the_addresses_that_were_asked() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let mut ours = Peer::new(&lab.a, &lab.b, false);
+    ours.address = "b.example.net".to_owned();
+    let output = up_with_hosts(&lab, &ours, "198.51.100.77 b.example.net\n", "2s");
+    let text = process::text(&output);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("(b.example.net, 198.51.100.77)"), "{text}");
+}
+
 #[test]
 fn nobody_listening() {
     let Some(lab) = Lab::open(&[]) else { return };
-    let a = Ipsecd::start(&lab.a, &Peer::new(&lab.a, &lab.b, false));
-    let output = a.up(3);
+    let ours = Peer::new(&lab.a, &lab.b, false);
+    let text = up_fails(&lab, &ours, 8);
+    for word in ["no answer", "198.51.100.1", "nothing listens on its UDP port 500"] {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+/// What `ipsecd up` says, which fails.
+#[track_caller]
+fn up_fails(lab: &Lab, ours: &Peer, seconds: u32) -> String {
+    let a = Ipsecd::start(&lab.a, ours);
+    let output = a.up(seconds);
     let text = process::text(&output);
     assert!(!output.status.success(), "{text}");
-    assert!(text.contains("no answer") && text.contains("198.51.100.1"), "{text}");
+    text
+}
+
+#[test]
+fn an_address_that_no_host_has() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let mut ours = Peer::new(&lab.a, &lab.b, false);
+    for address in ["198.51.100.77", "2001:db8:2::77"] {
+        ours.address = address.to_owned();
+        // The router asks for three seconds who has it.
+        let text = up_fails(&lab, &ours, 12);
+        for word in ["no answer", address, "nobody answers for that address", "[peer] address"] {
+            assert!(text.contains(word), "{word:?} is not in: {text}");
+        }
+    }
+}
+
+#[test]
+fn addresses_of_ours_that_cannot_be() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let ours = Peer::new(&lab.a, &lab.b, false);
+    let local = Peer { local_address: Some("192.0.2.99".to_owned()), ..ours.clone() };
+    let text = up_fails(&lab, &local, 3);
+    let said = "[local] address 192.0.2.99 of far is none of this host's addresses";
+    assert!(text.contains(said), "{text}");
+    let own = Peer { address: lab.a.outside(false).to_string(), ..ours };
+    let text = up_fails(&lab, &own, 3);
+    let said = "far would be this host itself, which has 192.0.2.1: check [peer] address";
+    assert!(text.contains(said), "{text}");
 }
 
 #[test]

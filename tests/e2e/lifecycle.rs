@@ -82,6 +82,38 @@ fn up_starts_the_daemon_that_is_not_running() {
 }
 
 #[test]
+fn a_peer_goes_down_by_its_name_and_by_its_file_also_when_that_is_gone() {
+    let Some(lab) = Lab::open(&[]) else { return };
+    let waits = Peer { esp: "start = \"respond\"".to_owned(), ..Peer::new(&lab.a, &lab.b, false) };
+    let daemon = Ipsecd::start(&lab.a, &waits);
+    let file = Ipsecd::file_of(&lab.a, &waits);
+    let dir = file.parent().expect("a directory").to_owned();
+    let is_gone = || daemon.state().is_empty();
+    let ways: [(&str, bool); 4] = [
+        ("far", false),
+        ("far.conf", false),
+        ("far.conf", true),
+        (file.to_str().expect("UTF-8"), true),
+    ];
+    for (peer, removed) in ways {
+        daemon.must_up();
+        let aside = dir.join("aside");
+        if removed {
+            std::fs::rename(&file, &aside).expect("renamed");
+        }
+        let said = process::run(daemon.command(&["down", peer]).current_dir(&dir));
+        assert_eq!(said, "far: down\n", "down {peer}");
+        assert!(is_gone(), "down {peer}");
+        if removed {
+            std::fs::rename(&aside, &file).expect("renamed");
+        }
+    }
+    let output = process::output(daemon.command(&["down", "far.conf"]).current_dir("/"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(process::text(&output).contains("no peer is named far.conf"));
+}
+
+#[test]
 fn what_somebody_else_takes_away_comes_back() {
     let Some(lab) = Lab::open(&[]) else { return };
     let (mut a, mut b) = (Peer::new(&lab.a, &lab.b, false), Peer::new(&lab.b, &lab.a, false));

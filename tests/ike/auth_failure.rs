@@ -1,9 +1,10 @@
 //! IKE_SA_INIT and IKE_AUTH that end in an error, on both sides.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use ipsecd::crypto::Secret;
-use ipsecd::ike::CloseReason;
+use ipsecd::ike::{CloseReason, Command};
 use ipsecd::ipsec::pad::{Auth, Identity, Peer};
 use ipsecd::ipsec::suite::Encr;
 use ipsecd::wire::ike::numbers::{EncrId, KeId};
@@ -53,6 +54,81 @@ fn responder_with_another_identity_than_expected_is_refused() {
     );
     assert_eq!(pair.closed(B).len(), 1, "{}", pair.trace);
     assert_ok(&pair, pair.check_gone());
+}
+
+/// As [`attempt`], without saying in IKE_AUTH whom A wants.
+fn attempt_unnamed(a: Peer, b: Peer) -> Pair {
+    let mut pair = pair_of(a, b);
+    let path = peers::path(pair.node(A).addr, pair.node(B).addr);
+    let command = Command::InitiateUnnamed { peer: A.peer_name(), path };
+    pair.command(A, command).expect("it is taken");
+    settle(&mut pair);
+    pair
+}
+
+#[test]
+fn responder_that_is_not_named_shows_who_it_is_and_is_refused_if_it_is_another() {
+    let mut a = peers::site_a();
+    let expected = Identity::Fqdn("c.example.net".to_owned());
+    a.peer_id = Some(expected.clone());
+    // Named, it only says no.
+    let pair = attempt(a.clone(), peers::site_b());
+    assert_eq!(pair.closed(A), [CloseReason::AuthenticationRefused], "{}", pair.trace);
+    let pair = attempt_unnamed(a, peers::site_b());
+    let got = peers::site_b().local_id;
+    assert_eq!(pair.closed(A), [CloseReason::IdentityMismatch { expected, got }], "{}", pair.trace);
+    assert_eq!(pair.closed(B).len(), 1, "{}", pair.trace);
+    assert_ok(&pair, pair.check_gone());
+}
+
+#[test]
+fn responder_that_is_not_named_and_is_who_it_is_to_be_is_a_peer() {
+    let pair = attempt_unnamed(peers::site_a(), peers::site_b());
+    assert_ok(&pair, pair.check_established(1));
+}
+
+#[test]
+fn wrong_psk_is_refused_also_without_a_name() {
+    let mut a = peers::site_a();
+    a.auth = Auth::psk(Secret::copy_of(b"not the one"));
+    let pair = attempt_unnamed(a, peers::site_b());
+    assert_eq!(pair.closed(A), [CloseReason::AuthenticationRefused]);
+    assert_ok(&pair, pair.check_gone());
+}
+
+#[test]
+fn what_is_not_named_is_not_told_to_forget_what_it_has() {
+    let mut pair = established();
+    pair.restart(A);
+    pair.command(A, Command::AddPeer(Arc::new(peers::site_a()))).unwrap();
+    let before = pair.ike_sas(B);
+    let path = peers::path(pair.node(A).addr, pair.node(B).addr);
+    let command = Command::InitiateUnnamed { peer: A.peer_name(), path };
+    pair.command(A, command).expect("it is taken");
+    // Less than liveness takes.
+    pair.run_for(Duration::from_secs(2));
+    assert_that(&pair, before.is_subset(&pair.ike_sas(B)), "the old IKE SA stays");
+}
+
+#[test]
+fn an_attempt_that_nobody_answered_can_be_given_up() {
+    let mut pair = pair_of(peers::site_a(), peers::site_b());
+    pair.set_links(LinkConfig { black_hole: true, ..LinkConfig::PERFECT });
+    pair.initiate(A);
+    pair.run_for(Duration::from_secs(2));
+    let tries = u32::try_from(pair.node(A).sent).expect("few");
+    pair.command(A, Command::Forsake { peer: A.peer_name() }).expect("it is taken");
+    let silence = CloseReason::Unreachable { exchange: "IKE_SA_INIT", tries };
+    assert_eq!(pair.closed(A), [silence], "{}", pair.trace);
+    assert_ok(&pair, pair.check_gone());
+}
+
+#[test]
+fn what_is_established_is_not_given_up() {
+    let mut pair = established();
+    pair.command(A, Command::Forsake { peer: A.peer_name() }).expect("it is taken");
+    pair.run_for(Duration::from_secs(2));
+    assert_ok(&pair, pair.check_established(1));
 }
 
 #[test]

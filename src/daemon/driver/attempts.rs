@@ -128,26 +128,27 @@ impl Driver {
         if entry.removal.is_some() {
             return;
         }
-        let config = &entry.config;
         let remote = match found {
             Ok(found) => entry.choose_address(&found).ok_or_else(|| {
                 advice::of_resolve(
-                    config.address(),
+                    entry.config.address(),
                     &"no address of the IP version of [local] address",
                 )
             }),
-            Err(error) => Err(advice::of_resolve(config.address(), &error)),
+            Err(error) => Err(advice::of_resolve(entry.config.address(), &error)),
         };
-        entry.attempts = entry.attempts.wrapping_add(1);
+        let config = &entry.config;
         let path = remote.and_then(|remote| {
-            let local = match config.local_addr() {
-                Some(local) => local,
-                None => {
-                    udp::route_to(remote)
-                        .map_err(|error| advice::of_no_route(name, remote, &error))?
-                        .0
+            let local = config.local_addr();
+            let (local, _) = host::route_to(local, remote).map_err(|error| match local {
+                Some(local) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    advice::of_foreign_address(name, local)
                 }
-            };
+                Some(_) | None => advice::of_no_route(name, remote, &error),
+            })?;
+            if local == remote {
+                return Err(advice::of_own_address(name, remote));
+            }
             Ok(Path {
                 local: SocketAddr::new(local, IKE_PORT),
                 remote: SocketAddr::new(remote, IKE_PORT),
@@ -161,9 +162,12 @@ impl Driver {
                 self.show(name, UpPhase::Resolve, &detail);
                 if is_ike {
                     let acquire = self.peers.get_mut(name).and_then(|entry| entry.acquire.take());
+                    let unnamed = self.peers.get(name).is_some_and(Entry::is_unnamed);
+                    let peer = Arc::clone(name);
                     self.command(match acquire {
                         Some((policy, flow)) => Command::Acquire { policy, flow, path },
-                        None => Command::Initiate { peer: Arc::clone(name), path },
+                        None if unnamed => Command::InitiateUnnamed { peer, path },
+                        None => Command::Initiate { peer, path },
                     });
                 } else {
                     self.install_manual(name, path.local.ip(), path.remote.ip()).await;
@@ -175,6 +179,32 @@ impl Driver {
                 self.abandon(name, None);
             }
         }
+    }
+
+    /// Somebody waits for a peer that does not answer: whether its host, or a router, says why. IKE's own sockets, which serve all
+    /// peers, do not hear of that.
+    pub(super) fn look_into_silence(&self, peer: &Arc<str>) {
+        let remote = self.peers.get(peer).and_then(|entry| entry.addresses.last());
+        let Some(remote) = remote.filter(|_| self.ups.iter().any(|up| up.waits_for(peer))) else {
+            return;
+        };
+        let local = self.peers.get(peer).and_then(|entry| entry.config.local_addr());
+        let unspecified: IpAddr = if remote.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        // With many that are silent it is said of the first ones.
+        let Ok(place) = Arc::clone(&self.probes).try_acquire_owned() else { return };
+        let (peer, internal) = (Arc::clone(peer), self.internal.clone());
+        tokio::task::spawn_blocking(move || {
+            let _place = place;
+            // RFC 3948 §2.3: one byte of this kind means nothing; to IKE it is too short for a message.
+            let (local, port) = (local.unwrap_or(unspecified), SocketAddr::new(remote, IKE_PORT));
+            if let Ok(Some(kind)) = probe::refusal(local, port, &[0xff], ICMP_WAIT) {
+                let _ended = internal.blocking_send(Internal::Heard { peer, remote, kind });
+            }
+        });
     }
 
     /// A packet asks for an SA.
@@ -307,6 +337,9 @@ impl Driver {
         }
     }
 }
+
+/// How long an ICMP error is waited for: a router asks for three seconds who has an address before it says that nobody does.
+const ICMP_WAIT: Duration = Duration::from_secs(4);
 
 /// Has CHILD_SAs that wait for the operator's hand begin as those of the start do; whether there are any.
 pub(super) fn raise(config: &mut Config) -> bool {

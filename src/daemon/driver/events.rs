@@ -1,7 +1,7 @@
 //! What the endpoint has to say: SADB changes, messages to send, news of SAs.
 
 use super::*;
-use crate::ike::CloseReason;
+use crate::ike::{CloseReason, Phase};
 use crate::ipsec::sad::SadError;
 
 impl Driver {
@@ -117,11 +117,20 @@ impl Driver {
         match event {
             Event::Progress { peer, phase } => {
                 if let Some(entry) = self.peers.get_mut(&peer) {
+                    let is_silent = matches!(phase, Phase::Retransmit { tries: 2 })
+                        && entry.phase == UpPhase::IkeSaInit;
                     let detail = entry.advance(phase);
                     let phase = entry.phase;
-                    if let Some(detail) = detail {
+                    let elsewhere = entry.should_ask_elsewhere();
+                    if let Some(detail) = detail.filter(|_| !elsewhere) {
                         tracing::debug!(%peer, phase = phase.name(), detail);
                         self.show(&peer, phase, &detail);
+                    }
+                    if is_silent {
+                        self.look_into_silence(&peer);
+                    }
+                    if elsewhere {
+                        self.command(Command::Forsake { peer });
                     }
                 }
             }
@@ -163,6 +172,13 @@ impl Driver {
                 if self.endpoint.goes_on_with(&peer) {
                     return;
                 }
+                if reason == CloseReason::AuthenticationRefused && entry.ask_unnamed(now, &failure)
+                {
+                    let detail = "refused; once more without naming the peer, to see why";
+                    self.show(&peer, UpPhase::IkeAuth, detail);
+                    return;
+                }
+                let (failure, fatal) = entry.told(failure, fatal);
                 entry.lost(&reason);
                 entry.failed(now, failure.clone(), &mut OsRandom);
                 self.abandon(&peer, None);
@@ -215,7 +231,7 @@ impl Driver {
             Event::ChildSaFailed { peer, child, reason } => {
                 tracing::warn!(%peer, %child, %reason, "CHILD_SA failed");
                 let Some(entry) = self.peers.get_mut(&peer) else { return };
-                let Some((failure, fatal)) = judge(entry, &reason) else { return };
+                let Some((failure, fatal)) = judge_child(entry, &child, &reason) else { return };
                 entry.failed(now, failure.clone(), &mut OsRandom);
                 self.abandon(&peer, Some(&child));
                 if fatal {
@@ -227,7 +243,11 @@ impl Driver {
                 self.counts.rekeys_refused[usize::from(child.is_some())] += 1;
                 tracing::warn!(%peer, child, %reason, "rekey refused");
                 let Some(entry) = self.peers.get(&peer) else { return };
-                let Some((failure, _)) = judge(entry, &reason) else { return };
+                let judged = match child {
+                    Some(child) => judge_child(entry, child, &reason),
+                    None => judge(entry, &reason),
+                };
+                let Some((failure, _)) = judged else { return };
                 self.fail_rekey(&peer, child, &failure);
             }
             Event::IkeKeys { spi_i, spi_r, suite, keys } => {

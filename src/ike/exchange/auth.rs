@@ -286,7 +286,8 @@ impl IkeSa {
         };
         let mut payloads = vec![Payload::IdI(id)];
         payloads.extend(certs);
-        let initial_contact = self.is_initial_contact(ctx, &peer);
+        // Who answers may be another, with SAs that serve somebody here.
+        let initial_contact = self.names_peer && self.is_initial_contact(ctx, &peer);
         if initial_contact {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
@@ -296,7 +297,8 @@ impl IkeSa {
             let list = announce::list(core::iter::once(&peer.auth.peer));
             payloads.extend(list.as_deref().map(announce::payload));
         }
-        payloads.extend(peer.peer_id.as_ref().map(|id| Payload::IdR(identity::to_wire(id))));
+        let named = peer.peer_id.as_ref().filter(|_| self.names_peer);
+        payloads.extend(named.map(|id| Payload::IdR(identity::to_wire(id))));
         payloads.extend(auth);
         payloads.extend(qcd::token(ctx.qcd_secret, self.spi_i, self.spi_r));
         // What a packet asked for, or there was before, or else what is to be up from the start.

@@ -121,6 +121,7 @@ impl IkeSa {
             keepalive_at: None,
             last_hint: None,
             put_off: None,
+            names_peer: true,
             peer_identity: None,
             eap_identity: None,
             ppk: false,
