@@ -26,6 +26,7 @@ pub(super) struct Inbound {
     shared: Arc<Shared>,
     queue: Queue,
     worker: Worker,
+    sources: Vec<Source>,
     received: Vec<Received>,
     meta: Vec<sys::Received>,
     chains: Vec<Chain>,
@@ -36,12 +37,24 @@ pub(super) struct Inbound {
     ask_for: usize,
 }
 
-/// A socket that receives, and what comes from it.
+/// A socket that receives for a worker.
 #[derive(Clone, Copy)]
-struct Source<'a> {
-    socket: &'a Socket,
-    /// The protocol of a raw socket.
-    raw: Option<NextHeader>,
+struct Source {
+    v6: bool,
+    kind: Kind,
+}
+
+/// What comes from a socket.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// IKE from port 4500.
+    Ike,
+    /// The rest of what comes from there.
+    Udp,
+    /// Whole packets of protocol 50.
+    Esp,
+    /// Whole packets of protocol 51.
+    Ah,
 }
 
 impl Inbound {
@@ -51,6 +64,7 @@ impl Inbound {
         let buf = || PacketBuf::new(MAX_PACKET);
         let empty = || Received { path, traffic_class: 0, buf: buf(), segment_len: None };
         Self {
+            sources: sources(&shared.sockets, worker),
             shared,
             queue,
             worker,
@@ -64,13 +78,15 @@ impl Inbound {
     }
 
     /// One batch of one socket.
-    fn read(&mut self, now: Instant, source: Source<'_>) -> io::Result<()> {
-        let asked_for = self.ask_for;
-        let spaces = self.received.iter_mut().take(asked_for).map(|one| one.buf.space_mut());
+    fn read(&mut self, now: Instant, source: Source) -> io::Result<()> {
+        let Self { shared, received, meta, chains, batch, ask_for, .. } = self;
+        let Some(socket) = source.socket(&shared.sockets, self.worker) else { return Ok(()) };
+        let asked_for = *ask_for;
+        let spaces = received.iter_mut().take(asked_for).map(|one| one.buf.space_mut());
         let mut buffers: SmallVec<[_; FEW]> = spaces.map(IoSliceMut::new).collect();
-        let result = match source.raw {
-            Some(_) => raw::recv(source.socket, &mut buffers, &mut self.meta, &mut self.chains),
-            None => source.socket.recv(&mut buffers, &mut self.meta),
+        let result = match source.protocol() {
+            Some(_) => raw::recv(socket, &mut buffers, meta, chains),
+            None => socket.recv(&mut buffers, meta),
         };
         drop(buffers);
         match result {
@@ -80,73 +96,87 @@ impl Inbound {
             Err(error) if is_passing(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
-        let (port, encap) = match source.raw {
+        let (port, encap) = match source.protocol() {
             Some(_) => (0, Encap::Plain),
             None => (NATT_PORT, Encap::Udp),
         };
-        for ((one, meta), chain) in self.received.iter_mut().zip(&self.meta).zip(&self.chains) {
+        for ((one, meta), chain) in received.iter_mut().zip(&*meta).zip(&*chains) {
             one.buf.set_len(meta.len);
             one.path = path_of(meta, port, encap);
             one.traffic_class = meta.tos;
             one.segment_len = meta.segment_len;
-            if let Some(protocol) = source.raw
-                && source.socket.is_v6()
+            if let Some(protocol) = source.protocol()
+                && source.v6
                 && !chain.put_before(&mut one.buf, meta, protocol)
             {
-                self.shared.lost.headers.fetch_add(1, Ordering::Relaxed);
+                shared.lost.headers.fetch_add(1, Ordering::Relaxed);
                 one.buf.clear();
             }
         }
-        let count = self.meta.len();
-        self.ask_for = if count == asked_for {
+        let count = meta.len();
+        *ask_for = if count == asked_for {
             BATCH
         } else if count <= FEW {
             FEW
         } else {
             asked_for
         };
-        let datapath = self.shared.datapath.load();
-        datapath.inbound_batch(now, &mut self.received[..count], &mut self.batch);
-        self.shared.audit(&datapath, &mut self.batch.audits);
-        let tuns = self.shared.tuns.load();
-        let packets = &self.batch.deliver;
-        deliver::deliver(&self.shared.lost, &tuns, self.worker, packets, &mut self.coalescer);
-        for datagram in self.batch.ike.drain(..) {
+        let datapath = shared.datapath.load();
+        datapath.inbound_batch(now, &mut received[..count], batch);
+        shared.audit(&datapath, &mut batch.audits);
+        let tuns = shared.tuns.load();
+        deliver::deliver(&shared.lost, &tuns, self.worker, &batch.deliver, &mut self.coalescer);
+        for datagram in batch.ike.drain(..) {
             let message = datagram.buf.to_vec();
-            self.queue.send(&self.shared.lost, FromWorker::Ike { path: datagram.path, message });
+            self.queue.send(&shared.lost, FromWorker::Ike { path: datagram.path, message });
         }
-        self.queue.send_notices(&self.shared.lost, &mut self.batch.notices);
+        self.queue.send_notices(&shared.lost, &mut batch.notices);
         Ok(())
     }
 }
 
 impl Direction for Inbound {
     fn sources(&self) -> SmallVec<[BorrowedFd<'_>; 8]> {
-        let sources = sources(&self.shared.sockets, self.worker);
-        sources.map(|source| source.socket.as_fd()).collect()
+        let sockets = &self.shared.sockets;
+        let sockets = self.sources.iter().filter_map(|it| it.socket(sockets, self.worker));
+        sockets.map(Socket::as_fd).collect()
     }
 
     fn pass(&mut self, now: Instant, source: usize) -> io::Result<()> {
-        let sockets = Arc::clone(&self.shared.sockets);
-        match sources(&sockets, self.worker).nth(source) {
-            Some(source) => self.read(now, source),
+        match self.sources.get(source) {
+            Some(source) => self.read(now, *source),
             None => Ok(()),
         }
     }
 }
 
 /// The sockets that receive for a worker, always in this order: IKE, which may be waited for, comes first, and to the first worker.
-fn sources(sockets: &Sockets, worker: Worker) -> impl Iterator<Item = Source<'_>> {
-    [Some(&sockets.v4), sockets.v6.as_ref()].into_iter().flatten().flat_map(move |family| {
-        let ike = (worker.index() == 0).then(|| Source { socket: family.natt.ike(), raw: None });
-        let ah = family.ah.get(usize::from(worker.index()));
-        let ah = ah.map(|socket| Source { socket, raw: Some(NextHeader::AH) });
-        let esp = [
-            Source { socket: family.natt.main(worker), raw: None },
-            Source { socket: family.esp.main(worker), raw: Some(NextHeader::ESP) },
-        ];
-        ike.into_iter().chain(esp).chain(ah)
-    })
+fn sources(sockets: &Sockets, worker: Worker) -> Vec<Source> {
+    let kinds = [Kind::Ike, Kind::Udp, Kind::Esp, Kind::Ah];
+    let all = [false, true].into_iter().flat_map(|v6| kinds.map(|kind| Source { v6, kind }));
+    all.filter(|source| source.socket(sockets, worker).is_some()).collect()
+}
+
+impl Source {
+    /// `None`: the host has none, or it is not this worker's.
+    fn socket(self, sockets: &Sockets, worker: Worker) -> Option<&Socket> {
+        let family = if self.v6 { sockets.v6.as_ref()? } else { &sockets.v4 };
+        match self.kind {
+            Kind::Ike => (worker.index() == 0).then(|| family.natt.ike()),
+            Kind::Udp => Some(family.natt.main(worker)),
+            Kind::Esp => Some(family.esp.main(worker)),
+            Kind::Ah => family.ah.get(usize::from(worker.index())),
+        }
+    }
+
+    /// That of a raw socket.
+    const fn protocol(self) -> Option<NextHeader> {
+        match self.kind {
+            Kind::Ike | Kind::Udp => None,
+            Kind::Esp => Some(NextHeader::ESP),
+            Kind::Ah => Some(NextHeader::AH),
+        }
+    }
 }
 
 fn is_passing(error: &io::Error) -> bool {
