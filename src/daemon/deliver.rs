@@ -66,7 +66,7 @@ fn write_joined(lost: &Lost, tun: &dyn TunDevice, packets: &Delivered, joined: &
 }
 
 /// A packet that is neither joined with others nor lacks anything, behind its virtio header.
-pub(super) const fn alone(packet: &[u8]) -> [IoSlice<'_>; 2] {
+pub(super) fn alone(packet: &[u8]) -> [IoSlice<'_>; 2] {
     [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(packet)]
 }
 

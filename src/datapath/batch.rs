@@ -315,9 +315,12 @@ impl OutboundBatch {
         self.sent();
         self.gone = 0;
         let Self { replies, bypass, waiting, notices, audits, pool, .. } = self;
-        replies.drain(..).for_each(|buf| pool.put(buf));
-        bypass.drain(..).for_each(|buf| pool.put(buf));
-        waiting.drain(..).for_each(|waiting| pool.put(waiting.buf));
+        while let Some(buf) = replies.pop().or_else(|| bypass.pop()) {
+            pool.put(buf);
+        }
+        while let Some(waiting) = waiting.pop() {
+            pool.put(waiting.buf);
+        }
         notices.clear();
         audits.clear();
     }
@@ -341,7 +344,9 @@ impl InboundBatch {
     pub fn clear(&mut self) {
         let Self { deliver, ike, notices, audits, refused: _, pool } = self;
         deliver.clear();
-        ike.drain(..).for_each(|datagram| pool.put(datagram.buf));
+        while let Some(datagram) = ike.pop() {
+            pool.put(datagram.buf);
+        }
         notices.clear();
         audits.clear();
     }

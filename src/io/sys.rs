@@ -8,9 +8,9 @@
 )]
 
 use core::ffi::{c_int, c_uint};
+use core::mem::{self, MaybeUninit};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use core::num::NonZeroU16;
-use core::mem::{self, MaybeUninit};
 use core::ptr;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
