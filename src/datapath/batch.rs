@@ -4,12 +4,13 @@
 //! the caller's slice is always ready to be read into, and nothing is allocated once a batch has seen its largest load.
 
 use core::mem;
+use core::net::{Ipv4Addr, SocketAddr};
 use core::num::NonZeroU16;
 use core::ops::{Deref, Index, Range};
 
 use super::audit::Audits;
 use super::refused::Refused;
-use crate::ipsec::{DropReason, Notice, PacketBuf, Path, PolicyId, Turn};
+use crate::ipsec::{DropReason, Encap, Notice, PacketBuf, Path, PolicyId, Turn};
 
 /// A sealed packet, or a run of them.
 #[derive(Debug)]
@@ -162,6 +163,16 @@ pub struct Received {
     pub buf: PacketBuf,
     /// In `buf` are several datagrams, each so long but the last, which may be shorter. `None`: there is one.
     pub segment_len: Option<NonZeroU16>,
+}
+
+impl Received {
+    /// Nothing yet, from nowhere, and room for so many bytes.
+    #[must_use]
+    pub fn new(max_len: usize) -> Self {
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let path = Path { local: nowhere, remote: nowhere, encap: Encap::Plain };
+        Self { path, traffic_class: 0, buf: PacketBuf::new(max_len), segment_len: None }
+    }
 }
 
 /// An IKE message that came to port 4500, its non-ESP marker taken away.

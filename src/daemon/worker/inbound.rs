@@ -1,6 +1,5 @@
 //! From the sockets to the TUNs.
 
-use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::Ordering;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,14 +10,14 @@ use smallvec::SmallVec;
 
 use super::super::deliver;
 use super::super::duty::Direction;
-use super::super::sockets::{NATT_PORT, Sockets, path_of};
-use super::{FromWorker, MAX_PACKET, Queue, Shared, is_idle};
+use super::super::sockets::{NATT_PORT, Sockets, describe};
+use super::{MAX_PACKET, Queue, Shared, is_idle};
 use crate::datapath::coalesce::Coalescer;
 use crate::datapath::{InboundBatch, Received};
 use crate::io::raw::{self, Chain};
 use crate::io::sys::{self, BATCH, FEW};
 use crate::io::udp::Socket;
-use crate::ipsec::{Encap, PacketBuf, Path, Worker};
+use crate::ipsec::{Encap, Worker};
 use crate::wire::ip::NextHeader;
 
 /// From the sockets to the TUNs.
@@ -47,9 +46,7 @@ struct Source {
 /// What comes from a socket.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// IKE from port 4500.
-    Ike,
-    /// The rest of what comes from there.
+    /// What is not IKE from port 4500.
     Udp,
     /// Whole packets of protocol 50.
     Esp,
@@ -59,16 +56,12 @@ enum Kind {
 
 impl Inbound {
     pub(super) fn new(shared: Arc<Shared>, queue: Queue, worker: Worker) -> Self {
-        let nowhere = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
-        let path = Path { local: nowhere, remote: nowhere, encap: Encap::Plain };
-        let buf = || PacketBuf::new(MAX_PACKET);
-        let empty = || Received { path, traffic_class: 0, buf: buf(), segment_len: None };
         Self {
             sources: sources(&shared.sockets, worker),
             shared,
             queue,
             worker,
-            received: (0..BATCH).map(|_| empty()).collect(),
+            received: (0..BATCH).map(|_| Received::new(MAX_PACKET)).collect(),
             meta: Vec::with_capacity(BATCH),
             chains: vec![Chain::default(); BATCH],
             batch: InboundBatch::new(MAX_PACKET),
@@ -101,10 +94,7 @@ impl Inbound {
             None => (NATT_PORT, Encap::Udp),
         };
         for ((one, meta), chain) in received.iter_mut().zip(&*meta).zip(&*chains) {
-            one.buf.set_len(meta.len);
-            one.path = path_of(meta, port, encap);
-            one.traffic_class = meta.tos;
-            one.segment_len = meta.segment_len;
+            describe(one, meta, port, encap);
             if let Some(protocol) = source.protocol()
                 && source.v6
                 && !chain.put_before(&mut one.buf, meta, protocol)
@@ -126,10 +116,6 @@ impl Inbound {
         shared.audit(&datapath, &mut batch.audits);
         let tuns = shared.tuns.load();
         deliver::deliver(&shared.lost, &tuns, self.worker, &batch.deliver, &mut self.coalescer);
-        for datagram in batch.ike.drain(..) {
-            let message = datagram.buf.to_vec();
-            self.queue.send(&shared.lost, FromWorker::Ike { path: datagram.path, message });
-        }
         self.queue.send_notices(&shared.lost, &mut batch.notices);
         Ok(())
     }
@@ -150,9 +136,9 @@ impl Direction for Inbound {
     }
 }
 
-/// The sockets that receive for a worker, always in this order: IKE, which may be waited for, comes first, and to the first worker.
+/// The sockets that receive for a worker, always in this order.
 fn sources(sockets: &Sockets, worker: Worker) -> Vec<Source> {
-    let kinds = [Kind::Ike, Kind::Udp, Kind::Esp, Kind::Ah];
+    let kinds = [Kind::Udp, Kind::Esp, Kind::Ah];
     let all = [false, true].into_iter().flat_map(|v6| kinds.map(|kind| Source { v6, kind }));
     all.filter(|source| source.socket(sockets, worker).is_some()).collect()
 }
@@ -162,7 +148,6 @@ impl Source {
     fn socket(self, sockets: &Sockets, worker: Worker) -> Option<&Socket> {
         let family = if self.v6 { sockets.v6.as_ref()? } else { &sockets.v4 };
         match self.kind {
-            Kind::Ike => (worker.index() == 0).then(|| family.natt.ike()),
             Kind::Udp => Some(family.natt.main(worker)),
             Kind::Esp => Some(family.esp.main(worker)),
             Kind::Ah => family.ah.get(usize::from(worker.index())),
@@ -172,7 +157,7 @@ impl Source {
     /// That of a raw socket.
     const fn protocol(self) -> Option<NextHeader> {
         match self.kind {
-            Kind::Ike | Kind::Udp => None,
+            Kind::Udp => None,
             Kind::Esp => Some(NextHeader::ESP),
             Kind::Ah => Some(NextHeader::AH),
         }
