@@ -23,6 +23,13 @@ pub(super) fn deliver(
     packets: &Delivered,
     coalescer: &mut Coalescer,
 ) {
+    if let (1, Some(packet)) = (packets.len(), packets.first()) {
+        // There is nothing to join it with.
+        return match tun_for(tuns, packet) {
+            Some(tun) => write(lost, &**tun.way_in(worker), &alone(packet)),
+            None => count_lost(lost, 1),
+        };
+    }
     let offloads = tuns.iter().map(|tun| tun.way_in(worker).offloads()).reduce(Offloads::and);
     coalescer.arrange(packets.iter(), offloads.unwrap_or_default());
     for joined in coalescer.joined() {
@@ -35,10 +42,10 @@ pub(super) fn deliver(
 }
 
 fn write_joined(lost: &Lost, tun: &dyn TunDevice, packets: &Delivered, joined: &Joined<'_>) {
-    let vnet = joined.vnet.emit();
     if !joined.is_joined() {
-        return write(lost, tun, &[IoSlice::new(&vnet), IoSlice::new(&packets[joined.first()])]);
+        return write(lost, tun, &alone(&packets[joined.first()]));
     }
+    let vnet = joined.vnet.emit();
     let mut parts = SmallVec::<[IoSlice<'_>; 64]>::new();
     parts.extend([IoSlice::new(&vnet), IoSlice::new(joined.header)]);
     parts.extend(joined.parts().map(|(at, skip)| IoSlice::new(&packets[at][skip..])));
@@ -46,9 +53,8 @@ fn write_joined(lost: &Lost, tun: &dyn TunDevice, packets: &Delivered, joined: &
     if !matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) {
         return failed(lost, tun, parts.len() - 2, &error);
     }
-    let alone = VnetHeader::default().emit();
     for (nth, (at, _)) in joined.parts().enumerate() {
-        match tun.send(&[IoSlice::new(&alone), IoSlice::new(&packets[at])]) {
+        match tun.send(&alone(&packets[at])) {
             Ok(()) if nth == 0 => {
                 tracing::info!(%error, tun = tun.name(), "packets are written one by one");
                 tun.refuses_offloads();
@@ -57,6 +63,11 @@ fn write_joined(lost: &Lost, tun: &dyn TunDevice, packets: &Delivered, joined: &
             Err(error) => failed(lost, tun, 1, &error),
         }
     }
+}
+
+/// A packet that is neither joined with others nor lacks anything, behind its virtio header.
+pub(super) fn alone(packet: &[u8]) -> [IoSlice<'_>; 2] {
+    [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(packet)]
 }
 
 /// Writes one packet, before which stands its virtio header.

@@ -254,8 +254,9 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         let workers = Workers::start(&shared, options.workers).map_err(system("start workers"));
         sys::take_memory_by_the_piece(false);
         let (workers, from_workers) = workers?;
-        let ike = |v6| Receiver::new(&sockets, v6).map_err(system("watch port 500"));
-        let [ike4, ike6] = [ike(false)?, ike(true)?];
+        let ike = |v6| Receiver::ike(&shared, v6).map_err(system("watch port 500"));
+        let natt = |v6| Receiver::natt(&shared, v6).map_err(system("watch port 4500"));
+        let ports = [ike(false)?, ike(true)?, natt(false)?, natt(true)?];
         let (internal_in, internal) = mpsc::channel(64);
         let env = Env { rng: Box::new(OsRandom), wall_clock: Arc::new(SystemClock) };
         let endpoint_config = EndpointConfig {
@@ -305,8 +306,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
         };
         let inputs = Inputs {
             changes: Arc::clone(&driver.changes),
-            ike4,
-            ike6,
+            ports,
             internal,
             requests,
             readers,
@@ -349,9 +349,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
 struct Inputs {
     /// Of addresses and routes.
     changes: Arc<Changes>,
-    /// Port 500.
-    ike4: Receiver,
-    ike6: Receiver,
+    /// Ports 500 and 4500, of IPv4 and of IPv6.
+    ports: [Receiver; 4],
     internal: mpsc::Receiver<Internal>,
     requests: mpsc::Receiver<Incoming>,
     /// Those who read metrics.
@@ -450,11 +449,14 @@ impl Driver {
 
     /// Serves until the end: SIGTERM, `shutdown`, or the last peer's leaving.
     async fn serve(&mut self, mut inputs: Inputs) -> Result<(), DaemonError> {
+        let [ike4, ike6, natt4, natt6] = &mut inputs.ports;
         loop {
             let wake = tokio::time::Instant::from_std(self.next_wake());
             tokio::select! {
-                () = inputs.ike4.receive() => self.hear_ike(&mut inputs.ike4).await,
-                () = inputs.ike6.receive() => self.hear_ike(&mut inputs.ike6).await,
+                () = ike4.receive() => self.hear_ike(ike4).await,
+                () = ike6.receive() => self.hear_ike(ike6).await,
+                () = natt4.receive() => self.hear_ike(natt4).await,
+                () = natt6.receive() => self.hear_ike(natt6).await,
                 Some(first) = inputs.from_workers.recv() => {
                     let mut next = Some(first);
                     for _ in 0..HANDLED_AT_ONCE {
@@ -645,9 +647,6 @@ impl Driver {
 
     async fn hear_worker(&mut self, message: FromWorker) -> Result<(), DaemonError> {
         match message {
-            FromWorker::Ike { path, message } => {
-                self.endpoint.handle_datagram(clock::now(), path, &message);
-            }
             FromWorker::Notice(Notice::Acquire { policy, flow }) => {
                 self.acquire(policy, flow);
             }

@@ -164,11 +164,11 @@ impl<I: Direction, O: Direction> First<I, O> {
             if let Some(outbound) = &mut self.outbound {
                 outbound.begin(woke);
             }
-            for &(side, source) in &ready.sources {
-                match &mut self.outbound {
-                    _ if side == INBOUND => self.inbound.pass(woke, source)?,
-                    Some(outbound) => outbound.pass(woke, source)?,
-                    None => {}
+            for event in &self.seat.events[..ready.count] {
+                match (unmark(event.data()), &mut self.outbound) {
+                    ((INBOUND, source), _) => self.inbound.pass(woke, source)?,
+                    ((OUTBOUND, source), Some(outbound)) => outbound.pass(woke, source)?,
+                    _ => {}
                 }
             }
             let now = clock::now();
@@ -206,7 +206,7 @@ impl<O: Direction> Second<O> {
     ///
     /// # Errors
     /// As there.
-    pub fn run(self, stop: &AtomicBool) -> io::Result<()> {
+    pub fn run(mut self, stop: &AtomicBool) -> io::Result<()> {
         let mut here: Option<O> = None;
         let mut meter = Meter::new(clock::now());
         let mut first_busy = Duration::ZERO;
@@ -229,8 +229,10 @@ impl<O: Direction> Second<O> {
             }
             let Some(outbound) = &mut here else { continue };
             outbound.begin(woke);
-            for &(_, source) in &ready.sources {
-                outbound.pass(woke, source)?;
+            for event in &self.seat.events[..ready.count] {
+                if let (OUTBOUND, source) = unmark(event.data()) {
+                    outbound.pass(woke, source)?;
+                }
             }
             let now = clock::now();
             meter.worked(now - woke);
@@ -282,12 +284,15 @@ const WAKE: u32 = 2;
 struct Seat {
     epoll: Epoll,
     wake: PipeReader,
+    /// What was found last: the descriptors that can be read.
+    events: [EpollEvent; EVENTS],
 }
 
 /// What a thread has waited for.
 struct Ready {
     woken: bool,
-    sources: SmallVec<[(u32, usize); EVENTS]>,
+    /// So many of [`Seat::events`].
+    count: usize,
 }
 
 impl Seat {
@@ -295,7 +300,7 @@ impl Seat {
         let (wake, waker) = io::pipe()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, mark(WAKE, 0)))?;
-        Ok((Self { epoll, wake }, Waker(waker)))
+        Ok((Self { epoll, wake, events: [EpollEvent::empty(); EVENTS] }, Waker(waker)))
     }
 
     fn watch(&self, side: u32, direction: &impl Direction) -> io::Result<()> {
@@ -335,28 +340,21 @@ impl Seat {
     }
 
     /// Waits until a source can be read, the thread is woken, or `patience` is over.
-    fn wait(&self, patience: Option<Duration>) -> io::Result<Ready> {
-        let mut events = [EpollEvent::empty(); EVENTS];
+    fn wait(&mut self, patience: Option<Duration>) -> io::Result<Ready> {
         let timeout = match patience {
             None => EpollTimeout::NONE,
             Some(time) => EpollTimeout::try_from(time).unwrap_or(EpollTimeout::MAX),
         };
-        let count = match self.epoll.wait(&mut events, timeout) {
+        let count = match self.epoll.wait(&mut self.events, timeout) {
             Ok(count) => count,
             Err(nix::Error::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
-        let mut ready = Ready { woken: false, sources: SmallVec::new() };
-        for event in &events[..count] {
-            match unmark(event.data()) {
-                (WAKE, _) => {
-                    ready.woken = true;
-                    let _count = (&self.wake).read(&mut [0; 64])?;
-                }
-                source => ready.sources.push(source),
-            }
+        let woken = self.events[..count].iter().any(|event| unmark(event.data()).0 == WAKE);
+        if woken {
+            let _count = (&self.wake).read(&mut [0; 64])?;
         }
-        Ok(ready)
+        Ok(Ready { woken, count })
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 
 use thiserror::Error;
 
+use crate::datapath;
 use crate::ike::Transmit;
 use crate::io::raw;
 use crate::io::sys::{Received, ToSend};
@@ -155,6 +156,14 @@ impl Family {
             whole: raw::whole(v6).map_err(named(raw))?,
         })
     }
+}
+
+/// Says of a datagram that lies in its buffer what came with it. `port` as for [`path_of`].
+pub fn describe(datagram: &mut datapath::Received, received: &Received, port: u16, encap: Encap) {
+    datagram.buf.set_len(received.len);
+    datagram.path = path_of(received, port, encap);
+    datagram.traffic_class = received.tos;
+    datagram.segment_len = received.segment_len;
 }
 
 /// The path that a datagram came on. `port` is ours: 500, 4500, or 0 for protocols 50 and 51.

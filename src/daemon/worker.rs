@@ -85,7 +85,7 @@ impl TunPort {
 /// What workers dropped that the datapath does not count.
 #[derive(Debug, Default)]
 pub struct Lost {
-    /// IKE messages and notices that the driver's queue had no room for.
+    /// Notices that the driver's queue had no room for.
     pub queue_full: AtomicU64,
     /// ESP packets that a socket did not take.
     pub send: AtomicU64,
@@ -98,13 +98,6 @@ pub struct Lost {
 /// What a worker tells the driver.
 #[derive(Debug)]
 pub enum FromWorker {
-    /// An IKE message came to port 4500.
-    Ike {
-        /// On this path.
-        path: Path,
-        /// The message, without marker.
-        message: Vec<u8>,
-    },
     /// For IKE.
     Notice(Notice),
     /// A sealed packet was longer than the path MTU that the kernel knows.
@@ -148,7 +141,7 @@ impl Shared {
 
 impl Shared {
     /// Hands on what of a batch is auditable.
-    fn audit(&self, datapath: &Datapath, audits: &mut Audits) {
+    pub(super) fn audit(&self, datapath: &Datapath, audits: &mut Audits) {
         if let Some(audit) = self.audit.as_ref().filter(|_| !audits.is_empty()) {
             audit.packets(datapath, audits.drain());
         }

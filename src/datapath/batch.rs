@@ -4,12 +4,13 @@
 //! the caller's slice is always ready to be read into, and nothing is allocated once a batch has seen its largest load.
 
 use core::mem;
+use core::net::{Ipv4Addr, SocketAddr};
 use core::num::NonZeroU16;
 use core::ops::{Deref, Index, Range};
 
 use super::audit::Audits;
 use super::refused::Refused;
-use crate::ipsec::{DropReason, Notice, PacketBuf, Path, PolicyId, Turn};
+use crate::ipsec::{DropReason, Encap, Notice, PacketBuf, Path, PolicyId, Turn};
 
 /// A sealed packet, or a run of them.
 #[derive(Debug)]
@@ -164,6 +165,16 @@ pub struct Received {
     pub segment_len: Option<NonZeroU16>,
 }
 
+impl Received {
+    /// Nothing yet, from nowhere, and room for so many bytes.
+    #[must_use]
+    pub fn new(max_len: usize) -> Self {
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let path = Path { local: nowhere, remote: nowhere, encap: Encap::Plain };
+        Self { path, traffic_class: 0, buf: PacketBuf::new(max_len), segment_len: None }
+    }
+}
+
 /// An IKE message that came to port 4500, its non-ESP marker taken away.
 #[derive(Debug)]
 pub struct IkeDatagram {
@@ -315,9 +326,12 @@ impl OutboundBatch {
         self.sent();
         self.gone = 0;
         let Self { replies, bypass, waiting, notices, audits, pool, .. } = self;
-        replies.drain(..).for_each(|buf| pool.put(buf));
-        bypass.drain(..).for_each(|buf| pool.put(buf));
-        waiting.drain(..).for_each(|waiting| pool.put(waiting.buf));
+        while let Some(buf) = replies.pop().or_else(|| bypass.pop()) {
+            pool.put(buf);
+        }
+        while let Some(waiting) = waiting.pop() {
+            pool.put(waiting.buf);
+        }
         notices.clear();
         audits.clear();
     }
@@ -341,7 +355,9 @@ impl InboundBatch {
     pub fn clear(&mut self) {
         let Self { deliver, ike, notices, audits, refused: _, pool } = self;
         deliver.clear();
-        ike.drain(..).for_each(|datagram| pool.put(datagram.buf));
+        while let Some(datagram) = ike.pop() {
+            pool.put(datagram.buf);
+        }
         notices.clear();
         audits.clear();
     }

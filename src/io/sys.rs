@@ -8,9 +8,10 @@
 )]
 
 use core::ffi::{c_int, c_uint};
+use core::mem::{self, MaybeUninit};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use core::num::NonZeroU16;
-use core::{mem, ptr};
+use core::ptr;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -84,12 +85,21 @@ pub fn recv_batch(
     buffers: &mut [IoSliceMut<'_>],
     received: &mut Vec<Received>,
 ) -> io::Result<()> {
-    // The arrays for many take 18 KB, which a single packet after some silence would meet outside of every cache.
     if buffers.len() <= FEW {
         recv::<FEW, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
     } else {
-        recv::<BATCH, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
+        recv_many(socket, buffers, received)
     }
+}
+
+/// By itself: the arrays for many take 16 KB of the stack, which a single packet after some silence would find in no cache.
+#[inline(never)]
+fn recv_many(
+    socket: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    received: &mut Vec<Received>,
+) -> io::Result<()> {
+    recv::<BATCH, ADDRESS_AND_TOS>(socket, buffers, received, &mut |_, _, _| {})
 }
 
 /// As [`recv_batch`], with all that the socket was asked to tell of the IPv6 headers.
@@ -119,16 +129,17 @@ fn recv<const MAX: usize, const CONTROL: usize>(
     let count = buffers.len().min(MAX);
     // SAFETY: these are plain C structs of integers and pointers, for which all zero bytes are a value.
     let mut headers: [libc::mmsghdr; MAX] = unsafe { mem::zeroed() };
-    let mut names: [libc::sockaddr_storage; MAX] = unsafe { mem::zeroed() };
-    let mut controls = [Control([0; CONTROL]); MAX];
+    let mut names = [Name([0; NAME]); MAX];
+    // The kernel writes them, and says how far.
+    let mut controls = [const { MaybeUninit::<Control<CONTROL>>::uninit() }; MAX];
     for (i, buffer) in buffers.iter_mut().take(count).enumerate() {
         let header = &mut headers[i].msg_hdr;
         header.msg_name = ptr::from_mut(&mut names[i]).cast();
-        header.msg_namelen = socklen::<libc::sockaddr_storage>();
+        header.msg_namelen = socklen::<Name>();
         // IoSliceMut is guaranteed to have the layout of iovec.
         header.msg_iov = ptr::from_mut(buffer).cast();
         header.msg_iovlen = 1;
-        header.msg_control = ptr::from_mut(&mut controls[i]).cast();
+        header.msg_control = controls[i].as_mut_ptr().cast();
         header.msg_controllen = c_len(CONTROL);
     }
     // SAFETY: the first `count` headers point to live names, buffers and control areas of the lengths stated, none of
@@ -145,7 +156,7 @@ fn recv<const MAX: usize, const CONTROL: usize>(
     let n = usize::try_from(n).map_err(|_negative| io::Error::last_os_error())?;
     for (i, message) in headers.iter().take(n).enumerate() {
         // Each entry stands for the buffer in its place, so none may be left out.
-        let from = to_socket_addr(&names[i]);
+        let from = read_name(&names[i]);
         let cut = libc::MSG_TRUNC | libc::MSG_CTRUNC;
         let mut entry = Received {
             len: if from.is_some() { message.msg_len as usize } else { 0 },
@@ -362,21 +373,17 @@ const fn socklen<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
-fn to_socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match c_int::from(name.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that this is what it holds; storage is large enough and aligned for each.
-            let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
-            let addr = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-            Some(SocketAddr::new(addr.into(), u16::from_be(v4.sin_port)))
-        }
+/// What [`write_name`] writes.
+fn read_name(Name(bytes): &Name) -> Option<SocketAddr> {
+    let part = |at: usize| bytes[at..at + 4].first_chunk().copied().unwrap_or_default();
+    let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+    match c_int::from(u16::from_ne_bytes([bytes[0], bytes[1]])) {
+        libc::AF_INET => Some(SocketAddr::new(Ipv4Addr::from(part(4)).into(), port)),
         libc::AF_INET6 => {
-            // SAFETY: as above.
-            let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
-            let addr = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            let addr: [u8; 16] = bytes[8..24].first_chunk().copied().unwrap_or_default();
             // The scope is that of a link-local address; the kernel gives 0 for others.
-            let port = u16::from_be(v6.sin6_port);
-            Some(SocketAddrV6::new(addr, port, 0, v6.sin6_scope_id).into())
+            let scope = u32::from_ne_bytes(part(24));
+            Some(SocketAddrV6::new(addr.into(), port, 0, scope).into())
         }
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,7 +64,7 @@ impl Outbound {
                 return Err(io::Error::other(format!("{} cannot be read: {error}", device.name())));
             }
         }
-        let datapath = self.shared.datapath.load_full();
+        let datapath = self.shared.datapath.load();
         self.seal(now, &datapath, self.headers.len());
         self.send(now, &datapath, |_| Some(tun));
         Ok(())
@@ -89,8 +89,8 @@ impl Outbound {
         send_bypassed(&self.shared, &self.batch.bypass);
         for reply in &self.batch.replies {
             if let Some(tun) = tun_of(reply) {
-                let parts = [IoSlice::new(&[0; VnetHeader::LEN]), IoSlice::new(reply)];
-                deliver::write(&self.shared.lost, &**tun.way_in(self.worker), &parts);
+                let device = tun.way_in(self.worker);
+                deliver::write(&self.shared.lost, &**device, &deliver::alone(reply));
             }
         }
         for waiting in &self.batch.waiting {
