@@ -80,7 +80,17 @@ impl<'a> CaptureReader<'a> {
     /// # Errors
     /// It is neither pcap nor pcapng, or cannot be read.
     pub fn new(source: impl Read + Send + 'a) -> Result<Self, CaptureError> {
-        match pcap_parser::create_reader(Self::FIRST_BLOCK, Whole(source)) {
+        let mut source = Whole(source);
+        let mut magic = [0; 4];
+        let len = source.read(&mut magic)?;
+        let magic = magic.get(..len).unwrap_or_default().to_vec();
+        if COMPRESSED.iter().any(|beginning| magic.starts_with(beginning)) {
+            return Err(CaptureError::Malformed(
+                "is compressed: unpack it first, such as `zcat FILE | ipsecd decrypt -`",
+            ));
+        }
+        let source = Whole(io::Cursor::new(magic).chain(source));
+        match pcap_parser::create_reader(Self::FIRST_BLOCK, source) {
             Ok(blocks) => Ok(Self { blocks, legacy: None, interfaces: Vec::new(), ended: false }),
             Err(PcapError::Eof) => Err(CaptureError::Malformed("is empty")),
             Err(PcapError::ReadError) => Err(io::Error::from(io::ErrorKind::Other).into()),
@@ -371,6 +381,14 @@ impl<W: Write> PcapngWriter<W> {
     }
 }
 
+/// What files of gzip, zstd, xz, bzip2 and lz4 begin with.
+const COMPRESSED: [&[u8]; 5] = [
+    &[0x1f, 0x8b],
+    &[0x28, 0xb5, 0x2f, 0xfd],
+    &[0xfd, b'7', b'z', b'X'],
+    b"BZh",
+    &[4, 0x22, 0x4d, 0x18],
+];
 const SECOND: u64 = 1_000_000_000;
 const OPT_COMMENT: u16 = 1;
 const OPT_SHB_USERAPPL: u16 = 4;
@@ -475,6 +493,16 @@ mod tests {
             assert!(read.len() < 2 && (error.is_some() || read.len() == 1 || len < 100), "{len}");
         }
         assert_eq!(frames(&[]).1.as_deref(), Some("is empty"));
+        for magic in [
+            &[0x1f, 0x8b, 8, 0][..],
+            &[0x28, 0xb5, 0x2f, 0xfd],
+            b"\xfd7zXZ",
+            b"BZh9",
+            b"\x04\x22\x4d\x18",
+        ] {
+            let error = frames(&[magic, &[0; 40]].concat()).1.unwrap();
+            assert!(error.starts_with("is compressed: unpack it first"), "{error}");
+        }
         assert_eq!(
             frames(b"no capture at all, this").1.as_deref(),
             Some("is neither pcap nor pcapng")

@@ -1,6 +1,6 @@
 //! `ipsecd decrypt`: reads a capture with keys; thin over [`capture`](crate::capture).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -75,6 +75,7 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
     // Of a session that is noted in a key file.
     let mut records = Vec::new();
     let mut cut = None;
+    let mut unopened = Unopened::default();
     loop {
         let frame = match frames.next_frame() {
             Ok(Some(frame)) => frame,
@@ -86,6 +87,7 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
         };
         let record = opener.frame(&frame);
         report.packet(&record);
+        unopened.look(&record);
         if let Some(inner) = &record.inner {
             if let Some(output) = &mut written {
                 output.packet(&record, inner)?;
@@ -130,8 +132,68 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
             }
         }
     }
-    let opened = ["ok", "unverified"].iter().any(|name| report.counts.contains_key(name));
-    if findings.is_empty() || opened { Ok(()) } else { Err(CliError::Reported) }
+    if !unopened.is_all() {
+        return Ok(());
+    }
+    // Keys that were tried have been told of.
+    if findings.is_empty() {
+        complain(&unopened);
+    }
+    Err(CliError::Reported)
+}
+
+/// What was protected and stayed so.
+#[derive(Default)]
+struct Unopened {
+    packets: u64,
+    /// What the first of them have: SPIs, mostly.
+    names: BTreeSet<String>,
+    /// Whether anything was opened.
+    any_opened: bool,
+}
+
+impl Unopened {
+    /// How many are named.
+    const MAX_NAMES: usize = 4;
+
+    fn look(&mut self, record: &Record) {
+        match record.is_opened() {
+            None => {}
+            Some(true) => self.any_opened = true,
+            Some(false) => {
+                self.packets += 1;
+                let name = match (&record.verdict, record.layers.last()) {
+                    (Verdict::Ike(message), _) => {
+                        format!("IKE {}/{}", message.header.spi_i, message.header.spi_r)
+                    }
+                    (_, Some(layer)) => format!("{} 0x{:08x}", layer.protocol, layer.spi),
+                    (_, None) => return,
+                };
+                if self.names.len() <= Self::MAX_NAMES {
+                    self.names.insert(name);
+                }
+            }
+        }
+    }
+
+    /// Whether there was something to open, and no key did.
+    const fn is_all(&self) -> bool {
+        self.packets > 0 && !self.any_opened
+    }
+}
+
+impl core::fmt::Display for Unopened {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { packets, names, .. } = self;
+        let more = if names.len() > Self::MAX_NAMES { ", ..." } else { "" };
+        let names: Vec<_> = names.iter().take(Self::MAX_NAMES).map(String::as_str).collect();
+        let plural = if *packets == 1 { "packet" } else { "packets" };
+        write!(
+            f,
+            "no key opens any of the {packets} protected {plural}: {}{more}",
+            names.join(", ")
+        )
+    }
 }
 
 /// Reads every key file, and what those with a session say of it, by the file's name; all errors of all files are printed.
@@ -273,7 +335,8 @@ impl Report {
             let each: Vec<_> =
                 self.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
             let plural = if total == 1 { "" } else { "s" };
-            self.line(format!("{total} packet{plural}: {}", each.join(", ")));
+            let colon = if each.is_empty() { "" } else { ": " };
+            self.line(format!("{total} packet{plural}{colon}{}", each.join(", ")));
         }
         self.flush();
     }
@@ -377,11 +440,16 @@ fn json_of_ike(message: &IkeMessage) -> Value {
     match inside {
         Inside::Clear => {}
         Inside::Opened(payloads) => value["inside"] = names(payloads).into(),
+        Inside::Unverified(payloads) => {
+            value["inside"] = names(payloads).into();
+            value["sealed"] = "unverified".into();
+        }
         Inside::Fragment { number, total } => value["fragment"] = json!([number, total]),
         Inside::NoKey => value["sealed"] = "no-key".into(),
         Inside::BadIcv => value["sealed"] = "bad-icv".into(),
         Inside::Unsupported(_) => value["sealed"] = "unsupported".into(),
         Inside::Malformed(_) => value["sealed"] = "malformed".into(),
+        Inside::Nonsense => value["sealed"] = "nonsense".into(),
     }
     value
 }

@@ -46,6 +46,7 @@ pub(super) fn read(name: &str, text: &str) -> Result<KeyRing, KeyError> {
                     suite: suite.clone(),
                     sk_e: sk_e.0,
                     sk_a: sk_a.0,
+                    unchecked: false,
                 });
             }
         }
@@ -225,6 +226,8 @@ impl Cipher {
             ("rfc4543(gcm(aes))", 128) => EncrId::ENCR_NULL_AUTH_AES_GMAC,
             ("cbc(aes)", 0) => EncrId::ENCR_AES_CBC,
             ("rfc3686(ctr(aes))", 0) => EncrId::ENCR_AES_CTR,
+            ("cbc(des3_ede)", 0) => EncrId::ENCR_3DES,
+            ("cbc(des)", 0) => EncrId::ENCR_DES,
             ("ecb(cipher_null)", 0) => EncrId::ENCR_NULL,
             (other, 0) => return Err(other.to_owned()),
             (other, bits) => return Err(format!("{other} with an ICV of {bits} bits")),
@@ -252,7 +255,13 @@ impl LabIkeAlgorithms {
     fn suite(&self) -> Result<IkeSuite, String> {
         let id = EncrId(self.encr);
         // The recorder says 256 of ChaCha20 too; the attribute is not sent.
-        let fixed = [EncrId::ENCR_CHACHA20_POLY1305, EncrId::ENCR_NULL].contains(&id);
+        let fixed = [
+            EncrId::ENCR_CHACHA20_POLY1305,
+            EncrId::ENCR_NULL,
+            EncrId::ENCR_DES,
+            EncrId::ENCR_3DES,
+        ]
+        .contains(&id);
         let key_bits = if fixed { None } else { self.encr_key_bits };
         Ok(ikev2::of_ids(Encr { id, key_bits }, IntegId(self.integ)))
     }
