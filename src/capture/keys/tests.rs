@@ -188,7 +188,7 @@ fn several_secrets_of_tcpdump_may_stand_in_a_line() {
     let read = ring("0x100@192.1.2.45 aes128-cbc:sixteen,letters,and");
     assert_eq!(read.sas.len(), 1);
     let wrong = "0x100@192.1.2.45 none:,0x101@192.1.2.45 aes128-cbc:0x00";
-    assert_eq!(errors(wrong), ["1:53: a secret of 1 bytes; aes128-cbc takes 16"]);
+    assert_eq!(errors(wrong), ["1:52: a secret of 1 bytes; aes128-cbc takes 16"]);
 }
 
 #[test]
