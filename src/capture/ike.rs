@@ -190,9 +190,10 @@ impl IkeReader {
                 Err(inside) => (inside, None),
             },
         };
-        let inside = match inside {
-            Inside::Opened(payloads) if !verified => Inside::Unverified(payloads),
-            other => other,
+        let inside = if !verified && let Inside::Opened(payloads) = inside {
+            Inside::Unverified(payloads)
+        } else {
+            inside
         };
         Opened { inside, part: Some(content), whole }
     }

@@ -274,18 +274,15 @@ fn ike_with_what_only_captures_have_is_read() {
             (message.inside.clone(), opener.findings().len())
         };
         let (what, findings) = inside(&row(key, integ_key));
-        let names = |payloads: &[ipsecd::wire::ike::payload::Payload]| {
-            payloads.iter().map(ToString::to_string).collect::<Vec<_>>()
+        let payloads = if verified && let Inside::Opened(payloads) = &what {
+            payloads
+        } else if !verified && let Inside::Unverified(payloads) = &what {
+            payloads
+        } else {
+            panic!("{encr}, {integ}: {what:?}");
         };
-        match &what {
-            Inside::Opened(payloads) if verified => {
-                assert_eq!(names(payloads), ["N(INITIAL_CONTACT)"], "{encr}");
-            }
-            Inside::Unverified(payloads) if !verified => {
-                assert_eq!(names(payloads), ["N(INITIAL_CONTACT)"], "{encr}");
-            }
-            other => panic!("{encr}, {integ}: {other:?}"),
-        }
+        let names: Vec<_> = payloads.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["N(INITIAL_CONTACT)"], "{encr}, {integ}");
         assert_eq!(findings, 0);
         if verified {
             assert_eq!(inside(&row(key, &[0; 20])), (Inside::BadIcv, 1), "{encr}");
