@@ -58,9 +58,9 @@ pub(super) fn read(name: &str, text: &str) -> Result<KeyRing, KeyError> {
 struct Lab {
     #[serde(rename = "format")]
     _format: Format,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     sas: Vec<LabSa>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     ike_sas: Vec<LabIkeSa>,
 }
 
@@ -82,9 +82,9 @@ struct LabSa {
     aead: Option<Cipher>,
     enc: Option<Cipher>,
     auth: Option<Mac>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     esn: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     initial_oseq: u64,
     replay_window: Option<u32>,
     encap: Option<LabEncap>,
@@ -109,7 +109,7 @@ enum LabMode {
 struct Cipher {
     linux: String,
     key: Hex,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     salt: Hex,
     icv_bits: Option<u16>,
 }
@@ -142,7 +142,7 @@ struct LabIkeSa {
     #[serde(flatten)]
     keys: Stage,
     /// With additional key exchanges: the keys before the last ones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     key_stages: Vec<Stage>,
 }
 
@@ -158,7 +158,7 @@ struct Stage {
 struct LabIkeAlgorithms {
     encr: u16,
     encr_key_bits: Option<u16>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     integ: u16,
 }
 
@@ -265,6 +265,15 @@ impl LabIkeAlgorithms {
         let key_bits = if fixed { None } else { self.encr_key_bits };
         Ok(ikev2::of_ids(Encr { id, key_bits }, IntegId(self.integ)))
     }
+}
+
+/// What is `null` is as if it were not there.
+pub(in crate::capture) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Hex digits.

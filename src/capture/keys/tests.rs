@@ -280,6 +280,16 @@ fn json_is_read_and_its_errors_have_a_place() {
     assert_eq!((key.start, key.esn, key.replay_window), (Start::After(5), true, Some(64)));
     assert_eq!(key.encr_key.len(), 20);
     assert!(read.ports.contains(&34567));
+    // What is null is as if it were not there.
+    let nothing = file
+        .replace(
+            "\"esn\": true, \"initial_oseq\": 5, \"replay_window\": 64",
+            "\"esn\": null, \"initial_oseq\": null, \"replay_window\": null",
+        )
+        .replace("\"sas\"", "\"ike_sas\": null, \"sas\"");
+    let read = ring(&nothing);
+    let key = &read.sas[0];
+    assert_eq!((key.start, key.esn, key.replay_window), (Start::After(0), false, None));
     for (from, to, error) in [
         ("capture/1", "capture/2", "1:"),
         ("0xc0000001", "c0000001", "1:"),
