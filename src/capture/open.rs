@@ -490,7 +490,7 @@ impl Record {
             Verdict::Ok | Verdict::Unverified => Some(true),
             Verdict::NoKey
             | Verdict::Unsupported(_)
-            | Verdict::Refused(DropReason::IcvMismatch | DropReason::BadPadding) => Some(false),
+            | Verdict::Refused(DropReason::IcvMismatch) => Some(false),
             Verdict::Refused(_) => {
                 self.layers.iter().any(|layer| layer.key.is_some()).then_some(true)
             }

@@ -112,7 +112,8 @@ impl Sa {
                     self.receivers.remove(&spi.get());
                 }
             }
-            Err(DropReason::BadPadding) => self.tally.nonsense += 1,
+            // Where the ICV was right, so is the key.
+            Err(DropReason::BadPadding) if !self.key.is_checked() => self.tally.nonsense += 1,
             Err(_) => {}
         }
     }

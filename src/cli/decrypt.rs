@@ -132,12 +132,14 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
             }
         }
     }
-    if !unopened.is_all() {
+    if unopened.any_opened {
         return Ok(());
     }
     // Keys that were tried have been told of.
-    if findings.is_empty() {
-        complain(&unopened);
+    match (findings.is_empty(), unopened.packets) {
+        (true, 0) => return Ok(()),
+        (true, _) => complain(&unopened),
+        (false, _) => {}
     }
     Err(CliError::Reported)
 }
@@ -174,11 +176,6 @@ impl Unopened {
                 }
             }
         }
-    }
-
-    /// Whether there was something to open, and no key did.
-    const fn is_all(&self) -> bool {
-        self.packets > 0 && !self.any_opened
     }
 }
 

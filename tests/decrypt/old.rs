@@ -131,6 +131,28 @@ fn what_has_no_key_or_is_of_ikev1_says_so() {
     assert!(found[0].to_string().ends_with("cut by the capture"), "{}", found[0]);
 }
 
+/// Linux 6.1 with `ip xfrm`, both ends of it (`linux/`, in the form of `vectors/captures`).
+#[test]
+fn what_a_linux_kernel_sealed_with_des_and_3des_is_opened_to_what_the_other_made_of_it() {
+    for name in ["esp-tun4-3des-sha1", "esp-trn4-des-sha1"] {
+        let file = |ending: &str| {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/decrypt/linux");
+            std::fs::read(dir.join(format!("{name}{ending}"))).unwrap()
+        };
+        let json = String::from_utf8(file(".json")).unwrap();
+        let (wire, plain) = (frames(&file(".wire.pcap")), frames(&file(".plain.pcap")));
+        let (found, _) = read(&json, &wire);
+        assert_eq!(verdicts(&found), ["ok"], "{name}");
+        let inner: Vec<_> = found.into_iter().filter_map(|record| record.inner).collect();
+        let plain: Vec<_> = plain.into_iter().map(|frame| frame.data).collect();
+        assert!(inner == plain && !plain.is_empty(), "{name}");
+        let noted: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let key = noted["sas"][0]["auth"]["key"].as_str().unwrap();
+        let (found, _) = read(&json.replace(key, &"00".repeat(20)), &wire);
+        assert_eq!(verdicts(&found), ["bad-icv"], "{name}");
+    }
+}
+
 /// An IPv4 packet, as a frame of raw IP.
 fn packet(protocol: u8, payload: &[u8]) -> Frame {
     let len = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
@@ -208,6 +230,21 @@ fn des_and_3des_with_an_integrity_key_are_verified() {
             }
         }
     }
+}
+
+/// Whose ICV is right is not told to have another key, whatever the padding is.
+#[test]
+fn wrong_padding_under_the_right_key_is_no_wrong_key() {
+    let inner = packet(1, &[8, 0, 0xf7, 0xfd, 0, 1, 0, 1]).data;
+    let mut esp = [&[0xc0, 0, 0, 1, 0, 0, 0, 5][..], &inner, &[0, 0, 2, 4]].concat();
+    esp.extend(sha1(&[&esp]));
+    let row = format!(
+        "\"IPv4\",\"*\",\"*\",\"0xc0000001\",\"NULL\",\"\",\"HMAC-SHA-1-96 [RFC2404]\",\"0x{}\"",
+        hex(&SHA1_KEY)
+    );
+    let (found, opener) = read(&row, &[packet(50, &esp)]);
+    assert_eq!(verdicts(&found), ["bad-padding"]);
+    assert!(opener.findings().is_empty(), "{:?}", opener.findings());
 }
 
 /// An IKE_AUTH request with INITIAL_CONTACT in it; `seal` encrypts it with its padding, and gives the IV.
