@@ -33,7 +33,7 @@ pub struct DecryptArgs {
     /// A capture, pcap or pcapng; `-` is standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub capture: PathBuf,
-    /// Keys: Wireshark's esp_sa or ikev2_decryption_table, tcpdump's secrets, or a capture's JSON; may be repeated
+    /// Keys: Wireshark's esp_sa or ikev2_decryption_table, tcpdump's secrets, or a capture's JSON; `-` is standard input; may be repeated
     #[arg(long, value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
     pub keys: Vec<PathBuf>,
     /// Write the inner packets, as pcapng, into a file that only its owner can read
@@ -55,6 +55,11 @@ pub struct DecryptArgs {
 /// # Errors
 /// A file cannot be read or written, the capture is not as expected, or no key matches.
 pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
+    let inputs = [Some(&args.capture), args.expect.as_ref()].into_iter().flatten();
+    if inputs.chain(&args.keys).filter(|path| *path == Path::new("-")).count() > 1 {
+        complain("`-` is standard input, and can be read only once: give the other as a file");
+        return Err(CliError::Config);
+    }
     let (keys, sessions) = read_keys(&args.keys)?;
     let mut opener = Opener::new(keys);
     if let Some(size) = args.replay_window {
@@ -200,8 +205,7 @@ fn read_keys(paths: &[PathBuf]) -> Result<(KeyRing, Vec<(String, Session)>), Cli
     let mut good = true;
     for path in paths {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| CliError::Io(name.clone(), error))?;
-        let bytes = Zeroizing::new(bytes);
+        let bytes = read_whole(path).map_err(|error| CliError::Io(name.clone(), error))?;
         let read = match core::str::from_utf8(&bytes) {
             Ok(text) => KeyRing::read(&name, text),
             Err(_) => {
@@ -234,6 +238,16 @@ fn read_keys(paths: &[PathBuf]) -> Result<(KeyRing, Vec<(String, Session)>), Cli
         complain(format_args!("{}: no key in it", names.join(", ")));
     }
     Ok((ring, sessions))
+}
+
+/// A key file, or standard input.
+fn read_whole(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    if path != Path::new("-") {
+        return std::fs::read(path).map(Zeroizing::new);
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    io::stdin().read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn open_capture(path: &Path) -> Result<CaptureReader<'static>, CliError> {

@@ -240,3 +240,23 @@ fn a_capture_may_come_by_standard_input() {
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+#[test]
+fn keys_may_come_by_standard_input_and_nothing_else_with_them() {
+    let case = Case::named("kernel", "esp-tun4-aes256gcm16");
+    let run = |capture: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_ipsecd"))
+            .arg("decrypt")
+            .arg(capture)
+            .args(["--keys", "-", EXPECT])
+            .arg(&case.plain)
+            .stdin(fs::File::open(&case.json).unwrap())
+            .output()
+            .unwrap()
+    };
+    let output = run(&case.wire);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = run(Path::new("-"));
+    let error = stderr(&output);
+    assert!(output.status.code() == Some(2) && error.contains("can be read only once"), "{error}");
+}
