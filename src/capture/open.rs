@@ -304,8 +304,15 @@ impl Opener {
             key: None,
         });
         let window = self.replay_window;
-        let (at, payload) = self.try_each(candidates, |sa| sa.open_esp(window, esp))?;
-        self.opened(packet, place, at, &payload, record)
+        let by_chance = !is_outermost && !self.any_exact(&candidates);
+        match self.try_each(candidates, |sa| sa.open_esp(window, esp)) {
+            Ok((at, payload)) => self.opened(packet, place, at, &payload, record),
+            Err(_) if by_chance => {
+                record.layers.pop();
+                Ok(Step::End)
+            }
+            Err(verdict) => Err(verdict),
+        }
     }
 
     fn ah(
@@ -326,8 +333,15 @@ impl Opener {
         let protocol = Protocol::Ah;
         record.layers.push(Layer { protocol, spi, sequence, udp: false, key: None });
         let window = self.replay_window;
-        let (at, payload) = self.try_each(candidates, |sa| sa.open_ah(window, packet, place))?;
-        self.opened(packet, place, at, &payload, record)
+        let by_chance = !is_outermost && !self.any_exact(&candidates);
+        match self.try_each(candidates, |sa| sa.open_ah(window, packet, place)) {
+            Ok((at, payload)) => self.opened(packet, place, at, &payload, record),
+            Err(_) if by_chance => {
+                record.layers.pop();
+                Ok(Step::End)
+            }
+            Err(verdict) => Err(verdict),
+        }
     }
 
     /// What is under a header that was opened with the key at `at`.
@@ -361,6 +375,11 @@ impl Opener {
         let exact = of_spi().filter(|(_, sa)| fits(sa));
         let others = of_spi().filter(|(_, sa)| !fits(sa) && sa.key.is_checked());
         exact.chain(others).map(|(at, _)| at).collect()
+    }
+
+    /// Whether one of these keys is for one SPI: then what it does not open inside another SA is an error, and else for somebody else.
+    fn any_exact(&self, candidates: &[usize]) -> bool {
+        candidates.iter().any(|&at| self.sas[at].key.spi.is_exact())
     }
 
     /// The first key that opens it; else the verdict of the one that came nearest.

@@ -76,6 +76,24 @@ fn esp_of_tcpdumps_own_tests_is_opened_by_their_secrets() {
     }
 }
 
+/// A secret for every SPI is one for what is inside, too; if it does not open that, it is for somebody else.
+#[test]
+fn what_is_inside_may_be_for_somebody_else() {
+    let (_, outer) = ESP2.split_once(' ').unwrap();
+    let (outer, _) = outer.split_once(',').unwrap();
+    let (found, _) = read(outer, &capture("08-sunrise-sunset-esp2.pcap"));
+    assert_eq!(verdicts(&found), ["unverified"]);
+    assert!(found.iter().all(|record| record.layers.len() == 1));
+    assert!(found[0].to_string().contains(": 192.1.2.23 > 192.0.1.1 ESP, "), "{}", found[0]);
+    // With the SPI of the inner one alone nothing is opened, and that is told.
+    let (_, inner) = ESP2.split_once(',').unwrap();
+    let (found, _) = read(inner, &capture("08-sunrise-sunset-esp2.pcap"));
+    assert_eq!(verdicts(&found), ["no-key"]);
+    let wrong = ESP2.replace("434545464649494a", "444545464649494a");
+    let (found, _) = read(&wrong, &capture("08-sunrise-sunset-esp2.pcap"));
+    assert_eq!(verdicts(&found), ["bad-padding"]);
+}
+
 #[test]
 fn a_wrong_secret_of_3des_is_told_and_gives_no_garbage() {
     // tcpdump prints garbage for this one.
