@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
-use pcap_parser::{Block, PcapBlockOwned, PcapError};
+use pcap_parser::{Block, InterfaceDescriptionBlock, OptionCode, PcapBlockOwned, PcapError};
 use thiserror::Error;
 
 use super::link::LinkType;
@@ -37,11 +37,17 @@ pub enum CaptureError {
 /// Reads a capture packet by packet, in constant memory.
 pub struct CaptureReader<'a> {
     blocks: Box<dyn PcapReaderIterator + Send + 'a>,
-    /// Of a pcap file; for pcapng see `interfaces`.
+    /// Of a pcap file; for pcapng see `section`.
     legacy: Option<Legacy>,
-    /// Of the section of a pcapng file.
-    interfaces: Vec<Interface>,
+    section: Section,
     ended: bool,
+}
+
+/// The section of a pcapng file.
+#[derive(Default)]
+struct Section {
+    big_endian: bool,
+    interfaces: Vec<Interface>,
 }
 
 #[derive(Clone, Copy)]
@@ -80,8 +86,20 @@ impl<'a> CaptureReader<'a> {
     /// # Errors
     /// It is neither pcap nor pcapng, or cannot be read.
     pub fn new(source: impl Read + Send + 'a) -> Result<Self, CaptureError> {
-        match pcap_parser::create_reader(Self::FIRST_BLOCK, Whole(source)) {
-            Ok(blocks) => Ok(Self { blocks, legacy: None, interfaces: Vec::new(), ended: false }),
+        let mut source = Whole(source);
+        let mut magic = [0; 4];
+        let len = source.read(&mut magic)?;
+        let magic = magic.get(..len).unwrap_or_default().to_vec();
+        if COMPRESSED.iter().any(|beginning| magic.starts_with(beginning)) {
+            return Err(CaptureError::Malformed(
+                "is compressed: unpack it first, such as `zcat FILE | ipsecd decrypt -`",
+            ));
+        }
+        let source = Whole(io::Cursor::new(magic).chain(source));
+        match pcap_parser::create_reader(Self::FIRST_BLOCK, source) {
+            Ok(blocks) => {
+                Ok(Self { blocks, legacy: None, section: Section::default(), ended: false })
+            }
             Err(PcapError::Eof) => Err(CaptureError::Malformed("is empty")),
             Err(PcapError::ReadError) => Err(io::Error::from(io::ErrorKind::Other).into()),
             Err(_) => Err(CaptureError::Malformed("is neither pcap nor pcapng")),
@@ -129,7 +147,7 @@ impl<'a> CaptureReader<'a> {
                         let data = block.data.to_vec();
                         Some(Frame { time, link, data, original_len: block.origlen })
                     }
-                    PcapBlockOwned::NG(block) => block_of(block, &mut self.interfaces)?,
+                    PcapBlockOwned::NG(block) => self.section.block(&block)?,
                 };
                 (len, frame)
             }
@@ -166,67 +184,105 @@ impl<'a> CaptureReader<'a> {
     }
 }
 
-/// A block of pcapng: a packet, or something that later packets need.
-fn block_of(
-    block: Block<'_>,
-    interfaces: &mut Vec<Interface>,
-) -> Result<Option<Frame>, CaptureError> {
-    let unknown = CaptureError::Malformed("has a packet of an interface that it does not describe");
-    match block {
-        Block::SectionHeader(_) => interfaces.clear(),
-        Block::InterfaceDescription(description) => {
-            if interfaces.len() >= CaptureReader::MAX_INTERFACES {
-                return Err(CaptureError::Malformed("describes too many interfaces"));
+impl Section {
+    const UNKNOWN: CaptureError =
+        CaptureError::Malformed("has a packet of an interface that it does not describe");
+
+    /// A block of pcapng: a packet, or something that later packets need.
+    fn block(&mut self, block: &Block<'_>) -> Result<Option<Frame>, CaptureError> {
+        match block {
+            Block::SectionHeader(header) => {
+                *self = Self { big_endian: header.big_endian(), interfaces: Vec::new() };
             }
-            let resolution = match description.if_tsresol {
-                n if n & 0x80 != 0 => Resolution::Binary(n & 0x7f),
-                n => Resolution::Decimal(n),
-            };
-            interfaces.push(Interface {
-                link: LinkType(description.linktype.0.cast_unsigned()),
-                snaplen: description.snaplen,
-                resolution,
-                offset: description.if_tsoffset,
-            });
-        }
-        Block::EnhancedPacket(packet) => {
-            let index = usize::try_from(packet.if_id).map_err(|_| unknown)?;
-            let Some(interface) = interfaces.get(index) else {
-                return Err(CaptureError::Malformed(
-                    "has a packet of an interface that it does not describe",
-                ));
-            };
-            let ticks = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-            return Ok(Some(Frame {
-                time: interface.nanoseconds(ticks),
-                link: interface.link,
-                data: packet.packet_data().to_vec(),
-                original_len: packet.origlen,
-            }));
-        }
-        Block::SimplePacket(packet) => {
-            let Some(interface) = interfaces.first() else { return Err(unknown) };
-            let mut data = packet.packet_data();
-            if interface.snaplen != 0 {
-                data = &data[..data.len().min(interface.snaplen as usize)];
+            Block::InterfaceDescription(description) => self.describe(description)?,
+            Block::EnhancedPacket(packet) => {
+                let (link, time) = self.of(packet.if_id, packet.ts_high, packet.ts_low)?;
+                let data = packet.packet_data().to_vec();
+                return Ok(Some(Frame { time, link, data, original_len: packet.origlen }));
             }
-            return Ok(Some(Frame {
-                time: 0,
-                link: interface.link,
-                data: data.to_vec(),
-                original_len: packet.origlen,
-            }));
+            Block::SimplePacket(packet) => {
+                let Some(interface) = self.interfaces.first() else { return Err(Self::UNKNOWN) };
+                let mut data = packet.packet_data();
+                if interface.snaplen != 0 {
+                    data = &data[..data.len().min(interface.snaplen as usize)];
+                }
+                let (link, data) = (interface.link, data.to_vec());
+                return Ok(Some(Frame { time: 0, link, data, original_len: packet.origlen }));
+            }
+            Block::Unknown(block) if self.is_obsolete_packet(block.block_type) => {
+                return self.obsolete_packet(block.data).map(Some);
+            }
+            Block::NameResolution(_)
+            | Block::InterfaceStatistics(_)
+            | Block::SystemdJournalExport(_)
+            | Block::DecryptionSecrets(_)
+            | Block::ProcessInformation(_)
+            | Block::Custom(_)
+            | Block::Unknown(_) => {}
         }
-        Block::NameResolution(_)
-        | Block::InterfaceStatistics(_)
-        | Block::SystemdJournalExport(_)
-        | Block::DecryptionSecrets(_)
-        | Block::ProcessInformation(_)
-        | Block::Custom(_)
-        | Block::Unknown(_) => {}
+        Ok(None)
     }
-    Ok(None)
+
+    fn describe(
+        &mut self,
+        description: &InterfaceDescriptionBlock<'_>,
+    ) -> Result<(), CaptureError> {
+        if self.interfaces.len() >= CaptureReader::MAX_INTERFACES {
+            return Err(CaptureError::Malformed("describes too many interfaces"));
+        }
+        let resolution = match description.if_tsresol {
+            n if n & 0x80 != 0 => Resolution::Binary(n & 0x7f),
+            n => Resolution::Decimal(n),
+        };
+        // The parser takes it for little-endian, whatever the section is.
+        let offset =
+            description.options.iter().find(|option| option.code == OptionCode::IfTsoffset);
+        let offset = offset.and_then(|option| option.value.first_chunk::<8>());
+        let offset = offset.map_or(0, |&bytes| {
+            if self.big_endian { i64::from_be_bytes(bytes) } else { i64::from_le_bytes(bytes) }
+        });
+        self.interfaces.push(Interface {
+            link: LinkType(description.linktype.0.cast_unsigned()),
+            snaplen: description.snaplen,
+            resolution,
+            offset,
+        });
+        Ok(())
+    }
+
+    /// Link type and time of a packet.
+    fn of(&self, interface: u32, high: u32, low: u32) -> Result<(LinkType, u64), CaptureError> {
+        let index = usize::try_from(interface).map_err(|_| Self::UNKNOWN)?;
+        let interface = self.interfaces.get(index).ok_or(Self::UNKNOWN)?;
+        let ticks = u64::from(high) << 32 | u64::from(low);
+        Ok((interface.link, interface.nanoseconds(ticks)))
+    }
+
+    /// The parser tells a type that it does not know in little-endian.
+    const fn is_obsolete_packet(&self, block_type: u32) -> bool {
+        OBSOLETE_PACKET == if self.big_endian { block_type.swap_bytes() } else { block_type }
+    }
+
+    /// draft-ietf-opsawg-pcapng, appendix A: what packets were before there were enhanced ones.
+    fn obsolete_packet(&self, block: &[u8]) -> Result<Frame, CaptureError> {
+        let cut = || CaptureError::Malformed("is damaged");
+        let (fixed, data) = block.split_first_chunk::<20>().ok_or_else(cut)?;
+        let (words, _) = fixed.as_chunks::<4>();
+        let mut numbers = words.iter().map(|&word| {
+            if self.big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
+        });
+        let mut next = || numbers.next().ok_or_else(cut);
+        let (first, high, low, len, original_len) = (next()?, next()?, next()?, next()?, next()?);
+        // The interface, and how many packets were dropped: 16 bits each.
+        let interface = if self.big_endian { first >> 16 } else { first & 0xffff };
+        let (link, time) = self.of(interface, high, low)?;
+        let len = usize::try_from(len).map_err(|_| cut())?;
+        Ok(Frame { time, link, data: data.get(..len).ok_or_else(cut)?.to_vec(), original_len })
+    }
 }
+
+/// Block type of a packet before there were enhanced ones.
+const OBSOLETE_PACKET: u32 = 2;
 
 impl Interface {
     fn nanoseconds(&self, ticks: u64) -> u64 {
@@ -371,6 +427,14 @@ impl<W: Write> PcapngWriter<W> {
     }
 }
 
+/// What files of gzip, zstd, xz, bzip2 and lz4 begin with.
+const COMPRESSED: [&[u8]; 5] = [
+    &[0x1f, 0x8b],
+    &[0x28, 0xb5, 0x2f, 0xfd],
+    &[0xfd, b'7', b'z', b'X'],
+    b"BZh",
+    &[4, 0x22, 0x4d, 0x18],
+];
 const SECOND: u64 = 1_000_000_000;
 const OPT_COMMENT: u16 = 1;
 const OPT_SHB_USERAPPL: u16 = 4;
@@ -475,6 +539,16 @@ mod tests {
             assert!(read.len() < 2 && (error.is_some() || read.len() == 1 || len < 100), "{len}");
         }
         assert_eq!(frames(&[]).1.as_deref(), Some("is empty"));
+        for magic in [
+            &[0x1f, 0x8b, 8, 0][..],
+            &[0x28, 0xb5, 0x2f, 0xfd],
+            b"\xfd7zXZ",
+            b"BZh9",
+            b"\x04\x22\x4d\x18",
+        ] {
+            let error = frames(&[magic, &[0; 40]].concat()).1.unwrap();
+            assert!(error.starts_with("is compressed: unpack it first"), "{error}");
+        }
         assert_eq!(
             frames(b"no capture at all, this").1.as_deref(),
             Some("is neither pcap nor pcapng")
@@ -483,7 +557,9 @@ mod tests {
 
     #[test]
     fn a_changed_byte_is_no_panic_and_no_endless_loop() {
-        for file in [written(&[(1, &[1; 20]), (2, &[2; 20])]), pcap(0xa1b2_c3d4, false, 0)] {
+        let files =
+            [written(&[(1, &[1; 20]), (2, &[2; 20])]), pcap(0xa1b2_c3d4, false, 0), pcapng(true)];
+        for file in files {
             for at in 0..file.len() {
                 for value in [0, 1, 0x7f, 0x80, 0xff] {
                     let mut changed = file.clone();
@@ -492,6 +568,44 @@ mod tests {
                     assert!(read.len() <= 2);
                 }
             }
+        }
+    }
+
+    /// A pcapng file by hand: an interface with an offset, a packet of each kind but the simple one.
+    fn pcapng(big: bool) -> Vec<u8> {
+        let four = |n: u32| if big { n.to_be_bytes() } else { n.to_le_bytes() };
+        let two = |n: u16| if big { n.to_be_bytes() } else { n.to_le_bytes() };
+        let eight = |n: i64| if big { n.to_be_bytes() } else { n.to_le_bytes() };
+        let block = |kind: u32, body: Vec<u8>| {
+            let len = u32::try_from(body.len() + 12).unwrap();
+            [&four(kind)[..], &four(len), &body, &four(len)].concat()
+        };
+        let packet = [&four(0)[..], &four(2_000_001), &four(4), &four(9), &[1, 2, 3, 4]].concat();
+        let section = [&four(0x1a2b_3c4d)[..], &two(1), &two(0), &eight(-1)].concat();
+        let offset = [&two(14)[..], &two(8), &eight(-1)].concat();
+        let interface = [&two(101)[..], &two(0), &four(0), &offset, &four(0)].concat();
+        let blocks = [
+            block(0x0a0d_0d0a, section),
+            block(1, interface.clone()),
+            block(1, interface),
+            block(OBSOLETE_PACKET, [&two(1)[..], &two(7), &packet].concat()),
+            block(6, [&four(1)[..], &packet].concat()),
+        ];
+        blocks.concat()
+    }
+
+    #[test]
+    fn packets_old_and_new_of_either_byte_order_have_their_time_and_bytes() {
+        for big in [false, true] {
+            let (read, error) = frames(&pcapng(big));
+            assert_eq!(error, None);
+            let frame = Frame {
+                time: 1_000_001_000,
+                link: LinkType::RAW,
+                data: vec![1, 2, 3, 4],
+                original_len: 9,
+            };
+            assert_eq!(read, [frame.clone(), frame], "{big}");
         }
     }
 

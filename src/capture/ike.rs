@@ -1,9 +1,12 @@
 //! [`IkeReader`]: reads recorded IKE messages, and opens those whose keys are known; fragments (RFC 7383) are put together.
+//!
+//! What no gateway accepts (3DES, AES-CTR, an ICV that nobody can check) is opened by [`LenientIke`], and said to be so.
 
 use core::fmt;
 use std::collections::BTreeMap;
 
 use super::keys::IkeKey;
+use super::lenient::LenientIke;
 use crate::ike::protect::{Content, OpenError, Part, Protector};
 use crate::wire::Reader;
 use crate::wire::ike::header::{Header, IkeSpi};
@@ -35,6 +38,8 @@ pub enum Inside {
     Clear,
     /// It was opened; of a fragmented message, all of it was, with this one.
     Opened(Vec<Payload>),
+    /// It was decrypted to payloads, but nothing could prove that it is genuine.
+    Unverified(Vec<Payload>),
     /// A fragment that was opened; others are missing yet.
     Fragment {
         /// From 1.
@@ -50,6 +55,8 @@ pub enum Inside {
     Unsupported(String),
     /// It is genuine, and malformed.
     Malformed(String),
+    /// It was decrypted to no payloads, and nobody can check whether the key is the right one.
+    Nonsense,
 }
 
 /// Keys, and fragments that wait.
@@ -60,6 +67,7 @@ pub(super) struct IkeReader {
     arrivals: u64,
     pub(super) opened: u64,
     pub(super) bad_icv: u64,
+    pub(super) nonsense: u64,
 }
 
 #[derive(Debug)]
@@ -67,7 +75,14 @@ struct Key {
     spi_i: IkeSpi,
     spi_r: IkeSpi,
     initiator: bool,
-    protector: Result<Protector, String>,
+    readers: Result<Vec<MessageReader>, String>,
+}
+
+/// What opens messages, the strictest first.
+#[derive(Debug)]
+enum MessageReader {
+    Real(Protector),
+    Lenient(LenientIke),
 }
 
 /// Whose message, which, and in how many parts.
@@ -97,10 +112,7 @@ impl IkeReader {
             spi_i: key.spi_i,
             spi_r: key.spi_r,
             initiator: key.initiator,
-            protector: key.suite.and_then(|suite| {
-                Protector::new(suite, &key.sk_e, &key.sk_a)
-                    .ok_or_else(|| format!("{}/{}", suite.encr, suite.integ))
-            }),
+            readers: MessageReader::of(&key),
         });
         Self { keys: keys.collect(), ..Self::default() }
     }
@@ -113,7 +125,8 @@ impl IkeReader {
         let header = Header::parse(&mut Reader::new("IKE header", datagram))
             .map_err(|error| error.to_string())?;
         if header.major != 2 {
-            return Err(format!("IKE version {}.{}", header.major, header.minor));
+            let (major, minor) = (header.major, header.minor);
+            return Err(format!("version {major}.{minor}, and only version 2 is read"));
         }
         let message = Message::parse(datagram).map_err(|error| error.to_string())?;
         let opened = match message.payloads.last() {
@@ -122,8 +135,9 @@ impl IkeReader {
         };
         let Opened { inside, part, whole } = opened;
         match inside {
-            Inside::Opened(_) | Inside::Fragment { .. } => self.opened += 1,
+            Inside::Opened(_) | Inside::Unverified(_) | Inside::Fragment { .. } => self.opened += 1,
             Inside::BadIcv => self.bad_icv += 1,
+            Inside::Nonsense => self.nonsense += 1,
             Inside::Clear | Inside::NoKey | Inside::Unsupported(_) | Inside::Malformed(_) => {}
         }
         let datagram = datagram.to_vec();
@@ -137,31 +151,49 @@ impl IkeReader {
         });
         let mut verdict = Inside::NoKey;
         let mut opened = None;
-        for key in keys {
-            match &key.protector {
-                Ok(protector) => match protector.open_part(datagram) {
-                    Ok(part) => {
-                        opened = Some(part);
-                        break;
+        'keys: for key in keys {
+            let readers = match &key.readers {
+                Ok(readers) => readers,
+                Err(what) => {
+                    if verdict == Inside::NoKey {
+                        verdict = Inside::Unsupported(what.clone());
                     }
-                    Err(OpenError::Parse(error)) => {
+                    continue;
+                }
+            };
+            for reader in readers {
+                match reader.open(datagram) {
+                    Ok(part) if reader.verifies() || is_plausible(&part) => {
+                        opened = Some((part, reader.verifies()));
+                        break 'keys;
+                    }
+                    Err(OpenError::Parse(error)) if reader.verifies() => {
                         return Inside::Malformed(error.to_string()).into();
                     }
                     Err(OpenError::BadIcv | OpenError::NotProtected) => verdict = Inside::BadIcv,
-                },
-                Err(what) if verdict == Inside::NoKey => {
-                    verdict = Inside::Unsupported(what.clone());
+                    // Of a wrong ICV, the first reader has said so.
+                    Ok(_) | Err(OpenError::Parse(_)) => {
+                        if verdict != Inside::BadIcv {
+                            verdict = Inside::Nonsense;
+                        }
+                    }
                 }
-                Err(_) => {}
             }
         }
-        let Some(Part { fragment, content, .. }) = opened else { return verdict.into() };
+        let Some((Part { fragment, content, .. }, verified)) = opened else {
+            return verdict.into();
+        };
         let (inside, whole) = match fragment {
             None => (chain(&content), Some(content.clone())),
             Some(fragment) => match self.fragment(header, fragment, &content) {
                 Ok(whole) => (chain(&whole), Some(whole)),
                 Err(inside) => (inside, None),
             },
+        };
+        let inside = if !verified && let Inside::Opened(payloads) = inside {
+            Inside::Unverified(payloads)
+        } else {
+            inside
         };
         Opened { inside, part: Some(content), whole }
     }
@@ -209,6 +241,45 @@ impl IkeReader {
     }
 }
 
+impl MessageReader {
+    /// An error names the algorithms that are not ours.
+    fn of(key: &IkeKey) -> Result<Vec<Self>, String> {
+        let suite = key.suite.clone()?;
+        let (sk_e, sk_a) = (&key.sk_e, &key.sk_a);
+        let real = Protector::new(suite, sk_e, sk_a).map(Self::Real);
+        let lenient = || {
+            let checked = real.is_none() && !key.unchecked;
+            LenientIke::new(suite, sk_e.expose(), sk_a.expose(), checked).map(Self::Lenient)
+        };
+        let lenient = if real.is_none() || key.unchecked { lenient() } else { None };
+        let readers: Vec<_> = real.into_iter().chain(lenient).collect();
+        if readers.is_empty() {
+            Err(format!("{}/{}", suite.encr, suite.integ))
+        } else {
+            Ok(readers)
+        }
+    }
+
+    const fn verifies(&self) -> bool {
+        match self {
+            Self::Real(_) => true,
+            Self::Lenient(lenient) => lenient.verifies(),
+        }
+    }
+
+    fn open(&self, datagram: &[u8]) -> Result<Part, OpenError> {
+        match self {
+            Self::Real(protector) => protector.open_part(datagram),
+            Self::Lenient(lenient) => lenient.open(datagram),
+        }
+    }
+}
+
+/// What nobody can verify makes sense at least. Of a fragment, that shows when all are there.
+fn is_plausible(part: &Part) -> bool {
+    part.fragment.is_some() || part.content.payloads().is_ok()
+}
+
 /// What came of an encrypted payload.
 struct Opened {
     inside: Inside,
@@ -243,11 +314,16 @@ impl fmt::Display for IkeMessage {
                 let names: Vec<_> = payloads.iter().map(ToString::to_string).collect();
                 write!(f, "{{{}}}", names.join(" "))
             }
+            Inside::Unverified(payloads) => {
+                let names: Vec<_> = payloads.iter().map(ToString::to_string).collect();
+                write!(f, "{{{}}}, decrypted, integrity not proved", names.join(" "))
+            }
             Inside::Fragment { number, total } => write!(f, " fragment {number} of {total}"),
             Inside::NoKey => f.write_str(", no key for this IKE SA"),
             Inside::BadIcv => f.write_str(", bad ICV"),
             Inside::Unsupported(what) => write!(f, ", algorithm not supported: {what}"),
             Inside::Malformed(why) => write!(f, ", malformed inside: {why}"),
+            Inside::Nonsense => f.write_str(", decrypts to nonsense"),
         }
     }
 }

@@ -13,6 +13,10 @@ impl LinkType {
     pub const ETHERNET: Self = Self(1);
     /// A bare IP packet.
     pub const RAW: Self = Self(101);
+    /// PPP, with or without address and control field.
+    pub const PPP: Self = Self(9);
+    /// PPP in HDLC-like framing, which has them.
+    pub const PPP_HDLC: Self = Self(50);
     /// OpenBSD loopback: four bytes of address family in network byte order.
     pub const LOOP: Self = Self(108);
     /// Linux cooked.
@@ -74,6 +78,7 @@ pub fn ip_packet(link: LinkType, frame: &[u8]) -> Result<&[u8], NotIp> {
                 Err(NotIp::Protocol(number))
             }
         }
+        LinkType::PPP | LinkType::PPP_HDLC => ppp(frame),
         LinkType::LINUX_SLL => {
             let header = frame.first_chunk::<16>().ok_or(NotIp::Cut)?;
             by_ethertype([header[14], header[15]], &frame[16..])
@@ -86,27 +91,68 @@ pub fn ip_packet(link: LinkType, frame: &[u8]) -> Result<&[u8], NotIp> {
     }
 }
 
-/// Most VLAN tags of one frame.
+/// Most VLAN tags, or MPLS labels, of one frame.
 const MAX_TAGS: usize = 4;
 
 fn ethernet(frame: &[u8]) -> Result<&[u8], NotIp> {
-    let (_addresses, mut rest) = frame.split_at_checked(12).ok_or(NotIp::Cut)?;
-    for _ in 0..=MAX_TAGS {
-        let (&ethertype, payload) = rest.split_first_chunk::<2>().ok_or(NotIp::Cut)?;
-        // IEEE 802.1Q, 802.1ad, and what came before that.
-        if !matches!(u16::from_be_bytes(ethertype), 0x8100 | 0x88a8 | 0x9100) {
-            return by_ethertype(ethertype, payload);
-        }
-        rest = payload.get(2..).ok_or(NotIp::Cut)?;
-    }
-    Err(NotIp::Protocol(0x8100))
+    let (_addresses, rest) = frame.split_at_checked(12).ok_or(NotIp::Cut)?;
+    let (&ethertype, payload) = rest.split_first_chunk::<2>().ok_or(NotIp::Cut)?;
+    by_ethertype(ethertype, payload)
 }
 
-fn by_ethertype(ethertype: [u8; 2], payload: &[u8]) -> Result<&[u8], NotIp> {
-    match u16::from_be_bytes(ethertype) {
-        0x0800 | 0x86dd => Ok(payload),
-        other => Err(NotIp::Protocol(other.into())),
+fn by_ethertype(ethertype: [u8; 2], mut payload: &[u8]) -> Result<&[u8], NotIp> {
+    let mut ethertype = u16::from_be_bytes(ethertype);
+    for _ in 0..=MAX_TAGS {
+        match ethertype {
+            0x0800 | 0x86dd => return Ok(payload),
+            // IEEE 802.1Q, 802.1ad, and what came before that: priority and VLAN, then what is in it.
+            0x8100 | 0x88a8 | 0x9100 => {
+                let (&[_, _, high, low], rest) =
+                    payload.split_first_chunk::<4>().ok_or(NotIp::Cut)?;
+                (ethertype, payload) = (u16::from_be_bytes([high, low]), rest);
+            }
+            // RFC 2516 §4: version, type, code, session and length, then PPP.
+            0x8864 => {
+                let (_, rest) = payload.split_at_checked(6).ok_or(NotIp::Cut)?;
+                return ppp(rest);
+            }
+            0x8847 | 0x8848 => return mpls(ethertype, payload),
+            other => return Err(NotIp::Protocol(other.into())),
+        }
     }
+    Err(NotIp::Protocol(ethertype.into()))
+}
+
+/// RFC 1661 §2, RFC 1662 §3.1: address and control may be there, and the protocol may be one byte long.
+fn ppp(frame: &[u8]) -> Result<&[u8], NotIp> {
+    let frame = frame.strip_prefix(&[0xff, 0x03]).unwrap_or(frame);
+    let (&first, rest) = frame.split_first().ok_or(NotIp::Cut)?;
+    let (protocol, packet) = if first & 1 == 1 {
+        (u32::from(first), rest)
+    } else {
+        let (&second, packet) = rest.split_first().ok_or(NotIp::Cut)?;
+        (u32::from(first) << 8 | u32::from(second), packet)
+    };
+    match protocol {
+        0x0021 | 0x0057 => Ok(packet),
+        other => Err(NotIp::Protocol(other)),
+    }
+}
+
+/// RFC 3032 §2.1: labels, of which the last is marked. What is under them only the first bits tell.
+fn mpls(ethertype: u16, mut payload: &[u8]) -> Result<&[u8], NotIp> {
+    for _ in 0..MAX_TAGS {
+        let (&[_, _, bottom, _], rest) = payload.split_first_chunk::<4>().ok_or(NotIp::Cut)?;
+        payload = rest;
+        if bottom & 1 == 1 {
+            return match payload.first().map(|byte| byte >> 4) {
+                Some(4 | 6) => Ok(payload),
+                Some(_) => Err(NotIp::Protocol(ethertype.into())),
+                None => Err(NotIp::Cut),
+            };
+        }
+    }
+    Err(NotIp::Protocol(ethertype.into()))
 }
 
 #[cfg(test)]
@@ -129,6 +175,19 @@ mod tests {
                 LinkType::ETHERNET,
                 with(&[&addresses[..], &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 7, 8, 0]].concat()),
             ),
+            (LinkType::LINUX_SLL, with(&[&[0; 14][..], &[0x81, 0, 0, 7, 8, 0]].concat())),
+            (LinkType::LINUX_SLL2, with(&[&[0x81, 0][..], &[0; 18], &[0, 7, 0x86, 0xdd]].concat())),
+            (
+                LinkType::ETHERNET,
+                with(&[&addresses[..], &[0x88, 0x64, 0x11, 0, 0, 1, 0, 6, 0, 0x21]].concat()),
+            ),
+            (
+                LinkType::ETHERNET,
+                with(&[&addresses[..], &[0x88, 0x47, 0, 1, 0, 64, 0, 2, 1, 64]].concat()),
+            ),
+            (LinkType::PPP, with(&[0xff, 3, 0, 0x57])),
+            (LinkType::PPP, with(&[0x21])),
+            (LinkType::PPP_HDLC, with(&[0xff, 3, 0, 0x21])),
             (LinkType::RAW, packet.to_vec()),
             (LinkType::IPV4, packet.to_vec()),
             (LinkType::IPV6, packet.to_vec()),
@@ -158,5 +217,8 @@ mod tests {
         assert_eq!(ip_packet(LinkType::NULL, &[7, 0, 0, 0, 1]), Err(NotIp::Protocol(7)));
         let tags = [&[0; 12][..], &[0x81, 0, 0, 1].repeat(9)].concat();
         assert_eq!(ip_packet(LinkType::ETHERNET, &tags), Err(NotIp::Protocol(0x8100)));
+        let labels = [&[0; 12][..], &[0x88, 0x47], &[0, 1, 0, 64].repeat(9)].concat();
+        assert_eq!(ip_packet(LinkType::ETHERNET, &labels), Err(NotIp::Protocol(0x8847)));
+        assert_eq!(ip_packet(LinkType::PPP, &[0xc0, 0x21, 1]), Err(NotIp::Protocol(0xc021)));
     }
 }

@@ -6,7 +6,7 @@ use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 use super::file::Frame;
-use super::ike::{IkeMessage, IkeReader};
+use super::ike::{IkeMessage, IkeReader, Inside};
 use super::keys::{KeyRing, Selectors};
 use super::link::{self, NotIp};
 use super::reassembly::{Fate, Reassembler};
@@ -169,13 +169,14 @@ impl Opener {
             let (spi, key) = (sa.key.spi.to_string(), sa.key.origin.clone());
             findings.push(Finding { spi, key, text });
         }
-        if self.ike.opened == 0 && self.ike.bad_icv > 0 {
-            let text = format!(
-                "the ICV is wrong in all {} messages: the key does not match",
-                self.ike.bad_icv
-            );
-            findings.push(Finding { spi: "IKE".to_owned(), key: "keys".to_owned(), text });
-        }
+        let text = match (self.ike.opened, self.ike.bad_icv, self.ike.nonsense) {
+            (0, 0, 0) | (1.., ..) => return findings,
+            (0, 0, n) => {
+                format!("decrypts to nonsense in all {n} messages: the key does not match")
+            }
+            (0, n, _) => format!("the ICV is wrong in all {n} messages: the key does not match"),
+        };
+        findings.push(Finding { spi: "IKE".to_owned(), key: "keys".to_owned(), text });
         findings
     }
 
@@ -303,8 +304,15 @@ impl Opener {
             key: None,
         });
         let window = self.replay_window;
-        let (at, payload) = self.try_each(candidates, |sa| sa.open_esp(window, esp))?;
-        self.opened(packet, place, at, &payload, record)
+        let by_chance = !is_outermost && !self.any_exact(&candidates);
+        match self.try_each(candidates, |sa| sa.open_esp(window, esp)) {
+            Ok((at, payload)) => self.opened(packet, place, at, &payload, record),
+            Err(_) if by_chance => {
+                record.layers.pop();
+                Ok(Step::End)
+            }
+            Err(verdict) => Err(verdict),
+        }
     }
 
     fn ah(
@@ -325,8 +333,15 @@ impl Opener {
         let protocol = Protocol::Ah;
         record.layers.push(Layer { protocol, spi, sequence, udp: false, key: None });
         let window = self.replay_window;
-        let (at, payload) = self.try_each(candidates, |sa| sa.open_ah(window, packet, place))?;
-        self.opened(packet, place, at, &payload, record)
+        let by_chance = !is_outermost && !self.any_exact(&candidates);
+        match self.try_each(candidates, |sa| sa.open_ah(window, packet, place)) {
+            Ok((at, payload)) => self.opened(packet, place, at, &payload, record),
+            Err(_) if by_chance => {
+                record.layers.pop();
+                Ok(Step::End)
+            }
+            Err(verdict) => Err(verdict),
+        }
     }
 
     /// What is under a header that was opened with the key at `at`.
@@ -360,6 +375,11 @@ impl Opener {
         let exact = of_spi().filter(|(_, sa)| fits(sa));
         let others = of_spi().filter(|(_, sa)| !fits(sa) && sa.key.is_checked());
         exact.chain(others).map(|(at, _)| at).collect()
+    }
+
+    /// Whether one of these keys is for one SPI: then what it does not open inside another SA is an error, and else for somebody else.
+    fn any_exact(&self, candidates: &[usize]) -> bool {
+        candidates.iter().any(|&at| self.sas[at].key.spi.is_exact())
     }
 
     /// The first key that opens it; else the verdict of the one that came nearest.
@@ -479,6 +499,32 @@ pub fn describe(packet: &[u8]) -> String {
     };
     let part = if fragment.is_some() { ", a fragment" } else { "" };
     format!("{} > {} {protocol}{ports}, {len} bytes{part}", flow.src, flow.dst)
+}
+
+impl Record {
+    /// Whether a key opened it, whatever a receiver would have done with it then. `None`: nothing protects it, or that cannot be told.
+    #[must_use]
+    pub fn is_opened(&self) -> Option<bool> {
+        match &self.verdict {
+            Verdict::Ok | Verdict::Unverified => Some(true),
+            Verdict::NoKey
+            | Verdict::Unsupported(_)
+            | Verdict::Refused(DropReason::IcvMismatch) => Some(false),
+            Verdict::Refused(_) => {
+                self.layers.iter().any(|layer| layer.key.is_some()).then_some(true)
+            }
+            Verdict::Ike(message) => match &message.inside {
+                Inside::Opened(_) | Inside::Unverified(_) | Inside::Fragment { .. } => Some(true),
+                Inside::NoKey | Inside::BadIcv | Inside::Unsupported(_) | Inside::Nonsense => {
+                    Some(false)
+                }
+                Inside::Clear | Inside::Malformed(_) => None,
+            },
+            Verdict::Malformed(_) | Verdict::Fragment | Verdict::Keepalive | Verdict::Other(_) => {
+                None
+            }
+        }
+    }
 }
 
 impl Verdict {

@@ -1,7 +1,7 @@
 //! [`Sa`]: one direction of an SA as a reader has it: its key, and the receiver that opens its packets.
 //!
 //! Receivers are `ipsec`'s own, the same that the datapath uses. What no gateway accepts, but a key file may ask for (no
-//! key to check the integrity with), is read by [`Lenient`], and said to be so.
+//! key to check the integrity with, 3DES), is read by [`Lenient`], and said to be so.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::ipsec::{
 };
 use crate::wire::ah::AhPacket;
 use crate::wire::esp::EspPacket;
-use crate::wire::ike::numbers::{EsnId, IntegId};
+use crate::wire::ike::numbers::{EncrId, EsnId, IntegId};
 use crate::wire::ip::NextHeader;
 
 /// A key, with a receiver for each SPI that it was used with: one, unless it has a wildcard.
@@ -112,7 +112,8 @@ impl Sa {
                     self.receivers.remove(&spi.get());
                 }
             }
-            Err(DropReason::BadPadding) => self.tally.nonsense += 1,
+            // Where the ICV was right, so is the key.
+            Err(DropReason::BadPadding) if !self.key.is_checked() => self.tally.nonsense += 1,
             Err(_) => {}
         }
     }
@@ -156,12 +157,13 @@ impl Receiver {
         sequence: u64,
         replay_window: u32,
     ) -> Option<Self> {
+        let lenient = || Lenient::new(key, algorithms).map(|sa| Self::Lenient(Box::new(sa)));
+        let old = [EncrId::ENCR_DES, EncrId::ENCR_3DES];
         let integ = match algorithms.integrity {
+            Integrity::Unchecked(_) => return lenient(),
+            _ if algorithms.encr.is_some_and(|encr| old.contains(&encr.id)) => return lenient(),
             Integrity::Aead => IntegId::NONE,
             Integrity::Full(id) => id,
-            Integrity::Unchecked(_) => {
-                return Lenient::new(key, algorithms).map(|sa| Self::Lenient(Box::new(sa)));
-            }
         };
         let esn = if key.esn { EsnId::ESN } else { EsnId::NO_ESN };
         let suite = match (key.protocol, algorithms.encr) {

@@ -1,6 +1,6 @@
 //! `ipsecd decrypt`: reads a capture with keys; thin over [`capture`](crate::capture).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,7 +33,7 @@ pub struct DecryptArgs {
     /// A capture, pcap or pcapng; `-` is standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub capture: PathBuf,
-    /// Keys: Wireshark's esp_sa or ikev2_decryption_table, tcpdump's secrets, or a capture's JSON; may be repeated
+    /// Keys: Wireshark's esp_sa or ikev2_decryption_table, tcpdump's secrets, or a capture's JSON; `-` is standard input; may be repeated
     #[arg(long, value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
     pub keys: Vec<PathBuf>,
     /// Write the inner packets, as pcapng, into a file that only its owner can read
@@ -55,6 +55,11 @@ pub struct DecryptArgs {
 /// # Errors
 /// A file cannot be read or written, the capture is not as expected, or no key matches.
 pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
+    let inputs = [Some(&args.capture), args.expect.as_ref()].into_iter().flatten();
+    if inputs.chain(&args.keys).filter(|path| *path == Path::new("-")).count() > 1 {
+        complain("`-` is standard input, and can be read only once: give the other as a file");
+        return Err(CliError::Config);
+    }
     let (keys, sessions) = read_keys(&args.keys)?;
     let mut opener = Opener::new(keys);
     if let Some(size) = args.replay_window {
@@ -75,6 +80,7 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
     // Of a session that is noted in a key file.
     let mut records = Vec::new();
     let mut cut = None;
+    let mut unopened = Unopened::default();
     loop {
         let frame = match frames.next_frame() {
             Ok(Some(frame)) => frame,
@@ -86,6 +92,7 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
         };
         let record = opener.frame(&frame);
         report.packet(&record);
+        unopened.look(&record);
         if let Some(inner) = &record.inner {
             if let Some(output) = &mut written {
                 output.packet(&record, inner)?;
@@ -130,8 +137,65 @@ pub fn run(args: &DecryptArgs) -> Result<(), CliError> {
             }
         }
     }
-    let opened = ["ok", "unverified"].iter().any(|name| report.counts.contains_key(name));
-    if findings.is_empty() || opened { Ok(()) } else { Err(CliError::Reported) }
+    if unopened.any_opened {
+        return Ok(());
+    }
+    // Keys that were tried have been told of.
+    match (findings.is_empty(), unopened.packets) {
+        (true, 0) => return Ok(()),
+        (true, _) => complain(&unopened),
+        (false, _) => {}
+    }
+    Err(CliError::Reported)
+}
+
+/// What was protected and stayed so.
+#[derive(Default)]
+struct Unopened {
+    packets: u64,
+    /// What the first of them have: SPIs, mostly.
+    names: BTreeSet<String>,
+    /// Whether anything was opened.
+    any_opened: bool,
+}
+
+impl Unopened {
+    /// How many are named.
+    const MAX_NAMES: usize = 4;
+
+    fn look(&mut self, record: &Record) {
+        match record.is_opened() {
+            None => {}
+            Some(true) => self.any_opened = true,
+            Some(false) => {
+                self.packets += 1;
+                let name = match (&record.verdict, record.layers.last()) {
+                    (Verdict::Ike(message), _) => {
+                        format!("IKE {}/{}", message.header.spi_i, message.header.spi_r)
+                    }
+                    (_, Some(layer)) => format!("{} 0x{:08x}", layer.protocol, layer.spi),
+                    (_, None) => return,
+                };
+                if self.names.len() <= Self::MAX_NAMES {
+                    self.names.insert(name);
+                }
+            }
+        }
+    }
+}
+
+impl core::fmt::Display for Unopened {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { packets, names, .. } = self;
+        let more = if names.len() > Self::MAX_NAMES { ", ..." } else { "" };
+        let names: Vec<_> = names.iter().take(Self::MAX_NAMES).map(String::as_str).collect();
+        let plural = if *packets == 1 { "packet" } else { "packets" };
+        write!(
+            f,
+            "no key opens any of the {packets} protected {plural}: {}{more}",
+            names.join(", ")
+        )
+    }
 }
 
 /// Reads every key file, and what those with a session say of it, by the file's name; all errors of all files are printed.
@@ -141,8 +205,7 @@ fn read_keys(paths: &[PathBuf]) -> Result<(KeyRing, Vec<(String, Session)>), Cli
     let mut good = true;
     for path in paths {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| CliError::Io(name.clone(), error))?;
-        let bytes = Zeroizing::new(bytes);
+        let bytes = read_whole(path).map_err(|error| CliError::Io(name.clone(), error))?;
         let read = match core::str::from_utf8(&bytes) {
             Ok(text) => KeyRing::read(&name, text),
             Err(_) => {
@@ -175,6 +238,16 @@ fn read_keys(paths: &[PathBuf]) -> Result<(KeyRing, Vec<(String, Session)>), Cli
         complain(format_args!("{}: no key in it", names.join(", ")));
     }
     Ok((ring, sessions))
+}
+
+/// A key file, or standard input.
+fn read_whole(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    if path != Path::new("-") {
+        return std::fs::read(path).map(Zeroizing::new);
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    io::stdin().read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn open_capture(path: &Path) -> Result<CaptureReader<'static>, CliError> {
@@ -273,7 +346,8 @@ impl Report {
             let each: Vec<_> =
                 self.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
             let plural = if total == 1 { "" } else { "s" };
-            self.line(format!("{total} packet{plural}: {}", each.join(", ")));
+            let colon = if each.is_empty() { "" } else { ": " };
+            self.line(format!("{total} packet{plural}{colon}{}", each.join(", ")));
         }
         self.flush();
     }
@@ -377,11 +451,16 @@ fn json_of_ike(message: &IkeMessage) -> Value {
     match inside {
         Inside::Clear => {}
         Inside::Opened(payloads) => value["inside"] = names(payloads).into(),
+        Inside::Unverified(payloads) => {
+            value["inside"] = names(payloads).into();
+            value["sealed"] = "unverified".into();
+        }
         Inside::Fragment { number, total } => value["fragment"] = json!([number, total]),
         Inside::NoKey => value["sealed"] = "no-key".into(),
         Inside::BadIcv => value["sealed"] = "bad-icv".into(),
         Inside::Unsupported(_) => value["sealed"] = "unsupported".into(),
         Inside::Malformed(_) => value["sealed"] = "malformed".into(),
+        Inside::Nonsense => value["sealed"] = "nonsense".into(),
     }
     value
 }

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`aead`] | AES-GCM (RFC 4106, RFC 5282), AES-CCM (RFC 4309), ChaCha20-Poly1305 (RFC 7634) | `ring`; `aes-gcm`, `ccm` |
 //! | [`cipher`] | AES-CBC (RFC 3602), AES-CTR (RFC 3686) | `aes`, `cbc`, `ctr` |
+//! | [`des`] | DES-CBC (RFC 2405), 3DES-CBC (RFC 2451), for reading captures | `des`, `cbc` |
 //! | [`dh`] | key exchange: x25519, P-256, P-384, P-521, MODP, ML-KEM | `x25519-dalek`, `p256`, `p384`, `p521`, `crypto-bigint`, `ml-kem` |
 //! | [`encr`] | the name of an encryption algorithm with its key length | |
 //! | [`gmac`] | AES-GMAC (RFC 4543) | `aes`, `ghash` |
@@ -24,6 +25,7 @@
 pub mod aead;
 mod block;
 pub mod cipher;
+pub mod des;
 pub mod dh;
 pub mod encr;
 pub mod gmac;

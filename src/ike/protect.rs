@@ -250,24 +250,7 @@ impl Protector {
     /// # Errors
     /// [`OpenError`].
     pub fn open_part(&self, datagram: &[u8]) -> Result<Part, OpenError> {
-        // Nothing is authenticated yet: whatever is malformed now is nobody's fault that we could
-        // name.
-        let mut message = Message::parse(datagram).map_err(|_| OpenError::NotProtected)?;
-        let (first, fragment, body) = match message.payloads.pop() {
-            Some(Payload::Sk(sk)) => (sk.first, None, sk.body),
-            // RFC 7383 §2.5: Fragment Number and Total Fragments belong to the associated data.
-            Some(Payload::Skf(skf)) => (skf.first, Some((skf.number, skf.total)), skf.body),
-            _ => return Err(OpenError::NotProtected),
-        };
-        let body_at = datagram.len().checked_sub(body.len()).ok_or(OpenError::NotProtected)?;
-        let mut body = Zeroizing::new(body);
-        let plain = self.decrypt(datagram, body_at, &mut body)?;
-        let plain = Zeroizing::new(unpad(plain, body_at)?.to_vec());
-        let is_critical =
-            |payload: &Payload| matches!(payload, Payload::Unknown { critical: true, .. });
-        let mut critical = message.payloads;
-        critical.retain(is_critical);
-        Ok(Part { fragment, content: Content { first, plain }, critical })
+        open_part_by(datagram, |body_at, body| self.decrypt(datagram, body_at, body))
     }
 
     /// Verifies and decrypts in place. What comes back are payloads, padding and Pad Length.
@@ -305,6 +288,32 @@ impl Protector {
             }
         }
     }
+}
+
+/// What is in the SK or SKF payload of `datagram` if `decrypt` says what is in its body (IV to ICV), which begins at the place that it is
+/// told: payloads, padding and Pad Length.
+pub(crate) fn open_part_by(
+    datagram: &[u8],
+    decrypt: impl for<'a> FnOnce(usize, &'a mut [u8]) -> Result<&'a [u8], OpenError>,
+) -> Result<Part, OpenError> {
+    // Nothing is authenticated yet: whatever is malformed now is nobody's fault that we could
+    // name.
+    let mut message = Message::parse(datagram).map_err(|_| OpenError::NotProtected)?;
+    let (first, fragment, body) = match message.payloads.pop() {
+        Some(Payload::Sk(sk)) => (sk.first, None, sk.body),
+        // RFC 7383 §2.5: Fragment Number and Total Fragments belong to the associated data.
+        Some(Payload::Skf(skf)) => (skf.first, Some((skf.number, skf.total)), skf.body),
+        _ => return Err(OpenError::NotProtected),
+    };
+    let body_at = datagram.len().checked_sub(body.len()).ok_or(OpenError::NotProtected)?;
+    let mut body = Zeroizing::new(body);
+    let plain = decrypt(body_at, &mut body)?;
+    let plain = Zeroizing::new(unpad(plain, body_at)?.to_vec());
+    let is_critical =
+        |payload: &Payload| matches!(payload, Payload::Unknown { critical: true, .. });
+    let mut critical = message.payloads;
+    critical.retain(is_critical);
+    Ok(Part { fragment, content: Content { first, plain }, critical })
 }
 
 /// The length alone: IKE payloads do not belong into logs.

@@ -227,6 +227,36 @@ fn each_bit_is_refused_but_for_those_that_may_change() {
     assert!(refused > 200_000 && accepted > 10_000, "{refused} {accepted}");
 }
 
+/// RFC 4302 Appendix A1: what it names as immutable is covered, every other option is a unit of zeros, whatever its class, and whether it is
+/// named there or not.
+#[test]
+fn an_option_of_every_number_is_covered_or_zero_as_a_whole() {
+    let ah = Ah::new(IntegId::AUTH_HMAC_SHA2_256_128, &[7; 32], Align::Four).unwrap();
+    let (mut refused, mut accepted) = (0, 0);
+    // The end of the list and NOP have no length; a route needs addresses, and has shapes of its own.
+    for kind in (2..=u8::MAX).filter(|kind| ![131, 137].contains(kind)) {
+        let shape = v4_options("an option", &[&[kind, 6, 1, 2, 3, 4], &[1], &[1]], stay);
+        let mut packet = sealed(&shape, &ah, false);
+        for at in 20..shape.mutable.len() {
+            for bit in (0..8).map(|bit| 1 << bit) {
+                packet[at] ^= bit;
+                let opened = open(&ah, &packet, false);
+                packet[at] ^= bit;
+                // What becomes a route that is none, or an option without an end, is malformed.
+                let is_route = at == 20 && matches!(kind ^ bit, 131 | 137);
+                if shape.mutable[at] & bit != 0 && !is_route {
+                    assert_eq!(opened, Some(Ok(())), "option {kind}: byte {at} bit {bit:#x}");
+                    accepted += 1;
+                } else if !is_route {
+                    assert_ne!(opened, Some(Ok(())), "option {kind}: byte {at} bit {bit:#x}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 5_000 && accepted > 9_000, "{refused} {accepted}");
+}
+
 #[test]
 fn every_value_of_every_field_that_may_change_is_accepted() {
     let ah = Ah::new(IntegId::AUTH_HMAC_SHA2_256_128, &[7; 32], Align::Four).unwrap();

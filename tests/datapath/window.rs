@@ -15,12 +15,17 @@ use crate::support::*;
 /// One arrival: how far from the newest, whether it is spoiled on the way, and how often it comes.
 type Arrival = (i64, bool, u8);
 
+/// Steps that stand for the oldest number in the window, and for the one before that.
+const OLDEST: i64 = i64::MIN;
+const TOO_OLD: i64 = i64::MIN + 1;
+
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
     let step = prop_oneof![
         8 => 1..=3_i64,
         4 => -40..=0_i64,
         2 => -9000..=0_i64,
         1 => 1..=10_000_i64,
+        1 => prop::sample::select(vec![OLDEST, TOO_OLD]),
     ];
     proptest::collection::vec((step, prop::bool::weighted(0.2), 1_u8..=2), 1..150)
 }
@@ -45,6 +50,11 @@ fn agrees_with_a_set(kind: Kind, size: u32, start: u64, arrivals: Vec<Arrival>) 
     let sa = InboundSa::new(params).unwrap();
     let (mut top, mut seen) = (start, BTreeSet::new());
     for (step, spoiled, times) in arrivals {
+        let step = match step {
+            OLDEST => 1 - i64::from(size),
+            TOO_OLD => -i64::from(size),
+            step => step,
+        };
         let Some(number) = top.checked_add_signed(step).filter(|&number| number > 0) else {
             continue;
         };

@@ -119,6 +119,53 @@ fn a_wrong_key_is_a_failure_with_a_hint_and_writes_nothing() {
 }
 
 #[test]
+fn keys_for_other_sas_alone_are_a_failure_that_names_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = Case::named("kernel", "esp-tun4-aes256gcm16");
+    let keys = dir.path().join("keys");
+    for (text, rest) in [
+        ("", "ESP 0xc0d93f81, ESP 0xc0d93f82"),
+        (
+            "\"IPv4\",\"*\",\"*\",\"0x100\",\"NULL\",\"\",\"NULL\",\"\"\n",
+            "ESP 0xc0d93f81, ESP 0xc0d93f82",
+        ),
+        ("0xc0d93f81@10.9.2.1 blowfish-cbc:0x00\n", "ESP 0xc0d93f81, ESP 0xc0d93f82"),
+    ] {
+        fs::write(&keys, text).unwrap();
+        let output = decrypt(&[&case.wire, Path::new("--keys"), &keys], &[]);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("no key opens any of the 34 protected packets: ESP 0x"), "{error}");
+        assert!(error.ends_with(&format!("{rest}\n")), "{error}");
+    }
+    // One of two SAs is enough.
+    let row = case.ring().sas[0].clone();
+    fs::write(&keys, ipsecd::capture::keys::esp_sa::write(&row).unwrap()).unwrap();
+    let output = decrypt(&[&case.wire, Path::new("--keys"), &keys], &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // So is a capture in which nothing is protected.
+    let output = decrypt(&[&case.plain, Path::new("--keys"), &keys], &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_no_capture_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = Case::named("kernel", "esp-tun4-aes256gcm16");
+    let keys = [Path::new("--keys"), &case.json];
+    let output = decrypt(&[&[dir.path()], &keys[..]].concat(), &[]);
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("Is a directory"));
+    let zipped = dir.path().join("wire.pcap.gz");
+    fs::write(&zipped, [&[0x1f, 0x8b, 8, 0][..], &[0; 40]].concat()).unwrap();
+    let output = decrypt(&[&[&*zipped], &keys[..]].concat(), &[]);
+    let error = stderr(&output);
+    assert!(
+        output.status.code() == Some(1) && error.contains("is compressed: unpack it first"),
+        "{error}"
+    );
+}
+
+#[test]
 fn json_has_an_object_a_packet_and_a_summary() {
     let case = Case::named("ike", "ike-frag-v6");
     let args = [&*case.wire, Path::new("--keys"), &case.json];
@@ -192,4 +239,24 @@ fn a_capture_may_come_by_standard_input() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn keys_may_come_by_standard_input_and_nothing_else_with_them() {
+    let case = Case::named("kernel", "esp-tun4-aes256gcm16");
+    let run = |capture: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_ipsecd"))
+            .arg("decrypt")
+            .arg(capture)
+            .args(["--keys", "-", EXPECT])
+            .arg(&case.plain)
+            .stdin(fs::File::open(&case.json).unwrap())
+            .output()
+            .unwrap()
+    };
+    let output = run(&case.wire);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = run(Path::new("-"));
+    let error = stderr(&output);
+    assert!(output.status.code() == Some(2) && error.contains("can be read only once"), "{error}");
 }

@@ -4,6 +4,7 @@
 
 mod command;
 mod forms;
+mod old;
 mod robustness;
 mod tables;
 

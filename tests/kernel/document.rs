@@ -56,10 +56,52 @@ fn proofs(cell: &Cell, captures: &Captures) -> String {
     if captures.contains_key(&label(cell)) {
         proofs.push("[C]");
     }
+    if by_scapy(cell) {
+        proofs.push("[S]");
+    }
     if !cell.transform.linux() {
         proofs.push("[O]");
     }
     proofs.join(" ")
+}
+
+/// The tests in which Scapy opens what we seal, and we what it seals. They say what it lacks.
+const SCAPY: [(Protocol, &str); 2] = [
+    (Protocol::Esp, include_str!("../datapath/esp_scapy.rs")),
+    (Protocol::Ah, include_str!("../datapath/ah_scapy.rs")),
+];
+
+/// Keyword of a proposal, without the length of a key; what those tests call it; whether with extended numbers, too.
+const BY_SCAPY: &[(&str, &str, bool)] = &[
+    ("gcm16", "EncrId::ENCR_AES_GCM_16, \"AES-GCM\"", true),
+    ("ccm16", "EncrId::ENCR_AES_CCM_16, \"AES-CCM\"", true),
+    ("ccm12", "EncrId::ENCR_AES_CCM_12, \"AES-CCM\"", true),
+    ("ccm8", "EncrId::ENCR_AES_CCM_8, \"AES-CCM\"", true),
+    ("chacha20poly1305", "EncrId::ENCR_CHACHA20_POLY1305, \"CHACHA20-POLY1305\"", true),
+    ("", "EncrId::ENCR_AES_CBC, \"AES-CBC\"", false),
+    ("ctr", "EncrId::ENCR_AES_CTR, \"AES-CTR\"", false),
+    ("null", "EncrId::ENCR_NULL, \"NULL\"", false),
+    ("sha1", "IntegId::AUTH_HMAC_SHA1_96, \"HMAC-SHA1-96\"", true),
+    ("sha256", "IntegId::AUTH_HMAC_SHA2_256_128, \"SHA2-256-128\"", true),
+    ("sha384", "IntegId::AUTH_HMAC_SHA2_384_192, \"SHA2-384-192\"", true),
+    ("sha512", "IntegId::AUTH_HMAC_SHA2_512_256, \"SHA2-512-256\"", true),
+    ("aescmac", "IntegId::AUTH_AES_CMAC_96, \"AES-CMAC-96\"", true),
+];
+
+/// Those tests have every form but UDP.
+fn by_scapy(cell: &Cell) -> bool {
+    let text = SCAPY.iter().find(|(protocol, _)| *protocol == cell.form.protocol);
+    let text = text.map_or("", |(_, text)| *text);
+    let keywords = cell.transform.proposal.split('-').map(|keyword| {
+        let digits: &[char] = &['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'];
+        let bare = keyword.strip_prefix("aes").filter(|rest| rest.starts_with(digits));
+        bare.map_or(keyword, |rest| &rest[3..])
+    });
+    let knows = |keyword: &str| {
+        let known = BY_SCAPY.iter().find(|(name, ..)| *name == keyword);
+        known.is_some_and(|(_, there, esn)| text.contains(there) && (*esn || !cell.esn))
+    };
+    !cell.form.udp && keywords.into_iter().all(knows)
 }
 
 /// What a cell is, without its number.

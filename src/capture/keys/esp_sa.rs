@@ -17,6 +17,8 @@ use crate::wire::ike::numbers::{EncrId, IntegId};
 /// Wireshark's names of encryption algorithms that it and we know; and whether every version in use has them.
 const ENCR: &[(EncrId, &str, bool)] = &[
     (EncrId::ENCR_NULL, "NULL", true),
+    (EncrId::ENCR_DES, "DES-CBC [RFC2405]", true),
+    (EncrId::ENCR_3DES, "TripleDES-CBC [RFC2451]", true),
     (EncrId::ENCR_AES_CBC, "AES-CBC [RFC3602]", true),
     (EncrId::ENCR_AES_CTR, "AES-CTR [RFC3686]", true),
     (EncrId::ENCR_AES_GCM_8, "AES-GCM with 8 octet ICV [RFC4106]", true),
@@ -49,8 +51,7 @@ const INTEG: &[(Integrity, &str)] = &[
 ];
 
 /// What Wireshark has and we have not.
-const FOREIGN_ENCR: [&str; 5] =
-    ["tripledes-cbc", "des-cbc", "cast5-cbc", "blowfish-cbc", "twofish-cbc"];
+const FOREIGN_ENCR: [&str; 3] = ["cast5-cbc", "blowfish-cbc", "twofish-cbc"];
 
 /// Reads a row. The error says at which character of it.
 pub(super) fn read(origin: &str, row: &str) -> Result<SaKey, (usize, String)> {
@@ -164,10 +165,9 @@ fn algorithms(
     let Some(id) = id else {
         return Err((4, format!("{encryption:?} is no encryption algorithm")));
     };
-    if id == EncrId::ENCR_3DES {
-        return Ok(Err(encryption));
-    }
-    let encr = encr_of(id, encr_key_len).map_err(|message| (5, message))?;
+    // Wireshark ignores whatever key stands there.
+    let key_len = if id == EncrId::ENCR_NULL { 0 } else { encr_key_len };
+    let encr = encr_of(id, key_len).map_err(|message| (5, message))?;
     let integrity = if id.is_aead() { Integrity::Aead } else { integrity };
     Ok(Ok(Algorithms { encr: Some(encr), integrity }))
 }

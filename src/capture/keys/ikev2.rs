@@ -4,13 +4,16 @@
 //! What Wireshark has no name for is written with IANA's name, and hidden from it.
 
 use super::{HIDDEN, IkeKey, bare_name, encr_of, hex, uat, unhex};
+use crate::capture::lenient::{AUTH_HMAC_MD5_128, AUTH_HMAC_SHA1_160};
 use crate::crypto::{Encr, Secret};
 use crate::ipsec::suite::{AddKe, IkeSuite};
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{EncrId, IntegId, KeId, PrfId};
 
-/// Wireshark's names of encryption algorithms; with each key length, but for that.
+/// Wireshark's names of encryption algorithms; with each key length, but for that, where it can be another.
 const ENCR: &[(EncrId, u16, &str)] = &[
+    (EncrId::ENCR_3DES, 0, "3DES [RFC2451]"),
+    (EncrId::ENCR_NULL, 0, "NULL [RFC2410]"),
     (EncrId::ENCR_AES_CBC, 128, "AES-CBC-128 [RFC3602]"),
     (EncrId::ENCR_AES_CBC, 192, "AES-CBC-192 [RFC3602]"),
     (EncrId::ENCR_AES_CBC, 256, "AES-CBC-256 [RFC3602]"),
@@ -40,16 +43,15 @@ const ENCR: &[(EncrId, u16, &str)] = &[
 /// Wireshark's names of integrity algorithms.
 const INTEG: &[(IntegId, &str)] = &[
     (IntegId::NONE, "NONE [RFC4306]"),
+    (IntegId::AUTH_HMAC_MD5_96, "HMAC_MD5_96 [RFC2403]"),
+    (AUTH_HMAC_MD5_128, "HMAC_MD5_128 [RFC4595]"),
     (IntegId::AUTH_HMAC_SHA1_96, "HMAC_SHA1_96 [RFC2404]"),
+    (AUTH_HMAC_SHA1_160, "HMAC_SHA1_160 [RFC4595]"),
     (IntegId::AUTH_HMAC_SHA2_256_96, "HMAC_SHA2_256_96 [draft-ietf-ipsec-ciph-sha-256-00]"),
     (IntegId::AUTH_HMAC_SHA2_256_128, "HMAC_SHA2_256_128 [RFC4868]"),
     (IntegId::AUTH_HMAC_SHA2_384_192, "HMAC_SHA2_384_192 [RFC4868]"),
     (IntegId::AUTH_HMAC_SHA2_512_256, "HMAC_SHA2_512_256 [RFC4868]"),
 ];
-
-/// What Wireshark has and we have not.
-const FOREIGN: [&str; 6] =
-    ["3des", "null", "hmac_md5_96", "hmac_md5_128", "hmac_sha1_160", "hmac_sha2_256_96"];
 
 /// Whether it looks like a row of this table: it begins with an SPI.
 pub(super) fn is_row(row: &str) -> bool {
@@ -88,6 +90,7 @@ pub(super) fn read(origin: &str, row: &str) -> Result<[IkeKey; 2], (usize, Strin
         suite: suite.clone(),
         sk_e,
         sk_a,
+        unchecked: false,
     };
     Ok([key(true, sk_ei, sk_ai), key(false, sk_er, sk_ar)])
 }
@@ -99,16 +102,11 @@ fn suite(
     integrity: &str,
 ) -> Result<Result<IkeSuite, String>, (usize, String)> {
     let (encr_name, integ_name) = (bare_name(encryption), bare_name(integrity));
-    for name in [&encr_name, &integ_name] {
-        if FOREIGN.contains(&name.as_str()) {
-            return Ok(Err(name.clone()));
-        }
-    }
     let wireshark = ENCR.iter().find(|(.., name)| bare_name(name) == encr_name);
     let encr = match wireshark {
         Some(&(id, bits, _)) => {
             let encr = encr_of(id, key_len).map_err(|message| (2, message))?;
-            if encr.key_bits != Some(bits) {
+            if encr.key_bits.unwrap_or(0) != bits {
                 return Err((2, format!("a key of {key_len} bytes does not go with {encryption}")));
             }
             encr
@@ -160,8 +158,9 @@ pub struct Row<'a> {
 /// The row of an IKE SA.
 #[must_use]
 pub fn write(sa: &Row<'_>) -> String {
-    let known =
-        |(id, bits, _): &&(EncrId, u16, &str)| *id == sa.encr.id && Some(*bits) == sa.encr.key_bits;
+    let known = |(id, bits, _): &&(EncrId, u16, &str)| {
+        *id == sa.encr.id && *bits == sa.encr.key_bits.unwrap_or(0)
+    };
     let encr = ENCR.iter().find(known).map(|(.., name)| (*name).to_owned());
     let integ = INTEG.iter().find(|(id, _)| *id == sa.integ).map(|(_, name)| (*name).to_owned());
     let hidden = if encr.is_none() || integ.is_none() { HIDDEN } else { "" };

@@ -46,6 +46,7 @@ pub(super) fn read(name: &str, text: &str) -> Result<KeyRing, KeyError> {
                     suite: suite.clone(),
                     sk_e: sk_e.0,
                     sk_a: sk_a.0,
+                    unchecked: false,
                 });
             }
         }
@@ -57,9 +58,9 @@ pub(super) fn read(name: &str, text: &str) -> Result<KeyRing, KeyError> {
 struct Lab {
     #[serde(rename = "format")]
     _format: Format,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     sas: Vec<LabSa>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     ike_sas: Vec<LabIkeSa>,
 }
 
@@ -81,9 +82,9 @@ struct LabSa {
     aead: Option<Cipher>,
     enc: Option<Cipher>,
     auth: Option<Mac>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     esn: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     initial_oseq: u64,
     replay_window: Option<u32>,
     encap: Option<LabEncap>,
@@ -108,7 +109,7 @@ enum LabMode {
 struct Cipher {
     linux: String,
     key: Hex,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     salt: Hex,
     icv_bits: Option<u16>,
 }
@@ -141,7 +142,7 @@ struct LabIkeSa {
     #[serde(flatten)]
     keys: Stage,
     /// With additional key exchanges: the keys before the last ones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     key_stages: Vec<Stage>,
 }
 
@@ -157,7 +158,7 @@ struct Stage {
 struct LabIkeAlgorithms {
     encr: u16,
     encr_key_bits: Option<u16>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     integ: u16,
 }
 
@@ -225,6 +226,8 @@ impl Cipher {
             ("rfc4543(gcm(aes))", 128) => EncrId::ENCR_NULL_AUTH_AES_GMAC,
             ("cbc(aes)", 0) => EncrId::ENCR_AES_CBC,
             ("rfc3686(ctr(aes))", 0) => EncrId::ENCR_AES_CTR,
+            ("cbc(des3_ede)", 0) => EncrId::ENCR_3DES,
+            ("cbc(des)", 0) => EncrId::ENCR_DES,
             ("ecb(cipher_null)", 0) => EncrId::ENCR_NULL,
             (other, 0) => return Err(other.to_owned()),
             (other, bits) => return Err(format!("{other} with an ICV of {bits} bits")),
@@ -252,10 +255,25 @@ impl LabIkeAlgorithms {
     fn suite(&self) -> Result<IkeSuite, String> {
         let id = EncrId(self.encr);
         // The recorder says 256 of ChaCha20 too; the attribute is not sent.
-        let fixed = [EncrId::ENCR_CHACHA20_POLY1305, EncrId::ENCR_NULL].contains(&id);
+        let fixed = [
+            EncrId::ENCR_CHACHA20_POLY1305,
+            EncrId::ENCR_NULL,
+            EncrId::ENCR_DES,
+            EncrId::ENCR_3DES,
+        ]
+        .contains(&id);
         let key_bits = if fixed { None } else { self.encr_key_bits };
         Ok(ikev2::of_ids(Encr { id, key_bits }, IntegId(self.integ)))
     }
+}
+
+/// What is `null` is as if it were not there.
+pub(in crate::capture) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Hex digits.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 pub use pattern::{AddrPattern, SpiPattern};
 
+use crate::crypto::des::DesCbc;
 use crate::crypto::{Encr, Secret};
 use crate::ipsec::suite::{IkeSuite, Protocol};
 use crate::ipsec::{Mode, TrafficSelector};
@@ -123,6 +124,8 @@ pub struct IkeKey {
     pub sk_e: Secret,
     /// SK_a.
     pub sk_a: Secret,
+    /// Whether a message is read, though its ICV is wrong, if it makes sense: tcpdump looks at no ICV.
+    pub unchecked: bool,
 }
 
 /// Something is wrong in a key file.
@@ -202,7 +205,7 @@ impl KeyRing {
 
 impl Start {
     /// The high half to begin with.
-    fn high(self) -> u32 {
+    pub(super) fn high(self) -> u32 {
         match self {
             Self::After(sequence) => u32::try_from(sequence >> 32).unwrap_or(u32::MAX),
             Self::Within(high) => high,
@@ -224,7 +227,7 @@ pub const HIDDEN: &str = "#ipsecd ";
 /// An encryption algorithm with the length of the key that was given for it, salt included.
 fn encr_of(id: EncrId, key_len: usize) -> Result<Encr, String> {
     let salt = match id {
-        EncrId::ENCR_NULL | EncrId::ENCR_AES_CBC => 0,
+        EncrId::ENCR_NULL | EncrId::ENCR_AES_CBC | EncrId::ENCR_DES | EncrId::ENCR_3DES => 0,
         EncrId::ENCR_AES_CCM_8
         | EncrId::ENCR_AES_CCM_12
         | EncrId::ENCR_AES_CCM_16
@@ -233,6 +236,8 @@ fn encr_of(id: EncrId, key_len: usize) -> Result<Encr, String> {
     };
     let fixed = match id {
         EncrId::ENCR_NULL => Some(0),
+        EncrId::ENCR_DES => Some(DesCbc::DES_KEY_LEN),
+        EncrId::ENCR_3DES => Some(DesCbc::TRIPLE_KEY_LEN),
         EncrId::ENCR_CHACHA20_POLY1305 | EncrId::ENCR_CHACHA20_POLY1305_IIV => Some(32),
         _ => None,
     };
@@ -243,6 +248,7 @@ fn encr_of(id: EncrId, key_len: usize) -> Result<Encr, String> {
     match (fixed, len) {
         (Some(fixed), len) if fixed == len => Ok(Encr { id, key_bits: None }),
         (Some(0), _) => Err(wrong("none".to_owned())),
+        (Some(fixed), _) if salt == 0 => Err(wrong(fixed.to_string())),
         (Some(fixed), _) => Err(wrong(format!("{fixed}, and {salt} of salt"))),
         (None, 16 | 24 | 32) => Ok(Encr { id, key_bits: u16::try_from(len * 8).ok() }),
         (None, _) if salt == 0 => Err(wrong("16, 24 or 32".to_owned())),

@@ -165,6 +165,12 @@ impl SpiPattern {
         spi & self.mask == self.bits & self.mask
     }
 
+    /// Whether it takes one alone.
+    #[must_use]
+    pub const fn is_exact(&self) -> bool {
+        self.mask == u32::MAX
+    }
+
     /// `*`, a number in decimal or hex, hex digits some of which are `*`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text == "*" {

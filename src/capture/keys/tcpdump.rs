@@ -11,12 +11,42 @@ use super::{
     unhex,
 };
 use crate::crypto::Secret;
+use crate::crypto::des::DesCbc;
 use crate::ipsec::suite::Protocol;
 use crate::wire::ike::header::IkeSpi;
 use crate::wire::ike::numbers::{EncrId, IntegId};
 
-/// Reads a line. The error says at which character of it.
+/// Reads a line, which may have several secrets with commas between them, as the argument of `-E` has. The error says at which
+/// character of it.
 pub(super) fn read(origin: &str, line: &str, ring: &mut KeyRing) -> Result<(), (usize, String)> {
+    // A secret that is text may have a comma as well: then what follows it is no other secret.
+    let mut parts = vec![0];
+    parts
+        .extend(line.match_indices(',').map(|(at, _)| at + 1).filter(|at| is_secret(&line[*at..])));
+    parts.push(line.len() + 1);
+    for part in parts.windows(2) {
+        if let &[from, to] = part {
+            let one = line.get(from..to - 1).unwrap_or_default();
+            read_one(origin, one, ring).map_err(|(at, why)| (from + at, why))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a text begins with SPI@ADDRESS, with a cipher that is known, or with `ikev2`.
+fn is_secret(text: &str) -> bool {
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let is_spi = word.split_once('@').is_some_and(|(spi, addr)| {
+        SpiPattern::parse(spi).is_some() && addr.parse::<IpAddr>().is_ok()
+    });
+    let name = word.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let cipher = name.trim_end_matches("-hmac96").trim_end_matches("-hmac-96");
+    let is_cipher = word.contains(':') && (cipher_of(cipher).is_some() || is_foreign(cipher));
+    is_spi || is_cipher || word.eq_ignore_ascii_case("ikev2")
+}
+
+/// Reads one.
+fn read_one(origin: &str, line: &str, ring: &mut KeyRing) -> Result<(), (usize, String)> {
     let words: Vec<(usize, &str)> = line
         .split_whitespace()
         .map(|word| (word.as_ptr() as usize - line.as_ptr() as usize, word))
@@ -73,9 +103,7 @@ fn esp(
         Some((_, len)) => {
             return Err((key_at, format!("a secret of {} bytes; {cipher} takes {len}", key.len())));
         }
-        None if FOREIGN.iter().any(|known| cipher.starts_with(known)) => {
-            (Err(name.to_owned()), key)
-        }
+        None if is_foreign(cipher) => (Err(name.to_owned()), key),
         None => return Err((at, format!("{name:?} is no algorithm, such as aes256-cbc-hmac96"))),
     };
     Ok(SaKey {
@@ -96,10 +124,12 @@ fn esp(
 }
 
 /// The names of OpenSSL, which are tcpdump's, of ciphers that we have not.
-const FOREIGN: [&str; 13] = [
-    "3des", "des", "blowfish", "bf", "cast", "rc2", "rc3", "rc4", "rc5", "idea", "camellia",
-    "seed", "aria",
-];
+const FOREIGN: [&str; 11] =
+    ["blowfish", "bf", "cast", "rc2", "rc3", "rc4", "rc5", "idea", "camellia", "seed", "aria"];
+
+fn is_foreign(cipher: &str) -> bool {
+    FOREIGN.iter().any(|known| cipher.starts_with(known))
+}
 
 /// Encryption algorithm, length of its key.
 fn cipher_of(name: &str) -> Option<(EncrId, usize)> {
@@ -108,6 +138,8 @@ fn cipher_of(name: &str) -> Option<(EncrId, usize)> {
         "aes128" | "aes-128" => (EncrId::ENCR_AES_CBC, 16),
         "aes192" | "aes-192" => (EncrId::ENCR_AES_CBC, 24),
         "aes256" | "aes-256" => (EncrId::ENCR_AES_CBC, 32),
+        "3des" | "des3" | "des-ede3" => (EncrId::ENCR_3DES, DesCbc::TRIPLE_KEY_LEN),
+        "des" => (EncrId::ENCR_DES, DesCbc::DES_KEY_LEN),
         _ => return None,
     })
 }
@@ -152,6 +184,7 @@ fn ike(origin: &str, line: &str, words: &[(usize, &str)]) -> Result<IkeKey, (usi
         suite,
         sk_e,
         sk_a,
+        unchecked: true,
     })
 }
 

@@ -119,9 +119,6 @@ fn every_ike_sa_that_is_written_is_read_back() {
                     (IntegId::AUTH_HMAC_SHA2_512_256, 64),
                 ]
             };
-            if id == EncrId::ENCR_3DES || id == EncrId::ENCR_NULL {
-                continue;
-            }
             for &(integ, integ_len) in integs {
                 let key = |len, byte| Secret::new(vec![byte; len]);
                 let (ei, er) = (key(len, 1), key(len, 2));
@@ -165,7 +162,9 @@ fn secrets_of_tcpdump_are_read() {
          ikev2 I 0x0001020304050607 0xc02e7a3031a03188 sha1:0x{key}00112233 aes128:0x{key}\n"
     ));
     let [des, aes, short, null] = &read.sas[..] else { panic!("{read:?}") };
-    assert_eq!(des.algorithms, Err("3des-cbc-hmac96".to_owned()));
+    let triple = Encr { id: EncrId::ENCR_3DES, key_bits: None };
+    let des_algorithms = Algorithms { encr: Some(triple), integrity: Integrity::Unchecked(12) };
+    assert_eq!((&des.algorithms, des.encr_key.len()), (&Ok(des_algorithms), 24));
     let cbc = |bits| Some(Encr { id: EncrId::ENCR_AES_CBC, key_bits: Some(bits) });
     let unchecked = Integrity::Unchecked;
     assert_eq!(aes.algorithms, Ok(Algorithms { encr: cbc(256), integrity: unchecked(12) }));
@@ -175,6 +174,21 @@ fn secrets_of_tcpdump_are_read() {
     assert!(null.spi == SpiPattern::ANY && null.dst == AddrPattern::Any);
     let [ike] = &read.ike[..] else { panic!("{read:?}") };
     assert_eq!((ike.initiator, ike.sk_e.len(), ike.sk_a.len()), (true, 16, 20));
+}
+
+#[test]
+fn several_secrets_of_tcpdump_may_stand_in_a_line() {
+    let key = "00112233445566778899aabbccddeeff";
+    let read = ring(&format!(
+        "0x100@192.1.2.45 aes128-cbc:0x{key},0x101@fd00::1 3des-cbc-hmac96:0x{key}{key}, aes128:0x{key}"
+    ));
+    let spis: Vec<_> = read.sas.iter().map(|sa| sa.spi.to_string()).collect();
+    assert_eq!(spis, ["0x00000100", "0x00000101", "*"]);
+    // A comma of a secret that is text.
+    let read = ring("0x100@192.1.2.45 aes128-cbc:sixteen,letters,and");
+    assert_eq!(read.sas.len(), 1);
+    let wrong = "0x100@192.1.2.45 none:,0x101@192.1.2.45 aes128-cbc:0x00";
+    assert_eq!(errors(wrong), ["1:52: a secret of 1 bytes; aes128-cbc takes 16"]);
 }
 
 #[test]
@@ -193,7 +207,11 @@ fn old_names_and_unchecked_authentication_are_understood() {
     let cbc = row("AES-CBC [RFC3602]", "HMAC-MD5-96 [RFC2403]", &"00".repeat(16));
     assert_eq!(cbc.unwrap().integrity, Integrity::Unchecked(12));
     let des = row("TripleDES-CBC [RFC2451]", any, &"00".repeat(24));
-    assert_eq!(des, Err("tripledes-cbc".to_owned()));
+    assert_eq!(id(des), EncrId::ENCR_3DES);
+    let des = row("BLOWFISH-CBC [RFC2451]", any, &"00".repeat(24));
+    assert_eq!(des, Err("blowfish-cbc".to_owned()));
+    // Its key is no matter to Wireshark.
+    assert_eq!(id(row("NULL", any, &key)), EncrId::ENCR_NULL);
 }
 
 #[test]
@@ -262,6 +280,16 @@ fn json_is_read_and_its_errors_have_a_place() {
     assert_eq!((key.start, key.esn, key.replay_window), (Start::After(5), true, Some(64)));
     assert_eq!(key.encr_key.len(), 20);
     assert!(read.ports.contains(&34567));
+    // What is null is as if it were not there.
+    let nothing = file
+        .replace(
+            "\"esn\": true, \"initial_oseq\": 5, \"replay_window\": 64",
+            "\"esn\": null, \"initial_oseq\": null, \"replay_window\": null",
+        )
+        .replace("\"sas\"", "\"ike_sas\": null, \"sas\"");
+    let read = ring(&nothing);
+    let key = &read.sas[0];
+    assert_eq!((key.start, key.esn, key.replay_window), (Start::After(0), false, None));
     for (from, to, error) in [
         ("capture/1", "capture/2", "1:"),
         ("0xc0000001", "c0000001", "1:"),

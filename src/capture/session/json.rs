@@ -5,22 +5,22 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use zeroize::Zeroize;
 
-use crate::capture::keys::json::{Hex, HexIkeSpi, HexSpi};
+use crate::capture::keys::json::{Hex, HexIkeSpi, HexSpi, or_default};
 
 #[derive(Deserialize)]
 pub(super) struct Lab {
     /// What each end has configured, by its name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     ppk: Option<BTreeMap<String, Option<ConfiguredPpk>>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) sas: Vec<EspSa>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) ike_sas: Vec<IkeSa>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) child_sas: Vec<ChildSa>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) messages: Vec<Message>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) packets: Vec<Packet>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct EspSa {
 #[derive(Deserialize)]
 struct Cipher {
     key: Hex,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     salt: Hex,
 }
 
@@ -92,9 +92,9 @@ pub(super) struct IkeSa {
     pub(super) dh_shared_secret: Hex,
     #[serde(flatten)]
     pub(super) keys: Keys,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) key_exchanges: Vec<KeyExchange>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) key_stages: Vec<Keys>,
     pub(super) ppk: Option<Ppk>,
     pub(super) before_ppk: Option<BeforePpk>,
@@ -106,11 +106,11 @@ pub(super) struct IkeSa {
 pub(super) struct Algorithms {
     pub(super) encr: u16,
     pub(super) encr_key_bits: Option<u16>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) integ: u16,
     pub(super) prf: u16,
     pub(super) dh: Option<u16>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) addke: Vec<u16>,
 }
 
@@ -155,9 +155,9 @@ pub(super) struct IntAuth {
 
 #[derive(Default, Deserialize)]
 pub(super) struct Auth {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) initiator: Vec<Proof>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) responder: Vec<Proof>,
 }
 
@@ -181,7 +181,7 @@ pub(super) struct ChildSa {
     pub(super) nr: Hex,
     pub(super) transforms: Vec<Transform>,
     pub(super) dh_shared_secret: Option<Hex>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) key_exchanges: Vec<KeyExchange>,
     pub(super) keymat: Hex,
     /// Bodies of the TS payloads of the response.
@@ -208,14 +208,14 @@ pub(super) struct Message {
     pub(super) message_id: u32,
     pub(super) spi_i: HexIkeSpi,
     pub(super) spi_r: HexIkeSpi,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) payloads: Vec<Payload>,
     pub(super) fragment: Option<(u16, u16)>,
     pub(super) decrypted_fragment: Option<Hex>,
     pub(super) decrypted: Option<Hex>,
     pub(super) decrypted_first_payload: Option<u8>,
     pub(super) intauth: Option<Hex>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) payloads_decrypted: Option<Vec<Payload>>,
 }
 
@@ -230,7 +230,7 @@ pub(super) struct Payload {
 pub(super) struct Packet {
     pub(super) wire: Vec<usize>,
     pub(super) verdict: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) layers: Vec<PacketLayer>,
 }
 

@@ -2,6 +2,7 @@
 
 use super::Mismatch;
 use super::json::{Algorithms, Keys, Transform};
+use crate::crypto::des::DesCbc;
 use crate::crypto::integ::Integ;
 use crate::crypto::prf::Prf;
 use crate::crypto::{Encr, Secret};
@@ -31,17 +32,22 @@ impl Suite {
 /// Lengths of the keys of encryption (with its salt) and integrity.
 fn key_lens(encr: u16, key_bits: Option<u16>, integ: u16) -> Result<(usize, usize), Mismatch> {
     let (id, integ) = (EncrId(encr), IntegId(integ));
+    // 3DES is in captures alone.
+    if id == EncrId::ENCR_3DES {
+        return Ok((DesCbc::TRIPLE_KEY_LEN, integ_len(integ)?));
+    }
     // The recorder gives lengths of keys that have only one, too.
     let fixed = [EncrId::ENCR_CHACHA20_POLY1305, EncrId::ENCR_NULL].contains(&id);
     let encr = Encr { id, key_bits: if fixed { None } else { key_bits } };
     let encr_len = encr.keymat_len().ok_or_else(|| Mismatch::new(format!("{encr} is not ours")))?;
-    let integ_len = match integ {
-        IntegId::NONE => 0,
-        integ => {
-            Integ::key_len(integ).ok_or_else(|| Mismatch::new(format!("{integ} is not ours")))?
-        }
-    };
-    Ok((encr_len, integ_len))
+    Ok((encr_len, integ_len(integ)?))
+}
+
+fn integ_len(id: IntegId) -> Result<usize, Mismatch> {
+    if id == IntegId::NONE {
+        return Ok(0);
+    }
+    Integ::key_len(id).ok_or_else(|| Mismatch::new(format!("{id} is not ours")))
 }
 
 /// Length of KEYMAT of a CHILD_SA, one direction.

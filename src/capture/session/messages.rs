@@ -66,6 +66,8 @@ pub(super) fn check_opened(
             Inside::BadIcv => "the ICV is wrong".to_owned(),
             Inside::Unsupported(what) => format!("algorithm not supported: {what}"),
             Inside::Malformed(why) => format!("malformed inside: {why}"),
+            Inside::Unverified(_) => "its integrity cannot be checked".to_owned(),
+            Inside::Nonsense => "it decrypts to nonsense".to_owned(),
         };
         return Err(Mismatch::new(why).at(place));
     }

@@ -33,6 +33,10 @@ fn receive(window: &mut ReplayWindow, seq: u64) -> Result<Arrival, DropReason> {
     window.accept(inferred, IcvVerified::new())
 }
 
+/// Steps that stand for the oldest number in the window, and for the one before that.
+const OLDEST: i64 = i64::MIN;
+const TOO_OLD: i64 = i64::MIN + 1;
+
 /// What arrives of a stream: packets lost, delayed and repeated, as (steps back or ahead of the newest, repeat).
 fn arrivals() -> impl Strategy<Value = Vec<(i64, bool)>> {
     let step = prop_oneof![
@@ -40,6 +44,7 @@ fn arrivals() -> impl Strategy<Value = Vec<(i64, bool)>> {
         4 => -100..=0_i64,
         2 => -9000..=0_i64,
         1 => 1..=20_000_i64,
+        1 => prop::sample::select(vec![OLDEST, TOO_OLD]),
     ];
     proptest::collection::vec((step, prop::bool::weighted(0.2)), 1..600)
 }
@@ -51,6 +56,11 @@ fn agrees_with_model(size: u32, start: u64, esn: bool, arrivals: Vec<(i64, bool)
     // What came before `start` counts as received.
     model.seen.extend(start.saturating_sub(size)..=start);
     for (step, repeat) in arrivals {
+        let step = match step {
+            OLDEST => 1 - size.cast_signed(),
+            TOO_OLD => -size.cast_signed(),
+            step => step,
+        };
         let Some(seq) = model.top.checked_add_signed(step) else { continue };
         // Older than that the high bits are inferred as those of a packet to come: then the ICV decides.
         if esn && seq + size <= model.top {
@@ -90,6 +100,50 @@ proptest! {
         arrivals in arrivals(),
     ) {
         agrees_with_model(size, (high << 32) - before, true, arrivals);
+    }
+}
+
+/// The oldest number of a window is fresh, the one before it is not in it: wherever the window lies, also across the turn of the low half.
+#[test]
+fn a_window_is_as_long_as_its_size() {
+    let turn = 1_u64 << 32;
+    for size in [1_u32, 2, 32, 64, 100, 1024, 8192] {
+        let len = u64::from(size);
+        for high in [1, 2, 7] {
+            let turn = high * turn;
+            let around = [0, 1, 2, len / 2, len - 1, len, len + 1, 3 * len];
+            for top in around.iter().flat_map(|n| [turn - n - 1, turn + n]) {
+                let window = {
+                    let mut window = ReplayWindow::starting_at(size, true, top - 2 * len);
+                    receive(&mut window, top).unwrap();
+                    window
+                };
+                for seq in [top - (len - 1), top - len / 2].into_iter().filter(|seq| *seq < top) {
+                    assert_eq!(
+                        receive(&mut window.clone(), seq),
+                        Ok(Arrival::Late),
+                        "{size}, {top}, {seq}"
+                    );
+                }
+                // RFC 4303 Appendix A2.2: what is before the window has the low half of one in the next subspace.
+                let before = top - len;
+                let low = u32::try_from(before % (1 << 32)).unwrap();
+                assert_eq!(window.check(low), Ok(before + (1 << 32)), "{size}, {top}");
+            }
+        }
+        for top in [len, len + 1, 2 * len, u64::from(u32::MAX)] {
+            let mut window = ReplayWindow::new(size, false);
+            receive(&mut window, top).unwrap();
+            let oldest = top - (len - 1);
+            let late =
+                if oldest == top { Err(DropReason::ReplayDuplicate) } else { Ok(Arrival::Late) };
+            assert_eq!(receive(&mut window.clone(), oldest), late, "{size}, {top}");
+            assert_eq!(
+                receive(&mut window, oldest - 1),
+                Err(DropReason::ReplayOld),
+                "{size}, {top}"
+            );
+        }
     }
 }
 

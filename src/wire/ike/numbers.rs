@@ -117,6 +117,7 @@ numbers! {
 numbers! {
     /// Transform Type 1, encryption algorithm.
     EncrId(u16) {
+        ENCR_DES = 2,
         ENCR_3DES = 3,
         ENCR_NULL = 11,
         ENCR_AES_CBC = 12,
