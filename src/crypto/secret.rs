@@ -47,6 +47,15 @@ impl Secret {
     }
 }
 
+/// Overwrites what functions that have returned left on the stack below the caller. An expanded key that was handed from one to the next
+/// has left a copy wherever it was, and one would come into what is made there next: into the unused bytes of a payload, say, and
+/// with them on the heap. To be called where keys have come to their place.
+#[inline(never)]
+pub fn wipe_stack() {
+    const FRAMES: usize = 32 << 10;
+    core::hint::black_box(&mut [0_u8; FRAMES]);
+}
+
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()

@@ -45,7 +45,7 @@ pub enum Command {
         /// From where to where IKE_SA_INIT goes.
         path: Path,
     },
-    /// As `Initiate`, but IKE_AUTH does not say whom we want (RFC 7296 §2.9 leaves IDr to us): a peer that refused that shows who it
+    /// As `Initiate`, but IKE_AUTH does not say whom we want (RFC 7296 §1.2 leaves IDr to us): a peer that refused that shows who it
     /// is. It still has to be who it is to be, and is not told to forget other SAs.
     InitiateUnnamed {
         /// The peer's name.

@@ -7,6 +7,7 @@ use super::followup::{Series, Step, What};
 use super::{Parts, wanted_group};
 use crate::crypto::Secret;
 use crate::crypto::dh::{self, KeyPair};
+use crate::crypto::secret::wipe_stack;
 use crate::ike::child_sa::ChildState;
 use crate::ike::event::{CloseReason, Event};
 use crate::ike::ike_sa::{Active, Ctx, IkeSa, SaId, Session, State, Task};
@@ -508,7 +509,9 @@ impl IkeSa {
         )?;
         let session = Session::new(suite, &keys, initiator)?;
         ctx.export(spi_i, spi_r, suite, &keys);
-        Some(self.successor(ctx, initiator, spi_i, spi_r, session))
+        let successor = self.successor(ctx, initiator, spi_i, spi_r, session);
+        wipe_stack();
+        Some(successor)
     }
 }
 

@@ -10,6 +10,7 @@ use super::ppk::{self, PpkUse};
 use super::reauth::Authentication;
 use super::{Parts, auth, notify, wanted_group};
 use crate::crypto::dh::{self, KeyPair};
+use crate::crypto::secret::wipe_stack;
 use crate::ike::announce;
 use crate::ike::cert;
 use crate::ike::event::{CloseReason, Event, Phase};
@@ -407,6 +408,7 @@ impl IkeSa {
             ppk,
             may_be_childless: parts.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED).is_some(),
         };
+        wipe_stack();
         self.after_init(ctx, done);
     }
 
@@ -483,6 +485,7 @@ impl IkeSa {
                 })
                 .ok_or_else(|| refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[]))?;
         ctx.export(spi_i, spi_r, chosen.suite, &keys);
+        wipe_stack();
 
         let nat = natd::detect(spi_i, IkeSpi(0), path, parts.notifies.iter().copied());
         let pretend =
