@@ -96,7 +96,11 @@ impl Client {
         let silence = self.silence(&ask);
         self.stream.set_read_timeout(silence)?;
         let at_once = ask.is_known_at_once();
-        self.stream.write_all(&to_line(&Request::new(ask))?)?;
+        match self.stream.write_all(&to_line(&Request::new(ask))?) {
+            // It has hung up; what it said before is still to be read.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            sent => sent?,
+        }
         let mut lines = BufReader::new(self.stream);
         let mut line = Vec::new();
         loop {
@@ -195,6 +199,11 @@ mod tests {
         Ask::Down { target: Target::All }
     }
 
+    /// Reads the question, as a daemon does before anything else.
+    fn read(stream: &UnixStream) {
+        BufReader::new(stream).read_line(&mut String::new()).unwrap();
+    }
+
     fn write(mut stream: &UnixStream, body: Body) {
         stream.write_all(&to_line(&Reply { ipsecd: VERSION, reply: body }).unwrap()).unwrap();
     }
@@ -211,6 +220,7 @@ mod tests {
         let mut first = None;
         let (_dir, client) = client(move |stream| match first.take() {
             None => {
+                read(&stream);
                 // Half an answer, which is not lost by the wait.
                 let line = to_line(&Reply { ipsecd: VERSION, reply: Body::Down { peers: vec![] } });
                 let line = line.unwrap();
@@ -219,11 +229,35 @@ mod tests {
             }
             // The client has become impatient.
             Some((waiting, line)) => {
+                read(&stream);
                 let failure = Failure { code: Code::NotFound, message: "none".to_owned() };
                 write(&stream, Body::Error(failure));
                 (&waiting).write_all(&line[9..]).unwrap();
             }
         });
+        assert_eq!(client.ask(down(), |_| {}).unwrap(), Body::Down { peers: vec![] });
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_up_has_ended_whenever_it_does_so() {
+        let (hung_up, is_hung_up) = std::sync::mpsc::channel();
+        let (_dir, client) = client(move |stream| {
+            drop(stream);
+            hung_up.send(()).unwrap();
+        });
+        is_hung_up.recv().unwrap();
+        assert!(matches!(client.ask(down(), |_| {}), Err(ClientError::Ended)));
+    }
+
+    #[test]
+    fn what_a_daemon_says_before_it_hangs_up_is_heard() {
+        let (hung_up, is_hung_up) = std::sync::mpsc::channel();
+        let (_dir, client) = client(move |stream| {
+            write(&stream, Body::Down { peers: vec![] });
+            drop(stream);
+            hung_up.send(()).unwrap();
+        });
+        is_hung_up.recv().unwrap();
         assert_eq!(client.ask(down(), |_| {}).unwrap(), Body::Down { peers: vec![] });
     }
 
