@@ -1,6 +1,10 @@
 //! Seal and open of every kind of transform at 64, 576 and 1400 bytes, and the bare primitive on as many bytes in the
 //! same run: `cargo bench --bench esp`, with a name (`aes128gcm16`) to run only that. At the end stands a table of
-//! ratios, of the fastest samples, and before it lines `figure NAME VALUE UNIT` of them: 1.00 would be an SA that costs nothing beside its cryptography.
+//! ratios, of the fastest runs, and before it lines `figure NAME VALUE UNIT` of them: 1.00 would be an SA that costs nothing beside its cryptography.
+//!
+//! Packets of an SA come 32 at a time, as the datapath seals and opens them (`OutboundSa::sealer`, `InboundSa::opening`); `alone`
+//! is one by itself, with all that is counted for it. The bare primitive and an SA take turns every 1,000 packets, so that whatever
+//! else the machine does hits both alike.
 //!
 //! A size is that of what is encrypted: payload, padding and trailer, as they go through both. For AES-GCM-16 and
 //! ChaCha20-Poly1305 the bare primitive is `ring` itself, with an AAD of eight bytes; for the others it is
@@ -29,8 +33,12 @@ use ring::aead::{
 
 const SIZES: [usize; 3] = [64, 576, 1400];
 
-/// Packets opened between two looks at the clock. So few stay in the cache.
+/// Packets that come together, between two looks at the clock if they are opened. So few stay in the cache.
 const BATCH: usize = 32;
+
+/// Packets between a turn of the bare primitive and one of ours: so many that the clock's error is small beside them, and so few
+/// that the machine leaves some runs of each alone.
+const RUN: u64 = 1000;
 
 /// Pad Length and Next Header.
 const TRAILER: usize = 2;
@@ -187,17 +195,23 @@ fn bare_seal<'a>(bare: &'a Bare, size: usize, icv_len: usize) -> Timed<'a> {
     })
 }
 
-fn esp_seal<'a>(sa: &'a OutboundSa, size: usize) -> Timed<'a> {
+fn esp_seal<'a>(sa: &'a OutboundSa, size: usize, together: usize) -> Timed<'a> {
     let inner = size - TRAILER;
     let mut packet = PacketBuf::new(size);
     let _ = packet.fill_from(&vec![5; inner]);
     Box::new(move |n| {
         time(|| {
-            for _ in 0..n {
-                packet.clear();
-                packet.set_len(inner);
-                let sealed = sa.seal(black_box(&mut packet), NextHeader::IPV4);
-                let _ = black_box(sealed).expect("sealed");
+            let mut left = usize::try_from(n).expect("few");
+            while left > 0 {
+                let batch = left.min(together);
+                let mut sealer = sa.sealer(batch);
+                for _ in 0..batch {
+                    packet.clear();
+                    packet.set_len(inner);
+                    let sealed = sealer.seal(black_box(&mut packet), NextHeader::IPV4);
+                    let _ = black_box(sealed).expect("sealed");
+                }
+                left -= batch;
             }
         })
     })
@@ -213,14 +227,21 @@ fn bare_open<'a>(bare: &'a Bare, size: usize, icv_len: usize) -> Timed<'a> {
             n,
             &mut batch,
             |data| data.copy_from_slice(&sealed),
-            |data| {
-                assert!(bare.open(black_box(&iv), black_box(data), &icv));
+            |batch| {
+                for data in batch {
+                    assert!(bare.open(black_box(&iv), black_box(data), &icv));
+                }
             },
         )
     })
 }
 
-fn esp_open<'a>(out: &'a OutboundSa, inbound: &'a InboundSa, size: usize) -> Timed<'a> {
+fn esp_open<'a>(
+    out: &'a OutboundSa,
+    inbound: &'a InboundSa,
+    size: usize,
+    together: usize,
+) -> Timed<'a> {
     let inner = vec![5; size - TRAILER];
     let mut batch = vec![PacketBuf::new(size); BATCH];
     let seal = move |packet: &mut PacketBuf| {
@@ -228,8 +249,13 @@ fn esp_open<'a>(out: &'a OutboundSa, inbound: &'a InboundSa, size: usize) -> Tim
         let _ = out.seal(packet, NextHeader::IPV4).expect("sealed");
     };
     Box::new(move |n| {
-        in_batches(n, &mut batch, &seal, |packet| {
-            let _ = black_box(inbound.open(black_box(packet))).expect("opened");
+        in_batches(n, &mut batch, &seal, |batch| {
+            for packets in batch.chunks_mut(together) {
+                let mut opening = inbound.opening();
+                for packet in packets {
+                    let _ = black_box(opening.open(black_box(packet))).expect("opened");
+                }
+            }
         })
     })
 }
@@ -238,7 +264,7 @@ fn in_batches<T>(
     n: u64,
     batch: &mut [T],
     prepare: impl Fn(&mut T),
-    act: impl Fn(&mut T),
+    act: impl Fn(&mut [T]),
 ) -> Duration {
     let mut taken = Duration::ZERO;
     let mut left = usize::try_from(n).expect("few");
@@ -246,7 +272,7 @@ fn in_batches<T>(
         let len = left.min(batch.len());
         let batch = &mut batch[..len];
         batch.iter_mut().for_each(&prepare);
-        taken += time(|| batch.iter_mut().for_each(&act));
+        taken += time(|| act(batch));
         left -= len;
     }
     taken
@@ -259,19 +285,39 @@ fn time(act: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Nanoseconds of the fastest sample of each benchmark: what others do on the machine only ever makes one slower.
-type Fastest = RefCell<BTreeMap<String, f64>>;
+/// Nanoseconds of the fastest run of each benchmark, and of the bare primitive beside it: what others do on the machine only ever
+/// makes one slower.
+type Fastest = RefCell<BTreeMap<String, Pair>>;
 
-fn measure(criterion: &mut Criterion, fastest: &Fastest, name: &str, mut timed: Timed<'_>) {
+#[derive(Clone, Copy)]
+struct Pair {
+    whole: f64,
+    bare: f64,
+}
+
+fn measure(
+    criterion: &mut Criterion,
+    fastest: &Fastest,
+    name: &str,
+    [mut whole, mut bare]: [Timed<'_>; 2],
+) {
     criterion.bench_function(name, |bencher| {
         bencher.iter_custom(|n| {
-            let taken = timed(n);
-            let each = taken.as_secs_f64() * 1e9 / n as f64;
-            // One of a few is the clock's error.
-            if n >= 1000 {
-                let mut fastest = fastest.borrow_mut();
-                let so_far = fastest.entry(name.to_owned()).or_insert(each);
-                *so_far = so_far.min(each);
+            let mut taken = Duration::ZERO;
+            let mut left = n;
+            while left > 0 {
+                let run = left.min(RUN);
+                let [bare_run, whole_run] = [&mut bare, &mut whole].map(|timed| timed(run));
+                if run == RUN {
+                    let each = |taken: Duration| taken.as_secs_f64() * 1e9 / run as f64;
+                    let pair = Pair { whole: each(whole_run), bare: each(bare_run) };
+                    let mut fastest = fastest.borrow_mut();
+                    let so_far = fastest.entry(name.to_owned()).or_insert(pair);
+                    so_far.whole = so_far.whole.min(pair.whole);
+                    so_far.bare = so_far.bare.min(pair.bare);
+                }
+                taken += whole_run;
+                left -= run;
             }
             taken
         });
@@ -288,40 +334,49 @@ fn esp(criterion: &mut Criterion) {
         for size in SIZES {
             // CBC has no 1400.
             let size = size.next_multiple_of(layout.align.into());
-            let mut run = |what: &str, timed: Timed<'_>| {
+            let seal = |together| {
+                [esp_seal(&outbound, size, together), bare_seal(&bare, size, layout.icv_len)]
+            };
+            let open = |together| {
+                let whole = esp_open(&outbound, &inbound, size, together);
+                [whole, bare_open(&bare, size, layout.icv_len)]
+            };
+            let mut run = |what: &str, timed: [Timed<'_>; 2]| {
                 measure(criterion, &fastest, &format!("{name}/{size}/{what}"), timed);
             };
-            run("bare seal", bare_seal(&bare, size, layout.icv_len));
-            run("seal", esp_seal(&outbound, size));
-            run("bare open", bare_open(&bare, size, layout.icv_len));
-            run("open", esp_open(&outbound, &inbound, size));
+            run("seal", seal(BATCH));
+            run("seal alone", seal(1));
+            run("open", open(BATCH));
+            run("open alone", open(1));
         }
     }
     print_ratios(&fastest.borrow());
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints what it found")]
-fn print_ratios(fastest: &BTreeMap<String, f64>) {
-    println!("{:20} {:>5}  {:>22}  {:>22}", "", "bytes", "bare / seal, ns", "bare / open, ns");
+fn print_ratios(fastest: &BTreeMap<String, Pair>) {
+    const WAYS: [&str; 4] = ["seal", "seal alone", "open", "open alone"];
+    let heads = WAYS.map(|way| format!("  {:>21}", format!("bare / {way}, ns")));
+    println!("{:20} {:>5}{}", "", "bytes", heads.concat());
     for (name, suite) in suites() {
         let align = EspLayout::of(suite).expect("a suite of ours").align;
         for size in SIZES.map(|size| size.next_multiple_of(align.into())) {
-            let get = |what: &str| fastest.get(&format!("{name}/{size}/{what}"));
-            let ratio = |bare: &str, whole: &str| match (get(bare), get(whole)) {
-                (Some(bare), Some(whole)) => {
-                    format!("{bare:6.0} / {whole:6.0} = {:.2}", bare / whole)
-                }
-                _ => "-".to_owned(),
-            };
-            for what in ["seal", "bare seal", "open", "bare open"] {
-                if let Some(nanos) = get(what) {
-                    println!("figure ESP of {name}, {size} bytes: {what} {nanos:.1} ns");
-                }
+            let row = WAYS.map(|way| fastest.get(&format!("{name}/{size}/{way}")).copied());
+            if row.iter().all(Option::is_none) {
+                continue;
             }
-            let (seal, open) = (ratio("bare seal", "seal"), ratio("bare open", "open"));
-            if seal != "-" || open != "-" {
-                println!("{name:20} {size:>5}  {seal:>22}  {open:>22}");
+            for (way, pair) in WAYS.iter().zip(row) {
+                let Some(Pair { whole, bare }) = pair else { continue };
+                println!("figure ESP of {name}, {size} bytes: {way} {whole:.1} ns");
+                println!("figure ESP of {name}, {size} bytes: bare beside {way} {bare:.1} ns");
             }
+            let cells = row.map(|pair| match pair {
+                Some(Pair { whole, bare }) => {
+                    format!("  {:>21}", format!("{bare:.0} / {whole:.0} = {:.2}", bare / whole))
+                }
+                None => format!("  {:>21}", "-"),
+            });
+            println!("{name:20} {size:>5}{}", cells.concat());
         }
     }
 }
@@ -329,8 +384,8 @@ fn print_ratios(fastest: &BTreeMap<String, f64>) {
 fn short() -> Criterion {
     Criterion::default()
         .sample_size(30)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(500))
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(200))
         .without_plots()
 }
 

@@ -202,7 +202,10 @@ impl Opening<'_> {
     /// Why it is not to be used. What the buffer then holds is unspecified. Before the ICV is verified nothing of the
     /// SA changes.
     pub fn open(&mut self, packet: &mut PacketBuf) -> Result<Opened, DropReason> {
-        self.open_esp(packet, 0)
+        let (opened, payload) = self.open_in_place(packet)?;
+        packet.trim_front(payload.start);
+        packet.truncate(payload.len());
+        Ok(opened)
     }
 
     /// Opens a whole IP packet whose IPsec header stands at `place`. In transport mode it becomes the packet without that
@@ -214,7 +217,7 @@ impl Opening<'_> {
     pub fn open_at(&mut self, packet: &mut PacketBuf, place: Place) -> Result<Opened, DropReason> {
         match &self.sa.protection {
             Protection::Esp(_) => {
-                let opened = self.open_esp(packet, place.at)?;
+                let opened = self.open_behind(packet, place.at)?;
                 place.mend(packet, opened.next_header).ok_or(DropReason::EspMalformed)?;
                 Ok(opened)
             }
@@ -222,12 +225,11 @@ impl Opening<'_> {
         }
     }
 
-    fn open_esp(&mut self, packet: &mut PacketBuf, at: usize) -> Result<Opened, DropReason> {
+    /// Opens the ESP packet that follows the first `at` bytes.
+    fn open_behind(&mut self, packet: &mut PacketBuf, at: usize) -> Result<Opened, DropReason> {
         let (_, sealed) = packet.split_at_mut_checked(at).ok_or(DropReason::EspMalformed)?;
         let (payload, arrival) = self.open_parts(sealed)?;
-        if at > 0 {
-            packet.copy_within(..at, payload.at);
-        }
+        packet.copy_within(..at, payload.at);
         packet.trim_front(payload.at);
         packet.truncate(at + payload.len);
         self.count(packet.len(), payload.next_header, arrival)

@@ -289,18 +289,20 @@ impl Sealer<'_> {
         packet: &mut PacketBuf,
         next_header: NextHeader,
     ) -> Result<Limit, DropReason> {
-        // Numbers that were taken together are of an SA without limits.
-        match self.common {
-            Some(common) if self.given < self.last => {
-                let len = packet.len();
-                let (front, back) = Common::around(len);
-                let Some(whole) = packet.grow(front, back) else { return Err(DropReason::NoRoom) };
-                self.given += 1;
-                common.seal(whole, len, next_header, self.given);
-                self.tally.count(len);
-                Ok(self.sa.judge(self.given))
+        let Some(common) = self.common else { return self.seal_behind(packet, 0, next_header) };
+        let len = packet.len();
+        let (front, back) = Common::around(len);
+        let Some(whole) = packet.grow(front, back) else { return Err(DropReason::NoRoom) };
+        match self.number(len) {
+            Ok(sequence) => {
+                common.seal(whole, len, next_header, sequence);
+                Ok(self.count(len, sequence))
             }
-            _ => self.seal_behind(packet, 0, next_header),
+            Err(reason) => {
+                packet.trim_front(front);
+                packet.truncate(len);
+                Err(reason)
+            }
         }
     }
 
@@ -319,25 +321,36 @@ impl Sealer<'_> {
         };
         let sealing = esp.sealing(payload_len, next_header);
         let Some(whole) = sealing.grow(packet) else { return Err(DropReason::NoRoom) };
-        let sequence = if self.given < self.last {
-            self.given += 1;
-            self.given
-        } else {
-            match self.take(len) {
-                Ok(sequence) => sequence,
-                Err(reason) => {
-                    sealing.shrink(packet);
-                    return Err(reason);
-                }
+        let sequence = match self.number(len) {
+            Ok(sequence) => sequence,
+            Err(reason) => {
+                sealing.shrink(packet);
+                return Err(reason);
             }
         };
         if at > 0 {
             sealing.move_before(whole, at);
         }
         esp.seal_whole(&mut whole[at..], sealing, sa.params.spi, sequence, sa.esn);
-        match sa.usage.count_into(&mut self.tally, len) {
-            Limit::None => Ok(sa.judge(sequence)),
-            limit @ (Limit::Soft | Limit::Hard) => Ok(limit),
+        Ok(self.count(len, sequence))
+    }
+
+    /// The number of the next packet, which has `len` bytes.
+    #[inline]
+    fn number(&mut self, len: usize) -> Result<u64, DropReason> {
+        if self.given == self.last {
+            return self.take(len);
+        }
+        self.given += 1;
+        Ok(self.given)
+    }
+
+    /// Counts a packet of `len` bytes that got the number `sequence`.
+    #[inline]
+    fn count(&mut self, len: usize, sequence: u64) -> Limit {
+        match self.sa.usage.count_into(&mut self.tally, len) {
+            Limit::None => self.sa.judge(sequence),
+            limit @ (Limit::Soft | Limit::Hard) => limit,
         }
     }
 
