@@ -59,20 +59,22 @@ if [[ ! -e $policy ]]; then
   trap '"${root[@]}" rm -f "$policy"' EXIT
 fi
 
+# Both are run as conditions, in which `set -e` does nothing.
 apt_install() {
   ((!${#missing[@]})) || "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
+    apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null || return
   ((!${#beside[@]})) || unpack
 }
 unpack() (
-  set -e
-  cd "$(mktemp -d)"
+  cd "$(mktemp -d)" || exit
   trap 'rm -rf "$PWD"' EXIT
   for package in "${beside[@]}"; do
     # Not as the user of apt's, who may not write here.
-    apt-get -o APT::Sandbox::User=root download -q "$package"
-    "${root[@]}" mkdir -p "$LAB"
-    "${root[@]}" dpkg-deb -x "$package"_*.deb "$LAB/$package"
+    apt-get -o APT::Sandbox::User=root download -q "$package" || exit
+    "${root[@]}" mkdir -p "$LAB" || exit
+    dpkg-deb -x "$package"_*.deb "$package" || exit
+    # Whole or not at all: a directory of this name counts as installed.
+    "${root[@]}" mv "$package" "$LAB/$package" || exit
   done
 )
 echo "install.sh: installing ${missing[*]} ${beside[*]}"
