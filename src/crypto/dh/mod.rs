@@ -7,15 +7,20 @@
 //! Owns the encodings and the checks of the peer's public value that RFC 6989 and RFC 7748 ask for.
 //! Shared secrets have a constant length, leading zeros kept (RFC 7296 §2.14).
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod assembler;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[path = "no_assembler.rs"]
+mod assembler;
 mod mlkem;
 mod modp;
+mod x25519;
 
 use core::fmt;
 
 use p256::elliptic_curve::Generate;
 use p256::elliptic_curve::sec1::ToSec1Point;
 use thiserror::Error;
-use x25519_dalek::StaticSecret;
 
 use crate::crypto::random::RandCore;
 use crate::crypto::{Secret, SecureRandom};
@@ -88,7 +93,7 @@ enum Private {
     Modp4096(modp::Exponent<{ modp::MODP_4096_EXPONENT_LIMBS }>),
     Modp6144(modp::Exponent<{ modp::MODP_6144_EXPONENT_LIMBS }>),
     Modp8192(modp::Exponent<{ modp::MODP_8192_EXPONENT_LIMBS }>),
-    X25519(StaticSecret),
+    X25519(x25519::Private),
 }
 
 impl KeyPair {
@@ -97,10 +102,8 @@ impl KeyPair {
     pub fn generate(group: KeId, rng: &mut dyn SecureRandom) -> Option<Self> {
         let (private, public) = match group {
             KeId::CURVE25519 => {
-                let mut bytes = zeroize::Zeroizing::new([0; X25519_LEN]);
-                rng.fill(&mut *bytes);
-                let private = StaticSecret::from(*bytes);
-                let public = x25519_dalek::PublicKey::from(&private).as_bytes().to_vec();
+                let private = x25519::Private::generate(rng);
+                let public = private.public().to_vec();
                 (Private::X25519(private), public)
             }
             KeId::ECP_256 => {
@@ -183,7 +186,7 @@ impl KeyPair {
             });
         }
         match &self.private {
-            Private::X25519(private) => agree_x25519(private, peer_public),
+            Private::X25519(private) => private.agree(peer_public),
             // RFC 5903 §7: the shared secret is the x coordinate alone.
             Private::Ecp256(private) => {
                 let point = p256::PublicKey::from_sec1_bytes(&with_point_form(peer_public))
@@ -255,18 +258,7 @@ const X25519_LEN: usize = 32;
 /// The public key of a private one of X25519 (RFC 7748 §5).
 #[must_use]
 pub fn x25519_public(private: &[u8; 32]) -> [u8; 32] {
-    *x25519_dalek::PublicKey::from(&StaticSecret::from(*private)).as_bytes()
-}
-
-fn agree_x25519(private: &StaticSecret, peer_public: &[u8]) -> Result<Secret, BadPublicValue> {
-    let peer = <[u8; X25519_LEN]>::try_from(peer_public)
-        .map_err(|_| BadPublicValue::Length { expected: X25519_LEN, got: peer_public.len() })?;
-    let shared = private.diffie_hellman(&x25519_dalek::PublicKey::from(peer));
-    if shared.was_contributory() {
-        Ok(Secret::copy_of(shared.as_bytes()))
-    } else {
-        Err(BadPublicValue::SmallOrder)
-    }
+    x25519::public(private)
 }
 
 /// SEC 1 §2.3.3: 4 says that both coordinates follow. RFC 5903 §7 has the coordinates only.
