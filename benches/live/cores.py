@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from lab import Lab, enclose  # noqa: E402
 from measures import Probe  # noqa: E402
-from run import ROOT, bench_program, machine, target  # noqa: E402
+from run import ROOT, bench_program, build, machine, target  # noqa: E402
 from subjects import Tools, forwarder  # noqa: E402
 
 CORES = [2, 4, 8, 32]
@@ -301,6 +301,8 @@ def main():
         if os.geteuid() != 0:
             sys.exit("needs root, for namespaces and TUN devices")
         directory = target()
+        if os.environ.get("IPSECD_BENCH_INSIDE") != "1":
+            build(directory, ["forwarder", "path", "cores"])
         enclose()
         costs = measure(directory, options.duration)
     if options.keep:

@@ -36,6 +36,8 @@ CRATES = ["boringtun-cli", "gotatun-cli"]
 PROGRAMS = ["forwarder", "initiators", "flood"]
 # Benches of the library whose lines `figure NAME VALUE UNIT` are taken into the report.
 IN_PROCESS = {"esp": ["aes(128|256)gcm16/|chacha20poly1305/"], "steps": [], "path": [], "scale": [], "ike": []}
+# Where the build says which programs they are, in cargo's target directory.
+PROGRAMS_FILE = "bench/programs.json"
 # What is no measurement of a subject: within one process, with ten thousand tunnels, and in floods.
 APART = ["process", "scale", "flood"]
 EVERYTHING = [*PARTS, *APART]
@@ -70,10 +72,7 @@ def prepare(directory, options):
     """Installs and builds what is missing; where a peer cannot be had, it is left out and said so."""
     packages = PACKAGES_APART if set(options.parts) <= set(APART) else PACKAGES
     subprocess.run([ROOT / "tests/lab/install.sh", *packages], check=True)
-    subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", "--bin", "ipsecd"], cwd=ROOT, check=True)
-    wanted = [*PROGRAMS, *(IN_PROCESS if "process" in options.parts else [])]
-    names = [word for name in wanted for word in ("--bench", name)]
-    subprocess.run(["cargo", "build", "--locked", "--quiet", "--release", *names], cwd=ROOT, check=True)
+    build(directory, [*PROGRAMS, *(IN_PROCESS if "process" in options.parts else [])])
     if set(options.parts) <= set(APART):
         return
     crates = directory / "bench"
@@ -85,13 +84,28 @@ def prepare(directory, options):
                            env=environment, check=False)
 
 
+def build(directory, benches):
+    """Builds ipsecd and these benches, and keeps where cargo puts them: a test of the same name lies beside some of them."""
+    command = ["cargo", "build", "--locked", "--quiet", "--release"]
+    subprocess.run([*command, "--bin", "ipsecd"], cwd=ROOT, check=True)
+    names = [word for name in benches for word in ("--bench", name)]
+    said = subprocess.run([*command, "--message-format", "json-render-diagnostics", *names], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    built = [json.loads(line) for line in said.splitlines()]
+    programs = {one["target"]["name"]: one["executable"] for one in built if one.get("executable") and one["target"]["kind"] == ["bench"]}
+    kept = directory / PROGRAMS_FILE
+    if kept.exists():
+        programs = json.loads(kept.read_text()) | programs
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text(json.dumps(programs, indent=1))
+
+
 def bench_program(directory, name):
-    """The newest build of a bench."""
-    found = [path for path in (directory / "release/deps").glob(f"{name}-*")
-             if path.suffix == "" and os.access(path, os.X_OK)]
-    if not found:
+    """The program of a bench that was built."""
+    kept = directory / PROGRAMS_FILE
+    path = json.loads(kept.read_text()).get(name) if kept.exists() else None
+    if path is None or not os.access(path, os.X_OK):
         raise Failed(f"the bench {name} is not built")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return path
 
 
 def measure(subject, tools, parts, duration, work):
