@@ -159,10 +159,13 @@ def main():
     parts = "all" if options.parts == EVERYTHING else ",".join(options.parts)
     more = [f"--duration {options.duration}"] if options.duration != 4 else []
     more += [f"--subjects '{options.subjects}'"] if options.subjects else []
+    more += [f"--results {results_file.name}"] if options.results else []
+    more += ["--add"] if options.add else []
     more = f" OPTIONS='{' '.join([*more, '--write'])}'" if more or parts != "all" else ""
     profile = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("CARGO_PROFILE_RELEASE_")]
     results["build"] = " ".join(profile)
-    results["command"] = f"make bench BENCH={parts} ROUNDS={options.rounds}{more}"
+    before = [results["command"]] if "command" in results else []
+    results["command"] = "\n".join([*before, f"make bench BENCH={parts} ROUNDS={options.rounds}{more}"])
 
     def keep():
         results_file.parent.mkdir(parents=True, exist_ok=True)
