@@ -57,7 +57,8 @@ fn spi(child: &Value, which: &str) -> u32 {
 /// None but those that are no loss of ours: a packet may come when its connection is gone.
 fn nothing_was_lost(daemon: &Ipsecd<'_>) {
     let drops = daemon.status()["drops"].as_object().expect("an object").clone();
-    let harmless = ["no-policy", "no-inbound-sa"];
+    // Where TCP sends faster than a daemon reads, the kernel's queues before it are full for moments.
+    let harmless = ["no-policy", "no-inbound-sa", "tun-full", "receive-full"];
     let lost: Vec<_> =
         drops.iter().filter(|(name, _)| !harmless.contains(&name.as_str())).collect();
     assert!(lost.is_empty(), "{lost:?}");
