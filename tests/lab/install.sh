@@ -71,10 +71,11 @@ unpack() (
   for package in "${beside[@]}"; do
     # Not as the user of apt's, who may not write here.
     apt-get -o APT::Sandbox::User=root download -q "$package" || exit
-    "${root[@]}" mkdir -p "$LAB" || exit
-    dpkg-deb -x "$package"_*.deb "$package" || exit
-    # Whole or not at all: a directory of this name counts as installed.
-    "${root[@]}" mv "$package" "$LAB/$package" || exit
+    # Whole or not at all: a directory of the package's name counts as installed.
+    "${root[@]}" rm -rf "$LAB/$package.part" || exit
+    "${root[@]}" mkdir -p "$LAB/$package.part" || exit
+    "${root[@]}" dpkg-deb -x "$package"_*.deb "$LAB/$package.part" || exit
+    "${root[@]}" mv "$LAB/$package.part" "$LAB/$package" || exit
   done
 )
 echo "install.sh: installing ${missing[*]} ${beside[*]}"
